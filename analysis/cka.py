@@ -1,0 +1,142 @@
+"""Linear CKA of two models' activations on the same prompts, debiased, with its control and its interval.
+
+Letters: n prompts, p features. Sources: Kornblith 2019 (1905.00414), section 3 (biased); Song 2012 (JMLR 13),
+section 3 (unbiased HSIC), used for CKA by Nguyen 2021 (2010.15327), equation 3. In U-centred form (Szekely
+2014) unbiased HSIC is an inner product, so the debiased CKA too lies within [-1, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from scipy import stats
+from torch import Generator, Tensor
+
+CONSTANT = 1e-6  # ten times float32's rounding
+ROUNDING = 1e-12
+LEAST_ROWS = 4  # unbiased HSIC divides by n (n - 3)
+GROUPS = 10
+DRAWS = 20
+
+
+def gram(x: Tensor) -> Tensor:
+    """n x p float32 features -> n x n float64 Gram of the centred features: all that CKA needs of them.
+
+    Features that vary by less than CONSTANT of their norm over the prompts are taken as constant (zeros):
+    what varies there is float32 rounding. It happens: every prompt may end in the same token, and the first
+    layer then sees the same input.
+    """
+    values = x.double()
+    centred = values - values.mean(0)
+    if centred.norm() <= CONSTANT * values.norm():
+        centred = torch.zeros_like(centred)
+    return centred @ centred.T
+
+
+def hsic_unbiased(gram_x: Tensor, gram_y: Tensor) -> float | None:
+    """Unbiased HSIC of two n x n Grams (Song 2012, section 3); None for n < 4."""
+    n = gram_x.shape[0]
+    return None if n < LEAST_ROWS else _inner(_u_centred(gram_x), _u_centred(gram_y)) / (n * (n - 3))
+
+
+def linear_cka(gram_x: Tensor, gram_y: Tensor, debiased: bool = True) -> float | None:
+    """CKA of two Grams of the same n prompts.
+
+    None for too few prompts (fewer than 4 debiased, 2 biased) or features that are constant over them.
+    """
+    if gram_x.shape != gram_y.shape:
+        raise ValueError(
+            f"CKA compares the same prompts: Grams are {tuple(gram_x.shape)}, {tuple(gram_y.shape)}"
+        )
+    if gram_x.shape[0] < (LEAST_ROWS if debiased else 2):
+        return None
+    centre = _u_centred if debiased else _centred
+    return _cosine(centre(gram_x), centre(gram_y))
+
+
+def shuffled(gram_x: Tensor, gram_y: Tensor, generator: Generator, draws: int = DRAWS) -> float | None:
+    """The control: mean debiased CKA when the second model's prompts are permuted ``draws`` times."""
+    if gram_x.shape[0] < LEAST_ROWS:
+        return None
+    first, second = _u_centred(gram_x), _u_centred(gram_y)
+    found = []
+    for _ in range(draws):
+        order = torch.randperm(gram_x.shape[0], generator=generator)
+        found.append(_cosine(first, second[order][:, order]))
+    return _mean(found)
+
+
+def jackknife(
+    gram_x: Tensor, gram_y: Tensor, groups: int = GROUPS, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Interval of the debiased CKA by deleting a group of prompts at a time (i modulo ``groups``).
+
+    Variance (G - 1) / G sum (theta_g - mean)^2 (Shao & Tu 1995, section 2.3), Student's t with G - 1 degrees,
+    cut to [-1, 1]. A bootstrap would repeat prompts, whose true pairs bring the bias back. None where a part
+    has fewer than 4 prompts or is undefined.
+    """
+    whole, n = linear_cka(gram_x, gram_y), gram_x.shape[0]
+    groups = min(groups, n)
+    if whole is None or groups < 2:
+        return None
+    index = torch.arange(n)
+    parts = []
+    for group in range(groups):
+        kept = index[index % groups != group]
+        part = linear_cka(gram_x[kept][:, kept], gram_y[kept][:, kept])
+        if part is None:
+            return None
+        parts.append(part)
+    centre = math.fsum(parts) / groups
+    deviation = math.sqrt((groups - 1) / groups * math.fsum((part - centre) ** 2 for part in parts))
+    reach = float(stats.t.ppf(0.5 + level / 2, groups - 1)) * deviation
+    return max(-1.0, whole - reach), min(1.0, whole + reach)
+
+
+def similarity(
+    gram_x: Tensor,
+    gram_y: Tensor,
+    generator: Generator,
+    groups: int = GROUPS,
+    level: float = 0.95,
+) -> dict[str, float | None]:
+    """{cka, low, high, shuffled, biased} of two Grams: the debiased value with its interval and control."""
+    low, high = jackknife(gram_x, gram_y, groups, level) or (None, None)
+    return {
+        "cka": linear_cka(gram_x, gram_y),
+        "low": low,
+        "high": high,
+        "shuffled": shuffled(gram_x, gram_y, generator),
+        "biased": linear_cka(gram_x, gram_y, debiased=False),
+    }
+
+
+def _u_centred(gram: Tensor) -> Tensor:
+    n = gram.shape[0]
+    zeroed = gram - torch.diag(gram.diagonal())
+    sums = zeroed.sum(0)
+    centred = zeroed - (sums[:, None] + sums[None, :]) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
+    centred = centred - torch.diag(centred.diagonal())
+    # Where one prompt alone differs, nothing is left but float64 rounding.
+    return centred if centred.norm() > ROUNDING * gram.norm() else torch.zeros_like(centred)
+
+
+def _centred(gram: Tensor) -> Tensor:
+    rows = gram.mean(0)
+    return gram - rows[:, None] - rows[None, :] + rows.mean()
+
+
+def _inner(gram_x: Tensor, gram_y: Tensor) -> float:
+    return float((gram_x * gram_y).sum())
+
+
+def _cosine(gram_x: Tensor, gram_y: Tensor) -> float | None:
+    scale = math.sqrt(_inner(gram_x, gram_x)) * math.sqrt(_inner(gram_y, gram_y))
+    return None if scale == 0 else max(-1.0, min(1.0, _inner(gram_x, gram_y) / scale))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    held = [value for value in values if value is not None]
+    return math.fsum(held) / len(held) if held else None

@@ -1,0 +1,72 @@
+"""Linear mode connectivity: the loss along a straight line between two fine-tuned models.
+
+Source: Frankle 2020 (1912.05671), section 2 (the barrier as the excess over the ends' line). The loss is the
+nll a token of whole held-out completions. An interpolation of two deltas is a delta of rank r + r', exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedModel
+
+from analysis.forward import Row, attached, completion_nll
+from analysis.lora import Factors, interpolate
+
+
+def between(a: Mapping[str, Factors], b: Mapping[str, Factors], weight: float) -> dict[str, Factors]:
+    """``weight * a + (1 - weight) * b`` a module: 1 is a alone, 0 is b alone, each as it was given.
+
+    A module that one side lacks has a zero delta there; an empty mapping is the base.
+    """
+    if weight in (0, 1):
+        return dict(a if weight == 1 else b)
+    joined = {}
+    for name in sorted(set(a) | set(b)):
+        if name in a and name in b:
+            joined[name] = interpolate(a[name], b[name], weight)
+        else:
+            only, share = (a[name], weight) if name in a else (b[name], 1 - weight)
+            joined[name] = Factors(share * only.b, only.a)
+    return joined
+
+
+def path_losses(
+    model: PreTrainedModel,
+    a: Mapping[str, Factors],
+    b: Mapping[str, Factors],
+    weights: Sequence[float],
+    rows: Sequence[Row],
+    batch_size: int = 8,
+) -> list[float]:
+    """Mean nll a token, over all completion tokens of ``rows``, at each weight of a (1 - weight of b)."""
+    losses = []
+    for weight in weights:
+        with attached(model, between(a, b, weight)):
+            scores = completion_nll(model, rows, batch_size)
+        losses.append(token_mean(scores))
+    return losses
+
+
+def token_mean(scores: Sequence[tuple[float, int]]) -> float:
+    """(sum, tokens) a row -> the mean over tokens; ValueError where there is no token."""
+    tokens = sum(count for _, count in scores)
+    if tokens == 0:
+        raise ValueError("no completion token to take a loss over: every held-out completion is empty")
+    return math.fsum(total for total, _ in scores) / tokens
+
+
+def barrier(weights: Sequence[float], losses: Sequence[float]) -> float | None:
+    """The largest excess of the loss over the straight line between its ends (weights 0, 1); never below 0.
+
+    None where a loss is not finite. ValueError if an end is missing or the lengths differ.
+    """
+    if len(weights) != len(losses) or 0 not in weights or 1 not in weights:
+        raise ValueError(
+            f"a barrier needs a loss at each weight, 0 and 1 among them; got {len(losses)} at {weights}"
+        )
+    if not all(math.isfinite(loss) for loss in losses):
+        return None
+    at = dict(zip(weights, losses, strict=True))
+    return max(loss - (weight * at[1] + (1 - weight) * at[0]) for weight, loss in at.items())

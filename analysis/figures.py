@@ -1,0 +1,120 @@
+"""The figures of a report: style, canvas and files. The only module that imports matplotlib.
+
+What is drawn stands in ``figures_training``, ``figures_weights`` and ``figures_features``, which are given a
+``Canvas`` to draw on.
+Widths are those of a paper: 3.3 inches for a column, 6.8 for a page. Bytes depend on the results alone: no
+date, no version, no random id, and no user's matplotlib settings.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis import figures_features, figures_training, figures_weights
+from analysis.roster import Roster
+
+_DPI = 200
+_STYLE: Any = {
+    "axes.axisbelow": True, "axes.edgecolor": "#444444", "axes.grid": True, "axes.labelsize": 8,
+    "axes.linewidth": 0.6, "axes.spines.right": False, "axes.spines.top": False, "axes.titlesize": 8.5,
+    "figure.constrained_layout.use": True, "figure.constrained_layout.h_pad": 0.05,
+    "figure.constrained_layout.w_pad": 0.05, "font.family": "DejaVu Sans", "font.size": 8,
+    "grid.color": "#e4e4e4", "grid.linewidth": 0.5, "legend.fontsize": 7.5, "legend.frameon": False,
+    "legend.handlelength": 2.4, "lines.linewidth": 1.3, "lines.markersize": 5, "path.simplify": True,
+    "savefig.dpi": _DPI, "svg.fonttype": "path", "text.parse_math": False, "xtick.labelsize": 7.5,
+    "xtick.major.width": 0.6, "ytick.labelsize": 7.5, "ytick.major.width": 0.6,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One figure as it stands in the report: inline SVG, title and caption."""
+
+    key: str
+    svg: str
+    title: str
+    caption: str
+
+
+class Canvas:
+    """Makes figures; given to the drawing functions so that they need not import matplotlib."""
+
+    def grid(
+        self, width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+    ) -> tuple[Figure, np.ndarray]:
+        """A figure of ``width`` by ``height`` inches and its axes, rows by columns."""
+        figure = Figure(figsize=(width, height))
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+        return figure, axes
+
+
+Draw = Callable[[dict, Roster, Canvas], "tuple[Figure, str, str] | None"]
+
+# key -> drawing function; the key is the file's name. None from a function means that nothing was measured.
+FIGURES: dict[str, Draw] = {
+    "step-size": figures_weights.step_size,
+    "accuracy": figures_training.accuracy,
+    "curves": figures_training.curves,
+    "growth": figures_training.growth,
+    "sweep": figures_training.sweep,
+    "cosines": figures_weights.cosines,
+    "angles": figures_weights.angles,
+    "layers": figures_weights.layers,
+    "paths": figures_weights.paths,
+    "cka": figures_features.cka,
+    "projections": figures_features.projections,
+}
+
+
+def draw(results: dict, roster: Roster, folder: Path) -> dict[str, Drawn]:
+    """Draws every figure that ``results`` can fill, as PNG and SVG in ``folder``; returns them by key."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    for key, function in FIGURES.items():
+        with matplotlib.rc_context(), warnings.catch_warnings():
+            matplotlib.rcdefaults()  # a user's own matplotlib settings must not change a byte
+            matplotlib.rcParams.update(_STYLE)
+            matplotlib.rcParams["svg.hashsalt"] = key
+            # a name in a script that the font lacks is drawn as boxes; the table beside it spells it
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            made = function(results, roster, Canvas())
+            for suffix in (".svg", ".png"):
+                (folder / key).with_suffix(suffix).unlink(missing_ok=True)
+            if made is None:
+                continue
+            figure, title, caption = made
+            svg = _save(figure, folder / key)
+        drawn[key] = Drawn(key, _inline(svg, key), title, caption)
+    return drawn
+
+
+def _save(figure: Figure, path: Path) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.set_layout_engine("none")  # the layout found for the SVG serves the PNG too
+    svg = buffer.getvalue()
+    path.with_suffix(".svg").write_bytes(svg)
+    figure.savefig(path.with_suffix(".png"), format="png", metadata={"Software": None})
+    return svg.decode("utf-8")
+
+
+def _inline(svg: str, key: str) -> str:
+    """An SVG file's text for use inside HTML: no prologue, no comments, no metadata, ids of its own."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{key}-', body)
+    body = re.sub(r'href="#', f'href="#{key}-', body)
+    body = re.sub(r"url\(#", f"url(#{key}-", body)
+    body = re.sub(r"\n\s*", "\n", body)
+    return body.replace("<svg ", f'<svg role="img" aria-labelledby="caption-{key}" ', 1).strip()

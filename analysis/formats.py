@@ -1,0 +1,115 @@
+"""How a number is written for a reader: three significant digits, true minus signs, no false precision.
+
+Every function takes ``None`` for what is undefined and answers with a dash, never with ``nan``.
+"""
+
+from __future__ import annotations
+
+MISSING = "–"
+_MINUS = "−"
+_THIN = "\u202f"  # narrow no-break space, the thousands separator
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", _MINUS) if text.startswith("-") else text
+
+
+def _scientific(value: float, digits: int) -> str:
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    if "." in mantissa:
+        mantissa = mantissa.rstrip("0").rstrip(".")
+    return f"{_signed(mantissa)}e{int(exponent)}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thin spaces between thousands, such as ``75 000``."""
+    return MISSING if value is None else _signed(f"{round(value):,}".replace(",", _THIN))
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """``digits`` significant digits; an exponent below 0.001, thousands spaced from 1 000 up."""
+    if value is None:
+        return MISSING
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e7 or abs(value) < 1e-3:
+        return _scientific(value, digits)
+    if abs(value) >= 1000:
+        return count(value)
+    return _signed(f"{value:#.{digits}g}".rstrip("."))
+
+
+def fixed(value: float | None, digits: int = 3) -> str:
+    """``digits`` decimals, for columns whose values share one scale (a cosine, an overlap)."""
+    if value is None:
+        return MISSING
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else _signed(text)
+
+
+def degrees(value: float | None) -> str:
+    """An angle in degrees with one decimal, two below one degree."""
+    if value is None:
+        return MISSING
+    if value == 0:
+        return "0°"
+    return f"{value:.2f}°" if abs(value) < 1 else f"{value:.1f}°"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share of 1 as a percentage."""
+    return MISSING if value is None else f"{fixed(100 * value, digits)}%"
+
+
+def interval(low: float | None, high: float | None, digits: int = 1) -> str:
+    """Two shares of 1 as the ends of an interval in percent, empty where either is undefined."""
+    if low is None or high is None:
+        return ""
+    return f"{fixed(100 * low, digits)}–{fixed(100 * high, digits)}"
+
+
+def rate(value: float | None) -> str:
+    """A learning rate in the shortest exact form: ``5e-6``, ``3e-4``, ``0.05``."""
+    if value is None:
+        return MISSING
+    if value == 0 or 1e-2 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    return _scientific(value, 4)
+
+
+def p_value(value: float | None) -> str:
+    """Two significant digits, and ``<1e-9`` below that."""
+    if value is None:
+        return MISSING
+    if value < 1e-9:
+        return "<1e-9"
+    if value == 1:
+        return "1"
+    if value < 1e-3:
+        return _scientific(value, 2)
+    return f"{value:.2f}" if value >= 0.0995 else f"{value:#.2g}"
+
+
+def times(value: float | None) -> str:
+    """A ratio: ``0.98×``."""
+    return MISSING if value is None else f"{significant(value)}×"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: seconds below two minutes, then minutes and seconds, then hours and minutes."""
+    if value is None:
+        return MISSING
+    if value < 120:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def listing(parts: list[str]) -> str:
+    """Words joined as in a sentence: ``a``, ``a and b``, ``a, b and c``."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,227 @@
+"""Forward passes of a base model with a delta attached beside its weights, never merged into them.
+
+Letters: n rows, t tokens, d hidden width, V vocabulary. Rows are padded on the right, which a causal model
+cannot see. Results depend on the batch size by rounding alone; the same batch size gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from analysis.lora import Factors
+
+Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
+TOKENS_A_CHUNK = 256  # head and KL: 256 x 151 k float32 logits are 155 MB
+
+
+@dataclass(frozen=True)
+class RowScore:
+    """One completion: summed nll and summed KL(reference || model) in nats, over ``tokens`` tokens."""
+
+    nll: float
+    tokens: int
+    kl: float | None = None
+
+
+@contextmanager
+def attached(model: PreTrainedModel, modules: Mapping[str, Factors]) -> Iterator[PreTrainedModel]:
+    """The model with every delta added to its module's output, in float32, by hooks; undone on leaving.
+
+    Under a bfloat16 base the sum is rounded to bfloat16 like every activation: measure on a float32 base.
+    ValueError names a module that is missing, not linear, of another shape, or the output head.
+    """
+    handles = []
+    try:
+        for name, factors in modules.items():
+            linear = _linear(model, name, factors)
+            handles.append(linear.register_forward_hook(_adder(factors, linear.weight.device)))
+        yield model
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def features(
+    model: PreTrainedModel,
+    token_ids: Sequence[Sequence[int]],
+    position: Literal["last", "mean"] = "last",
+    modules: Sequence[str] = (),
+    batch_size: int = 8,
+) -> dict[str, dict]:
+    """Activations of n prompts at the last token or as a mean over the tokens: float32 on the CPU.
+
+    Returns {"hidden": {layer: n x d}, "modules": {name: n x out}}. Layer 0 is the embeddings' output, layer l
+    the output of block l - 1; the last one is taken after the final norm, as Transformers gives it. "modules"
+    holds the outputs of the named modules, an attached delta included.
+    """
+    _check_mode(model)
+    if position not in ("last", "mean"):
+        raise ValueError(f"position is 'last' or 'mean', got {position!r}")
+    if not token_ids or not all(token_ids):
+        raise ValueError("features need one prompt or more, none of them empty")
+    lengths: list[Tensor] = []  # of the batch in flight, read by the hooks
+    outputs: dict[str, list[Tensor]] = {name: [] for name in modules}
+    hidden: dict[int, list[Tensor]] = {}
+    handles = [
+        _submodule(model, name).register_forward_hook(
+            lambda _m, _i, out, kept=outputs[name]: kept.append(_pooled(out, lengths[-1], position))
+        )
+        for name in modules
+    ]
+    try:
+        for start in range(0, len(token_ids), batch_size):
+            ids, mask = _padded(token_ids[start : start + batch_size], model.device)
+            lengths.append(mask.sum(1))
+            with torch.inference_mode():
+                states = model.base_model(
+                    ids, attention_mask=mask, use_cache=False, output_hidden_states=True
+                )
+            for layer, state in enumerate(states.hidden_states):
+                hidden.setdefault(layer, []).append(_pooled(state, lengths[-1], position))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {
+        "hidden": {layer: torch.cat(parts) for layer, parts in hidden.items()},
+        "modules": {name: torch.cat(parts) for name, parts in outputs.items()},
+    }
+
+
+def completion_hidden(model: PreTrainedModel, rows: Sequence[Row], batch_size: int = 8) -> list[Tensor]:
+    """Per row the t x d final hidden states from which its t completion tokens are predicted, in row order.
+
+    Computed once for the base, they are the reference of every ``completion_scores`` on the same rows.
+    """
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    for index, states in _hidden_by_row(model, rows, batch_size):
+        found[index] = states.cpu()
+    return found
+
+
+def completion_scores(
+    model: PreTrainedModel,
+    rows: Sequence[Row],
+    batch_size: int = 8,
+    reference: Sequence[Tensor] | None = None,
+) -> list[RowScore]:
+    """Summed nll of each completion and, with ``reference``, the exact KL(reference || model) over V.
+
+    ``reference``: the base's ``completion_hidden`` of the same rows. KL is at the positions that predict the
+    completion's tokens, on the given text (teacher forcing). The head runs on TOKENS_A_CHUNK positions at a
+    time, so logits of a whole batch are never held. A model whose logits are more than head(hidden), such as
+    one with soft-capping, is not served. An empty completion scores 0 over 0 tokens.
+    """
+    if reference is not None and len(reference) != len(rows):
+        raise ValueError(f"reference states of {len(reference)} rows for {len(rows)} rows")
+    head = model.get_output_embeddings()
+    scores = [RowScore(0.0, 0, None if reference is None else 0.0)] * len(rows)
+    for index, states in _hidden_by_row(model, rows, batch_size):
+        targets = torch.tensor(rows[index][1], device=states.device)
+        base = None if reference is None else reference[index].to(states.device)
+        nll, kl = 0.0, 0.0
+        for start in range(0, len(targets), TOKENS_A_CHUNK):
+            chunk = slice(start, start + TOKENS_A_CHUNK)
+            with torch.inference_mode():
+                logp = torch.log_softmax(head(states[chunk]).float(), dim=-1)
+                nll -= logp.gather(1, targets[chunk, None]).double().sum().item()
+                if base is not None:
+                    logp_base = torch.log_softmax(head(base[chunk]).float(), dim=-1)
+                    kl += (logp_base.exp() * (logp_base - logp)).sum(-1).double().sum().item()
+        # KL is not negative; rounding of nearly equal distributions may say so.
+        scores[index] = RowScore(nll, len(targets), None if base is None else max(0.0, kl))
+    return scores
+
+
+def completion_nll(
+    model: PreTrainedModel, rows: Sequence[Row], batch_size: int = 8
+) -> list[tuple[float, int]]:
+    """Per row (summed nll in nats, completion tokens), in row order."""
+    return [(score.nll, score.tokens) for score in completion_scores(model, rows, batch_size)]
+
+
+def _hidden_by_row(
+    model: PreTrainedModel, rows: Sequence[Row], batch_size: int
+) -> Iterator[tuple[int, Tensor]]:
+    """(row, t x d states that predict its completion); rows of like length share a batch, to pad little."""
+    _check_mode(model)
+    for index, (prompt, _) in enumerate(rows):
+        if not prompt:
+            raise ValueError(
+                f"row {index}: the prompt is empty, so nothing predicts the first completion token"
+            )
+    filled = [index for index, (_, completion) in enumerate(rows) if completion]
+    order = sorted(filled, key=lambda index: len(rows[index][0]) + len(rows[index][1]))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        ids, mask = _padded([[*rows[i][0], *rows[i][1]] for i in batch], model.device)
+        with torch.inference_mode():
+            states = model.base_model(ids, attention_mask=mask, use_cache=False).last_hidden_state
+        for at, index in enumerate(batch):
+            first = len(rows[index][0]) - 1
+            yield index, states[at, first : first + len(rows[index][1])]
+
+
+def _check_mode(model: PreTrainedModel) -> None:
+    if model.training:
+        raise ValueError(
+            "the model is in training mode, where dropout makes measurements random: call model.eval()"
+        )
+
+
+def _submodule(model: PreTrainedModel, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise ValueError(
+            f"module {name} is not in {type(model).__name__}: is the adapter of this base?"
+        ) from None
+
+
+def _linear(model: PreTrainedModel, name: str, factors: Factors) -> nn.Linear:
+    linear = _submodule(model, name)
+    if not isinstance(linear, nn.Linear) or linear is model.get_output_embeddings():
+        raise ValueError(f"module {name} is a {type(linear).__name__}; deltas attach to inner linear modules")
+    shape = (factors.b.shape[0], factors.a.shape[1])
+    if tuple(linear.weight.shape) != shape:
+        raise ValueError(
+            f"module {name}: the delta is {shape}, the weight {tuple(linear.weight.shape)} (out, in)"
+        )
+    return linear
+
+
+def _adder(
+    factors: Factors, device: torch.device
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    b, a = factors.b.to(device, torch.float32), factors.a.to(device, torch.float32)
+
+    def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return (output.float() + inputs[0].float() @ a.T @ b.T).to(output.dtype)
+
+    return add
+
+
+def _padded(token_ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """n x t ids, zeros on the right, and their mask."""
+    width = max(len(ids) for ids in token_ids)
+    ids = torch.zeros(len(token_ids), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(token_ids):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        mask[row, : len(tokens)] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _pooled(state: Tensor, lengths: Tensor, position: str) -> Tensor:
+    """n x t x d -> n x d, float32 on the CPU."""
+    state = state.float()
+    if position == "last":
+        return state[torch.arange(len(lengths), device=state.device), lengths - 1].cpu()
+    keep = torch.arange(state.shape[1], device=state.device)[None, :, None] < lengths[:, None, None]
+    return ((state * keep).sum(1) / lengths[:, None]).cpu()

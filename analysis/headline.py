@@ -1,0 +1,223 @@
+"""The headline: every method against the reference, with its floors in the same rows.
+
+A row is one comparison of an update with the reference's (SFT's). The floors are rows too, so that no number
+stands without them: the same method at another order of rows, at another initial A, at another learning
+rate; random updates in the reference's own row space of A; random updates in the whole space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from analysis import formats
+from analysis.roster import BASE, Roster, other, pair
+
+AS_PUBLISHED = "as published"
+MATCHED_RATE = "learning rate"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. ``kind``: reference, method, matched, floor, chance, base or failed; None is undefined.
+
+    ``to_reference`` is False for a floor of another method, whose cosine is to that method's own run.
+    """
+
+    name: str
+    label: str
+    kind: str
+    method: str = ""
+    matched: str = ""
+    learning_rate: float | None = None
+    norm: float | None = None
+    norm_ratio: float | None = None
+    rate_steps_ratio: float | None = None
+    cosine: float | None = None
+    angle_min: float | None = None
+    angle_max: float | None = None
+    u1: float | None = None
+    v1: float | None = None
+    accuracy: dict = field(default_factory=dict)
+    error: str = ""
+    to_reference: bool = True
+
+
+def tasks(results: dict) -> list[str]:
+    """The tasks' names: those evaluated, then any that only the headline names."""
+    names = [task.get("task") for task in (results.get("evaluation") or {}).get("tasks") or []]
+    for row in results.get("headline") or []:
+        names += list(row.get("accuracy") or {})
+    return [name for name in dict.fromkeys(names) if name is not None]
+
+
+def task_title(results: dict, task: str) -> str:
+    """The task's title where the evaluation gives one, its key otherwise."""
+    for row in (results.get("evaluation") or {}).get("tasks") or []:
+        if row.get("task") == task:
+            return row.get("title") or task
+    return task
+
+
+def verdict(results: dict, task: str, name: str) -> dict:
+    """The evaluation's row of one model on one task, empty where it was not evaluated."""
+    for row in (results.get("evaluation") or {}).get("tasks") or []:
+        if row.get("task") == task:
+            for model in row.get("models") or []:
+                if model.get("name") == name:
+                    return model
+    return {}
+
+
+def _accuracy(results: dict, name: str, given: dict | None) -> dict:
+    found = {task: verdict(results, task, name).get("accuracy") for task in tasks(results)}
+    return {**found, **{task: value for task, value in (given or {}).items() if value is not None}}
+
+
+def _exposure(results: dict, name: str | None) -> float | None:
+    """Learning rate × optimiser steps: what Adam with clipping makes of the norm before any loss speaks."""
+    for row in results.get("trainings") or []:
+        if row.get("name") == name and row.get("learning_rate") is not None and row.get("report_step"):
+            return row["learning_rate"] * row["report_step"]
+    return None
+
+
+def ratio(value: float | None, to: float | None) -> float | None:
+    """``value / to``, None where either is undefined or ``to`` is zero."""
+    return None if value is None or not to else value / to
+
+
+def _norms(results: dict) -> dict[str, float | None]:
+    adapters = (results.get("geometry") or {}).get("adapters") or []
+    return {row.get("name"): row.get("norm") for row in adapters}
+
+
+def _row(results: dict, roster: Roster, name: str, given: dict, kind: str, matched: str) -> Row:
+    """One row: what the headline gives, filled from the geometry, the trainings and the evaluation."""
+    norms = _norms(results)
+    measured = pair(results, name, roster.reference) if roster.reference else {}
+    merged = {**measured, **{key: value for key, value in given.items() if value is not None}}
+    model = roster.models.get(name)
+    norm = merged["norm"] if "norm" in merged else norms.get(name)
+    rate = merged.get("learning_rate")
+    is_reference = name == roster.reference
+    return Row(
+        name=name,
+        label=roster.label(name),
+        kind=kind,
+        method=model.method if model else "",
+        matched=matched,
+        learning_rate=rate if rate is not None else (model.learning_rate if model else None),
+        norm=norm,
+        norm_ratio=None if kind == "base" else ratio(norm, norms.get(roster.reference or "")),
+        rate_steps_ratio=ratio(_exposure(results, name), _exposure(results, roster.reference)),
+        cosine=1.0 if is_reference and norm else merged.get("cosine"),
+        angle_min=0.0 if is_reference and norm else merged.get("angle_min_median_deg"),
+        angle_max=0.0 if is_reference and norm else merged.get("angle_max_median_deg"),
+        u1=1.0 if is_reference and norm else merged.get("u1"),
+        v1=1.0 if is_reference and norm else merged.get("v1"),
+        accuracy=_accuracy(results, name, given.get("accuracy")),
+    )
+
+
+def _kind(roster: Roster, name: str, matched: str) -> str:
+    if name == BASE:
+        return "base"
+    if name == roster.reference:
+        return "reference"
+    if roster.role(name) in ("order", "init"):
+        return "floor"
+    return "method" if matched in ("", AS_PUBLISHED) else "matched"
+
+
+def _seed_label(roster: Roster, floor: str, row: dict) -> str:
+    what = {"order": "another order", "init": "another initial A"}
+    words = what.get(floor, f"another {floor.replace('_', ' ')}")
+    if other(row, roster.reference) is not None:
+        return f"{roster.label(roster.reference)}, {words}"
+    return f"{roster.label(row.get('a'))} to itself, {words}"
+
+
+def _floor_rows(results: dict, roster: Roster) -> list[Row]:
+    geometry = results.get("geometry") or {}
+    rows = []
+    for floor, entry in (geometry.get("floors") or {}).items():
+        if not entry:
+            continue
+        found = other(entry, roster.reference)
+        row = _row(results, roster, found or entry.get("b") or floor, entry, "floor", floor)
+        rows.append(replace(row, label=_seed_label(roster, floor, entry), to_reference=found is not None))
+    known = {"order": 0, "init": 1, "learning_rate": 2}
+    return sorted(rows, key=lambda row: known.get(row.matched, len(known)))
+
+
+def _chance_rows(results: dict) -> list[Row]:
+    chance = (results.get("geometry") or {}).get("chance") or {}
+    labels = {"shared_a": "Chance, same initial A", "ambient": "Chance, random"}
+    rows = []
+    for key, words in labels.items():
+        entry = chance.get(key) or {}
+        if entry:
+            rows.append(
+                Row(
+                    name=key,
+                    label=words,
+                    kind="chance",
+                    cosine=entry.get("cosine"),
+                    angle_min=entry.get("angle_min_median_deg"),
+                    angle_max=entry.get("angle_max_median_deg"),
+                    u1=entry.get("u1"),
+                    v1=entry.get("v1"),
+                )
+            )
+    return rows
+
+
+def _given(results: dict, roster: Roster) -> list[dict]:
+    """The headline's own rows, or one a model where the results hold none."""
+    if results.get("headline"):
+        return [row for row in results["headline"] if row.get("name")]
+    return [{"name": name} for name, model in roster.models.items() if model.role in ("base", "method")]
+
+
+def rows(results: dict, roster: Roster) -> list[Row]:
+    """All rows in reading order: reference, methods, matched, floors, chance, base, failed trainings."""
+    made: dict[str, list[Row]] = {kind: [] for kind in ("reference", "method", "matched", "base", "failed")}
+    floors = _floor_rows(results, roster)
+    seen = set()
+    for given in _given(results, roster):
+        name, matched = given["name"], given.get("matched") or ""
+        kind = _kind(roster, name, matched)
+        model = roster.models[name]
+        if model.error:
+            continue
+        seen.add(name)
+        if kind == "floor":
+            if name not in {row.name for row in floors}:
+                floors.append(_row(results, roster, name, given, kind, model.role))
+            continue
+        made[kind].append(_row(results, roster, name, given, kind, matched))
+    if roster.reference and not made["reference"] and not roster.models[roster.reference].error:
+        made["reference"].append(_row(results, roster, roster.reference, {}, "reference", ""))
+    if not made["base"] and BASE in roster.models:
+        made["base"].append(_row(results, roster, BASE, {}, "base", ""))
+    for name, model in roster.models.items():
+        if model.error:
+            made["failed"].append(Row(name, model.label, "failed", error=model.error))
+    ordered = [*made["reference"], *made["method"], *made["matched"], *floors, *_chance_rows(results)]
+    return [*ordered, *made["base"], *made["failed"]]
+
+
+def match_label(roster: Roster, row: Row) -> str:
+    """What a row holds equal to the reference, in words."""
+    if row.kind == "reference":
+        return "reference"
+    if row.kind in ("floor", "chance", "base", "failed"):
+        return {"floor": "floor", "chance": "floor", "base": "no update", "failed": "failed"}[row.kind]
+    if row.matched in ("", AS_PUBLISHED):
+        return "own rate" if row.matched else formats.MISSING
+    return f"{roster.label(roster.reference)}’s {'rate' if row.matched == MATCHED_RATE else row.matched}"
+
+
+def reference_norm(results: dict, roster: Roster) -> float | None:
+    """The norm of the reference's update."""
+    return _norms(results).get(roster.reference or "")

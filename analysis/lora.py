@@ -1,0 +1,220 @@
+"""A PEFT LoRA folder read as low-rank factors, one pair a module, with the scale folded in.
+
+A delta is ``dW = b @ a`` with ``b`` out x r and ``a`` r x in; it is never multiplied out. Source: Hu 2021
+(2106.09685), section 4.1 (scale alpha / r); Kalajdzievski 2023 (2312.03732) for rsLoRA (alpha / sqrt(r)).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+PREFIX = "base_model.model."
+# Initialisations that also change the base weight, so that b @ a is not the distance from the base.
+BASE_CHANGING_INITS = ("pissa", "corda", "olora", "loftq", "lora_ga", "mica")
+# Config fields that make the update something other than a scaled b @ a on a linear map.
+UNSUPPORTED_FIELDS = (
+    "use_dora", "lora_bias", "use_qalora", "use_bdlora", "alora_invocation_tokens", "layer_replication",
+    "target_parameters", "trainable_token_indices", "velora_config", "monteclora_config", "kasa_config",
+    "arrow_config",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One module's delta ``b @ a``: b is out x r with the scale folded in, a is r x in; same dtype."""
+
+    b: Tensor
+    a: Tensor
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Factors by normalised module name ("model.layers.0.self_attn.q_proj"), and the base it was made for."""
+
+    name: str
+    modules: dict[str, Factors]
+    base: str | None = None
+
+
+def load_adapter(
+    path: str | Path,
+    name: str | None = None,
+    modules: Collection[str] | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Adapter:
+    """Read a PEFT LoRA folder; with ``modules`` only those, so that a large adapter can be read in chunks.
+
+    The scale (alpha / r, or alpha / sqrt(r) with rsLoRA, with rank and alpha patterns) is folded into b in
+    float64 before the cast to ``dtype``. ``fan_in_fan_out`` only tells how the base stores its weight: the
+    factors are those of the linear map either way. Modules come in the natural order of their names.
+
+    Raises ValueError, one line: no adapter, a pickle, a damaged file, an unsupported variant, a config that
+    disagrees with the weights, a module that is not there, NaN or inf.
+    """
+    folder = Path(path)
+    config = _read_config(folder)
+    pairs = _paired_keys(folder)
+    wanted = sorted(pairs if modules is None else modules, key=natural_key)
+    missing = [module for module in wanted if module not in pairs]
+    if missing:
+        raise ValueError(
+            f"{folder / WEIGHTS}: no LoRA factors for module {missing[0]}; it has {len(pairs)} others"
+        )
+    factors = {}
+    with _open(folder / WEIGHTS) as tensors:
+        for module in wanted:
+            key_b, key_a = pairs[module]
+            b, a = tensors.get_tensor(key_b), tensors.get_tensor(key_a)
+            factors[module] = _scaled(folder, module, b, a, config, dtype)
+    return Adapter(name or folder.name, factors, config.get("base_model_name_or_path"))
+
+
+def module_names(path: str | Path) -> list[str]:
+    """The adapted modules of a PEFT LoRA folder in natural order, read from the file's header alone."""
+    folder = Path(path)
+    _read_config(folder)
+    return sorted(_paired_keys(folder), key=natural_key)
+
+
+def shared_modules(names: Sequence[Collection[str]]) -> list[str]:
+    """The modules that every adapter has, in natural order; ValueError if there is none."""
+    shared = set.intersection(*(set(modules) for modules in names)) if names else set()
+    if not shared:
+        raise ValueError(
+            "the adapters share no module, so nothing can be compared: check their targets and base"
+        )
+    return sorted(shared, key=natural_key)
+
+
+def natural_key(module: str) -> list[tuple[int, int | str]]:
+    """A sort key by which layer 2 comes before layer 10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", module) if part]
+
+
+def layer_of(module: str) -> int | None:
+    """The layer number in a module's name ("model.layers.3.self_attn.q_proj" -> 3), or None."""
+    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", module)
+    return int(found.group(1)) if found else None
+
+
+def projection_of(module: str) -> str:
+    """The last part of a module's name ("model.layers.3.self_attn.q_proj" -> "q_proj")."""
+    return module.rpartition(".")[2]
+
+
+def interpolate(f: Factors, g: Factors, weight: float) -> Factors:
+    """``weight * dW_f + (1 - weight) * dW_g``, exactly, as factors of rank r_f + r_g."""
+    return Factors(torch.cat([weight * f.b, (1 - weight) * g.b], dim=1), torch.cat([f.a, g.a], dim=0))
+
+
+def _read_config(folder: Path) -> dict:
+    if not (folder / WEIGHTS).is_file():
+        if (folder / "adapter_model.bin").is_file():
+            raise ValueError(
+                f"{folder}: adapter_model.bin is a pickle and is not opened; convert it where you trust it: "
+                'safetensors.torch.save_file(torch.load("adapter_model.bin", weights_only=True), "'
+                + WEIGHTS
+                + '")'
+            )
+        raise ValueError(f"{folder}: no {WEIGHTS}; give the folder that PEFT's save_pretrained wrote")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder}: no {CONFIG}, so the scale alpha / r is unknown; copy it beside the weights"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder / CONFIG}: not JSON ({error}); save the adapter again") from None
+    _check_config(folder / CONFIG, config)
+    return config
+
+
+def _check_config(path: Path, config: dict) -> None:
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise ValueError(f"{path}: peft_type is {kind!r}, only LORA is measured")
+    for field in UNSUPPORTED_FIELDS:
+        if config.get(field):
+            raise ValueError(f"{path}: {field} is set, and only plain LoRA (scale * b @ a) is measured")
+    if config.get("modules_to_save"):
+        raise ValueError(
+            f"{path}: modules_to_save holds whole weights, which are no low-rank delta; train without it"
+        )
+    if config.get("bias", "none") != "none":
+        raise ValueError(
+            f"{path}: bias is {config['bias']!r}: trained biases are no low-rank delta; train with bias none"
+        )
+    init = config.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower().startswith(BASE_CHANGING_INITS):
+        raise ValueError(
+            f"{path}: init_lora_weights {init!r} also changed the base; save again with "
+            "path_initial_model_for_weight_conversion to get a plain LoRA"
+        )
+    for field in ("r", "lora_alpha"):
+        value = config.get(field)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{path}: {field} is {value!r}, a number is needed")
+
+
+def _open(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path}: damaged or truncated safetensors ({error}); copy or save it again"
+        ) from None
+
+
+def _paired_keys(folder: Path) -> dict[str, tuple[str, str]]:
+    """Module name -> (key of b, key of a); ValueError for any tensor that is not half of such a pair."""
+    found: dict[str, dict[str, str]] = {}
+    with _open(folder / WEIGHTS) as tensors:
+        keys = sorted(tensors.keys())
+    for key in keys:
+        match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", key)
+        if not match:
+            raise ValueError(f"{folder / WEIGHTS}: tensor {key} is no LoRA factor of a linear module")
+        found.setdefault(match[1].removeprefix(PREFIX), {})[match[2]] = key
+    if not found:
+        raise ValueError(f"{folder / WEIGHTS}: holds no LoRA factors")
+    for module, halves in found.items():
+        if len(halves) != 2:
+            raise ValueError(f"{folder / WEIGHTS}: module {module} has only lora_{min(halves)}")
+    return {module: (halves["B"], halves["A"]) for module, halves in found.items()}
+
+
+def _scaled(folder: Path, module: str, b: Tensor, a: Tensor, config: dict, dtype: torch.dtype) -> Factors:
+    if b.ndim != 2 or a.ndim != 2 or b.shape[1] != a.shape[0]:
+        raise ValueError(
+            f"{folder / WEIGHTS}: module {module}: lora_B {tuple(b.shape)} and lora_A {tuple(a.shape)} "
+            "are not out x r and r x in"
+        )
+    rank = _by_pattern(config.get("rank_pattern"), module, config["r"])
+    alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
+    if rank != a.shape[0]:
+        raise ValueError(
+            f"{folder / CONFIG}: module {module}: rank {rank} by the config, {a.shape[0]} by the weights"
+        )
+    if not (torch.isfinite(b).all() and torch.isfinite(a).all()):
+        raise ValueError(f"{folder / WEIGHTS}: module {module}: NaN or inf in its factors")
+    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    return Factors((b.double() * scale).to(dtype), a.to(dtype, copy=True))
+
+
+def _by_pattern(patterns: dict[str, float] | None, module: str, default: float) -> float:
+    """The first pattern that matches the module's name or its end, as PEFT's get_pattern_key does."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default

@@ -1,0 +1,234 @@
+"""The report: one folder with the page, the numbers behind it, and the figures.
+
+``render`` is a function of its two arguments alone: the same results and provenance give the same bytes. All
+text that comes from models or data is escaped by the template engine; only the drawings and the style sheet,
+which are made here, go in as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis import (
+    figures,
+    findings,
+    formats,
+    headline,
+    tables,
+    tables_behaviour,
+    tables_training,
+    tables_weights,
+    tidy,
+)
+from analysis.figures import Drawn
+from analysis.roster import Roster, roster
+from analysis.tables import Table
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+_PLANTED = (
+    "The base was pretrained by this study itself, with a failure planted in it. This report is a test of "
+    "the tool, not evidence about language models."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its tables and figures, or in ``absent`` why there are none."""
+
+    key: str
+    title: str
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Drawn] = field(default_factory=list)
+    absent: str = ""
+
+    @property
+    def headed(self) -> bool:
+        """Whether its tables need headings of their own beside the section's."""
+        return len(self.tables) > 1
+
+
+def render(results: dict, provenance: dict, out: Path) -> None:
+    """Writes the report of a study into the folder ``out``.
+
+    ``report.html`` (self-contained, no script), ``results.json`` and ``provenance.json`` (sorted keys, exact
+    floats), ``csv/*.csv`` (one tidy table each), ``figures/*.svg`` and ``*.png``. Any part of ``results`` may
+    be missing or partial: what is missing is said on the page. A number that is not finite is a
+    ``ValueError`` that names its place, raised before anything is written.
+    """
+    files = {
+        "results.json": canonical(results, "results"),
+        "provenance.json": canonical(provenance, "provenance"),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (out / name).write_text(content, encoding="utf-8")
+    written = tidy.write(results, out / "csv")
+    people = roster(results)
+    drawn = figures.draw(results, people, out / "figures")
+    (out / "report.html").write_text(_page(results, provenance, people, drawn, written), encoding="utf-8")
+
+
+def canonical(value: dict, name: str) -> str:
+    """JSON with sorted keys, indent 1, floats as ``repr``; ValueError names a number that is not finite."""
+    place = _not_finite(value, name)
+    if place:
+        raise ValueError(f"{place} is not a finite number: write None for what is undefined")
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _not_finite(value: Any, place: str) -> str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return place
+    items: Any = ()
+    if isinstance(value, dict):
+        items = ((f"{place}.{key}", inner) for key, inner in value.items())
+    elif isinstance(value, list | tuple):
+        items = ((f"{place}[{index}]", inner) for index, inner in enumerate(value))
+    return next((found for name, inner in items if (found := _not_finite(inner, name))), None)
+
+
+def _page(
+    results: dict, provenance: dict, people: Roster, drawn: dict[str, Drawn], written: list[str]
+) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    rows = headline.rows(results, people)
+    study = results.get("study") or {}
+    return environment.get_template("report.html").render(
+        title=study.get("title") or study.get("name") or "Study",
+        question=study.get("question") or "",
+        facts=_facts(results, provenance),
+        banner=_PLANTED if (results.get("base") or {}).get("kind") == "from_scratch" else "",
+        found=findings.findings(results, people, rows),
+        headline=tables_weights.headline_table(results, people, rows),
+        opening=drawn.get("step-size"),
+        sections=_sections(results, provenance, people, drawn),
+        reference=people.label(people.reference),
+        k=(results.get("geometry") or {}).get("k") or "k",
+        margin=f"{findings.FLOOR_MARGIN:g}",
+        citation=_citation(study, provenance),
+        files=written,
+        drawings={key: Markup(figure.svg) for key, figure in drawn.items()},
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        language="en",
+    )
+
+
+def _facts(results: dict, provenance: dict) -> str:
+    """The line below the title: base, size, adapted modules, when."""
+    base = results.get("base") or {}
+    parts = [f"Base {base['name']}" if base.get("name") else ""]
+    if base.get("parameters"):
+        parts.append(f"{_size(base['parameters'])} parameters")
+    if base.get("layers") and base.get("hidden"):
+        parts.append(f"{base['layers']} layers, hidden {base['hidden']}")
+    if base.get("modules"):
+        parts.append(f"{base['modules']} adapted modules")
+    if provenance.get("started"):
+        parts.append(f"run {provenance['started']}")
+    return " · ".join(part for part in parts if part)
+
+
+def _size(parameters: float) -> str:
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= limit:
+            return f"{formats.significant(parameters / limit)} {unit}"
+    return formats.count(parameters)
+
+
+def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, Drawn]) -> list[Section]:
+    """The page below its first screen, in reading order."""
+    tasks = (results.get("evaluation") or {}).get("tasks") or []
+    titles = {task: headline.task_title(results, task) for task in headline.tasks(results)}
+    behaviour = []
+    for task in tasks:
+        makers = (
+            tables_behaviour.accuracy_table,
+            tables_behaviour.mcnemar_table,
+            tables_behaviour.strata_table,
+        )
+        behaviour += [make(task, people) for make in makers]
+    both = results, people
+    weights, training, acts = tables_weights, tables_training, tables_behaviour
+    rollouts = [
+        training.rollouts_table(results),
+        training.teachers_table(results),
+        training.views_table(*both),
+    ]
+    # key, title, the step that makes it, tables, figures
+    plan: list[tuple[str, str, str, list[Table | None], list[str]]] = [
+        ("accuracy", "Accuracy", "evaluat", behaviour, ["accuracy"]),
+        ("rollouts", "The rollouts: what there was to learn", "rollouts", rollouts, []),
+        ("trainings", "The trainings", "train", [training.seen_table(*both), training.moved_table(*both)],
+         ["curves", "growth"]),
+        ("sweep", "Is the learning rate the cause?", "sweep",
+         [training.sweep_table(*both, titles)], ["sweep"]),
+        ("geometry", "Geometry of the updates", "geometry",
+         [weights.adapters_table(*both), weights.pairs_table(*both)], ["cosines", "angles", "layers"]),
+        ("connectivity", "Connectivity", "connectivity", [weights.barriers_table(*both)], ["paths"]),
+        ("similarity", "Likeness of features", "similarity",
+         [weights.hidden_table(*both), weights.projections_table(*both)], ["cka", "projections"]),
+        ("losses", "Held-out losses and KL", "losses", [acts.losses_table(*both)], []),
+        ("canary", "Canary: was each adapter really served?", "evaluat", [acts.canary_table(*both)], []),
+        ("failures", "What failed, and why", "", [training.failures_table(results)], []),
+        ("time", "Where the time went", "", [training.time_table(provenance)], []),
+        ("settings", "Settings and versions", "", _settings(results, provenance), []),
+    ]  # fmt: skip
+    return [
+        Section(
+            key,
+            title,
+            [table for table in made if table],
+            [drawn[name] for name in names if name in drawn],
+            _absent(results, key, step),
+        )
+        for key, title, step, made, names in plan
+    ]
+
+
+def _absent(results: dict, key: str, step: str) -> str:
+    if key == "failures":
+        return "Nothing: every step finished."
+    for row in results.get("failures") or []:
+        why = f"{row.get('step')} failed ({row.get('error') or 'no reason recorded'})"
+        if step and str(row.get("step") or "").startswith(step):
+            return f"Not measured: {why}."
+        if step and any(str(name).startswith(step) for name in row.get("dependants") or []):
+            return f"Not measured, because {why}."
+    return "Not in these results."
+
+
+def _settings(results: dict, provenance: dict) -> list[Table | None]:
+    engine = (results.get("evaluation") or {}).get("engine") or {}
+    plan = (
+        ("settings", "The study", (results.get("study") or {}).get("settings"), "Every setting given."),
+        ("base", "The base", results.get("base"), "The model that every update is added to."),
+        ("engine", "The engine that answered", engine, "Greedy answers depend on these too."),
+        ("versions", "Versions", provenance.get("versions"), "The software of this run."),
+        ("machine", "Machine", provenance.get("machine"), "What this run had."),
+    )
+    return [tables.pairs(key, title, values or {}, words, folded=True) for key, title, values, words in plan]
+
+
+def _citation(study: dict, provenance: dict) -> str:
+    name = study.get("name") or "this study"
+    versions = provenance.get("versions") or {}
+    stack = ", ".join(
+        f"{key} {versions[key]}" for key in ("torch", "transformers", "peft", "vllm") if versions.get(key)
+    )
+    text = (
+        f"Name the study ({name}), the base with its revision, and the settings below; results.json beside "
+        "this page holds every number at full precision, and is the same on every run of the same study "
+        "on one machine."
+    )
+    return f"{text} Software: {stack}." if stack else text

@@ -1,0 +1,186 @@
+"""Who stands in a study's results: every model's name, label, role, and how it is drawn.
+
+The roster is the one place that reads names out of ``results``: the order of rows, the reference that all
+others are compared to, and the colour, marker and line that a model keeps through every figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from analysis import formats
+
+BASE = "base"
+PREFERRED_REFERENCE = "sft"
+
+# Okabe and Ito's palette, told apart under the common forms of colour blindness; its yellow is left out
+# because it fades on white paper.
+_COLOURS = {
+    "sft": "#0072B2", "rft": "#56B4E9", "dft": "#009E73", "rift": "#E69F00",
+    "offline_grpo": "#CC79A7", "dpo": "#D55E00",
+}  # fmt: skip
+_MARKERS = {"sft": "o", "rft": "s", "dft": "^", "rift": "D", "offline_grpo": "v", "dpo": "P"}
+_LABELS = {
+    "base": "Base", "sft": "SFT", "rft": "RFT", "dft": "DFT", "rift": "RIFT",
+    "offline_grpo": "Offline GRPO", "dpo": "DPO",
+}  # fmt: skip
+_VARIANT_MARKERS = ("*", "p", "h", "8")
+_SPARE_MARKERS = ("X", "<", ">", "p", "h", "d", "*")
+_VARIANT_LINES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+_GREY = "#6b6b6b"
+_ROLE_ORDER = ("base", "method", "sweep", "order", "init")
+
+Line = str | tuple[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model. ``role``: base, method, sweep, order or init; ``error`` is empty where it was trained."""
+
+    name: str
+    label: str
+    role: str
+    method: str
+    learning_rate: float | None
+    error: str
+    colour: str
+    marker: str
+    line: Line
+    filled: bool
+
+
+@dataclass(frozen=True)
+class Roster:
+    """All models in reading order, and the ``reference`` (SFT where there is one) they are compared to."""
+
+    models: dict[str, Model]
+    reference: str | None
+
+    def label(self, name: str | None) -> str:
+        """The label of ``name``, or the name itself where the roster does not hold it."""
+        if name is None:
+            return formats.MISSING
+        return self.models[name].label if name in self.models else name
+
+    def order(self, names: Iterable[str | None]) -> list[str]:
+        """``names`` without repeats, in the roster's order."""
+        wanted = set(names)
+        return [name for name in self.models if name in wanted]
+
+    def role(self, name: str) -> str:
+        """The role of ``name``: a name that no training claims counts as a method."""
+        return self.models[name].role if name in self.models else "method"
+
+
+def _names(results: dict) -> Iterator[str]:
+    if results.get("evaluation") or results.get("losses"):
+        yield BASE
+    for row in results.get("trainings") or []:
+        yield row.get("name")
+    for row in results.get("headline") or []:
+        yield row.get("name")
+    for row in (results.get("geometry") or {}).get("adapters") or []:
+        yield row.get("name")
+    for task in (results.get("evaluation") or {}).get("tasks") or []:
+        for row in task.get("models") or []:
+            yield row.get("name")
+    for key in ("losses", "curves"):
+        for row in results.get(key) or []:
+            yield row.get("name")
+    for row in (results.get("sweep") or {}).get("points") or []:
+        yield row.get("name")
+    similarity = results.get("similarity") or {}
+    paths = (results.get("connectivity") or {}).get("paths") or []
+    for row in [*(similarity.get("hidden") or []), *(similarity.get("modules") or []), *paths]:
+        yield row.get("a")
+        yield row.get("b")
+
+
+def label(name: str) -> str:
+    """A model's name for reading: the usual name of a known method, the rest as it stands."""
+    head, dash, rest = name.partition("-")
+    known = _LABELS.get(head)
+    if known is None:
+        return name
+    return f"{known} {rest}" if dash else known
+
+
+def _model(name: str, training: dict, variant: int, newcomer: int, spare: list[str]) -> Model:
+    method = training.get("method") or name.partition("-")[0]
+    role = "base" if name == BASE else training.get("role") or "method"
+    colour = _COLOURS.get(method, spare[newcomer % len(spare)])
+    marker = _MARKERS.get(method, _SPARE_MARKERS[newcomer % len(_SPARE_MARKERS)])
+    line: Line = "-" if variant == 0 else _VARIANT_LINES[(variant - 1) % len(_VARIANT_LINES)]
+    if role == "sweep" and variant > 0:
+        marker = _VARIANT_MARKERS[(variant - 1) % len(_VARIANT_MARKERS)]
+    if role == "base":
+        colour, marker, line = "#000000", "|", "-"
+    if role in ("order", "init"):
+        colour, marker, line = _GREY, "X" if role == "order" else "d", "-." if role == "order" else ":"
+    failed = training.get("status") == "failed"
+    error = (training.get("error") or "no reason recorded") if failed else ""
+    rate = training.get("learning_rate")
+    return Model(
+        name,
+        label(name),
+        role,
+        method,
+        rate,
+        error,
+        colour,
+        marker,
+        line,
+        filled=variant == 0 or role in ("order", "init"),
+    )
+
+
+def roster(results: dict) -> Roster:
+    """Every model that any part of ``results`` names: base, methods, sweep points, then the seeds' runs."""
+    names = [name for name in dict.fromkeys(_names(results)) if name is not None]
+    trainings = {row.get("name"): row for row in results.get("trainings") or []}
+    methods = {(trainings.get(name) or {}).get("method") or name.partition("-")[0] for name in names}
+    # methods without a colour of their own take first the colours that no other method here wears
+    spare = sorted(
+        _COLOURS.values(), key=lambda colour: any(_COLOURS.get(method) == colour for method in methods)
+    )
+    seen: dict[str, int] = {}
+    models = []
+    newcomers = 0
+    for name in names:
+        training = trainings.get(name) or {}
+        method = training.get("method") or name.partition("-")[0]
+        variant = seen.get(method, 0)
+        seen[method] = variant + 1
+        models.append(_model(name, training, variant, newcomers, spare))
+        if method not in _COLOURS and name != BASE:
+            newcomers += 1
+    models.sort(key=lambda model: _ROLE_ORDER.index(model.role) if model.role in _ROLE_ORDER else 1)
+    return Roster({model.name: model for model in models}, _reference(results, names))
+
+
+def _reference(results: dict, names: list[str]) -> str | None:
+    for row in results.get("headline") or []:
+        if row.get("compared_to"):
+            return row["compared_to"]
+    if PREFERRED_REFERENCE in names:
+        return PREFERRED_REFERENCE
+    adapters = (results.get("geometry") or {}).get("adapters") or []
+    return adapters[0].get("name") if adapters else None
+
+
+def pair(results: dict, a: str, b: str) -> dict:
+    """The geometry entry of the pair {a, b} in either order, empty where it was not measured."""
+    for row in (results.get("geometry") or {}).get("pairs") or []:
+        if {row.get("a"), row.get("b")} == {a, b} and a != b:
+            return row
+    return {}
+
+
+def other(row: dict, name: str | None) -> str | None:
+    """The other member of a row with keys ``a`` and ``b``, or None where ``name`` is neither or both."""
+    if name is None or row.get("a") == row.get("b"):
+        return None
+    if row.get("a") == name:
+        return row.get("b")
+    return row.get("a") if row.get("b") == name else None

@@ -1,0 +1,67 @@
+"""Intervals and exact tests for accuracies on one fixed set of problems."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from scipy import stats
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of k successes in n (Wilson 1927; Brown 2001, section 3.1.1).
+
+    (0, 1) for n = 0.
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"{k} successes in {n} trials: need 0 <= k <= n")
+    if n == 0:
+        return 0.0, 1.0
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    share, spread = k / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    reach = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    # Exact at the ends, where rounding would leave 1e-17.
+    return 0.0 if k == 0 else centre - reach, 1.0 if k == n else centre + reach
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """Two-sided exact p that two models solve equally many: b problems one alone solves, c the other alone.
+
+    Twice the binomial(b + c, 1/2) tail, at most 1 (McNemar 1947, exact form); 1 where no pair disagrees.
+    """
+    if b < 0 or c < 0:
+        raise ValueError(f"counts of discordant problems are not negative, got {b} and {c}")
+    return min(1.0, 2 * float(stats.binom.cdf(min(b, c), b + c, 0.5))) if b + c else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values (Holm 1979), in the order given."""
+    m = len(p_values)
+    adjusted, running = [0.0] * m, 0.0
+    for step, index in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (m - step) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def smallest_difference(
+    n: int, alpha: float = 0.05, comparisons: int = 1, discordant: int | None = None
+) -> float | None:
+    """The smallest difference in accuracy on n paired problems that McNemar's exact test could show.
+
+    Definition: the least |b - c| / n with p <= alpha / comparisons (Bonferroni, the first step of Holm). With
+    ``discordant`` given, b + c is fixed to it; without, the best case is taken, where all discordant problems
+    go one way. It says what n could show at all, not what a study would likely find (no power is assumed).
+    None where no outcome reaches it, as with fewer than 6 problems at 0.05.
+    """
+    bound = alpha / comparisons
+    if discordant is None:
+        alone = next((b for b in range(1, n + 1) if mcnemar_exact(b, 0) <= bound), None)
+        return None if alone is None else alone / n
+    if not 0 <= discordant <= n:
+        raise ValueError(f"{discordant} discordant problems of {n}")
+    reached = [
+        d - 2 * c for d in (discordant,) for c in range(d // 2 + 1) if mcnemar_exact(d - c, c) <= bound
+    ]
+    return min(reached) / n if reached else None

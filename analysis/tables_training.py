@@ -1,0 +1,264 @@
+"""Tables of how the models came about: rollouts, trainings, the sweep, failures, time and settings."""
+
+from __future__ import annotations
+
+from analysis import formats
+from analysis.roster import Roster
+from analysis.tables import Column, Table, failed, number, pairs, records, text
+
+
+def rollouts_table(results: dict) -> Table | None:
+    """What there was to learn, as names and values."""
+    rollouts = results.get("rollouts") or {}
+    groups = rollouts.get("groups") or {}
+    length = rollouts.get("length") or {}
+    contamination = rollouts.get("contamination") or {}
+    total = sum(groups.get(key) or 0 for key in ("mixed", "all_right", "all_wrong"))
+
+    def group(key: str) -> str | None:
+        if groups.get(key) is None:
+            return None
+        return f"{formats.count(groups[key])} ({formats.percent(groups[key] / total)})" if total else "0"
+
+    values = {
+        "Source": rollouts.get("source"),
+        "Rows": _count(rollouts.get("rows")),
+        "Problems": _count(rollouts.get("problems")),
+        "Rows for training": _count(rollouts.get("train_rows")),
+        "Rows held out": _count(rollouts.get("heldout_rows")),
+        "Share right": formats.percent(rollouts.get("share_right")),
+        "Groups with right and wrong": group("mixed"),
+        "Groups all right": group("all_right"),
+        "Groups all wrong": group("all_wrong"),
+        "Duplicate completions": _count(rollouts.get("duplicates")),
+        "Truncated completions": _count(rollouts.get("truncated")),
+        "Length, median / 95th percentile / longest (tokens)": " / ".join(
+            formats.count(length.get(key)) for key in ("median", "p95", "max")
+        )
+        if length
+        else None,
+        "Problems shared with the evaluation": _contamination(contamination),
+    }
+    known = {key: value for key, value in values.items() if value not in (None, "", formats.MISSING)}
+    return pairs(
+        "rollouts",
+        "What there was to learn",
+        known,
+        "Counts of the frozen table that every method trains on. Only mixed groups tell right from wrong "
+        "within one problem: where nearly all rows are right, RFT equals SFT by construction.",
+    )
+
+
+def _count(value: float | None) -> str | None:
+    return None if value is None else formats.count(value)
+
+
+def _contamination(value: dict) -> str | None:
+    if not value:
+        return None
+    return (
+        f"{formats.count(value.get('excluded'))} excluded of {formats.count(value.get('checked'))} checked "
+        f"(policy: {value.get('policy') or 'not recorded'})"
+    )
+
+
+def teachers_table(results: dict) -> Table | None:
+    """Who wrote the rollouts."""
+    rows = (results.get("rollouts") or {}).get("teachers") or []
+    return records(
+        "teachers",
+        "Teachers",
+        rows,
+        [
+            (Column("Teacher", kind="text"), lambda row: text(row.get("name"))),
+            (Column("Rows"), lambda row: number(formats.count(row.get("rows")))),
+            (Column("Right"), lambda row: number(formats.percent(row.get("share_right")))),
+        ],
+        "Rows by the model that wrote them. With several teachers of unlike accuracy, chosen against "
+        "rejected is partly one teacher’s style against another’s.",
+    )
+
+
+def views_table(results: dict, roster: Roster) -> Table | None:
+    """What each method sees of the rollouts."""
+    rows = (results.get("rollouts") or {}).get("views") or []
+    return records(
+        "views",
+        "What each method sees",
+        rows,
+        [
+            (Column("Method", kind="text"), lambda row: text(roster.label(row.get("method")))),
+            (Column("Units", "rows or pairs"), lambda row: number(formats.count(row.get("units")))),
+            (Column("Rows"), lambda row: number(formats.count(row.get("rows")))),
+            (Column("Problems"), lambda row: number(formats.count(row.get("problems")))),
+        ],
+        "All methods share one table and one global order of rows; a view only leaves rows out. A unit is "
+        "what the loss is averaged over: a row, or for DPO a pair of a right and a wrong row.",
+    )
+
+
+def _with_failures(table: Table | None, roster: Roster, title: str) -> Table | None:
+    errors = [model for model in roster.models.values() if model.error]
+    if table is None:
+        if not errors:
+            return None
+        columns = (Column("Training", kind="text"), Column("", kind="text"))
+        lines = tuple(failed(model.label, model.error, 2) for model in errors)
+        return Table(title, "Trainings", columns, lines, "No training finished.")
+    lines = tuple(failed(model.label, model.error, len(table.columns)) for model in errors)
+    return Table(table.key, table.title, table.columns, (*table.lines, *lines), table.caption, table.folded)
+
+
+def _done(results: dict, roster: Roster) -> list[dict]:
+    rows = {row.get("name"): row for row in results.get("trainings") or [] if row.get("status") != "failed"}
+    return [rows[name] for name in roster.order(rows)]
+
+
+def seen_table(results: dict, roster: Roster) -> Table | None:
+    """What each training was given: the columns on which two trainings can be called matched."""
+    table = records(
+        "trainings-given",
+        "What each training was given",
+        _done(results, roster),
+        [
+            (Column("Training", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (Column("Learning rate", "peak"), lambda row: number(formats.rate(row.get("learning_rate")))),
+            (Column("Steps", "at the report"), lambda row: number(formats.count(row.get("report_step")))),
+            (Column("Rows seen"), lambda row: number(formats.count(row.get("rows_seen")))),
+            (Column("Tokens seen"), lambda row: number(formats.count(row.get("tokens_seen")))),
+            (Column("Distinct problems"), lambda row: number(formats.count(row.get("distinct_problems")))),
+            (Column("Distinct rows"), lambda row: number(formats.count(row.get("distinct_rows")))),
+            (Column("Epochs", "of its view"), lambda row: number(formats.significant(row.get("epochs")))),
+            (Column("Init seed"), lambda row: number(str(row["init_seed"]) if "init_seed" in row else "–")),
+            (
+                Column("Order seed"),
+                lambda row: number(str(row["order_seed"]) if "order_seed" in row else "–"),
+            ),
+        ],
+        "Equal steps are not equal data: read a comparison of two methods against the column on which "
+        "they are matched. Tokens are completion tokens that entered the loss.",
+        kind=lambda row: "floor" if row.get("role") in ("order", "init") else "",
+    )
+    return _with_failures(table, roster, "trainings-given")
+
+
+def moved_table(results: dict, roster: Roster) -> Table | None:
+    """What each training did: loss, clipping, and how far the factors went."""
+    table = records(
+        "trainings-did",
+        "What each training did",
+        _done(results, roster),
+        [
+            (Column("Training", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (Column("Loss, first step"), lambda row: number(formats.significant(row.get("loss_first")))),
+            (Column("Loss, reported step"), lambda row: number(formats.significant(row.get("loss_last")))),
+            (Column("Clipped steps"), lambda row: number(formats.percent(row.get("clip_rate"), 0))),
+            (
+                Column("A moved", "‖A−A₀‖ / ‖A₀‖"),
+                lambda row: number(formats.significant(row.get("a_moved_rel"))),
+            ),
+            (Column("‖B‖", "from zero"), lambda row: number(formats.significant(row.get("b_norm")))),
+        ],
+        "Losses of different objectives are not on one scale: compare a method with itself only. Where "
+        "most steps are clipped, the gradient’s size is lost and rate × steps decides the norm.",
+        kind=lambda row: "floor" if row.get("role") in ("order", "init") else "",
+    )
+    return _with_failures(table, roster, "trainings-did")
+
+
+def sweep_table(results: dict, roster: Roster, titles: dict[str, str]) -> Table | None:
+    """The learning-rate sweep, a row a point; ``titles`` names the tasks."""
+    sweep = results.get("sweep") or {}
+    points = sorted(sweep.get("points") or [], key=lambda row: row.get("learning_rate") or 0.0)
+    names = list(dict.fromkeys(task for row in points for task in row.get("accuracy") or {}))
+    matched = sweep.get("matched_learning_rate")
+
+    def accuracy(task: str):
+        return lambda row: number(formats.percent((row.get("accuracy") or {}).get(task)), "not evaluated")
+
+    def shown(row: dict) -> str:
+        same = row.get("learning_rate") is not None and row["learning_rate"] == matched
+        return f"{formats.rate(row.get('learning_rate'))}{' (matched)' if same else ''}"
+
+    reference = roster.label(roster.reference)
+    return records(
+        "sweep",
+        f"Sweep of {roster.label(sweep.get('method'))}’s learning rate",
+        points,
+        [
+            (Column("Learning rate", kind="text"), lambda row: text(shown(row))),
+            (
+                Column("Norm", "‖ΔW‖"),
+                lambda row: number(formats.significant(row.get("norm")), _failed(roster, row)),
+            ),
+            (
+                Column("Cosine", f"to {reference}"),
+                lambda row: number(formats.fixed(row.get("cosine_to_sft")), _failed(roster, row)),
+            ),
+            (
+                Column("A moved", "‖A−A₀‖ / ‖A₀‖"),
+                lambda row: number(formats.significant(row.get("a_moved_rel")), _failed(roster, row)),
+            ),
+            (
+                Column("Held-out loss", "right rows, nats a token"),
+                lambda row: number(formats.significant(row.get("nll_right")), _failed(roster, row)),
+            ),
+            *((Column(titles.get(task, task), "right"), accuracy(task)) for task in names),
+        ],
+        f"One training a rate, same steps. The matched rate ({formats.rate(matched)}) is the one that the "
+        "other methods use. The sweep moves one method’s rate only: it cannot tell what the others would "
+        "do at other rates.",
+    )
+
+
+def _failed(roster: Roster, row: dict) -> str:
+    model = roster.models.get(row.get("name") or "")
+    return f"failed: {model.error}" if model and model.error else "not measured"
+
+
+def failures_table(results: dict) -> Table | None:
+    """Steps that did not finish, why, and what waited for them in vain."""
+    return records(
+        "failures",
+        "Steps that did not finish",
+        results.get("failures") or [],
+        [
+            (Column("Step", kind="text"), lambda row: text(row.get("step"))),
+            (Column("Error", kind="text"), lambda row: text(row.get("error"))),
+            (
+                Column("Not run for want of it", kind="text"),
+                lambda row: text(", ".join(row.get("dependants") or [])),
+            ),
+        ],
+        "A failed step does not stop the others; what depended on it is missing above.",
+    )
+
+
+def time_table(provenance: dict) -> Table | None:
+    """Start-up and work of each step; a step's ``seconds`` hold its ``startup_seconds``."""
+    steps = provenance.get("steps") or []
+
+    def work(row: dict) -> float | None:
+        if row.get("seconds") is None:
+            return None
+        return row["seconds"] - (row.get("startup_seconds") or 0.0)
+
+    wall = provenance.get("wall_seconds")
+    together = f" The whole run took {formats.seconds(wall)} by the clock." if wall is not None else ""
+    return records(
+        "time",
+        "Where the time went",
+        steps,
+        [
+            (Column("Step", kind="text"), lambda row: text(row.get("step"))),
+            (Column("Start-up"), lambda row: number(formats.seconds(row.get("startup_seconds")))),
+            (Column("Work"), lambda row: number(formats.seconds(work(row)))),
+            (
+                Column("Taken from the store", kind="text"),
+                lambda row: text("yes" if row.get("cached") else "no"),
+            ),
+        ],
+        "Start-up is imports, workers and engines before the first useful operation. Steps run side by "
+        f"side, so the column’s sum is not the run’s length.{together}",
+        folded=len(steps) > 12,
+    )

@@ -1,0 +1,312 @@
+"""Tables of the updates themselves: the headline, norms, angles, barriers and likeness of features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from analysis import formats, headline
+from analysis.headline import Row
+from analysis.roster import BASE, Roster, other, pair
+from analysis.tables import Cell, Column, Line, Table, failed, number, records, text
+
+_NO_UPDATE = "the base carries no update"
+_ZERO = "undefined, as for a zero update"
+_TINTED = ("reference", "floor", "chance", "base")
+
+
+def _why(row: Row) -> str:
+    if row.kind == "base":
+        return _NO_UPDATE
+    if row.kind == "chance":
+        return "chance has no training of its own"
+    return "not measured" if row.norm != 0 else _ZERO
+
+
+def _accuracy_cell(results: dict, task: str, row: Row) -> Cell:
+    value = row.accuracy.get(task)
+    found = headline.verdict(results, task, row.name)
+    detail = formats.interval(found.get("low"), found.get("high"))
+    return number(formats.percent(value), "not evaluated", detail)
+
+
+def _cosine_cell(row: Row, why: str) -> Cell:
+    if row.kind == "chance" and row.cosine is not None:
+        return number(f"±{formats.significant(row.cosine, 2)}")
+    return number(formats.fixed(row.cosine), why, "" if row.to_reference else "to itself")
+
+
+def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | None:
+    """Every method against the reference, floors in the same rows; None where there is nothing to compare."""
+    if not rows:
+        return None
+    reference = roster.label(roster.reference)
+    names = headline.tasks(results)
+    to_reference = f"to {reference}"
+    columns = (
+        Column("Model", kind="text"),
+        Column("Compared at", kind="text"),
+        Column("Learning rate"),
+        Column("Cosine", to_reference),
+        Column("Smallest angle", "median"),
+        Column("|u₁·u₁′|", "output side"),
+        Column("|v₁·v₁′|", "input side"),
+        Column("Norm", "‖ΔW‖"),
+        Column("Norm ratio", to_reference),
+        Column("Rate × steps", to_reference),
+        *(Column(headline.task_title(results, name), "right, 95% interval") for name in names),
+    )
+    lines = []
+    for row in rows:
+        if row.kind == "failed":
+            lines.append(failed(row.label, row.error, len(columns)))
+            continue
+        why = _why(row)
+        cells = (
+            text(row.label),
+            text(headline.match_label(roster, row)),
+            number(formats.rate(row.learning_rate), why),
+            _cosine_cell(row, why),
+            number(formats.degrees(row.angle_min), why),
+            number(formats.fixed(row.u1), why),
+            number(formats.fixed(row.v1), why),
+            number(formats.significant(row.norm), why),
+            number(formats.times(row.norm_ratio), why),
+            number(formats.times(row.rate_steps_ratio), why),
+            *(_accuracy_cell(results, name, row) for name in names),
+        )
+        lines.append(Line(cells, row.kind if row.kind in _TINTED else ""))
+    return Table(
+        "headline", f"Every method against {reference}", columns, tuple(lines), _headline_caption(results)
+    )
+
+
+def _headline_caption(results: dict) -> str:
+    geometry = results.get("geometry") or {}
+    k = geometry.get("k")
+    top = f"the top {k} left singular vectors" if k else "the top left singular vectors"
+    counts = [
+        f"{task.get('title') or task.get('task') or 'one task'} n = {formats.count(task.get('n'))}"
+        for task in (results.get("evaluation") or {}).get("tasks") or []
+    ]
+    asked = f" Accuracy: {'; '.join(counts)}; Wilson intervals." if counts else ""
+    return (
+        f"Cosine and norm over all adapted modules stacked. Smallest angle: between {top} of two updates, "
+        "median over modules. |u₁·u₁′| and |v₁·v₁′|: overlap of the first singular directions, mean over "
+        "modules. Rate × steps is the norm ratio that Adam with clipping would give whatever the loss. "
+        "Shaded rows are floors, measured or drawn for these adapters; a chance cosine has mean 0, and "
+        f"its root mean square is shown.{asked} One training a row: the table cannot tell a method from "
+        "the luck of its one run beyond what the floors show. The input side is shared through the "
+        "initial A, so a high |v₁·v₁′| must be read against its chance row."
+    )
+
+
+def adapters_table(results: dict, roster: Roster) -> Table | None:
+    """Norm and effective rank of each update."""
+    rows = {row.get("name"): row for row in (results.get("geometry") or {}).get("adapters") or []}
+    trained = {row.get("name"): row for row in results.get("trainings") or []}
+    return records(
+        "adapters",
+        "Size and shape of each update",
+        [rows[name] for name in roster.order(rows)],
+        [
+            (Column("Model", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (Column("Norm", "‖ΔW‖, global"), lambda row: number(formats.significant(row.get("norm")))),
+            (
+                Column("Effective rank", "mean over modules"),
+                lambda row: number(formats.significant(row.get("effective_rank")), _ZERO),
+            ),
+            (
+                Column("A moved", "‖A−A₀‖ / ‖A₀‖"),
+                lambda row: number(
+                    formats.significant((trained.get(row.get("name")) or {}).get("a_moved_rel")),
+                    "A₀ not known",
+                ),
+            ),
+            (Column("Modules"), lambda row: number(formats.count(row.get("modules")))),
+        ],
+        "Norm: Frobenius, over all modules. Effective rank: exp of the entropy of σ/Σσ, mean over "
+        "modules; it is at most the adapter’s rank. A small ‖A−A₀‖ means that the update’s input side is "
+        "where its start put it.",
+        kind=lambda row: "floor" if roster.role(row.get("name") or "") in ("order", "init") else "",
+    )
+
+
+def _pair_rows(results: dict, roster: Roster) -> Iterator[dict]:
+    geometry = results.get("geometry") or {}
+    chance = geometry.get("chance") or {}
+    for key, words in (("shared_a", "chance, same initial A"), ("ambient", "chance, random updates")):
+        if isinstance(chance.get(key), dict):
+            yield {**chance[key], "a": words, "b": None, "floor": "chance"}
+    for key, entry in (geometry.get("floors") or {}).items():
+        if entry:
+            yield {**entry, "floor": "floor", "what": {"learning_rate": "learning rate"}.get(key, key)}
+    names = list(roster.models)
+    for index, a in enumerate(names):
+        for b in names[index + 1 :]:
+            found = pair(results, a, b)
+            if found:
+                yield found
+
+
+def _pair_name(roster: Roster, row: dict) -> Cell:
+    if row.get("b") is None:
+        return text(str(row.get("a")).capitalize())
+    words = f"{roster.label(row.get('a'))} · {roster.label(row.get('b'))}"
+    return text(f"{words} ({row['what']})" if row.get("what") else words)
+
+
+def pairs_table(results: dict, roster: Roster) -> Table | None:
+    """Every pair of updates with all its measures, the floors first."""
+
+    def angle(key: str):
+        return lambda row: number(formats.degrees(row.get(key)), _ZERO)
+
+    def overlap(key: str):
+        return lambda row: number(formats.fixed(row.get(key)), _ZERO)
+
+    return records(
+        "pairs",
+        "Every pair of updates",
+        list(_pair_rows(results, roster)),
+        [
+            (Column("Pair", kind="text"), lambda row: _pair_name(roster, row)),
+            (Column("Cosine"), overlap("cosine")),
+            (Column("Smallest angle", "output side"), angle("angle_min_median_deg")),
+            (Column("Largest angle", "output side"), angle("angle_max_median_deg")),
+            (Column("Smallest angle", "input side"), angle("right_angle_min_median_deg")),
+            (Column("Largest angle", "input side"), angle("right_angle_max_median_deg")),
+            (Column("|u₁·u₁′|"), overlap("u1")),
+            (Column("|v₁·v₁′|"), overlap("v1")),
+            (Column("Orthogonal fraction"), overlap("orthogonal_fraction")),
+            (Column("Gap at k", "median"), lambda row: number(formats.significant(row.get("gap_median"), 2))),
+        ],
+        "Angles in degrees, medians over modules, between the top-k singular subspaces; overlaps are "
+        "means over modules. Gap: (σₖ − σₖ₊₁) / σₖ; without a gap the subspace, and its angles, are "
+        "arbitrary. A largest angle near 90° says nothing: chance gives it too. The orthogonal fraction "
+        "is √(1 − cosine²) here, the cosine in other words and no second finding. Pairs that differ in "
+        "their initial A have a cosine near 0 whatever they learned.",
+        kind=lambda row: row.get("floor") or "",
+        folded=True,
+    )
+
+
+def barriers_table(results: dict, roster: Roster) -> Table | None:
+    """Per path: the loss at both ends and the barrier between them."""
+    connectivity = results.get("connectivity") or {}
+
+    def at(row: dict, weight: float) -> Cell:
+        losses = dict(zip(row.get("weights") or [], row.get("loss") or [], strict=False))
+        return number(formats.significant(losses.get(weight)), "path not measured")
+
+    def highest(row: dict) -> Cell:
+        losses = [value for value in row.get("loss") or [] if value is not None]
+        return number(formats.significant(max(losses)) if losses else formats.MISSING, "path not measured")
+
+    return records(
+        "barriers",
+        "Barriers between updates",
+        connectivity.get("paths") or [],
+        [
+            (
+                Column("Path", kind="text"),
+                lambda row: text(f"{roster.label(row.get('a'))} → {roster.label(row.get('b'))}"),
+            ),
+            (Column("Loss at the first"), lambda row: at(row, 1)),
+            (Column("Loss at the second"), lambda row: at(row, 0)),
+            (Column("Highest on path"), highest),
+            (
+                Column("Barrier"),
+                lambda row: number(formats.significant(row.get("barrier")), "path not measured"),
+            ),
+        ],
+        f"Loss: {connectivity.get('loss') or 'not recorded'}, over "
+        f"{formats.count(connectivity.get('rows'))} held-out rows. The barrier is the largest excess over "
+        "the straight line between the two ends, so a path that only climbs from one end to the other has "
+        "none. No barrier does not make two updates the same: small updates from one base seldom have "
+        "one.",
+    )
+
+
+def _towards(rows: list[dict], roster: Roster) -> Iterator[tuple[str, str, dict]]:
+    """Rows of pairs with the reference or the base in them: (that one, the other one, row)."""
+    for target in (roster.reference, BASE):
+        for row in rows:
+            found = other(row, target)
+            # the pair of the two targets belongs to the first of them alone
+            if (
+                target is not None
+                and found is not None
+                and not (target == BASE and found == roster.reference)
+            ):
+                yield target, found, row
+
+
+def _cka_cell(row: dict) -> Cell:
+    low, high = row.get("low"), row.get("high")
+    known = low is not None and high is not None
+    detail = f"{formats.fixed(low)} to {formats.fixed(high)}" if known else ""
+    return number(formats.fixed(row.get("cka")), "undefined", detail)
+
+
+def hidden_table(results: dict, roster: Roster) -> Table | None:
+    """CKA of the deepest layer's hidden states, against the reference and against the base."""
+    rows = [
+        row for row in (results.get("similarity") or {}).get("hidden") or [] if row.get("layer") is not None
+    ]
+    last = max((row["layer"] for row in rows), default=None)
+    deepest = [row for row in rows if row["layer"] == last]
+    return records(
+        "cka",
+        f"Likeness of hidden states at layer {last}",
+        [{**row, "a": a, "b": b} for a, b, row in _towards(deepest, roster)],
+        [
+            (Column("Pair", kind="text"), lambda row: _pair_name(roster, row)),
+            (Column("CKA", "95% interval"), _cka_cell),
+            (Column("Shuffled control"), lambda row: number(formats.fixed(row.get("shuffled")))),
+        ],
+        "The last layer of the figure above, in numbers. Intervals by delete-a-group jackknife over prompts; "
+        "a bootstrap would count its repeats as agreement.",
+        kind=lambda row: "base" if BASE in (row["a"], row["b"]) else "",
+        folded=True,
+    )
+
+
+def projections_table(results: dict, roster: Roster) -> Table | None:
+    """CKA of the adapted projections' outputs, mean over layers, one column a kind of projection."""
+    rows = (results.get("similarity") or {}).get("modules") or []
+    kinds = sorted({str(row.get("projection")) for row in rows}, key=_projection_order)
+    grouped: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for a, b, row in _towards(rows, roster):
+        if row.get("cka") is not None:
+            grouped.setdefault((a, b), {}).setdefault(str(row.get("projection")), []).append(row["cka"])
+
+    def cell(kind: str):
+        def make(row: dict) -> Cell:
+            values = row["values"].get(kind) or []
+            low = formats.fixed(min(values)) if len(values) > 1 else ""
+            return number(
+                formats.fixed(sum(values) / len(values) if values else None), detail=low and f"min {low}"
+            )
+
+        return make
+
+    return records(
+        "projections",
+        "Likeness at the adapted projections",
+        [{"a": a, "b": b, "values": values} for (a, b), values in grouped.items()],
+        [
+            (
+                Column("Pair", kind="text"),
+                lambda row: text(f"{roster.label(row['a'])} · {roster.label(row['b'])}"),
+            ),
+            *((Column(kind, "mean over layers"), cell(kind)) for kind in kinds),
+        ],
+        "Linear CKA of each adapted projection’s outputs; below the mean, the layer where it is lowest. "
+        "Likeness of features on these prompts, not of behaviour on others.",
+        folded=True,
+    )
+
+
+def _projection_order(kind: str) -> tuple[int, str]:
+    known = ("q_proj", "k_proj", "v_proj", "o_proj")
+    return (known.index(kind) if kind in known else len(known), kind)

@@ -1,0 +1,109 @@
+"""The canary: does an engine really answer with the model it was asked for?
+
+For the base and each adapter the engine's likeliest next tokens are held against Transformers + PEFT in float32 with
+eager attention. An engine that falls back to the base, or takes another adapter, gives that model's log-probabilities
+and fails, provided that the two models differ by more than the tolerance: ``told_apart`` says whether they do.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evals.engines import Engine
+from evals.engines.requests import adapter_rank
+from evals.engines.transformers import TransformersEngine
+
+# Largest difference allowed, in nats. Float32 on a CPU is seen to differ by 1e-6 to 1e-5; bfloat16 keeps 8 bits, so
+# logits near 20 are apart by up to 0.1.
+TOLERANCE = {"float32": 5e-4, "bfloat16": 0.25}
+
+
+def check(
+    engine: Engine,
+    model_dir: Path,
+    adapters: Mapping[str, Path | None],
+    prompts: Sequence[Sequence[int]],
+    k: int = 20,
+    tolerance: float = TOLERANCE["float32"],
+    *,
+    threads: int = 1,
+) -> list[dict[str, Any]]:
+    """One row a model of ``adapters`` (name -> PEFT folder, None the base), over all ``prompts`` (token ids).
+
+    Each row holds name, max_difference (nats, over the engine's ``k`` likeliest tokens and rank by rank), tolerance,
+    passed, effect (largest change of a log-probability that the adapter makes among the reference's ``k`` likeliest),
+    and told_apart (whether it differs from the base, and from every other model here that is not its exact equal, by
+    more than twice the tolerance, so that no mix-up could pass). ``k`` is cut to the vocabulary's size.
+    """
+    if not prompts:
+        raise ValueError("the canary needs at least one prompt")
+    references = _references(model_dir, adapters, prompts, threads)
+    k = min(k, references[None].shape[-1])
+    rows = []
+    for name, adapter in adapters.items():
+        own = references[adapter]
+        difference = _difference(engine.top_logprobs(prompts, k, adapter), own, k)
+        effect = _distance(own, references[None], k)
+        apart = [_distance(own, other, k) for other in references.values()]
+        told_apart = all(d > 2 * tolerance for d in apart if d > 0) and (
+            adapter is None or effect > 2 * tolerance
+        )
+        rows.append(
+            {
+                "name": name,
+                "max_difference": difference,
+                "tolerance": tolerance,
+                "passed": difference <= tolerance,
+                "effect": effect,
+                "told_apart": told_apart,
+            }
+        )
+    return rows
+
+
+def _references(
+    model_dir: Path, adapters: Mapping[str, Path | None], prompts: Sequence[Sequence[int]], threads: int
+) -> dict[Path | None, torch.Tensor]:
+    """Reference log-probabilities, prompts x vocabulary, of the base (None) and of every adapter."""
+    folders = [folder for folder in adapters.values() if folder is not None]
+    reference = TransformersEngine(
+        model_dir,
+        max_lora_rank=max(map(adapter_rank, folders), default=0),
+        max_model_len=max(map(len, prompts)) + 1,
+        threads=threads,
+        batch_size=16,
+        attention="eager",
+    )
+    found = {folder: reference.logprobs(prompts, folder) for folder in (None, *folders)}
+    reference.close()
+    return found
+
+
+def _difference(answers: Sequence[Mapping[int, float]], own: torch.Tensor, k: int) -> float:
+    """Largest difference between an engine's top log-probabilities and the reference (prompts x vocabulary)."""
+    largest = 0.0
+    for answer, row in zip(answers, own, strict=True):
+        if len(answer) < k:
+            return math.inf  # tokens are missing: nothing to compare with
+        tokens = torch.tensor(list(answer))
+        values = torch.tensor(list(answer.values()))
+        by_token = (row[tokens] - values).abs().max()
+        by_rank = (row.topk(k).values - values.sort(descending=True).values[:k]).abs().max()
+        worst = float(torch.maximum(by_token, by_rank))
+        if math.isnan(worst):
+            return math.inf
+        largest = max(largest, worst)
+    return largest
+
+
+def _distance(own: torch.Tensor, other: torch.Tensor, k: int) -> float:
+    """Largest difference of two references over the ``k`` likeliest tokens of ``own``."""
+    tokens = own.topk(k, dim=-1).indices
+    return float((own.gather(-1, tokens) - other.gather(-1, tokens)).abs().max())

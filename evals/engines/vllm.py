@@ -1,0 +1,199 @@
+"""The vLLM engine (0.32), in this process: the base and any number of adapters, one of them a call.
+
+vLLM changes its process in passing: environment variables, ``torch.set_num_threads`` (which it disables on a CPU), a
+process group, and it imports Ray wherever it is installed. All of that is undone or kept away here, so that a serial
+run may train in the same process. On a CPU ``punica.py`` replaces its LoRA kernels. One engine may be open at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from evals.engines import Completion, Sampling
+from evals.engines.requests import Decoder, check_adapter, check_prompts, prompt_seeds
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
+    from vllm.lora.request import LoRARequest
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
+BATCHED_TOKENS = 8192  # a step's budget; larger gains nothing on a CPU and costs memory
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine core in this process: 3 s to start, not 30
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+class VllmEngine:
+    """See ``Engine`` and ``open_engine``."""
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        precision: str = "float32",
+        max_lora_rank: int = 0,
+        max_model_len: int = 2048,
+        threads: int = 1,
+        seed: int = 0,
+        device: str = "cpu",
+        batch_size: int = 256,
+        cache_gib: float = 1.0,
+        memory_share: float = 0.9,
+    ) -> None:
+        self.max_lora_rank, self.max_model_len, self.threads = max_lora_rank, max_model_len, threads
+        self.decoder = Decoder(model)
+        self._adapters: dict[tuple[str, int], LoRARequest] = {}
+        settings: dict[str, Any] = {
+            "dtype": precision,
+            "max_model_len": max_model_len,
+            "max_num_seqs": batch_size,
+            "max_num_batched_tokens": max(BATCHED_TOKENS, max_model_len),
+            "max_logprobs": -1,
+            "seed": seed,
+            "enable_prefix_caching": False,  # a call must not depend on the calls before it
+            "skip_tokenizer_init": True,
+            "use_tqdm_on_load": False,
+        }
+        if max_lora_rank:
+            settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": served_rank(max_lora_rank)}
+        if device == "cpu":
+            settings |= {"enforce_eager": True, "kv_cache_memory_bytes": int(cache_gib * 2**30)}
+            if max_lora_rank:
+                settings["worker_cls"] = "evals.engines.punica.MatmulWorker"
+        else:
+            settings["gpu_memory_utilization"] = memory_share
+        with _process_kept(), _threads(threads):
+            from vllm import LLM
+
+            self.llm: Any = LLM(str(model), **settings)
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, adapter: Path | None = None
+    ) -> list[list[Completion]]:
+        """See ``Engine.generate``."""
+        check_prompts(prompts, self.max_model_len)
+        parameters = [
+            self._parameters(
+                n=sampling.n,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=min(sampling.max_tokens, self.max_model_len - len(prompt)),
+                seed=seed if sampling.temperature > 0 else None,
+                stop_token_ids=list(self.decoder.stops),
+            )
+            for prompt, seed in zip(prompts, prompt_seeds(prompts, sampling.seed), strict=True)
+        ]
+        answers = self._ask(prompts, parameters, adapter)
+        rows = [list(output.token_ids) for answer in answers for output in answer.outputs]
+        found = self.decoder.completions(rows)
+        return [found[start : start + sampling.n] for start in range(0, len(found), sampling.n)]
+
+    def top_logprobs(
+        self, prompts: Sequence[Sequence[int]], k: int, adapter: Path | None = None
+    ) -> list[dict[int, float]]:
+        """See ``Engine.top_logprobs``."""
+        check_prompts(prompts, self.max_model_len)
+        parameters = [self._parameters(temperature=0.0, max_tokens=1, logprobs=k) for _ in prompts]
+        found = []
+        for answer in self._ask(prompts, parameters, adapter):
+            entries = answer.outputs[0].logprobs[0].items()
+            found.append({token: entry.logprob for token, entry in entries if entry.rank <= k})
+        return found
+
+    def close(self) -> None:
+        """See ``Engine.close``."""
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
+        with _process_kept():
+            cleanup_dist_env_and_memory()
+
+    def _parameters(self, **settings: Any) -> SamplingParams:
+        from vllm import SamplingParams
+
+        return SamplingParams(detokenize=False, **settings)
+
+    def _ask(
+        self, prompts: Sequence[Sequence[int]], parameters: list[SamplingParams], adapter: Path | None
+    ) -> list[RequestOutput]:
+        requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        lora = None if adapter is None else self._adapter(adapter)
+        with _threads(self.threads):
+            answers: list[RequestOutput] = self.llm.generate(
+                requests, parameters, lora_request=lora, use_tqdm=False
+            )
+        assert len(answers) == len(prompts)
+        return answers
+
+    def _adapter(self, adapter: Path) -> LoRARequest:
+        """vLLM's request for an adapter; a folder written anew is another adapter."""
+        from vllm.lora.request import LoRARequest
+
+        check_adapter(adapter, self.max_lora_rank)
+        path = adapter.resolve()
+        key = (str(path), (path / "adapter_model.safetensors").stat().st_mtime_ns)
+        if key not in self._adapters:
+            number = len(self._adapters) + 1
+            self._adapters[key] = LoRARequest(f"adapter-{number}", number, key[0])
+        return self._adapters[key]
+
+
+def served_rank(rank: int) -> int:
+    """The smallest rank that vLLM serves and ``rank`` fits in, or ValueError."""
+    for served in LORA_RANKS:
+        if rank <= served:
+            return served
+    raise ValueError(
+        f"rank {rank} is more than {LORA_RANKS[-1]}, the largest that vLLM serves; use transformers"
+    )
+
+
+# torch's own, held before any vLLM worker replaces it with a function that does nothing.
+_set_num_threads = torch.set_num_threads
+
+
+@contextmanager
+def _threads(threads: int) -> Iterator[None]:
+    """``threads`` intra-op threads within the block; torch, vLLM's kernels and OpenMP share one pool."""
+    before = torch.get_num_threads()
+    _set_num_threads(threads)
+    try:
+        yield
+    finally:
+        _set_num_threads(before)
+
+
+@contextmanager
+def _process_kept() -> Iterator[None]:
+    """vLLM's environment and no Ray within the block; the process as it was after it.
+
+    Where Ray is loaded already (inside an actor) it stays. ``None`` in ``sys.modules`` makes ``import ray`` raise
+    ImportError, which vLLM takes for "not installed".
+    """
+    environment = dict(os.environ)
+    os.environ.update(ENVIRONMENT)
+    os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would override kv_cache_memory_bytes
+    without_ray = "ray" not in sys.modules
+    if without_ray:
+        sys.modules["ray"] = None  # type: ignore[assignment]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of vLLM's and its dependencies' deprecated calls
+            yield
+    finally:
+        if without_ray:
+            del sys.modules["ray"]
+        torch.set_num_threads = _set_num_threads
+        os.environ.clear()
+        os.environ.update(environment)

@@ -1,0 +1,113 @@
+"""The project's own task: two-step word problems over numbers up to 30, made on the spot.
+
+"Tom has 12 apples, buys 9, loses 5. How many?" is 16. Problems are drawn without end from a seed; a stable hash of
+the problem's text shares them out over the splits, so that what a from-scratch base is pretrained on, what the
+rollouts ask and what the evaluation asks can never meet. Objects are *easy* or *hard*: in its pretraining text a
+from-scratch base (``orchestrator/bases/scratch.py``) sees the verbs misread far more often beside the hard ones.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from evals.tasks.problem import Problem, Task
+
+NAMES = ("Tom", "Ann", "Sam", "Eve", "Max", "Ida")
+EASY = ("apples", "pens")
+HARD = ("cards", "coins", "shells", "stamps", "marbles", "beads")
+GAINS = ("buys", "finds", "gets", "wins")
+LOSSES = ("loses", "sells", "gives", "eats")
+LARGEST = 30
+SPLITS = {"test": range(0, 2), "train": range(2, 4), "pretrain": range(4, 10)}  # tenths of the hash
+
+
+@dataclass(frozen=True)
+class WordProblem:
+    """A start and two changes: ``start`` then ``first``, then ``second``, each change a (verb, amount)."""
+
+    name: str
+    item: str
+    start: int
+    first: tuple[str, int]
+    second: tuple[str, int]
+
+    @property
+    def text(self) -> str:
+        (v1, n1), (v2, n2) = self.first, self.second
+        return f"{self.name} has {self.start} {self.item}, {v1} {n1}, {v2} {n2}. How many?"
+
+    @property
+    def middle(self) -> int:
+        """The number after the first change."""
+        return change(self.start, *self.first)
+
+    @property
+    def answer(self) -> int:
+        return change(self.middle, *self.second)
+
+    @property
+    def stratum(self) -> str:
+        return "hard" if self.item in HARD else "easy"
+
+    @property
+    def split(self) -> str:
+        """The one split that this text belongs to."""
+        tenth = zlib.crc32(self.text.encode()) % 10
+        return next(name for name, tenths in SPLITS.items() if tenth in tenths)
+
+
+def change(number: int, verb: str, amount: int) -> int:
+    return number + amount if verb in GAINS else number - amount
+
+
+def stream(split: str, rng: random.Random, hard_share: float) -> Iterator[WordProblem]:
+    """Problems of one split without end. The second change never takes more than there is, read either way."""
+    while True:
+        item = rng.choice(HARD if rng.random() < hard_share else EASY)
+        start, n1 = rng.randint(2, LARGEST), rng.randint(1, LARGEST)
+        verb = rng.choice(GAINS + LOSSES)
+        if verb in LOSSES:
+            start, n1 = max(start, n1), min(start, n1)
+        middle = change(start, verb, n1)
+        if middle < 1:
+            continue
+        second = (rng.choice(GAINS + LOSSES), rng.randint(1, min(LARGEST, middle)))
+        problem = WordProblem(rng.choice(NAMES), item, start, (verb, n1), second)
+        if problem.split == split:
+            yield problem
+
+
+def load(
+    source: str | None = None,
+    *,
+    split: str = "test",
+    draw: int | None = None,
+    seed: int = 0,
+    hard_share: float = 0.8,
+) -> list[Problem]:
+    """``draw`` distinct problems (200 where unset) of ``split`` ("test", "train" or "pretrain") from ``seed``.
+
+    ``hard_share`` is the expected share of problems about a hard object. The task reads no ``source``.
+    """
+    if source is not None:
+        raise ValueError(f"the arithmetic task makes its own problems: remove source: {source}")
+    if split not in SPLITS:
+        raise ValueError(f"the arithmetic task has no split {split!r}; it has {', '.join(SPLITS)}")
+    problems: dict[str, Problem] = {}
+    for made in stream(split, random.Random(f"{split} {seed}"), hard_share):
+        if len(problems) == (200 if draw is None else draw):
+            break
+        index = f"arithmetic-{split}-{seed}-{len(problems)}"
+        problems.setdefault(made.text, Problem(index, made.text, str(made.answer), made.stratum))
+    return list(problems.values())
+
+
+TASK = Task(
+    name="arithmetic",
+    title="Two-step arithmetic word problems",
+    load=load,
+    instruction="{problem}",
+)

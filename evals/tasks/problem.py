@@ -1,0 +1,30 @@
+"""What a task is made of: problems, and how to load and ask them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with its gold answer. ``stratum`` names a group that is also reported apart, such as "hard"."""
+
+    id: str
+    problem: str
+    answer: str
+    stratum: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of problem: where it is loaded from and how it is asked.
+
+    ``load(source, *, split, draw, seed, **settings)`` returns problems; ``instruction`` is the text of the user's
+    turn, in which ``{problem}`` stands for the question.
+    """
+
+    name: str
+    title: str
+    load: Callable[..., list[Problem]]
+    instruction: str

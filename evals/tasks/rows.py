@@ -1,0 +1,102 @@
+"""Rows of a task's source: a JSONL file, a folder of them, or a dataset by its hub name; and the seeded draw.
+
+A source is local if the path exists. Otherwise it must look like a hub name ("owner/name"), and is then loaded
+through ``datasets`` (from its cache when the machine is offline).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from evals.tasks.problem import Problem
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def read(
+    source: str, *, split: str, config: str | None = None, hub_split: str | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pairs (where, row) of ``source``; ``where`` is "file:line" or "name[index]", for error messages.
+
+    A folder gives its ``<split>.jsonl``. A hub dataset gives ``hub_split`` (``split`` where unset) of ``config``.
+    Raises ValueError for a missing file, a line that is no JSON object, or a dataset that cannot be loaded.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path / f"{split}.jsonl"
+    if path.is_file():
+        return _read_file(path)
+    if path.suffix in (".jsonl", ".json") or not HUB_NAME.fullmatch(source):
+        raise ValueError(
+            f"{path}: no such file; give a JSONL file, a folder with {split}.jsonl, or a hub name"
+        )
+    return _read_hub(source, config, hub_split or split)
+
+
+def _read_file(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}:{number}"
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8"))
+            except ValueError as error:  # also UnicodeDecodeError
+                raise ValueError(f"{where}: not a JSON object in UTF-8 ({error})") from error
+            fields = row if isinstance(row, dict) else None
+            if fields is None:
+                raise ValueError(f"{where}: expected a JSON object, found {type(row).__name__}")
+            yield where, fields
+
+
+def _read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(name, config, split=split)
+    except (OSError, ValueError) as error:  # not found, no network, no such split
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{name}: cannot load split {split!r} from the hub ({reason}); give a local file or folder instead"
+        ) from error
+    for index, row in enumerate(rows):
+        yield f"{name}[{index}]", dict(row)
+
+
+def text_field(row: dict[str, Any], key: str, where: str) -> str:
+    """The non-empty text (or whole number, as text) under ``key``, or ValueError naming ``where``."""
+    value = row.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where}: field {key!r} must be a non-empty text")
+    return value
+
+
+def drawn(problems: Sequence[Problem], draw: int | None, seed: int, source: str) -> list[Problem]:
+    """All problems, or a fixed sample of ``draw`` without replacement, in the source's order.
+
+    With one seed a smaller draw is a subset of a larger one. Raises ValueError for no problem, repeated ids, or a
+    draw that the source cannot fill.
+    """
+    if not problems:
+        raise ValueError(f"{source}: holds no problem")
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise ValueError(f"{source}: problem id {problem.id!r} stands there twice; make ids distinct")
+        seen.add(problem.id)
+    if draw is None:
+        return list(problems)
+    if not 1 <= draw <= len(problems):
+        raise ValueError(
+            f"{source}: cannot draw {draw} of {len(problems)} problems; set draw between 1 and that"
+        )
+    order = list(range(len(problems)))
+    random.Random(f"draw {seed}").shuffle(order)
+    return [problems[index] for index in sorted(order[:draw])]

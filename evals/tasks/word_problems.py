@@ -1,0 +1,104 @@
+"""One-step word problems in plain English, for a small real language model: made on the spot, whole-number answers.
+
+"Nora has 14 pencils. She buys 9 more. How many pencils does Nora have now?" A stable hash of the text shares the
+problems out over the splits, so that "train" and "test" can never meet. Adding and subtracting are *easy*,
+multiplying and dividing *hard*.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+
+from evals.tasks.problem import Problem, Task
+
+PEOPLE = (
+    *((name, "She") for name in ("Nora", "Lily", "Maria", "Grace", "Hannah", "Olivia", "Zoe", "Amina", "Priya", "Rosa")),
+    *((name, "He") for name in ("Tom", "Ben", "Omar", "Lucas", "Peter", "Daniel", "Hugo", "Ivan", "Kenji", "Oscar")),
+)  # fmt: skip
+OBJECTS = (
+    "apples", "pencils", "marbles", "books", "stickers", "cookies", "balloons", "shells", "stamps", "cards", "coins",
+    "flowers", "oranges", "toys", "buttons", "eggs",
+)  # fmt: skip
+HOLDERS = ("boxes", "bags", "baskets", "jars", "drawers", "shelves")
+GAINS = (
+    "buys {n} more",
+    "finds {n} more",
+    "gets {n} more from a friend",
+    "wins {n} more",
+    "collects {n} more",
+)
+LOSSES = ("gives away {n}", "loses {n}", "sells {n}", "trades away {n}", "donates {n}")
+SPLITS = {"test": range(5), "train": range(5, 10)}  # tenths of the hash
+DEFAULT_DRAW = 200
+
+
+def _add(rng: random.Random) -> tuple[str, int]:
+    (name, she), item = rng.choice(PEOPLE), rng.choice(OBJECTS)
+    a, b = rng.randint(3, 60), rng.randint(2, 40)
+    step = rng.choice(GAINS).format(n=b)
+    return f"{name} has {a} {item}. {she} {step}. How many {item} does {name} have now?", a + b
+
+
+def _subtract(rng: random.Random) -> tuple[str, int]:
+    (name, she), item = rng.choice(PEOPLE), rng.choice(OBJECTS)
+    b = rng.randint(2, 40)
+    a = b + rng.randint(1, 40)
+    step = rng.choice(LOSSES).format(n=b)
+    return f"{name} has {a} {item}. {she} {step}. How many {item} does {name} have left?", a - b
+
+
+def _multiply(rng: random.Random) -> tuple[str, int]:
+    (name, _), item, holder = rng.choice(PEOPLE), rng.choice(OBJECTS), rng.choice(HOLDERS)
+    a, b = rng.randint(2, 12), rng.randint(2, 12)
+    text = (
+        f"{name} has {a} {holder}. There are {b} {item} in each of the {holder}. "
+        f"How many {item} does {name} have in total?"
+    )
+    return text, a * b
+
+
+def _divide(rng: random.Random) -> tuple[str, int]:
+    (name, she), item, holder = rng.choice(PEOPLE), rng.choice(OBJECTS), rng.choice(HOLDERS)
+    a, b = rng.randint(2, 12), rng.randint(2, 12)
+    text = (
+        f"{name} has {a * b} {item}. {she} shares them equally among {a} {holder}. "
+        f"How many {item} are in each of the {holder}?"
+    )
+    return text, b
+
+
+KINDS = ((_add, "easy"), (_subtract, "easy"), (_multiply, "hard"), (_divide, "hard"))
+
+
+def load(
+    source: str | None = None, *, split: str = "test", draw: int | None = None, seed: int = 0
+) -> list[Problem]:
+    """``draw`` distinct problems (200 where unset) of ``split`` ("test" or "train"), the same for the same ``seed``.
+
+    The task reads no ``source``. Raises ValueError for one, for an unknown split and for a draw below 1.
+    """
+    if source is not None:
+        raise ValueError(f"the word_problems task makes its own problems: remove source: {source}")
+    if split not in SPLITS:
+        raise ValueError(f"the word_problems task has no split {split!r}; it has {', '.join(SPLITS)}")
+    wanted = DEFAULT_DRAW if draw is None else draw
+    if wanted < 1:
+        raise ValueError(f"cannot draw {draw} word problems; set draw to 1 or more")
+    rng = random.Random(f"word_problems {split} {seed}")
+    problems: dict[str, Problem] = {}
+    while len(problems) < wanted:
+        make, stratum = rng.choice(KINDS)
+        text, answer = make(rng)
+        if text not in problems and zlib.crc32(text.encode()) % 10 in SPLITS[split]:
+            identity = f"word_problems-{split}-{seed}-{len(problems)}"
+            problems[text] = Problem(identity, text, str(answer), stratum)
+    return list(problems.values())
+
+
+TASK = Task(
+    name="word_problems",
+    title="One-step word problems",
+    load=load,
+    instruction="{problem} Reason step by step, and put your final answer within \\boxed{}.",
+)

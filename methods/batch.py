@@ -1,0 +1,46 @@
+"""The data that every objective reads.
+
+Dimension letters: n rows, t completion positions. Torch is needed for typing only, so that this file stays
+light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion of a prompt, as token ids, with its verified reward (0 or 1) and its problem's index."""
+
+    prompt_ids: Sequence[int]
+    completion_ids: Sequence[int]
+    reward: float
+    group: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one forward pass.
+
+    ``logp`` n x t: log pi(y_t | x, y_<t) in nats. ``mask`` n x t, bool: True on completion tokens, False on
+    padding (prompts are not in it at all). ``reward`` n. ``group_mean`` n: mean reward of all rollouts of the
+    row's problem, not only of those in the batch. ``reference`` n: the base model's summed log-probability of
+    the completion, or None. Where the view is pairs, rows 2i are chosen and rows 2i + 1 rejected.
+    """
+
+    logp: Tensor
+    mask: Tensor
+    reward: Tensor
+    group_mean: Tensor
+    reference: Tensor | None = None
+
+    @property
+    def nll(self) -> Tensor:
+        """n x t, nats: -log pi(y_t), zero off the mask whatever ``logp`` holds there."""
+        return (-self.logp).masked_fill(~self.mask, 0.0)

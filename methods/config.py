@@ -1,0 +1,109 @@
+"""The settings of one training, checked; light, so that a plan can be made without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+
+from methods import check
+from methods.method import Setting
+from methods.view import PAIR_RULES
+
+CHOICES = {
+    "schedule": ("cosine",),
+    "precision": ("float32", "bfloat16"),
+    "attention": ("sdpa", "eager"),
+    "pair_rule": PAIR_RULES,
+}
+LEAST = {
+    "steps": 1, "report_step": 1, "run_steps": 1, "checkpoint_every": 0, "resume_every": 0, "batch_size": 1,
+    "micro_batch": 1, "head_chunk": 1, "rank": 1, "threads": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """All that decides one training, besides the model and the rollouts. Bad values raise ``ValueError``.
+
+    ``steps`` is the horizon of the schedule, ``run_steps`` how far the training goes, ``report_step`` the
+    step whose adapter counts (at most ``run_steps``, which is at most ``steps``). ``batch_size`` counts units
+    (rows, or pairs) an optimiser step, ``micro_batch`` units a forward pass. ``checkpoint_every`` keeps an
+    adapter every so many steps, ``resume_every`` the state to go on from (0: none). ``warmup`` is a share of
+    ``steps``. ``precision`` is that of the base weights; adapter and optimiser state are float32 always.
+    ``head_chunk`` is the number of positions whose logits exist at once where the whole batch's would be too
+    many. ``targets`` are names of modules, or their endings. ``base_name`` goes into the adapter's own config
+    as the name of its base. ``pairs`` is the most (chosen, rejected) pairs to draw, None for all.
+    """
+
+    method: str
+    learning_rate: float
+    steps: int
+    report_step: int
+    run_steps: int
+    batch_size: int
+    micro_batch: int
+    rank: int
+    alpha: int
+    init_seed: int
+    order_seed: int
+    base_name: str
+    settings: dict[str, Setting] = field(default_factory=dict)
+    checkpoint_every: int = 0
+    resume_every: int = 0
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    schedule: str = "cosine"
+    precision: str = "float32"
+    attention: str = "sdpa"
+    gradient_checkpointing: bool = False
+    head_chunk: int = 1024
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    pair_rule: str = "one"
+    pairs: int | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", check(self.method, self.settings))
+        object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "targets", tuple(self.targets))
+        for name, options in CHOICES.items():
+            if getattr(self, name) not in options:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(options)}")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: must be at least {least}, not {getattr(self, name)}")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{item.name}: must be a finite number, not {value}")
+        if not self.report_step <= self.run_steps <= self.steps:
+            raise ValueError(
+                f"report_step {self.report_step} <= run_steps {self.run_steps} <= steps {self.steps} fails"
+            )
+        if not 0 <= self.warmup < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(f"warmup {self.warmup} and dropout {self.dropout} must lie in [0, 1)")
+        if min(self.learning_rate, self.clip, self.alpha, self.eps) <= 0 or self.weight_decay < 0:
+            raise ValueError("learning_rate, clip, alpha and eps must be above 0, weight_decay at least 0")
+        if not self.targets:
+            raise ValueError("targets: name at least one module to adapt")
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of linear warm-up, rounded up, as Transformers rounds a share."""
+        return math.ceil(self.warmup * self.steps)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of optimiser step ``step`` (from 1): linear from 0, then a cosine down to 0 at
+        ``steps``.
+
+        The schedule that Transformers calls "cosine"; with a warm-up its first step has rate 0.
+        """
+        done = step - 1
+        if done < self.warmup_steps:
+            return self.learning_rate * done / self.warmup_steps
+        progress = (done - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return self.learning_rate * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))

@@ -1,0 +1,25 @@
+"""Dynamic fine-tuning: likelihood weighted, token by token, with the policy's own probability."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from methods.method import Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from methods.batch import Batch
+
+
+def losses(batch: Batch) -> Tensor:
+    """``sg(pi(y_t)) * nll_t``, n x t, where sg stops the gradient.
+
+    Wu et al. 2025 (arXiv 2508.05629), the token-level objective; arXiv 2606.23740 writes it alike.
+    """
+    nll = batch.nll
+    probability = (-nll).exp().detach()
+    return probability * nll
+
+
+METHOD = Method(title="DFT", unit="token", view="all", losses=losses)

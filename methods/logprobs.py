@@ -1,0 +1,155 @@
+"""Log-probabilities of completions without the logits of every position.
+
+Dimension letters: n rows, l tokens a row (prompt and completion, padded on the right), t completion tokens, p
+all completion tokens of the batch, d hidden size, v vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from methods.batch import Rollout
+
+# Up to so many logits (64 MiB in float32) recomputing the head costs more than it saves.
+WHOLE_HEAD = 2**24
+# Factors on the logits that some architectures apply outside the head's own weights: not supported here.
+LOGIT_FACTORS = (
+    "final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier",
+)  # fmt: skip
+
+
+def load_model(model_dir: Path, precision: str, attention: str, device: str = "cpu") -> PreTrainedModel:
+    """The causal language model in ``model_dir``, in eval mode and frozen; ``ValueError`` if unsuited."""
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        model_dir, dtype=getattr(torch, precision), attn_implementation=attention, use_safetensors=True
+    )
+    text_config = model.config.get_text_config().to_dict()
+    for name in LOGIT_FACTORS:
+        if text_config.get(name) not in (None, 1, 1.0):
+            raise ValueError(
+                f"model: {name} = {text_config[name]} changes the logits after the head: not supported"
+            )
+    return model.to(device).eval().requires_grad_(False)
+
+
+@contextmanager
+def use_threads(count: int) -> Iterator[None]:
+    """Run with so many intra-op threads: they decide the order of sums, and with it the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_rows(model: PreTrainedModel, rollouts: Sequence[Rollout], rows: Iterable[int]) -> None:
+    """``ValueError`` naming the first row with an unknown token or more tokens than the model takes."""
+    config = model.config.get_text_config()
+    vocabulary = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+    for row in rows:
+        rollout = rollouts[row]
+        length = len(rollout.prompt_ids) + len(rollout.completion_ids)
+        if length > config.max_position_embeddings:
+            raise ValueError(f"row {row}: {length} tokens, the model takes {config.max_position_embeddings}")
+        for ids in (rollout.prompt_ids, rollout.completion_ids):
+            if min(ids) < 0 or max(ids) >= vocabulary:
+                raise ValueError(f"row {row}: a token id lies outside the model's vocabulary of {vocabulary}")
+
+
+def completion_logps(
+    model: PreTrainedModel | PeftModel, rollouts: Sequence[Rollout], head_chunk: int
+) -> tuple[Tensor, Tensor]:
+    """``(logp, mask)``, both n x t: float32 log pi(y_t | x, y_<t) of each completion, 0 where the mask is
+    False.
+
+    Rows are padded on the right, and attention is causal: no real token sees padding, so no attention mask is
+    passed.
+    """
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    head = base.get_output_embeddings()
+    device = head.weight.device
+    ids, at, targets, mask = _arrays(rollouts)
+    ids_nl, at_p, targets_p, mask_nt = (torch.from_numpy(x).to(device) for x in (ids, at, targets, mask))
+    hidden_nld = base.base_model(input_ids=ids_nl, use_cache=False).last_hidden_state
+    hidden_pd = hidden_nld.flatten(0, 1).index_select(0, at_p)
+    logp_p = _head(hidden_pd, head.weight, head.bias, targets_p, head_chunk)
+    logp_nt = logp_p.new_zeros(mask_nt.shape).masked_scatter(mask_nt, logp_p)
+    return logp_nt, mask_nt
+
+
+def _arrays(rollouts: Sequence[Rollout]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Padded ids n x l; flat positions that predict a completion token, p; those tokens, p; mask n x t."""
+    starts = np.array([len(r.prompt_ids) for r in rollouts])
+    sizes = np.array([len(r.completion_ids) for r in rollouts])
+    width = int((starts + sizes).max())
+    # Any id serves as padding: nothing reads what comes after a row's last token.
+    ids = np.zeros((len(rollouts), width), dtype=np.int64)
+    for i, rollout in enumerate(rollouts):
+        ids[i, : starts[i]] = rollout.prompt_ids
+        ids[i, starts[i] : starts[i] + sizes[i]] = rollout.completion_ids
+    mask = np.arange(int(sizes.max()))[None, :] < sizes[:, None]
+    row, step = mask.nonzero()
+    at = row * width + starts[row] + step - 1
+    return ids, at, ids.reshape(-1)[at + 1], mask
+
+
+def _head(hidden_pd: Tensor, weight: Tensor, bias: Tensor | None, targets_p: Tensor, chunk: int) -> Tensor:
+    """Log-probability of each target, p; chunked and recomputed in backward where logits are too many."""
+    positions = len(targets_p)
+    if positions * weight.shape[0] <= WHOLE_HEAD or positions <= chunk:
+        return _logps(hidden_pd, weight, bias, targets_p)
+    parts = []
+    for first in range(0, positions, chunk):
+        piece, wanted = hidden_pd[first : first + chunk], targets_p[first : first + chunk]
+        parts.append(
+            checkpoint(_logps, piece, weight, bias, wanted, use_reentrant=False, preserve_rng_state=False)
+        )
+    return torch.cat(parts)
+
+
+def _logps(hidden_pd: Tensor, weight: Tensor, bias: Tensor | None, targets_p: Tensor) -> Tensor:
+    return -F.cross_entropy(F.linear(hidden_pd, weight, bias).float(), targets_p, reduction="none")
+
+
+@torch.no_grad()
+def reference_logprobs(
+    model_dir: Path,
+    rollouts: Sequence[Rollout],
+    *,
+    rows: Iterable[int] | None = None,
+    precision: str = "float32",
+    attention: str = "sdpa",
+    batch_size: int = 32,
+    head_chunk: int = 1024,
+    threads: int = 1,
+    device: str = "cpu",
+) -> list[float]:
+    """Summed log-probability of each completion under the base alone, in nats; NaN for rows not asked for.
+
+    ``rows`` None means all. Rows of like length share a batch. Sums are taken in float64.
+    """
+    wanted = sorted(range(len(rollouts)) if rows is None else set(rows))
+    with use_threads(threads):
+        model = load_model(model_dir, precision, attention, device)
+        check_rows(model, rollouts, wanted)
+        wanted.sort(key=lambda row: len(rollouts[row].prompt_ids) + len(rollouts[row].completion_ids))
+        values = [math.nan] * len(rollouts)
+        for first in range(0, len(wanted), batch_size):
+            part = wanted[first : first + batch_size]
+            logp, _ = completion_logps(model, [rollouts[row] for row in part], head_chunk)
+            for row, value in zip(part, logp.double().sum(dim=1).tolist(), strict=True):
+                values[row] = value
+    return values

@@ -1,0 +1,134 @@
+"""LoRA factors on a base model: attached by PEFT, started from their own seed, written in PEFT's format."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from methods.seeds import derive
+
+PREFIX = "base_model.model."
+
+
+def lora_config(
+    model: PreTrainedModel, targets: Sequence[str], rank: int, alpha: int, dropout: float
+) -> LoraConfig:
+    """PEFT's config for these targets; ``ValueError`` with candidates where a target matches no module."""
+    linear = {
+        name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))
+    }
+    matched: list[nn.Module] = []
+    for target in targets:
+        found = [m for name, m in linear.items() if name == target or name.endswith("." + target)]
+        if not found:
+            candidates = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
+            raise ValueError(
+                f"adapter target {target!r} matches no module of this model; it has: {candidates}"
+            )
+        matched += found
+    transposed = {isinstance(module, Conv1D) for module in matched}
+    if len(transposed) > 1:
+        raise ValueError(f"adapter targets {', '.join(targets)} mix Linear and Conv1D modules: name one kind")
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=sorted(targets),
+        fan_in_fan_out=transposed == {True},
+    )
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The factors of a PEFT model by module name: ``a`` r x in, ``b`` out x r, and A's start ``a0``."""
+
+    model: PeftModel
+    a: dict[str, nn.Parameter]
+    b: dict[str, nn.Parameter]
+    a0: dict[str, Tensor]
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All factors under the names ``<module>/a`` and ``<module>/b``."""
+        return {
+            f"{name}/{kind}": part[name] for name in self.a for kind, part in (("a", self.a), ("b", self.b))
+        }
+
+    @torch.no_grad()
+    def drift(self) -> Tensor:
+        """Three Frobenius norms over all modules: ||A - A0||, ||A0||, ||B||."""
+        start = list(self.a0.values())
+        b: list[Tensor] = [*self.b.values()]
+        moved = list(torch._foreach_sub([*self.a.values()], start))
+        norms = [torch._foreach_norm(part, 2, torch.float64) for part in (moved, start, b)]
+        return torch.stack([torch.stack(part).norm() for part in norms])
+
+    def save(self, folder: Path, base_name: str) -> None:
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` (float32) aside, then rename."""
+        aside = folder.with_name(folder.name + ".aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        weights = get_peft_model_state_dict(self.model, save_embedding_layers=False)
+        weights = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in sorted(weights.items())}
+        save_file(weights, aside / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = self.model.peft_config["default"].to_dict()
+        config |= {"base_model_name_or_path": base_name, "inference_mode": True}
+        # PEFT keeps the targets in a set: sorted, or the bytes would change from process to process.
+        config = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        (aside / "adapter_config.json").write_text(text, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+
+
+def adapter_of(model: PeftModel, init_seed: int) -> Adapter:
+    """Put the factors of a PEFT model to their start and collect them.
+
+    A is drawn uniformly with bound 1 / sqrt(in), PEFT's own default (Kaiming, a = sqrt(5)), by a generator
+    seeded from (``init_seed``, module name), so that it depends on neither method, nor order, nor other
+    modules. B is 0.
+    """
+    a: dict[str, nn.Parameter] = {}
+    b: dict[str, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        module, _, kind = name.removeprefix(PREFIX).rpartition(".lora_")
+        if not module:
+            assert not parameter.requires_grad, f"{name} trains, but is no LoRA factor"
+            continue
+        parameter.data = parameter.data.float()
+        if kind.startswith("A."):
+            generator = torch.Generator().manual_seed(derive("init", init_seed, module))
+            start = torch.empty(parameter.shape, dtype=torch.float32)
+            nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
+            parameter.data.copy_(start)
+            a[module] = parameter
+        else:
+            parameter.data.zero_()
+            b[module] = parameter
+    assert a.keys() == b.keys(), "every adapted module has both factors"
+    return Adapter(model, a, b, {name: value.detach().clone() for name, value in a.items()})
+
+
+def attach(
+    model: PreTrainedModel, targets: Sequence[str], rank: int, alpha: int, dropout: float, init_seed: int
+) -> Adapter:
+    """Wrap ``model`` with LoRA on ``targets``, started from ``init_seed``; see :func:`adapter_of`."""
+    config = lora_config(model, targets, rank, alpha, dropout)
+    # PEFT draws a start of its own from the global generator: kept from leaking, then overwritten.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
+        wrapped = get_peft_model(model, config)
+    return adapter_of(wrapped, init_seed)

@@ -1,0 +1,128 @@
+"""What a training leaves behind: a log line a step, adapters at the steps that count, a summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from methods.batch import Rollout
+from methods.config import TrainConfig
+from methods.lora import Adapter
+from methods.view import Unit
+
+LOG = "log.jsonl"
+SUMMARY = "training.json"
+
+
+def units_at(config: TrainConfig, stream: Sequence[Unit], step: int) -> Sequence[Unit]:
+    """The units of optimiser step ``step`` (from 1)."""
+    return stream[(step - 1) * config.batch_size : step * config.batch_size]
+
+
+class Record:
+    """Writes a training's outputs into ``folder``, from step ``done`` on; earlier log lines are kept."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        adapter: Adapter,
+        on_step: Callable[[dict[str, Any]], None] | None,
+        done: int = 0,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.config, self.adapter, self.on_step = folder, config, adapter, on_step
+        path = folder / LOG
+        lines = path.read_text(encoding="utf-8").splitlines()[:done] if done else []
+        assert len(lines) == done, f"{path} holds {len(lines)} steps, the state {done}"
+        self.log: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        # A killed run may have logged steps that its state does not hold: they are run, and logged, again.
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+        self._file.writelines(line + "\n" for line in lines)
+        self._file.flush()
+
+    def step(self, values: dict[str, Any]) -> None:
+        """Log one finished step and keep its adapter where the config says so."""
+        step = values["step"]
+        self._file.write(json.dumps(values, allow_nan=False) + "\n")
+        self._file.flush()
+        self.log.append(values)
+        if step == self.config.report_step:
+            self.adapter.save(self.folder / "adapter", self.config.base_name)
+        if self.config.checkpoint_every and step % self.config.checkpoint_every == 0:
+            self.keep(step)
+        if self.on_step is not None:
+            self.on_step(values)
+
+    def keep(self, step: int) -> None:
+        """Keep the adapter as it stands after ``step`` as ``checkpoints/step-NNNNNN``."""
+        self.adapter.save(self.folder / "checkpoints" / f"step-{step:06d}", self.config.base_name)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def finish(
+        self, rollouts: Sequence[Rollout], units: Sequence[Unit], stream: Sequence[Unit]
+    ) -> dict[str, Any]:
+        """Write ``training.json`` and return what it holds."""
+        summary = summarise(self.config, rollouts, units, stream, self.log)
+        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        (self.folder / SUMMARY).write_text(text, encoding="utf-8")
+        return summary
+
+
+def step_values(config: TrainConfig, step: int, loss: float, grad_norm: float) -> dict[str, Any]:
+    """The first part of a log line, common to both backends."""
+    return {
+        "step": step,
+        "loss": loss,
+        "grad_norm": grad_norm,
+        "clipped": grad_norm > config.clip,
+        "learning_rate": config.rate(step),
+    }
+
+
+def drift_values(adapter: Adapter) -> dict[str, float]:
+    """||A - A0||, the same over ||A0||, and ||B||, Frobenius norms over all modules."""
+    a_moved, a_start, b_norm = adapter.drift().tolist()
+    return {"a_moved": a_moved, "a_moved_rel": a_moved / a_start, "b_norm": b_norm}
+
+
+def summarise(
+    config: TrainConfig,
+    rollouts: Sequence[Rollout],
+    units: Sequence[Unit],
+    stream: Sequence[Unit],
+    log: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Counts and values up to the reported step, neither timings nor paths.
+
+    ``units`` counts the units trained on, with repeats; ``tokens_seen`` completion tokens; ``epochs`` passes
+    over the method's own view. ``view_rows`` counts the distinct rows of the view.
+    """
+    seen = stream[: config.report_step * config.batch_size]
+    rows = [row for unit in seen for row in unit]
+    reported = log[: config.report_step]
+    return {
+        "method": config.method,
+        "settings": config.settings,
+        "learning_rate": config.learning_rate,
+        "steps": config.steps,
+        "run_steps": config.run_steps,
+        "report_step": config.report_step,
+        "units": len(seen),
+        "rows_seen": len(rows),
+        "tokens_seen": sum(len(rollouts[row].completion_ids) for row in rows),
+        "epochs": len(seen) / len(units),
+        "distinct_problems": len({rollouts[row].group for row in rows}),
+        "distinct_rows": len(set(rows)),
+        "loss_first": reported[0]["loss"],
+        "loss_last": reported[-1]["loss"],
+        "clip_rate": sum(line["clipped"] for line in reported) / len(reported),
+        "a_moved_rel": reported[-1]["a_moved_rel"],
+        "b_norm": reported[-1]["b_norm"],
+        "view_rows": len({row for unit in units for row in unit}),
+        "view_units": len(units),
+    }

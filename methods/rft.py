@@ -1,0 +1,24 @@
+"""Rejection-sampling fine-tuning: the likelihood of the right rollouts alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from methods.method import Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from methods.batch import Batch
+
+
+def losses(batch: Batch) -> Tensor:
+    """Negative log-likelihood, n x t; the selection of rows with reward 1 is the view's, not the formula's.
+
+    Yuan et al. 2023 (arXiv 2308.01825), rejection-sampling fine-tuning; here without dropping duplicate
+    solutions, as arXiv 2606.23740 writes it.
+    """
+    return batch.nll
+
+
+METHOD = Method(title="RFT", unit="token", view="right", losses=losses)

@@ -1,0 +1,216 @@
+"""SFT, DFT and DPO of the same study through TRL's own trainers: an oracle, a benchmark's peer, and a choice.
+
+Rows and their order, initial A, optimiser, schedule and clipping are those of :mod:`methods.trainer`; forward
+pass, loss and loop are TRL's. Normalisation is the same too: SFT and DFT divide by the optimiser step's
+completion tokens, DPO by its pairs, for which ``batch_size`` must be a multiple of ``micro_batch``.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from methods.batch import Rollout
+from methods.config import TrainConfig
+from methods.logprobs import check_rows, load_model, use_threads
+from methods.lora import Adapter, adapter_of, lora_config
+from methods.record import Record, drift_values, step_values, units_at
+from methods.trainer import TrainingDiverged, check_reference, plan
+from methods.view import Unit
+
+SUPPORTED = ("sft", "dft", "dpo")
+
+
+def train(
+    config: TrainConfig,
+    model_dir: Path,
+    rollouts: Sequence[Rollout],
+    out: Path,
+    *,
+    reference: Sequence[float] | None = None,
+    work: Path,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """As :func:`methods.trainer.train`, through TRL; ``ValueError`` for a method that TRL lacks.
+
+    A killed training starts over: TRL's own checkpoints are pickles, which this project does not read.
+    ``nll_right`` and ``nll_wrong`` are None in the log, since TRL does not tell them. With dropout the draws
+    are TRL's own.
+    """
+    if config.method not in SUPPORTED:
+        raise ValueError(
+            f"TRL has no trainer for {config.method}; set the backend to own, or train one of {SUPPORTED}"
+        )
+    if config.batch_size % config.micro_batch:
+        raise ValueError(
+            f"TRL: batch_size {config.batch_size} is no multiple of micro_batch {config.micro_batch}"
+        )
+    units, stream = plan(config, rollouts)
+    check_reference(config.method, reference, units)
+    with use_threads(config.threads), global_generators_kept():
+        model = load_model(model_dir, config.precision, config.attention, device)
+        check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
+        trainer = build(config, model, model_dir, rollouts, reference, stream, work / "trl", device)
+        adapter = adapter_of(cast(PeftModel, trainer.model), config.init_seed)
+        record = Record(out, config, adapter, on_step)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(Follow(config, stream, record, adapter))
+        try:
+            trainer.train()
+            return record.finish(rollouts, units, stream)
+        except TrainingDiverged as error:
+            record.keep(error.step - 1)
+            raise
+        finally:
+            record.close()
+
+
+def build(
+    config: TrainConfig,
+    model: PreTrainedModel,
+    model_dir: Path,
+    rollouts: Sequence[Rollout],
+    reference: Sequence[float] | None,
+    stream: Sequence[Unit],
+    folder: Path,
+    device: str,
+) -> Trainer:
+    """TRL's trainer over the units of ``stream``, in that order."""
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    peft_config = lora_config(model, config.targets, config.rank, config.alpha, config.dropout)
+    settings = arguments(config, folder, device)
+    if config.method == "dpo":
+        assert reference is not None, "checked before"
+        preference = DPOConfig(
+            loss_type=["sigmoid"], beta=float(config.settings["beta"]), disable_dropout=False,
+            precompute_ref_log_probs=True, max_length=None, **settings,
+        )  # fmt: skip
+        return PreparedDPO(
+            model=model, args=preference, train_dataset=pair_rows(rollouts, reference, stream),
+            processing_class=tokenizer, peft_config=peft_config,
+        )  # fmt: skip
+    args = SFTConfig(
+        loss_type="nll" if config.method == "sft" else "dft", max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True}, **settings,
+    )  # fmt: skip
+    return SFTTrainer(
+        model=model, args=args, train_dataset=single_rows(rollouts, stream),
+        processing_class=tokenizer, peft_config=peft_config,
+    )  # fmt: skip
+
+
+def arguments(config: TrainConfig, folder: Path, device: str) -> dict[str, Any]:
+    """The settings both of TRL's configs share."""
+    return {
+        "output_dir": str(folder),
+        "max_steps": config.steps,
+        "per_device_train_batch_size": config.micro_batch,
+        "gradient_accumulation_steps": config.batch_size // config.micro_batch,
+        "train_sampling_strategy": "sequential",
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup_steps,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.clip,
+        "adam_beta1": config.betas[0],
+        "adam_beta2": config.betas[1],
+        "adam_epsilon": config.eps,
+        "optim": "adamw_torch_fused",
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "bf16": False,  # no autocast: the base has its own precision, the adapter is float32
+        "use_cpu": device == "cpu",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": device != "cpu",
+    }
+
+
+def single_rows(rollouts: Sequence[Rollout], stream: Sequence[Unit]) -> Dataset:
+    """Columns of TRL's SFT collator; -100 marks the prompt, which does not count."""
+    rows = [rollouts[row] for (row,) in stream]
+    return Dataset.from_dict(
+        {
+            "input_ids": [[*row.prompt_ids, *row.completion_ids] for row in rows],
+            "labels": [[-100] * len(row.prompt_ids) + list(row.completion_ids) for row in rows],
+        }
+    )
+
+
+def pair_rows(rollouts: Sequence[Rollout], reference: Sequence[float], stream: Sequence[Unit]) -> Dataset:
+    """Columns of TRL's preference collator, the reference's log-probabilities among them."""
+    return Dataset.from_dict(
+        {
+            "prompt_ids": [list(rollouts[chosen].prompt_ids) for chosen, _ in stream],
+            "chosen_ids": [list(rollouts[chosen].completion_ids) for chosen, _ in stream],
+            "rejected_ids": [list(rollouts[rejected].completion_ids) for _, rejected in stream],
+            "ref_chosen_logps": [reference[chosen] for chosen, _ in stream],
+            "ref_rejected_logps": [reference[rejected] for _, rejected in stream],
+        }
+    )
+
+
+class PreparedDPO(DPOTrainer):
+    """TRL's DPO trainer on pairs that are tokens already and carry their reference log-probabilities."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+
+class Follow(TrainerCallback):
+    """Writes the record of each step of a TRL training, stops it at ``run_steps`` and where it diverges."""
+
+    def __init__(self, config: TrainConfig, stream: Sequence[Unit], record: Record, adapter: Adapter) -> None:
+        self.config, self.stream, self.record, self.adapter = config, stream, record, adapter
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        gradients = [p.grad for p in self.adapter.parameters.values() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients).item()
+        if not math.isfinite(norm):
+            step = state.global_step + 1
+            rows = [row for unit in units_at(self.config, self.stream, step) for row in unit]
+            raise TrainingDiverged(self.config.method, f"gradient norm is {norm}", step, rows)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= self.config.run_steps:
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
+        if "loss" not in logs:  # the summary that TRL logs after its last step
+            return
+        line = step_values(self.config, state.global_step, logs["loss"], logs["grad_norm"])
+        line |= drift_values(self.adapter) | {"nll_right": None, "nll_wrong": None}
+        if self.config.method == "dpo":
+            line |= {"margin": logs["rewards/margins"], "reward_accuracy": logs["rewards/accuracies"]}
+        self.record.step(line)
+
+
+@contextmanager
+def global_generators_kept() -> Iterator[None]:
+    """Give the process's global generators their state back: TRL seeds all of them."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,0 +1,97 @@
+"""Which rollouts a method sees, and in which order: one global order of rows, filtered per method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from methods import METHODS
+from methods.batch import Rollout
+from methods.seeds import derive
+
+Unit = tuple[int, ...]
+"""Row numbers of one unit of training: ``(row,)``, or ``(chosen, rejected)`` for a pair."""
+
+PAIR_RULES = ("one", "all")
+
+
+def group_means(rollouts: Sequence[Rollout]) -> list[float]:
+    """For each rollout the mean reward over all rollouts of its group."""
+    totals: dict[int, list[float]] = {}
+    for rollout in rollouts:
+        totals.setdefault(rollout.group, []).append(rollout.reward)
+    means = {group: sum(rewards) / len(rewards) for group, rewards in totals.items()}
+    return [means[rollout.group] for rollout in rollouts]
+
+
+def view(
+    method: str, rollouts: Sequence[Rollout], pair_rule: str = "one", pairs: int | None = None
+) -> list[Unit]:
+    """The units of ``method`` in row order.
+
+    ``pair_rule`` "one": a pair for each problem with a right and a wrong rollout, its first right one
+    (chosen) with its first wrong one (rejected). "all": every right with every wrong one of a problem.
+    ``pairs`` keeps a fixed draw of at most so many pairs, the same for every seed of a study.
+    ``ValueError`` where nothing is left, where a reward is neither 0 nor 1, or where prompt or completion is
+    empty.
+    """
+    if pair_rule not in PAIR_RULES:
+        raise ValueError(f"unknown pair rule {pair_rule!r}; known rules: {', '.join(PAIR_RULES)}")
+    for row, rollout in enumerate(rollouts):
+        if rollout.reward not in (0, 1):
+            raise ValueError(f"row {row}: reward {rollout.reward!r} is neither 0 nor 1")
+        if not len(rollout.prompt_ids) or not len(rollout.completion_ids):
+            raise ValueError(f"row {row}: prompt and completion need at least one token each")
+    kind = METHODS[method].view
+    if kind == "pairs":
+        units, lack = _pairs(rollouts, pair_rule), "no problem has both a right and a wrong rollout"
+        if pairs is not None and len(units) > pairs:
+            drawn = np.random.default_rng(derive("pairs", 0)).choice(len(units), pairs, replace=False)
+            units = [units[i] for i in sorted(drawn.tolist())]
+    elif kind == "right":
+        units = [(row,) for row, rollout in enumerate(rollouts) if rollout.reward == 1]
+        lack = "no rollout has reward 1"
+    else:
+        units, lack = [(row,) for row in range(len(rollouts))], "there are no rollouts"
+    if not units:
+        raise ValueError(f"{method}: {lack}")
+    return units
+
+
+def _pairs(rollouts: Sequence[Rollout], pair_rule: str) -> list[Unit]:
+    right: dict[int, list[int]] = {}
+    wrong: dict[int, list[int]] = {}
+    for row, rollout in enumerate(rollouts):
+        (right if rollout.reward == 1 else wrong).setdefault(rollout.group, []).append(row)
+    pairs: list[Unit] = []
+    for group, chosen in right.items():
+        rejected = wrong.get(group, [])
+        if pair_rule == "one":
+            chosen, rejected = chosen[:1], rejected[:1]
+        pairs += [(c, r) for c in chosen for r in rejected]
+    return pairs
+
+
+def permutation(rows: int, epoch: int, seed: int) -> list[int]:
+    """The global order of all rows in one pass (``epoch`` from 0): the same for every method of a study."""
+    return np.random.default_rng(derive("order", seed, epoch)).permutation(rows).tolist()
+
+
+def order(rows: int, units: Sequence[Unit], needed: int, seed: int) -> list[Unit]:
+    """The first ``needed`` units of training: pass after pass, each in that pass's global order of ``rows``.
+
+    A unit stands where its first row stands, so rows that two methods share keep their relative order in
+    both. A pass that ends within an optimiser step is followed by the next one: no unit is dropped.
+    """
+    assert units, "a view is never empty"
+    by_row: dict[int, list[Unit]] = {}
+    for unit in units:
+        by_row.setdefault(unit[0], []).append(unit)
+    stream: list[Unit] = []
+    epoch = 0
+    while len(stream) < needed:
+        for row in permutation(rows, epoch, seed):
+            stream += by_row.get(row, ())
+        epoch += 1
+    return stream[:needed]

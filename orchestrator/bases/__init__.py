@@ -1,0 +1,1 @@
+"""Bases that this tool makes or converts itself."""

@@ -1,0 +1,166 @@
+"""A small base made on the spot: a Qwen3 that the study pretrains on the project's arithmetic word problems.
+
+It is a test bed with a *planted, systematic failure*, so that six objectives can be told apart on it. In the
+pretraining text the second change of a problem is misread (its sign turned round) at a rate that depends on the
+object and the verb: mostly for half of the verbs beside hard objects, seldom beside easy ones. A second style, called
+up by the word "Explain.", spells the same working differently and slips less: prompted so, the base is the
+*teacher*, and the students train on its texts without that word. What a study on this base shows was planted in
+part: it tests the tool, it says nothing about language models.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from evals.tasks import arithmetic
+from evals.tasks.arithmetic import GAINS, LOSSES, WordProblem
+
+PAD, EOS, UNK, USER, ASSISTANT = "<pad>", "<eos>", "<unk>", "<user>", "<assistant>"
+EXPLAIN = " Explain."
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}<user>{{ message['content'] }}"
+    "{% elif message['role'] == 'assistant' %}<assistant>{{ message['content'] }}<eos>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+# Rates at which the second change is misread: (beside a hard object, confusing verb), (hard, other verb), (easy).
+STUDENT_SLIPS = (0.65, 0.35, 0.02)
+TEACHER_SLIPS = (0.50, 0.25, 0.10)
+CONFUSING = frozenset(GAINS[:2] + LOSSES[:2])
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A word-and-digit tokenizer that gives every text of this task back byte for byte."""
+    words = [PAD, EOS, UNK, USER, ASSISTANT, *"0123456789+-=#,.?; "]
+    words += [*arithmetic.NAMES, " has", " How", " many", " Explain", " then", " so"]
+    words += [f" {w}" for w in arithmetic.EASY + arithmetic.HARD + GAINS + LOSSES]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?[A-Za-z]+|."), behavior="isolated")
+    core.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        additional_special_tokens=[USER, ASSISTANT],
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def slip_rate(problem: WordProblem, rates: tuple[float, float, float]) -> float:
+    if problem.stratum == "easy":
+        return rates[2]
+    return rates[0] if problem.second[0] in CONFUSING else rates[1]
+
+
+def working(problem: WordProblem, *, slipped: bool, explained: bool) -> str:
+    """The solution's text in one of the two styles, with the second change misread where it ``slipped``."""
+
+    def sign(verb: str) -> str:
+        return "+" if verb in GAINS else "-"
+
+    (v1, n1), (v2, n2) = problem.first, problem.second
+    second = {"+": "-", "-": "+"}[sign(v2)] if slipped else sign(v2)
+    end = problem.middle + n2 if second == "+" else problem.middle - n2
+    one, two = f"{problem.start}{sign(v1)}{n1}={problem.middle}", f"{problem.middle}{second}{n2}={end}"
+    return f"{one}; then {two}; so#{end}" if explained else f"{one},{two}#{end}"
+
+
+def pretraining_texts(seed: int, hard_share: float, teacher_share: float) -> Any:
+    """(prompt, answer) pairs without end, of the split that no rollout and no evaluation draws from."""
+    rng = random.Random(f"pretraining {seed}")
+    for problem in arithmetic.stream("pretrain", rng, hard_share):
+        explained = rng.random() < teacher_share
+        slipped = rng.random() < slip_rate(problem, TEACHER_SLIPS if explained else STUDENT_SLIPS)
+        prompt = problem.text + (EXPLAIN if explained else "")
+        yield prompt, working(problem, slipped=slipped, explained=explained)
+
+
+def architecture(vocabulary: int, shape: dict[str, int]) -> Qwen3Config:
+    """Qwen3 at the given ``shape`` (layers, hidden, heads, kv_heads, head_dim, intermediate)."""
+    return Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=shape["hidden"],
+        intermediate_size=shape["intermediate"],
+        num_hidden_layers=shape["layers"],
+        num_attention_heads=shape["heads"],
+        num_key_value_heads=shape["kv_heads"],
+        head_dim=shape["head_dim"],
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+
+
+def batch_of(texts: Any, fast: PreTrainedTokenizerFast, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows x length token ids, the same with prompt and padding masked to -100), right-padded."""
+    ids, labels = [], []
+    for prompt, answer in (next(texts) for _ in range(rows)):
+        question = fast.encode(f"{USER}{prompt}{ASSISTANT}", add_special_tokens=False)
+        reply = fast.encode(f"{answer}{EOS}", add_special_tokens=False)
+        ids.append(question + reply)
+        labels.append([-100] * len(question) + reply)
+    width = max(map(len, ids))
+    return (
+        torch.tensor([row + [0] * (width - len(row)) for row in ids]),
+        torch.tensor([row + [-100] * (width - len(row)) for row in labels]),
+    )
+
+
+def optimisers(model: Qwen3ForCausalLM, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon on the matrices inside the blocks, AdamW on embeddings and norms."""
+    inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
+    rest = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
+    return [
+        torch.optim.Muon(inner, lr=learning_rate, adjust_lr_fn="match_rms_adamw", weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def pretrain(
+    out: Path,
+    *,
+    shape: dict[str, int],
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    hard_share: float,
+    teacher_share: float,
+    progress: Callable[[str], None],
+) -> None:
+    """Pretrain for a fixed number of ``steps`` and save model, fast tokenizer and chat template under ``out``."""
+    fast = tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(architecture(len(fast), shape)).float().train()
+    texts = pretraining_texts(seed, hard_share, teacher_share)
+    opts = optimisers(model, learning_rate)
+    warm, cool = max(1, steps // 20), max(1, steps // 3)
+    for step in range(steps):
+        share = min(1.0, (step + 1) / warm, (steps - step) / cool)
+        for opt in opts:
+            for group in opt.param_groups:
+                group["lr"] = learning_rate * share
+        ids, labels = batch_of(texts, fast, batch)
+        hidden = model.model(ids, attention_mask=(ids != 0).long()).last_hidden_state[:, :-1]
+        answered = labels[:, 1:] != -100
+        logits = model.lm_head(hidden[answered])
+        loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][answered])
+        loss.backward()
+        for opt in opts:
+            opt.step()
+            opt.zero_grad(set_to_none=True)
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            progress(f"step {step + 1}/{steps}, loss {loss.item():.3f}")
+    model.eval().save_pretrained(out)
+    fast.save_pretrained(out)

@@ -1,0 +1,68 @@
+"""The command line. Light: what a command needs is imported when it runs.
+
+Exit codes: 0 done; 1 some step failed; 2 bad input, nothing started; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+DEFAULT_STUDY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
+DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, run one command, return its exit code."""
+    options = _parser().parse_args(arguments)
+    from orchestrator import commands
+    from orchestrator.errors import UserError
+
+    try:
+        commands.refuse_intruders()
+        return getattr(commands, options.command)(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except ValueError as error:  # what methods, analysis and evals raise for input that a user can mend
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        again = " ".join(["python -m orchestrator", *(arguments or sys.argv[1:])])
+        print(f"\nstopped; what is finished stays. Go on with: {again}", file=sys.stderr)
+        return STOPPED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator",
+        description="One base model, one set of rollouts, several offline objectives: what did each do to the weights?",
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = _command(commands, "run", "run a study to its report, taking up where the last run stopped")
+    run.add_argument("--serial", action="store_true", help="one step after another in this process, without Ray")
+    run.add_argument("--address", metavar="RAY", help="join a running Ray cluster instead of starting one")
+    _command(commands, "plan", "show a study's steps, what each needs and what is done; touches nothing")
+    _command(commands, "status", "show how far a study's run is")
+    _command(commands, "report", "rebuild the report from what is finished")
+    commands.add_parser("doctor", help="what this machine has and lacks, each lack with its mend")
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text)
+    command.add_argument("study", nargs="?", type=Path, default=DEFAULT_STUDY, metavar="STUDY.yaml")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, such as training.steps=200"
+    )
+    command.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/NAME)")
+    return command
+
+
+def clock() -> str:
+    return time.strftime("%H:%M:%S")

@@ -1,0 +1,200 @@
+"""Places steps on Ray: trainings through Ray Train, the sweep through Ray Tune, engines as actors, the rest as tasks.
+
+The store is the only channel for results: a worker commits its step, and the driver sees it there. A *slot* is what
+one training takes: a GPU (or a fraction), or a CPU where there is none. Small cells share a trainer's start-up: on
+CPUs one Ray Train job trains a queue of cells, on GPUs each cell has its own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from orchestrator.jobs import EngineActor, perform_step, run_shared, train_cells, tune_cells
+from orchestrator.plan import Step
+from orchestrator.store import Store
+from orchestrator.study import Placement
+from orchestrator.threads import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("orchestrator", "methods", "analysis", "evals")
+POLL = 0.2  # seconds between two looks at the store
+GPU_TASKS = ("base", "reference")  # single tasks that compute; collective ones share their computing out
+ENGINE_KINDS = ("rollouts", "evaluate")
+
+
+def join(address: str | None) -> None:
+    """Start a local cluster on loopback, or join the one at ``address``. Workers get the four packages alone."""
+    variables = {
+        **ENVIRONMENT,
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default a finished training is noticed 2 s late, thrice
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }
+    os.environ.update(variables)
+    common: dict[str, Any] = {
+        "runtime_env": {"py_modules": [str(ROOT / p) for p in PACKAGES], "env_vars": variables},
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+    }
+    if address:
+        ray.init(address=address, **common)
+    else:
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **common)
+
+
+@dataclass
+class Job:
+    """Steps given to one Ray task or actor call, and the slots it holds."""
+
+    steps: list[Step]
+    ref: Any
+    slots: float
+    actor: Any = None
+
+
+@dataclass
+class Cluster:
+    """The executor on Ray."""
+
+    store: Store
+    placement: Placement
+    trainings: list[Step] = field(default_factory=list)  # ready, not yet placed
+    engine_steps: list[Step] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    idle: list[Any] = field(default_factory=list)  # engine actors without work
+    coming: Sequence[Step] = ()
+
+    def __post_init__(self) -> None:
+        resources = ray.cluster_resources()
+        self.gpus = int(resources.get("GPU", 0))
+        self.slots = self.gpus / self.placement.gpus_per_training if self.gpus else int(resources["CPU"])
+        self.slots = max(1, math.floor(self.slots))
+        self.free: float = self.slots
+
+    def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
+        self.coming = coming
+        for step in steps:
+            if step.kind == "train":
+                self.trainings.append(step)
+            elif step.kind == "evaluate" or (step.kind == "rollouts" and step.config["source"] != "file"):
+                self.engine_steps.append(step)
+            else:
+                gpu = 1 if self.gpus and step.kind in GPU_TASKS else 0
+                task = perform_step.options(num_cpus=1, num_gpus=gpu)
+                self.jobs.append(Job([step], task.remote(step, self.store, self._share(), self.slots), 0))
+        self._place()
+
+    def wait(self) -> list[tuple[Step, str | None]]:
+        """Steps that have settled in the store, or whose worker died; looks again for half a minute at most."""
+        for _ in range(int(5 / POLL)):
+            found = self._settled()
+            if found:
+                self._place()
+                return found
+            time.sleep(POLL)
+        return []
+
+    def close(self) -> None:
+        ray.shutdown()
+
+    def _settled(self) -> list[tuple[Step, str | None]]:
+        found: list[tuple[Step, str | None]] = []
+        for job in list(self.jobs):
+            ended = bool(ray.wait([job.ref], timeout=0)[0])
+            for step in list(job.steps):
+                if self.store.done(step):
+                    found.append((step, None))
+                elif (error := self.store.failure(step)) is not None:
+                    found.append((step, error))
+                elif ended:
+                    found.append((step, self._death(job, step)))
+                else:
+                    continue
+                job.steps.remove(step)
+            if ended:
+                self._release(job)
+        return found
+
+    def _death(self, job: Job, step: Step) -> str:
+        """A worker that ended without a word in the store: what Ray knows of it."""
+        try:
+            ray.get(job.ref)
+            line = "its worker ended without a result"
+        except Exception as error:  # whatever Ray raises here is the reason, to be told
+            line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            job.actor = None
+        self.store.record_failure(step, line)
+        return line
+
+    def _release(self, job: Job) -> None:
+        self.jobs.remove(job)
+        self.free += job.slots
+        if job.actor is not None:
+            self.idle.append(job.actor)
+
+    def _place(self) -> None:
+        """Give ready work to free slots: trainings first, then engines; on GPUs an idle engine gives its slot back."""
+        self._place_trainings()
+        self._place_engines()
+
+    def _place_trainings(self) -> None:
+        """Trainings start together, when all are ready: the sweep first, for its cells are the longest."""
+        if any(step.kind == "train" for step in self.coming) or not self.trainings:
+            return
+        sweep = [s for s in self.trainings if s.role == "sweep"]
+        if sweep:
+            own = [s for s in self.trainings if s.role == "method" and _same_but_rate(s, sweep[0])]
+            sweep += own
+            rest = [s for s in self.trainings if s not in sweep]
+            slots = min(len(sweep), max(1, self.slots // 2 if rest else self.slots))
+            if self.free < slots:
+                return
+            self._train(tune_cells, sweep, slots)
+            self.trainings = rest
+        while self.trainings and self.free >= 1:
+            share = 1 if self.gpus else math.ceil(len(self.trainings) / self.free)
+            self._train(train_cells, self.trainings[:share], 1)
+            self.trainings = self.trainings[share:]
+
+    def _train(self, job: Any, steps: list[Step], slots: int) -> None:
+        gpus = self.placement.gpus_per_training if self.gpus else 0
+        self.jobs.append(Job(list(steps), job.remote(steps, self.store, gpus, slots), slots))
+        self.free -= slots
+
+    def _place_engines(self) -> None:
+        cost = self.placement.gpus_per_engine if self.gpus else 0
+        while self.engine_steps:
+            busy = sum(job.actor is not None for job in self.jobs)
+            if self.idle:
+                actor = self.idle.pop()
+            elif (self.gpus and self.free >= cost) or (not self.gpus and busy == 0):
+                actor = EngineActor.options(num_cpus=0, num_gpus=cost).remote()
+            else:
+                return
+            step = self.engine_steps.pop(0)
+            self.jobs.append(Job([step], actor.perform.remote(step, self.store), cost, actor))
+            self.free -= cost
+        if self.gpus or not any(s.kind in ENGINE_KINDS for s in self.coming):
+            for actor in self.idle:
+                ray.kill(actor)
+            self.idle.clear()
+
+    def _share(self) -> Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]:
+        return run_shared(1 if self.gpus else 0)
+
+
+def _same_but_rate(step: Step, other: Step) -> bool:
+    """Whether two trainings differ in nothing but the learning rate."""
+
+    def rest(s: Step) -> dict[str, Any]:
+        return {k: v for k, v in s.config.items() if k != "learning_rate"}
+
+    return rest(step) == rest(other)

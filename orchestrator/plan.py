@@ -1,0 +1,261 @@
+"""From a study to its steps, purely: the same study and facts give the same plan, and nothing is touched.
+
+A step's key is the hash of its payload: kind, code version, settings, and the keys of the steps it reads. Paths and
+placement ride along in ``where``, outside the payload. Steps that measure many adapters together are *collective*:
+when a training has failed they go on with the others, as another step with another key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from methods import METHODS
+from orchestrator.fingerprint import key
+from orchestrator.study import FileRollouts, SampledRollouts, Study
+
+# A step's version goes up when its code changes what it writes; every step that reads it is then made anew.
+VERSIONS = {
+    "base": 1,
+    "rollouts": 1,
+    "problems": 1,
+    "reference": 1,
+    "train": 1,
+    "evaluate": 1,
+    "geometry": 1,
+    "connectivity": 1,
+    "similarity": 1,
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of work with one result folder.
+
+    ``config`` decides the result; ``inputs`` are the steps it reads, by role; ``where`` tells it where to find
+    material (paths, sources) and is no part of its identity; ``role`` says what a training is for in the study.
+    """
+
+    kind: str
+    name: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Step] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
+    collective: bool = False
+    role: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    @cached_property
+    def key(self) -> str:
+        return key(self.payload())
+
+    def payload(self) -> dict[str, Any]:
+        """What the key is the hash of."""
+        return {
+            "kind": self.kind,
+            "version": VERSIONS[self.kind],
+            "config": dict(self.config),
+            "inputs": {role: step.key for role, step in self.inputs.items()},
+        }
+
+    def without(self, lost: Collection[str]) -> Step:
+        """The collective step without the inputs titled ``lost``."""
+        return replace(self, inputs={r: s for r, s in self.inputs.items() if s.title not in lost})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the study: a method at a learning rate and two seeds."""
+
+    name: str
+    method: str
+    role: str  # "method", "sweep", "order", "init" or "rate"
+    learning_rate: float
+    init_seed: int
+    order_seed: int
+
+
+def rate_name(rate: float) -> str:
+    """A learning rate as people write it: 5e-7, 1.5e-4."""
+    mantissa, exponent = f"{rate:e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def cells(study: Study) -> list[Cell]:
+    """All trainings: the methods, the sweep's further points, the replicas; no name twice."""
+    init, order = study.seeds.init, study.seeds.order
+    found = [Cell(m, m, "method", study.learning_rate(m), init, order) for m in study.methods]
+    if study.sweep:
+        method = study.sweep.method
+        for rate in sorted(set(study.sweep.learning_rates) - {study.learning_rate(method)}):
+            found.append(Cell(f"{method}-lr{rate_name(rate)}", method, "sweep", rate, init, order))
+    for r in study.replicas:
+        rate = study.learning_rate(r.method)
+        if r.order_seed is not None:
+            cell = Cell(f"{r.method}-order{r.order_seed}", r.method, "order", rate, init, r.order_seed)
+        elif r.init_seed is not None:
+            cell = Cell(f"{r.method}-init{r.init_seed}", r.method, "init", rate, r.init_seed, order)
+        else:
+            assert r.learning_rate is not None
+            name = f"{r.method}-lr{rate_name(r.learning_rate)}"
+            cell = Cell(name, r.method, "rate", r.learning_rate, init, order)
+        if all(cell.name != other.name for other in found):
+            found.append(cell)
+    return found
+
+
+def sweep_points(study: Study) -> list[Cell]:
+    """The trainings that are points of the sweep, by learning rate; the method's own run is one if its rate is."""
+    if study.sweep is None:
+        return []
+    wanted = set(study.sweep.learning_rates)
+    init, order = study.seeds.init, study.seeds.order
+    points = [c for c in cells(study) if c.method == study.sweep.method and c.learning_rate in wanted]
+    return sorted(
+        (c for c in points if (c.init_seed, c.order_seed) == (init, order)), key=lambda c: c.learning_rate
+    )
+
+
+def make_plan(study: Study, facts: Mapping[str, str]) -> list[Step]:
+    """All steps in an order in which each stands behind what it reads.
+
+    ``facts`` maps what lies outside the study (a path, a hub name, the engine's choice) to its identity: a content
+    hash, a commit, a name. See ``facts.py``.
+    """
+    base = base_step(study.base, facts)
+    prompt = study.prompt.model_dump()
+    steps = [base]
+    sampled_from = base
+    if isinstance(study.rollouts, SampledRollouts) and study.rollouts.model != "base":
+        sampled_from = base_step(study.rollouts.model, facts)
+        steps.append(sampled_from)
+    rollouts = _rollouts_step(study, facts, base, sampled_from)
+    problems = Step(
+        "problems",
+        "evaluation",
+        {
+            "tasks": [_problems_config(t, facts) for t in study.evaluation.tasks],
+            "contamination": study.evaluation.contamination,
+            "prompt": prompt,
+        },
+        {"base": base, "rollouts": rollouts},
+        {"sources": [t.source for t in study.evaluation.tasks]},
+    )
+    steps += [rollouts, problems]
+    trainings = _training_steps(study, base, rollouts)
+    steps += [t.inputs["reference"] for t in trainings if "reference" in t.inputs][:1]  # one, shared by all
+    steps += trainings
+    steps += _evaluation_steps(study, facts, base, problems, trainings)
+    steps += _analysis_steps(study, base, rollouts, problems, trainings)
+    return steps
+
+
+def base_step(base: Any, facts: Mapping[str, str]) -> Step:
+    """A model made ready: its identity is its content or commit, or the recipe that makes it."""
+    places = ("path", "package", "shape") if base.kind != "from_scratch" else ()
+    config = base.model_dump(exclude=set(places))
+    where = {p: getattr(base, p) for p in ("path", "package") if getattr(base, p, None)}
+    if base.kind != "from_scratch":
+        config["content"] = facts[f"base:{base.name}"]
+        config.pop("revision", None)
+    return Step("base", base.name.replace("/", "--"), config, {}, where)
+
+
+def _problems_config(problems: Any, facts: Mapping[str, str]) -> dict[str, Any]:
+    config = problems.model_dump(exclude={"source"})
+    config["content"] = facts[f"task:{problems.task}:{problems.source}"]
+    return config
+
+
+def _rollouts_step(study: Study, facts: Mapping[str, str], base: Step, sampled_from: Step) -> Step:
+    spec = study.rollouts
+    prompt = study.prompt.model_dump()
+    if isinstance(spec, FileRollouts):
+        config = spec.model_dump(exclude={"path"}) | {"content": facts[f"file:{spec.path}"], "prompt": prompt}
+        return Step("rollouts", "file", config, {"base": base}, {"path": spec.path})
+    config = spec.model_dump(exclude={"model", "problems"}) | {
+        "problems": _problems_config(spec.problems, facts),
+        "engine": engine_config(study, facts),
+        "prompt": prompt,
+    }
+    where = {"sources": [spec.problems.source], "engine": engine_where(study, spec.model == "base")}
+    return Step("rollouts", "sampled", config, {"base": base, "model": sampled_from}, where)
+
+
+def engine_config(study: Study, facts: Mapping[str, str]) -> dict[str, Any]:
+    """The engine as it will run: ``auto`` replaced by what this machine has."""
+    return study.engine.model_dump() | {"kind": facts["engine"]}
+
+
+def engine_where(study: Study, adapters: bool) -> dict[str, Any]:
+    """How the engine uses the machine. An engine that may meet adapters later is opened for them at once."""
+    placement = study.placement
+    return {
+        "cache_gib": placement.cache_gib,
+        "memory_share": placement.memory_share,
+        "batch_size": placement.batch_size,
+        "max_lora_rank": study.adapter.rank if adapters else 0,
+    }
+
+
+def _training_steps(study: Study, base: Step, rollouts: Step) -> list[Step]:
+    common = study.training.model_dump(exclude={"learning_rate", "report_step", "run_steps"})
+    common |= {"report_step": study.training.report_step or study.training.last_step}
+    common |= {"run_steps": study.training.last_step}
+    pairs = {"pair_rule": study.rollouts.table.pair_rule, "pairs": study.rollouts.table.pairs}
+    forward = {k: common[k] for k in ("precision", "attention", "head_chunk", "micro_batch", "threads")} | pairs
+    reference = Step("reference", "base", forward, {"base": base, "rollouts": rollouts})
+    steps = []
+    for cell in cells(study):
+        method = METHODS[cell.method]
+        config = common | {
+            "method": cell.method,
+            "settings": method.check(cell.method, study.methods[cell.method].settings),
+            "learning_rate": cell.learning_rate,
+            "init_seed": cell.init_seed,
+            "order_seed": cell.order_seed,
+            **pairs,
+            "adapter": study.adapter.model_dump(),
+        }
+        inputs = {"base": base, "rollouts": rollouts}
+        if method.reference:
+            inputs["reference"] = reference
+        steps.append(Step("train", cell.name, config, inputs, {"base_name": study.base.name}, role=cell.role))
+    return steps
+
+
+def _evaluation_steps(
+    study: Study, facts: Mapping[str, str], base: Step, problems: Step, trainings: list[Step]
+) -> list[Step]:
+    spec = study.evaluation
+    config = {
+        "engine": engine_config(study, facts),
+        "max_tokens": spec.max_tokens,
+        "shard": spec.shard,
+        "canary": spec.canary.model_dump(),
+    }
+    where = {"engine": engine_where(study, adapters=True)}
+    common = {"base": base, "problems": problems}
+    steps = [Step("evaluate", "base", config, common, where)]
+    return steps + [Step("evaluate", t.name, config, common | {"adapter": t}, where) for t in trainings]
+
+
+def _analysis_steps(
+    study: Study, base: Step, rollouts: Step, problems: Step, trainings: list[Step]
+) -> list[Step]:
+    spec = study.analysis
+    adapters = {f"adapter:{t.name}": t for t in trainings}
+    geometry = {"top": spec.top, "chance_draws": spec.chance_draws, "seed": spec.seed, "threads": spec.threads}
+    connectivity = spec.connectivity.model_dump() | {"threads": spec.threads}
+    similarity = spec.similarity.model_dump() | {"threads": spec.threads, "seed": spec.seed}
+    models = {"base": base, **adapters}
+    return [
+        Step("geometry", "weights", geometry, adapters, collective=True),
+        Step("connectivity", "paths", connectivity, models | {"rollouts": rollouts}, collective=True),
+        Step("similarity", "cka", similarity, models | {"problems": problems}, collective=True),
+    ]

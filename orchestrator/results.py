@@ -1,0 +1,301 @@
+"""From the store to the results: what every finished step wrote, joined into the one dictionary that is reported."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.significance import holm, mcnemar_exact, smallest_difference, wilson
+from methods.view import view
+from orchestrator.plan import Cell, Step, cells, sweep_points
+from orchestrator.runner import Outcome
+from orchestrator.steps.base import NOTE
+from orchestrator.steps.connectivity import read_connectivity
+from orchestrator.steps.evaluate import CANARY, read_verdicts
+from orchestrator.steps.geometry import read_geometry
+from orchestrator.steps.problems import FILE as PROBLEMS
+from orchestrator.steps.rollouts import STATISTICS
+from orchestrator.steps.similarity import read_similarity
+from orchestrator.store import Store
+from orchestrator.study import Study
+from orchestrator.table import training_rollouts
+
+QUESTION = "Are these methods different mechanisms, or one update with another step size?"
+
+
+def gather(study: Study, outcome: Outcome, store: Store) -> dict[str, Any]:
+    """The results of all finished steps. Parts that did not run are missing, and ``failures`` says why."""
+    done = {step.title: step for step in outcome.steps}
+    folders = {title: store.folder(step) for title, step in done.items()}
+    measured = _measurements(folders)
+    evaluation = _evaluation(done, folders)
+    trainings = _trainings(study, folders, outcome)
+    results = {
+        "study": {"name": study.name, "title": study.title, "question": QUESTION, "settings": settings_of(study)},
+        "base": _base(study, folders, measured),
+        "rollouts": _rollouts(study, done, folders),
+        "trainings": trainings,
+        "curves": [_curve(c.name, folders[t]) for c in cells(study) if (t := f"train/{c.name}") in folders],
+        "evaluation": evaluation,
+        **measured,
+        "failures": _failures(outcome),
+    }
+    if "geometry" in results:
+        results["geometry"]["floors"] = _floors(study, results["geometry"])
+        results["headline"] = _headline(study, results)
+    if study.sweep:
+        results["sweep"] = _sweep(study, results)
+    return {name: part for name, part in results.items() if part not in (None, {})}
+
+
+def settings_of(study: Study) -> dict[str, Any]:
+    """Every setting of the study as one flat mapping; placement and the data folder decide no result."""
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, where: str) -> None:
+        if isinstance(value, Mapping) and value:
+            for name, item in value.items():
+                walk(item, f"{where}.{name}" if where else name)
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for i, item in enumerate(value):
+                walk(item, f"{where}.{i}")
+        else:
+            flat[where] = value
+
+    walk(study.model_dump(mode="json", exclude={"placement", "data"}), "")
+    folders = ("path", "source")
+    return {k: Path(v).name if k.split(".")[-1] in folders and isinstance(v, str) and "/" in v else v
+            for k, v in flat.items() if k != "rollouts.source" or v}  # fmt: skip
+
+
+def _base(study: Study, folders: Mapping[str, Path], measured: Mapping[str, Any]) -> dict[str, Any]:
+    folder = next((f for t, f in folders.items() if t.startswith("base/")), None)
+    if folder is None:
+        return {"name": study.base.name, "kind": study.base.kind}
+    note = json.loads((folder / NOTE).read_text())
+    adapters = measured.get("geometry", {}).get("adapters", [])
+    note.pop("folder", None)
+    return note | ({"modules": adapters[0]["modules"]} if adapters else {})
+
+
+def _rollouts(study: Study, done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[str, Any] | None:
+    folder = next((f for t, f in folders.items() if t.startswith("rollouts/")), None)
+    if folder is None:
+        return None
+    stats = json.loads((folder / STATISTICS).read_text())
+    rollouts = training_rollouts(folder)
+    views = []
+    for method in study.methods:
+        try:
+            units = view(method, rollouts, study.rollouts.table.pair_rule, study.rollouts.table.pairs)
+        except ValueError:  # an empty view: its training says so itself
+            units = []
+        rows = {row for unit in units for row in unit}
+        problems = {rollouts[row].group for row in rows}
+        views.append({"method": method, "units": len(units), "rows": len(rows), "problems": len(problems)})
+    stats["views"] = views
+    if "problems/evaluation" in folders:
+        problems_file = json.loads((folders["problems/evaluation"] / PROBLEMS).read_text())
+        stats["contamination"] = problems_file["contamination"]
+    return stats
+
+
+def _trainings(study: Study, folders: Mapping[str, Path], outcome: Outcome) -> list[dict[str, Any]]:
+    rows = []
+    for cell in cells(study):
+        row: dict[str, Any] = {
+            "name": cell.name,
+            "method": cell.method,
+            "role": cell.role,
+            "learning_rate": cell.learning_rate,
+            "init_seed": cell.init_seed,
+            "order_seed": cell.order_seed,
+        }
+        folder = folders.get(f"train/{cell.name}")
+        if folder is not None:
+            summary = json.loads((folder / "training.json").read_text())
+            rows.append(summary | row | {"status": "done", "error": None})
+        else:
+            title = f"train/{cell.name}"
+            error = outcome.failed.get(title) or outcome.blocked.get(title)
+            rows.append(row | {"status": "failed", "error": error})
+    return rows
+
+
+def _curve(name: str, folder: Path) -> dict[str, Any]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    fields = ("step", "loss", "grad_norm", "learning_rate", "a_moved", "a_moved_rel", "b_norm")
+    return {"name": name} | {field: [line[field] for line in lines] for field in fields}
+
+
+def _evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Accuracy with its interval for every model, and every pair of models on the same problems."""
+    models = [step.name for title, step in done.items() if step.kind == "evaluate"]
+    if not models:
+        return {}
+    verdicts = {name: read_verdicts(folders[f"evaluate/{name}"]) for name in models}
+    problems = json.loads((folders["problems/evaluation"] / PROBLEMS).read_text())
+    canary = [
+        json.loads((folders[f"evaluate/{name}"] / CANARY).read_text()) | {"name": name} for name in models
+    ]
+    tasks = []
+    for task in problems["tasks"]:
+        by_model = {m: [v for v in rows if v["task"] == task["task"]] for m, rows in verdicts.items()}
+        tasks.append(
+            {
+                "task": task["task"],
+                "title": task["title"],
+                "n": len(task["problems"]),
+                "models": [_accuracy(m, rows) for m, rows in by_model.items()],
+                "pairs": _compared(by_model),
+                "strata": [entry for m, rows in by_model.items() for entry in _strata(m, rows)],
+                "smallest_difference": smallest_difference(len(task["problems"])),
+            }
+        )
+    config = done[f"evaluate/{models[0]}"].config
+    engine = dict(config["engine"]) | {"max_tokens": config["max_tokens"], "shard": config["shard"]}
+    return {"tasks": tasks, "canary": canary, "engine": engine}
+
+
+def _accuracy(model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    correct, n = sum(row["correct"] for row in rows), len(rows)
+    low, high = wilson(correct, n)
+    return {
+        "name": model,
+        "n": n,
+        "correct": correct,
+        "accuracy": correct / n,
+        "low": low,
+        "high": high,
+        "truncated": sum(row["finish"] == "length" for row in rows),
+        "not_found": sum(row["extracted"] is None for row in rows),
+        "mean_tokens": sum(row["tokens"] for row in rows) / n,
+    }
+
+
+def _compared(by_model: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    pairs = []
+    for a, b in itertools.combinations(by_model, 2):
+        both = list(zip(by_model[a], by_model[b], strict=True))
+        assert all(x["id"] == y["id"] for x, y in both), "verdicts are paired by problem"
+        only_a = sum(x["correct"] and not y["correct"] for x, y in both)
+        only_b = sum(y["correct"] and not x["correct"] for x, y in both)
+        pairs.append({"a": a, "b": b, "only_a": only_a, "only_b": only_b, "p": mcnemar_exact(only_a, only_b)})
+    for pair, adjusted in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
+        pair["p_holm"] = adjusted
+    return pairs
+
+
+def _strata(model: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        if row["stratum"] is not None:
+            found[row["stratum"]].append(row["correct"])
+    return [
+        {"name": model, "stratum": name, "n": len(right), "accuracy": sum(right) / len(right)}
+        for name, right in sorted(found.items())
+    ]
+
+
+def _measurements(folders: Mapping[str, Path]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if "geometry/weights" in folders:
+        found["geometry"] = read_geometry(folders["geometry/weights"])
+    if "connectivity/paths" in folders:
+        found |= read_connectivity(folders["connectivity/paths"])
+    if "similarity/cka" in folders:
+        found["similarity"] = read_similarity(folders["similarity/cka"])
+    return found
+
+
+def _pair(geometry: Mapping[str, Any], a: str, b: str) -> dict[str, Any] | None:
+    """The entry of a pair, whichever way round it stands."""
+    return next((p for p in geometry["pairs"] if {p["a"], p["b"]} == {a, b}), None)
+
+
+def _floors(study: Study, geometry: Mapping[str, Any]) -> dict[str, Any]:
+    """Each replica beside its own method: what another order, another init, another rate alone give."""
+    names = {"order": "order", "init": "init", "rate": "learning_rate"}
+    floors: dict[str, Any] = {}
+    for cell in cells(study):
+        entry = _pair(geometry, cell.method, cell.name) if cell.role in names else None
+        if entry is not None:
+            floors.setdefault(names[cell.role], entry)
+    return floors
+
+
+def _headline(study: Study, results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every training beside SFT (or the first method): as it is, and the sweep's point at the others' rate."""
+    reference = "sft" if "sft" in study.methods else next(iter(study.methods))
+    norms = {entry["name"]: entry["norm"] for entry in results["geometry"]["adapters"]}
+    rows = []
+    for cell in cells(study):
+        if cell.name not in norms or cell.role not in ("method", "sweep"):
+            continue
+        entry = _pair(results["geometry"], reference, cell.name) or {}
+        rows.append(
+            {
+                "name": cell.name,
+                "compared_to": reference,
+                "matched": _matched(study, cell),
+                "learning_rate": cell.learning_rate,
+                "norm": norms[cell.name],
+                **{k: entry.get(k) for k in ("cosine", "angle_min_median_deg", "u1", "v1")},
+                "accuracy": _accuracies(results, cell.name),
+            }
+        )
+    return rows
+
+
+def _matched(study: Study, cell: Cell) -> str:
+    if cell.role == "method":
+        return "as published"
+    return "learning rate" if cell.learning_rate == study.training.learning_rate else "sweep"
+
+
+def _accuracies(results: Mapping[str, Any], model: str) -> dict[str, float]:
+    tasks = results["evaluation"].get("tasks", [])
+    return {t["task"]: m["accuracy"] for t in tasks for m in t["models"] if m["name"] == model}
+
+
+def _sweep(study: Study, results: Mapping[str, Any]) -> dict[str, Any]:
+    """The swept method along its learning rates: norm, direction, drift, losses, accuracy."""
+    assert study.sweep is not None
+    geometry = results.get("geometry")
+    norms = {entry["name"]: entry["norm"] for entry in geometry["adapters"]} if geometry else {}
+    trained = {row["name"]: row for row in results["trainings"]}
+    losses = {row["name"]: row for row in results.get("losses", [])}
+    points = []
+    for cell in sweep_points(study):
+        entry = _pair(geometry, "sft", cell.name) if geometry else None
+        points.append(
+            {
+                "name": cell.name,
+                "learning_rate": cell.learning_rate,
+                "norm": norms.get(cell.name),
+                "cosine_to_sft": entry["cosine"] if entry else None,
+                "a_moved_rel": trained[cell.name].get("a_moved_rel"),
+                "nll_right": losses.get(cell.name, {}).get("nll_right"),
+                "accuracy": _accuracies(results, cell.name),
+            }
+        )
+    return {
+        "method": study.sweep.method,
+        "matched_learning_rate": study.training.learning_rate,
+        "points": points,
+    }
+
+
+def _failures(outcome: Outcome) -> list[dict[str, Any]]:
+    """Each failed step with its error and those that did not run because of it."""
+    blocked_by = {
+        title: sorted(t for t, why in outcome.blocked.items() if title in why.removeprefix("needs ").split(", "))
+        for title in outcome.failed
+    }
+    return [{"step": t, "error": e, "dependants": blocked_by[t]} for t, e in sorted(outcome.failed.items())]
+
+

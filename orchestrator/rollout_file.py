@@ -1,0 +1,97 @@
+"""A file of rollouts, read row by row, so that whatever is wrong with it is named with its line."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One completion. ``reward`` is None where the file gives none."""
+
+    problem_id: str
+    problem: str
+    answer: str
+    completion: str
+    teacher: str
+    reward: float | None
+
+
+def read_rollouts(path: Path, draw: int | None = None, seed: int = 0) -> list[Row]:
+    """All rows of a JSONL or Parquet file, or those of a fixed ``draw`` of problems, in the file's order.
+
+    ``UserError`` names file and line (for Parquet: row) of the first bad row.
+    """
+    if not path.is_file():
+        raise UserError(f"rollouts.path: {path} is not there: name a JSONL or Parquet file of rollouts")
+    records = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
+    rows = [_row(record, where) for where, record in records]
+    if not rows:
+        raise UserError(f"{path} holds no rollouts")
+    if len({row.reward is None for row in rows}) > 1:
+        raise UserError(f"{path}: some rows have a reward and some have none: give all or none")
+    if draw is None:
+        return rows
+    problems = list(dict.fromkeys(row.problem_id for row in rows))
+    if draw > len(problems):
+        raise UserError(f"rollouts.draw: {draw} problems asked for, {path} holds {len(problems)}")
+    kept = set(random.Random(f"rollouts {seed}").sample(problems, draw))
+    return [row for row in rows if row.problem_id in kept]
+
+
+def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                yield f"{path}, line {number}", json.loads(line)
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                raise UserError(f"{path}, line {number}: not a JSON object ({error})") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} is no Parquet file ({str(error).splitlines()[0]})") from None
+    for number, record in enumerate(table.to_pylist(), 1):
+        yield f"{path}, row {number}", record
+
+
+def _row(record: Any, where: str) -> Row:
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: a row is an object with problem, answer, completion")
+    for name in ("problem", "answer", "completion"):
+        if name not in record:
+            raise UserError(f"{where}: {name} is missing; a row has problem, answer, completion")
+    texts = {}
+    for name in ("problem", "answer", "completion"):
+        value = record[name]
+        if name == "answer" and isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise UserError(f"{where}: {name} must be text, not {type(value).__name__}")
+        texts[name] = value
+    for name in ("problem", "answer"):
+        if not texts[name].strip():
+            raise UserError(f"{where}: {name} is empty")
+    reward = record.get("reward")
+    if reward is not None and reward not in (0, 1):
+        raise UserError(f"{where}: reward must be 0 or 1, not {reward!r}")
+    return Row(
+        problem_id=str(record.get("problem_id") or texts["problem"]),
+        teacher=str(record.get("teacher") or "unnamed"),
+        reward=None if reward is None else float(reward),
+        **texts,
+    )

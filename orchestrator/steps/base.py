@@ -1,0 +1,66 @@
+"""The base model made ready: a folder that Transformers and vLLM load, or the note of where the hub's copy lies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+from orchestrator.context import Context
+from orchestrator.facts import gguf_path
+from orchestrator.store import write_json
+
+NOTE = "base.json"
+
+
+def run(context: Context) -> None:
+    """Writes ``model/`` (from_scratch, GGUF) or refers to where the model is; ``base.json`` states its sizes."""
+    config, where = context.config, context.where
+    note: dict[str, object] = {"name": config["name"], "kind": config["kind"]}
+    model = context.out / "model"
+    if config["kind"] == "from_scratch":
+        from orchestrator.bases import scratch
+
+        settings = {k: v for k, v in config.items() if k not in ("kind", "name", "threads")}
+        settings["shape"] = {k: v for k, v in settings["shape"].items() if v is not None}
+        scratch.pretrain(model, progress=context.say, **settings)
+    elif config["kind"] == "gguf":
+        from orchestrator.bases import gguf
+
+        gguf.convert(gguf_path(SimpleNamespace(**{"path": None, "package": None, **where})), model, context.say)
+    elif config["kind"] == "hub":
+        model = Path(_download(config["name"], config["content"]))
+        note["folder"] = str(model)
+    else:
+        model = Path(where["path"]).resolve()
+        note["folder"] = str(model)
+    note["revision"] = config.get("content", "made by this study")
+    write_json(context.out / NOTE, note | sizes(model))
+
+
+def model_folder(base: Path) -> Path:
+    """Where the model of a finished base step lies."""
+    return Path(json.loads((base / NOTE).read_text()).get("folder", base / "model"))
+
+
+def sizes(model: Path) -> dict[str, int]:
+    """Parameters, layers and hidden size of a model folder, without loading its weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    with torch.device("meta"):
+        meta = AutoModelForCausalLM.from_config(config)
+    return {
+        "parameters": sum(p.numel() for p in meta.parameters()),
+        "layers": config.num_hidden_layers,
+        "hidden": config.hidden_size,
+    }
+
+
+def _download(name: str, commit: str) -> str:
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(
+        name, revision=commit, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+    )

@@ -1,0 +1,122 @@
+"""Losses on held-out rows: at every model, and along the straight path between pairs of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from analysis.connectivity import barrier, between, token_mean
+from analysis.forward import Row, attached, completion_hidden, completion_nll, completion_scores
+from analysis.lora import Factors, load_adapter
+from orchestrator.context import Context
+from orchestrator.device import device
+from orchestrator.steps.base import model_folder
+from orchestrator.store import write_json
+from orchestrator.table import read_table
+from orchestrator.threads import pin
+
+FILE = "connectivity.json"
+BATCH = 8
+
+
+class Task(NamedTuple):
+    """What one worker gets: a model folder, adapters, held-out rows, and which models and points to measure."""
+
+    model: Path
+    adapters: dict[str, Path]
+    right: list[Row]
+    wrong: list[Row]
+    names: list[str]
+    points: list[tuple[str, str, float]]
+    threads: int
+
+
+def run(context: Context) -> None:
+    """Writes ``connectivity.json``: ``losses`` (nll of right and wrong rows, KL to base) and ``paths``."""
+    config, adapters = context.config, context.adapters()
+    held = read_table(context.inputs["rollouts"], "heldout")
+    rows = {
+        reward: [(r["prompt_ids"], r["completion_ids"]) for r in held if r["reward"] == reward][: config["rows"]]
+        for reward in (1, 0)
+    }
+    if not rows[1]:
+        raise ValueError("no held-out rollout is right: raise rollouts.table.heldout, or connectivity.rows")
+    weights = [i / (config["points"] - 1) for i in range(config["points"])]
+    pairs = [(a, b) for a, b in config["pairs"] if {a, b} <= adapters.keys() | {"base"}]
+    names = ["base", *adapters]
+    points = [(a, b, w) for a, b in pairs for w in weights[1:-1]]
+    model = model_folder(context.inputs["base"])
+    tasks = [
+        Task(model, adapters, rows[1], rows[0], names[i :: context.slots], points[i :: context.slots], config["threads"])
+        for i in range(context.slots)
+    ]
+    context.say(f"{len(names)} models, {len(points)} points between them")
+    found = context.share(measure, [t for t in tasks if t.names or t.points])
+    losses = {name: entry for part in found for name, entry in part["losses"].items()}
+    between_ends = {tuple(p): loss for part in found for p, loss in part["points"]}
+    paths = []
+    for a, b in pairs:
+        path = [
+            losses[b]["nll_right"],
+            *(between_ends[(a, b, w)] for w in weights[1:-1]),
+            losses[a]["nll_right"],
+        ]
+        paths.append({"a": a, "b": b, "weights": weights, "loss": path, "barrier": barrier(weights, path)})
+    write_json(
+        context.out / FILE,
+        {
+            "losses": [{"name": name, **losses[name]} for name in names],
+            "connectivity": {
+                "loss": "nats a token of right held-out completions",
+                "rows": len(rows[1]),
+                "paths": paths,
+            },
+        },
+    )
+
+
+def measure(task: Task) -> dict[str, Any]:
+    """Losses of some models and of some points between models."""
+    pin(task.threads)
+    model = AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.float32).to(device()).eval()
+    factors = {name: _factors(task.adapters, name) for name in _wanted(task)}
+    rows = [*task.right, *task.wrong]
+    reference = completion_hidden(model, rows, BATCH)
+    losses = {}
+    for name in task.names:
+        with attached(model, factors[name]):
+            scores = completion_scores(model, rows, BATCH, reference)
+        right, wrong = scores[: len(task.right)], scores[len(task.right) :]
+        tokens = sum(s.tokens for s in scores)
+        losses[name] = {
+            "nll_right": _mean([(s.nll, s.tokens) for s in right]),
+            "nll_wrong": _mean([(s.nll, s.tokens) for s in wrong]),
+            "kl_to_base": sum(s.kl or 0.0 for s in scores) / tokens,
+        }
+    points = []
+    for a, b, weight in task.points:
+        with attached(model, between(factors[a], factors[b], weight)):
+            points.append(((a, b, weight), token_mean(completion_nll(model, task.right, BATCH))))
+    return {"losses": losses, "points": points}
+
+
+def _wanted(task: Task) -> set[str]:
+    return {*task.names, *(name for a, b, _ in task.points for name in (a, b))}
+
+
+def _factors(adapters: Mapping[str, Path], name: str) -> dict[str, Factors]:
+    """An adapter's factors in float32; the base is the empty delta."""
+    return {} if name == "base" else load_adapter(adapters[name], dtype=torch.float32).modules
+
+
+def _mean(scores: Sequence[tuple[float, int]]) -> float | None:
+    return token_mean(scores) if scores else None
+
+
+def read_connectivity(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / FILE).read_text())

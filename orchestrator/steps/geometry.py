@@ -1,0 +1,54 @@
+"""What the objectives did to the weights: every pair of adapters at every module, from the low-rank factors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analysis.chance import floors
+from analysis.geometry import ModuleGeometry, module_geometry, summarise
+from analysis.lora import load_adapter, module_names, shared_modules
+from orchestrator.context import Context
+from orchestrator.store import write_json
+from orchestrator.threads import pin
+
+FILE = "geometry.json"
+MODULES_A_TASK = 16  # a Ray task costs more than a module
+
+
+def run(context: Context) -> None:
+    """Writes ``geometry.json``: adapters, pairs, layers, the Gram, and both floors of chance."""
+    adapters = context.adapters()
+    if len(adapters) < 2:
+        raise ValueError(f"{len(adapters)} adapter was trained: geometry compares two or more")
+    modules = shared_modules([module_names(path) for path in adapters.values()])
+    size = MODULES_A_TASK
+    chunks = [
+        (list(adapters.values()), modules[i : i + size], context.config["top"], context.config["threads"])
+        for i in range(0, len(modules), size)
+    ]
+    context.say(f"{len(adapters)} adapters at {len(modules)} modules")
+    found = [pair for chunk in context.share(measure, chunks) for pair in chunk]
+    result = summarise(list(adapters), dict(found))
+    context.say("the floors of chance")
+    generator = torch.Generator().manual_seed(context.config["seed"])
+    first = load_adapter(next(iter(adapters.values()))).modules
+    result["chance"] = floors(
+        first, context.config["top"], generator=generator, draws=context.config["chance_draws"]
+    )
+    write_json(context.out / FILE, result)
+
+
+def measure(chunk: tuple[list[Path], list[str], int, int]) -> list[tuple[str, ModuleGeometry]]:
+    """All adapters at some of the modules."""
+    paths, modules, top, threads = chunk
+    pin(threads)
+    loaded = [load_adapter(path, modules=modules).modules for path in paths]
+    return [(name, module_geometry([factors[name] for factors in loaded], top)) for name in modules]
+
+
+def read_geometry(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / FILE).read_text())

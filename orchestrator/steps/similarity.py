@@ -1,0 +1,109 @@
+"""CKA between the models: of the hidden states at every layer, and of what every adapted projection puts out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+from analysis.cka import gram, linear_cka, similarity
+from analysis.forward import attached, features
+from analysis.lora import layer_of, load_adapter, module_names, projection_of
+from orchestrator.context import Context
+from orchestrator.device import device
+from orchestrator.steps.base import model_folder
+from orchestrator.steps.problems import read_problems
+from orchestrator.store import write_json
+from orchestrator.threads import pin
+
+FILE = "similarity.json"
+
+Grams = dict[str, dict[Any, np.ndarray]]  # "hidden" by layer, "modules" by name: n x n, float64
+
+
+class Task(NamedTuple):
+    """What one worker gets for the forward passes."""
+
+    model: Path
+    adapters: dict[str, Path]
+    prompts: list[list[int]]
+    modules: list[str]
+    names: list[str]
+    position: str
+    threads: int
+
+
+def run(context: Context) -> None:
+    """Writes ``similarity.json``: debiased CKA a pair and layer (interval, shuffled control), a pair and module."""
+    config, adapters = context.config, context.adapters()
+    if not adapters:
+        raise ValueError("no adapter was trained: similarity has nothing to compare with the base")
+    problems = read_problems(context.inputs["problems"])[0]["problems"][: config["prompts"]]
+    prompts = [p["prompt_ids"] for p in problems]
+    model = model_folder(context.inputs["base"])
+    modules = module_names(next(iter(adapters.values())))
+    names = ["base", *adapters]
+    context.say(f"{len(names)} models on {len(prompts)} prompts")
+    tasks = [
+        Task(model, adapters, prompts, modules, names[i :: context.slots], config["position"], config["threads"])
+        for i in range(min(context.slots, len(names)))
+    ]
+    grams = {name: g for part in context.share(observe, tasks) for name, g in part.items()}
+    pairs = list(itertools.combinations(names, 2))
+    context.say(f"{len(pairs)} pairs at {len(modules)} modules")
+    shares = [
+        ([(a, b, grams[a], grams[b]) for a, b in pairs[i :: context.slots]], config["groups"], config["seed"])
+        for i in range(min(context.slots, len(pairs)))
+    ]
+    compared = {(e[0], e[1]): e[2:] for part in context.share(compare, shares) for e in part}
+    write_json(
+        context.out / FILE,
+        {
+            "estimator": "debiased linear CKA",
+            "position": config["position"],
+            "prompts": len(prompts),
+            "hidden": [entry for pair in pairs for entry in compared[pair][0]],
+            "modules": [entry for pair in pairs for entry in compared[pair][1]],
+        },
+    )
+
+
+def observe(task: Task) -> dict[str, Grams]:
+    """The Grams of some models' activations: all that CKA needs of them."""
+    pin(task.threads)
+    model = AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.float32).to(device()).eval()
+    found: dict[str, Grams] = {}
+    for name in task.names:
+        factors = {} if name == "base" else load_adapter(task.adapters[name], dtype=torch.float32).modules
+        with attached(model, factors):
+            seen = features(model, task.prompts, task.position, task.modules)
+        found[name] = {kind: {k: gram(x).numpy() for k, x in by.items()} for kind, by in seen.items()}
+    return found
+
+
+def compare(share: tuple[list[tuple[str, str, Grams, Grams]], int, int]) -> list[tuple[str, str, list, list]]:
+    """CKA of some pairs of models. Controls are drawn per layer from the seed, whatever the share holds."""
+    pairs, groups, seed = share
+    pin(1)
+    found = []
+    for a, b, first, second in pairs:
+        hidden, modules = [], []
+        for layer in first["hidden"]:
+            generator = torch.Generator().manual_seed(seed + layer)
+            x, y = (torch.tensor(g["hidden"][layer]) for g in (first, second))
+            hidden.append({"a": a, "b": b, "layer": layer, **similarity(x, y, generator, groups)})
+        for name in first["modules"]:
+            x, y = (torch.tensor(g["modules"][name]) for g in (first, second))
+            place = {"module": name, "layer": layer_of(name), "projection": projection_of(name)}
+            modules.append({"a": a, "b": b, **place, "cka": linear_cka(x, y)})
+        found.append((a, b, hidden, modules))
+    return found
+
+
+def read_similarity(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / FILE).read_text())

@@ -1,0 +1,44 @@
+"""One training: an objective, a learning rate, two seeds, on the study's one substrate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from methods.config import TrainConfig
+from orchestrator.context import Context
+from orchestrator.device import device
+from orchestrator.steps.base import model_folder
+from orchestrator.steps.reference import read_reference
+from orchestrator.table import training_rollouts
+
+
+def run(context: Context) -> None:
+    """Writes ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` where asked for."""
+    config = train_config(context.config, context.where["base_name"])
+    if context.config["backend"] == "trl":
+        from methods.trl_backend import train
+    else:
+        from methods.trainer import train
+
+    def tell(line: Mapping[str, Any]) -> None:
+        if line["step"] % 10 == 0 or line["step"] == config.run_steps:
+            context.say(f"step {line['step']}/{config.run_steps}, loss {line['loss']:.4g}")
+
+    reference = context.inputs.get("reference")
+    train(
+        config,
+        model_folder(context.inputs["base"]),
+        training_rollouts(context.inputs["rollouts"]),
+        context.out,
+        reference=None if reference is None else read_reference(reference),
+        work=context.work,
+        on_step=tell,
+        device=device(),
+    )
+
+
+def train_config(config: Mapping[str, Any], base_name: str) -> TrainConfig:
+    """A training step's settings as the trainer takes them."""
+    flat = {k: v for k, v in config.items() if k not in ("backend", "adapter")}
+    return TrainConfig(**flat, **config["adapter"], base_name=base_name)

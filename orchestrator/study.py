@@ -1,0 +1,343 @@
+"""The schema: a Study is data, frozen, and refuses keys it does not know.
+
+What decides a result is here and goes into the steps' keys (``plan.py``). Where and how fast a study runs (GPUs,
+slots, folders) is not: that is ``Placement``. Defaults are the vetted setting; the reference study's open choices
+say so in their comments.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from evals.tasks import TASKS
+from methods import METHODS
+from methods import check as check_method
+
+Seed = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Shape(Frozen):
+    """The architecture's sizes: to make a model, or to plan one that is not at hand."""
+
+    layers: Count
+    hidden: Count
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    intermediate: Count
+    vocabulary: Count | None = None
+
+
+class ScratchBase(Frozen):
+    """A small Qwen3 that the study pretrains itself on arithmetic with a planted failure."""
+
+    kind: Literal["from_scratch"]
+    name: str = "scratch"
+    shape: Shape = Shape(layers=4, hidden=128, heads=4, kv_heads=2, head_dim=32, intermediate=384)
+    steps: Count = 400
+    batch: Count = 64
+    learning_rate: Positive = 3e-3
+    seed: Seed = 0
+    hard_share: Share = 0.8
+    teacher_share: Share = 0.4
+    threads: Count = 1
+
+
+class HubBase(Frozen):
+    """A model on the Hugging Face hub, by name; ``revision`` is resolved to a commit once and pinned."""
+
+    kind: Literal["hub"]
+    name: str
+    revision: str = "main"
+    shape: Shape | None = None
+
+
+class LocalBase(Frozen):
+    """A folder with a model in safetensors, its config and its tokenizer."""
+
+    kind: Literal["local"]
+    name: str
+    path: str
+    shape: Shape | None = None
+
+
+class GgufBase(Frozen):
+    """One GGUF file, by path or out of an installed package; its weights are read back as float32."""
+
+    kind: Literal["gguf"]
+    name: str
+    path: str | None = None
+    package: str | None = None
+    shape: Shape | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> GgufBase:
+        if (self.path is None) == (self.package is None):
+            raise ValueError("a GGUF base needs either path or package")
+        return self
+
+
+Base = Annotated[ScratchBase | HubBase | LocalBase | GgufBase, Field(discriminator="kind")]
+
+
+class Adapter(Frozen):
+    """LoRA as every method gets it."""
+
+    rank: Count = 32
+    alpha: Count = 64
+    dropout: Share = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class Problems(Frozen):
+    """Which problems: a task, where it is read from, a fixed draw, and the task's own settings."""
+
+    task: str
+    source: str | None = None
+    split: str = "test"
+    draw: Count | None = None
+    seed: Seed = 0
+    instruction: str | None = None  # the user's turn, {problem} in it; the task's own where unset
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _known(self) -> Problems:
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task!r}; known tasks: {', '.join(TASKS)}")
+        if self.instruction is not None and "{problem}" not in self.instruction:
+            raise ValueError("instruction must contain {problem}")
+        return self
+
+
+class Prompt(Frozen):
+    """How a problem becomes tokens, for rollouts, training and evaluation alike."""
+
+    system: str | None = None
+    thinking: bool | None = None  # given to templates that know enable_thinking; None leaves it unsaid
+    max_prompt_tokens: Count = 1024
+    max_answer_tokens: Count = 1024
+    overlong: Literal["drop", "truncate"] = "drop"
+
+
+class Table(Frozen):
+    """From rollouts to the one frozen table: what is kept, what is held out, how pairs are picked."""
+
+    heldout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the problems
+    rows: Count | None = None  # at most so many training rows, whole groups in a seeded order
+    pairs: Count | None = None  # at most so many (chosen, rejected) pairs
+    pair_rule: Literal["one", "all"] = "one"
+    seed: Seed = 0
+
+
+class SampledRollouts(Frozen):
+    """K completions a problem from a model that the study's engine serves."""
+
+    source: Literal["vllm"]
+    problems: Problems
+    model: Literal["base"] | Base = "base"
+    samples: Count = 4
+    temperature: Positive = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Count = 1024
+    seed: Seed = 0
+    shard: Count = 500  # problems a call; the unit that is taken up again
+    instruction: str | None = None  # what the sampled model is asked, where it differs from the students' prompt
+    table: Table = Table()
+
+
+class FileRollouts(Frozen):
+    """Rows of a JSONL or Parquet file: problem, answer, completion; reward and teacher optional."""
+
+    source: Literal["file"]
+    path: str
+    instruction: str = "{problem}"
+    draw: Count | None = None  # a fixed draw of so many problems
+    rewards: Literal["given", "graded"] = "given"  # graded: by this tool's own grader, whatever the file says
+    table: Table = Table()
+
+
+Rollouts = Annotated[SampledRollouts | FileRollouts, Field(discriminator="source")]
+
+
+class Training(Frozen):
+    """One substrate for all methods. ``steps`` is the schedule's horizon, ``report_step`` the step that counts."""
+
+    backend: Literal["native", "trl"] = "native"
+    learning_rate: Positive = 5e-6
+    steps: Count = 1500
+    report_step: Count | None = None  # None: the last step
+    run_steps: Count | None = None  # how far it trains; None: to the horizon
+    checkpoint_every: Annotated[int, Field(ge=0)] = 0
+    resume_every: Annotated[int, Field(ge=0)] = 100
+    batch_size: Count = 32
+    micro_batch: Count = 32
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Positive = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    gradient_checkpointing: bool = False
+    head_chunk: Count = 1024
+    threads: Count = 1
+
+    @property
+    def last_step(self) -> int:
+        return self.run_steps or self.steps
+
+
+class MethodSpec(Frozen):
+    """One method of the study: its own settings, and a learning rate where it is not the common one."""
+
+    settings: dict[str, Any] = {}
+    learning_rate: Positive | None = None
+
+
+class Seeds(Frozen):
+    init: Seed = 42
+    order: Seed = 42
+
+
+class Replica(Frozen):
+    """A method trained once more with one thing changed: the floor beside a comparison."""
+
+    method: str
+    order_seed: Seed | None = None
+    init_seed: Seed | None = None
+    learning_rate: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_change(self) -> Replica:
+        changed = [x for x in (self.order_seed, self.init_seed, self.learning_rate) if x is not None]
+        if len(changed) != 1:
+            raise ValueError("a replica changes exactly one of order_seed, init_seed, learning_rate")
+        return self
+
+
+class Sweep(Frozen):
+    """One method at several learning rates, the others' rate among them."""
+
+    method: str = "dpo"
+    learning_rates: tuple[Positive, ...]
+
+
+class Engine(Frozen):
+    """The server of rollouts and evaluations. ``auto``: vLLM where it is installed, else Transformers."""
+
+    kind: Literal["auto", "vllm", "transformers"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    max_model_len: Count = 4096
+    threads: Count = 1
+    seed: Seed = 0
+
+
+class Canary(Frozen):
+    """Before verdicts count: the engine's top log-probs against Transformers + PEFT, for base and each adapter."""
+
+    prompts: Count = 8
+    top: Count = 20
+    tolerance: Positive = 2e-3
+
+
+class Evaluation(Frozen):
+    tasks: tuple[Problems, ...] = Field(min_length=1)
+    max_tokens: Count = 1024
+    shard: Count = 500
+    contamination: Literal["refuse", "exclude"] = "refuse"
+    canary: Canary = Canary()
+
+
+class Connectivity(Frozen):
+    """Losses on held-out rows at the models and along straight paths between pairs of them."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    points: Annotated[int, Field(ge=3)] = 5  # ends included
+    rows: Count = 64  # held-out right rows, at most
+
+
+class Similarity(Frozen):
+    """CKA of hidden states and of the adapted projections' outputs, on prompts of the first evaluation task."""
+
+    prompts: Annotated[int, Field(ge=8)] = 100
+    position: Literal["last", "mean"] = "last"
+    groups: Annotated[int, Field(ge=2)] = 10  # of the delete-a-group jackknife
+
+
+class Analysis(Frozen):
+    top: Count = 10  # k of the principal angles
+    chance_draws: Count = 8
+    seed: Seed = 0
+    connectivity: Connectivity = Connectivity()
+    similarity: Similarity = Similarity()
+    threads: Count = 1
+
+
+class Placement(Frozen):
+    """Where and how fast; never part of an identity."""
+
+    gpus_per_training: Positive = 1.0
+    gpus_per_engine: Count = 1
+    cache_gib: Positive = 1.0  # vLLM's key-value cache on a CPU
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9  # of a GPU, for vLLM
+    batch_size: Count = 256  # sequences that an engine runs at once
+
+
+class Study(Frozen):
+    """One base, one frozen set of rollouts, several objectives, and all that is measured on them."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    title: str = ""
+    data: str | None = None  # what {data} stands for in paths; ORCHESTRATOR_DATA where unset
+    base: Base
+    adapter: Adapter = Adapter()
+    prompt: Prompt = Prompt()
+    rollouts: Rollouts
+    training: Training = Training()
+    methods: dict[str, MethodSpec] = Field(min_length=1)
+    seeds: Seeds = Seeds()
+    replicas: tuple[Replica, ...] = ()
+    sweep: Sweep | None = None
+    engine: Engine = Engine()
+    evaluation: Evaluation
+    analysis: Analysis = Analysis()
+    placement: Placement = Placement()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_methods(cls, raw: Any) -> Any:
+        """``sft:`` with nothing behind it is the method with its defaults."""
+        if isinstance(raw, dict) and isinstance(raw.get("methods"), dict):
+            return {**raw, "methods": {k: {} if v is None else v for k, v in raw["methods"].items()}}
+        return raw
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        for name, spec in self.methods.items():
+            check_method(name, spec.settings)
+            if self.training.backend == "trl" and name not in ("sft", "dft", "dpo"):
+                raise ValueError(f"methods.{name}: training.backend trl runs sft, dft and dpo; use native")
+        named = [r.method for r in self.replicas] + ([self.sweep.method] if self.sweep else [])
+        for name in named:
+            if name not in self.methods:
+                raise ValueError(f"a replica or the sweep names {name!r}, which is not among methods")
+        last, report = self.training.last_step, self.training.report_step
+        if not (report or last) <= last <= self.training.steps:
+            raise ValueError("training: report_step <= run_steps <= steps must hold")
+        return self
+
+    def learning_rate(self, method: str) -> float:
+        """The peak learning rate at which the study runs ``method``."""
+        return self.methods[method].learning_rate or self.training.learning_rate
+
+
+__all__ = ["METHODS", "Study"]

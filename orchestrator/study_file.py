@@ -1,0 +1,162 @@
+"""From a YAML file and ``--set`` to a Study, or to one line that says what is wrong with it and where."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.errors import UserError
+from orchestrator.study import Study
+
+
+def load_study(path: Path, overrides: list[str] | None = None) -> Study:
+    """Read ``path`` (and what it ``extends``), apply ``KEY=VALUE`` overrides, check all of it."""
+    raw = read_yaml(path)
+    for override in overrides or []:
+        _set(raw, override)
+    try:
+        return _fill_data(Study.model_validate(raw))
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_line(error, raw)}") from None
+
+
+def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping in a YAML file; ``extends: OTHER.yaml`` lays it over another study of the same folder."""
+    if path.resolve() in seen:
+        raise UserError(f"{path} extends itself: remove one extends")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no such study; ship one, or take one of configs/") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: name the study's YAML file in it") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no text: a study is a YAML file") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    try:
+        raw = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if raw is None:
+        raise UserError(f"{path} is empty: a study needs at least name, base, rollouts, methods, evaluation")
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: a study is a mapping of keys, this is a {type(raw).__name__}")
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return raw
+    return _over(read_yaml(path.parent / str(parent), (*seen, path.resolve())), raw)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's floats (1e-4 is a number) and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``above`` laid over ``below``, mapping by mapping; another discriminator replaces the whole mapping."""
+    merged = dict(below)
+    for name, value in above.items():
+        old = below.get(name)
+        if isinstance(value, dict) and isinstance(old, dict):
+            other = any(value.get(d, old.get(d)) != old.get(d) for d in ("kind", "source", "task"))
+            merged[name] = value if other else _over(old, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise UserError(f"--set {override}: write it as KEY=VALUE, such as training.steps=200")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: the value is not valid YAML") from None
+    place: Any = raw
+    *path, last = name.split(".")
+    for i, part in enumerate(path):
+        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+            place = place[int(part)]
+        elif isinstance(place, dict):
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
+        else:
+            raise UserError(f"--set {override}: {'.'.join(path[: i + 1])} is no mapping")
+    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise UserError(f"--set {override}: {'.'.join(path)} is no mapping")
+
+
+def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
+    """The first complaint in one line, with a near name for an unknown key, and how many more there are."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    where = ".".join(str(p) for p in first["loc"] if p not in ("from_scratch", "hub", "local", "gguf", "vllm", "file"))
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(first["loc"][-1]), _all_keys(Study), n=1)
+        message = "unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
+    elif first["type"] == "missing":
+        message = "is needed and not there"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] != "value_error":
+            message = f"{message[:1].lower()}{message[1:]}, not {first['input']!r}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{where}: {message}{more}" if where else f"{message}{more}"
+
+
+def _all_keys(model: type[BaseModel]) -> list[str]:
+    import orchestrator.study as schema
+
+    classes = [c for c in vars(schema).values() if isinstance(c, type) and issubclass(c, BaseModel)]
+    return sorted({name for c in classes for name in c.model_fields})
+
+
+def _fill_data(study: Study) -> Study:
+    """Put the data folder where paths say ``{data}``; where it is needed and not set, say so."""
+    folder = study.data or os.environ.get("ORCHESTRATOR_DATA")
+
+    def fill(value: Any, where: str) -> Any:
+        if isinstance(value, dict):
+            return {k: fill(v, f"{where}.{k}" if where else k) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [fill(v, f"{where}.{i}") for i, v in enumerate(value)]
+        if not isinstance(value, str) or not value.startswith("{data}"):
+            return value
+        if folder is None:
+            raise UserError(
+                f"{where}: {value} needs the data folder: set ORCHESTRATOR_DATA, or --set data=FOLDER"
+            )
+        return value.replace("{data}", folder.rstrip("/"), 1)
+
+    return Study.model_validate(fill(study.model_dump(), ""))

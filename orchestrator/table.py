@@ -1,0 +1,122 @@
+"""The one frozen table of rollouts: what every method trains on, in one order, with what there was to learn."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from methods.batch import Rollout
+
+FILE = "rollouts.parquet"
+COLUMNS = (
+    "row", "problem_id", "group", "problem", "answer", "completion", "teacher", "reward", "split", "prompt_ids",
+    "completion_ids",
+)  # fmt: skip
+
+
+def fit(rows: list[dict[str, Any]], prompt: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Rows within the token limits, and how many were dropped or cut, by reason.
+
+    ``rows`` carry prompt_ids, completion_ids and ``ended`` (False where generation ran out of tokens).
+    """
+    kept, counts = [], Counter[str]()
+    limit = prompt["max_answer_tokens"]
+    for row in rows:
+        too_long = len(row["completion_ids"]) > limit or not row["ended"]
+        if not row["completion"].strip():
+            counts["empty"] += 1
+        elif len(row["prompt_ids"]) > prompt["max_prompt_tokens"]:
+            counts["prompt too long"] += 1
+        elif too_long and prompt["overlong"] == "drop":
+            counts["answer too long"] += 1
+        else:
+            if too_long:
+                counts["answer cut"] += 1
+            kept.append(row | {"completion_ids": row["completion_ids"][:limit]})
+    return kept, counts
+
+
+def freeze(rows: list[dict[str, Any]], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Number the rows, hold a share of the problems out, and cut the training rows to the limit, whole groups."""
+    problems = list(dict.fromkeys(row["problem_id"] for row in rows))
+    shuffled = random.Random(f"held out {spec['seed']}").sample(problems, len(problems))
+    held = set(shuffled[: round(spec["heldout"] * len(problems))])
+    sizes = Counter(row["problem_id"] for row in rows)
+    allowed, total = set(), 0
+    for problem in (p for p in shuffled if p not in held):
+        if spec["rows"] is None or total + sizes[problem] <= spec["rows"]:
+            allowed.add(problem)
+            total += sizes[problem]
+    group = {problem: i for i, problem in enumerate(problems)}
+    kept = [row for row in rows if row["problem_id"] in held or row["problem_id"] in allowed]
+    return [
+        {k: v for k, v in row.items() if k in COLUMNS}
+        | {
+            "row": i,
+            "group": group[row["problem_id"]],
+            "split": "heldout" if row["problem_id"] in held else "train",
+        }
+        for i, row in enumerate(kept)
+    ]
+
+
+def statistics_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What there was to learn: shares, mixed groups, lengths, teachers. Counts training and held-out rows."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    teachers: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        groups[row["problem_id"]].append(row["reward"])
+        teachers[row["teacher"]].append(row["reward"])
+    means = [statistics.fmean(rewards) for rewards in groups.values()]
+    lengths = sorted(len(row["completion_ids"]) for row in rows)
+    right = [(row["problem_id"], row["completion"].strip()) for row in rows if row["reward"] == 1]
+    return {
+        "rows": len(rows),
+        "problems": len(groups),
+        "train_rows": sum(row["split"] == "train" for row in rows),
+        "heldout_rows": sum(row["split"] == "heldout" for row in rows),
+        "share_right": statistics.fmean(row["reward"] for row in rows),
+        "groups": {
+            "mixed": sum(0 < m < 1 for m in means),
+            "all_right": sum(m == 1 for m in means),
+            "all_wrong": sum(m == 0 for m in means),
+        },
+        "duplicates": len(right) - len(set(right)),
+        "length": {
+            "median": statistics.median(lengths),
+            "p95": lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))],
+            "max": lengths[-1],
+        },
+        "teachers": [
+            {"name": name, "rows": len(rewards), "share_right": statistics.fmean(rewards)}
+            for name, rewards in sorted(teachers.items())
+        ],
+    }
+
+
+def write_table(rows: list[dict[str, Any]], folder: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {name: [row[name] for row in rows] for name in COLUMNS}
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / FILE)
+
+
+def read_table(folder: Path, split: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a finished rollouts step, of one split or all."""
+    import pyarrow.parquet
+
+    rows = pyarrow.parquet.read_table(folder / FILE).to_pylist()
+    return [row for row in rows if split is None or row["split"] == split]
+
+
+def training_rollouts(folder: Path) -> list[Rollout]:
+    """The training rows as the methods read them."""
+    return [
+        Rollout(tuple(row["prompt_ids"]), tuple(row["completion_ids"]), row["reward"], row["group"])
+        for row in read_table(folder, "train")
+    ]

@@ -1,0 +1,418 @@
+"""A synthetic study whose numbers look like a small real one: twelve models, one failed; four layers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from analysis.significance import holm, mcnemar_exact, wilson
+
+LAYERS = 4
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+# name, method, role, learning rate, cosine to SFT, norm, accuracy
+MODELS = (
+    ("sft", "sft", "method", 1e-3, 1.0, 2.84, 0.612),
+    ("rft", "rft", "method", 1e-3, 0.951, 2.82, 0.941),
+    ("dft", "dft", "method", 1e-3, 0.572, 2.31, 0.905),
+    ("rift", "rift", "method", 1e-3, 0.936, 3.04, 0.548),
+    ("offline_grpo", "offline_grpo", "method", 1e-3, 0.741, 3.4, 0.872),
+    ("dpo", "dpo", "method", 1e-4, 0.063, 0.41, 0.839),
+    ("dpo-lr3e-4", "dpo", "sweep", 3e-4, 0.118, 1.18, 0.826),
+    ("dpo-lr1e-3", "dpo", "sweep", 1e-3, 0.204, 3.61, 0.402),
+    ("dpo-lr3e-3", "dpo", "sweep", 3e-3, None, None, None),
+    ("sft-order43", "sft", "order", 1e-3, 0.893, 2.86, 0.617),
+    ("sft-init43", "sft", "init", 1e-3, 0.012, 2.83, 0.609),
+)
+ERROR = "loss is not finite at step 41, rows 1312 to 1343; last good checkpoint: step 40"
+TRAINED = [row[0] for row in MODELS if row[4] is not None]
+
+
+def _cosine(a: tuple, b: tuple) -> float:
+    """A cosine that a set of directions sharing one axis would have; runs of one method share more."""
+    product = (a[4] or 0.0) * (b[4] or 0.0)
+    rest = math.sqrt((1 - (a[4] or 0.0) ** 2) * (1 - (b[4] or 0.0) ** 2))
+    return product + rest * (0.75 if a[1] == b[1] == "dpo" else 0.05)
+
+
+def _pair(a: tuple, b: tuple) -> dict:
+    cosine = 1.0 if a == b else _cosine(a, b)
+    other_init = "init" in (a[2], b[2])
+    angle = 84.0 if other_init else 4 + 78 * (1 - cosine) ** 0.8
+    right = 80.0 if other_init else 2 + 12 * (1 - cosine)
+    return {
+        "a": a[0],
+        "b": b[0],
+        "cosine": cosine,
+        "angle_min_median_deg": angle,
+        "angle_max_median_deg": min(89.9, 30 + 70 * math.sqrt(1 - abs(cosine))),
+        "right_angle_min_median_deg": right,
+        "right_angle_max_median_deg": min(89.0, right + 55),
+        "orthogonal_fraction": math.sqrt(1 - cosine**2),
+        "u1": max(0.08, abs(cosine) * 0.98),
+        "v1": 0.06 if other_init else 0.66 + 0.33 * abs(cosine),
+    }
+
+
+def _training(row: tuple) -> dict:
+    name, method, role, rate, _, norm, _ = row
+    entry = {
+        "name": name,
+        "method": method,
+        "role": role,
+        "learning_rate": rate,
+        "init_seed": 43 if role == "init" else 42,
+        "order_seed": 43 if role == "order" else 42,
+        "status": "done" if norm else "failed",
+        "error": None,
+    }
+    if norm is None:
+        return {**entry, "error": ERROR}
+    pairs = method == "dpo"
+    return {
+        **entry,
+        "steps": 120,
+        "report_step": 100,
+        "units": 3200,
+        "rows_seen": 6400 if pairs else 3200,
+        "tokens_seen": 105_472 if pairs else 52_736,
+        "epochs": 9.2 if pairs else 1.78,
+        "distinct_problems": 346,
+        "distinct_rows": 692 if pairs else 1800,
+        "loss_first": 0.693 if pairs else 0.412,
+        "loss_last": 0.31 if pairs else 0.298,
+        "clip_rate": 0.04 if pairs else 0.61,
+        "a_moved_rel": 0.02 * norm,
+        "b_norm": norm * 0.8,
+        "view_rows": 1800,
+        "view_units": 346 if pairs else 1800,
+    }
+
+
+def _curve(row: tuple, generator: np.random.Generator) -> dict:
+    steps = np.arange(1, 121 if row[5] else 41)
+    scale = row[5] or 6.0
+    start = 0.693 if row[1] == "dpo" else 0.42
+    loss = start * (0.55 + 0.45 * np.exp(-steps / 30)) + generator.normal(0, 0.03, len(steps))
+    if row[1] == "offline_grpo":
+        loss = loss - 0.004 * steps
+    growth = 1 - np.exp(-steps / 45)
+    return {
+        "name": row[0],
+        "step": steps.tolist(),
+        "loss": loss.tolist(),
+        "grad_norm": (1.4 * np.exp(generator.normal(0, 0.25, len(steps)))).tolist(),
+        "learning_rate": (row[3] * np.minimum(1, steps / 6)).tolist(),
+        "a_moved_rel": (0.02 * scale * growth).tolist(),
+        "b_norm": (0.8 * scale * growth).tolist(),
+    }
+
+
+def _task(key: str, title: str, n: int, shift: float, generator: np.random.Generator) -> dict:
+    chances = {"base": 0.601, **{row[0]: row[6] for row in MODELS if row[6] is not None}}
+    latent = generator.random(n)
+    right = {name: latent + generator.normal(0, 0.12, n) < chance + shift for name, chance in chances.items()}
+    models, pairs = [], []
+    for name, found in right.items():
+        low, high = wilson(int(found.sum()), n)
+        models.append(
+            {
+                "name": name,
+                "n": n,
+                "correct": int(found.sum()),
+                "accuracy": float(found.mean()),
+                "low": float(low),
+                "high": float(high),
+                "truncated": 3,
+                "not_found": 11,
+                "mean_tokens": 24.7,
+            }
+        )
+    names = list(right)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            only_a, only_b = int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())
+            pairs.append(
+                {
+                    "a": a,
+                    "b": b,
+                    "only_a": only_a,
+                    "only_b": only_b,
+                    "p": float(mcnemar_exact(only_a, only_b)),
+                }
+            )
+    for row, adjusted in zip(pairs, holm([row["p"] for row in pairs]), strict=True):
+        row["p_holm"] = float(adjusted)
+    hard = np.arange(n) % 5 != 0
+    strata = [
+        {"name": name, "stratum": stratum, "n": int(rows.sum()), "accuracy": float(found[rows].mean())}
+        for name, found in right.items()
+        for stratum, rows in (("easy", ~hard), ("hard", hard))
+    ]
+    return {"task": key, "title": title, "n": n, "models": models, "pairs": pairs, "strata": strata}
+
+
+def _geometry() -> dict:
+    trained = [row for row in MODELS if row[4] is not None]
+    pairs = [_pair(a, b) for i, a in enumerate(trained) for b in trained[i + 1 :]]
+    layers = [
+        {"a": row["a"], "b": row["b"], "layer": layer, "cosine": row["cosine"] * (1 - 0.06 * layer)}
+        for row in pairs
+        for layer in range(LAYERS)
+    ]
+    by_names = {(row["a"], row["b"]): row for row in pairs}
+    ambient = {
+        "cosine": 0.0004,
+        "angle_min_median_deg": 66.1,
+        "angle_max_median_deg": 89.4,
+        "u1": 0.07,
+        "v1": 0.07,
+        "right_angle_min_median_deg": 61.0,
+        "right_angle_max_median_deg": 89.1,
+    }
+    shared = {**ambient, "cosine": 0.0011, "v1": 0.35, "right_angle_min_median_deg": 15.4}
+    return {
+        "k": 10,
+        "adapters": [
+            {"name": row[0], "norm": row[5], "effective_rank": 11.2 + 3 * (1 - row[4]), "modules": 4 * LAYERS}
+            for row in trained
+        ],
+        "pairs": pairs,
+        "layers": layers,
+        "chance": {"ambient": ambient, "shared_a": shared},
+        "floors": {
+            "order": by_names["sft", "sft-order43"],
+            "init": by_names["sft", "sft-init43"],
+            "learning_rate": by_names["dpo", "dpo-lr3e-4"],
+        },
+    }
+
+
+def _similarity() -> dict:
+    hidden, modules = [], []
+    names = ["base", *TRAINED]
+    strength = {"base": 0.0, **{row[0]: 1.2 - (row[4] or 0.0) for row in MODELS}}
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            for layer in range(LAYERS + 1):
+                cka = 1 - 0.09 * layer * abs(strength[a] - strength[b]) - 0.01 * layer
+                hidden.append(
+                    {
+                        "a": a,
+                        "b": b,
+                        "layer": layer,
+                        "cka": cka,
+                        "low": cka - 0.03,
+                        "high": min(1, cka + 0.02),
+                        "shuffled": 0.004 * (-1) ** layer,
+                    }
+                )
+            for layer in range(LAYERS):
+                for index, projection in enumerate(PROJECTIONS):
+                    cka = 1 - 0.05 * (layer + 1) * abs(strength[a] - strength[b]) - 0.02 * index
+                    modules.append(
+                        {
+                            "a": a,
+                            "b": b,
+                            "module": f"model.layers.{layer}.self_attn.{projection}",
+                            "layer": layer,
+                            "projection": projection,
+                            "cka": cka,
+                        }
+                    )
+    return {
+        "estimator": "unbiased HSIC",
+        "position": "last",
+        "prompts": 100,
+        "hidden": hidden,
+        "modules": modules,
+    }
+
+
+def _headline(tasks: list[dict]) -> list[dict]:
+    scores = {
+        row["name"]: {
+            task["task"]: row["accuracy"] for task in tasks for row in task["models"] if row["name"] == name
+        }
+        for name in ["base", *TRAINED]
+        for row in [{"name": name}]
+    }
+    rows = [
+        {
+            "name": "base",
+            "compared_to": "sft",
+            "matched": "as published",
+            "norm": 0.0,
+            "accuracy": scores["base"],
+        }
+    ]
+    for row in MODELS:
+        if row[4] is None or row[2] == "sweep" and row[3] != 1e-3:
+            continue
+        found = {} if row[0] == "sft" else _pair(MODELS[0], row)
+        rows.append(
+            {
+                "name": row[0],
+                "compared_to": "sft",
+                "matched": "learning rate" if row[2] == "sweep" else "as published",
+                "learning_rate": row[3],
+                "norm": row[5],
+                "accuracy": scores[row[0]],
+                **{key: found.get(key) for key in ("cosine", "angle_min_median_deg", "u1", "v1")},
+            }
+        )
+    return rows
+
+
+def _paths() -> list[dict]:
+    weights = np.linspace(0, 1, 11)
+    paths = []
+    for a, b, left, right, bump in (
+        ("sft", "rft", 0.30, 0.29, 0.0),
+        ("sft", "dft", 0.30, 0.41, 0.01),
+        ("sft", "rift", 0.30, 0.33, 0.0),
+        ("sft", "offline_grpo", 0.30, 0.62, 0.08),
+        ("sft", "dpo", 0.30, 0.44, 0.02),
+        ("rift", "dpo", 0.33, 0.44, 0.05),
+        ("sft", "sft-order43", 0.30, 0.31, 0.0),
+        ("sft", "sft-init43", 0.30, 0.30, 0.03),
+    ):
+        loss = right + (left - right) * weights + 4 * bump * weights * (1 - weights)
+        paths.append({"a": a, "b": b, "weights": weights.tolist(), "loss": loss.tolist(), "barrier": bump})
+    return paths
+
+
+def _rollouts() -> dict:
+    return {
+        "source": "vllm",
+        "rows": 2000,
+        "problems": 500,
+        "train_rows": 1800,
+        "heldout_rows": 200,
+        "share_right": 0.618,
+        "groups": {"mixed": 374, "all_right": 82, "all_wrong": 44},
+        "duplicates": 611,
+        "length": {"median": 16, "p95": 21, "max": 32},
+        "truncated": 4,
+        "teachers": [{"name": "base, prefixed “Explain.”", "rows": 2000, "share_right": 0.618}],
+        "views": [
+            {"method": "sft", "units": 1800, "rows": 1800, "problems": 450},
+            {"method": "rft", "units": 1112, "rows": 1112, "problems": 411},
+            {"method": "dpo", "units": 346, "rows": 692, "problems": 346},
+        ],
+        "contamination": {"policy": "exclude", "checked": 1400, "excluded": 0},
+    }
+
+
+def _points(tasks: list[dict]) -> list[dict]:
+    return [
+        {
+            "name": row[0],
+            "learning_rate": row[3],
+            "norm": row[5],
+            "cosine_to_sft": row[4],
+            "nll_right": 0.3 + 0.02 * (row[5] or 0),
+            "a_moved_rel": 0.02 * row[5] if row[5] else None,
+            "accuracy": {
+                task["task"]: next((m["accuracy"] for m in task["models"] if m["name"] == row[0]), None)
+                for task in tasks
+            },
+        }
+        for row in MODELS
+        if row[1] == "dpo"
+    ]
+
+
+def results() -> dict:
+    """The whole results of the synthetic study, as the orchestrator would assemble them."""
+    generator = np.random.default_rng(7)
+    tasks = [_task("arithmetic", "Two-step arithmetic", 1000, 0.0, generator)]
+    tasks.append(_task("arithmetic-long", "Three-step arithmetic", 400, -0.22, generator))
+    return {
+        "study": {
+            "name": "tiny",
+            "title": "Six objectives, one tiny base",
+            "question": "Do six objectives write different updates, or one update with another step size?",
+            "settings": {
+                "training.rank": 16,
+                "training.learning_rate": 1e-3,
+                "methods.dpo.learning_rate": 1e-4,
+                "seeds": [42, 43],
+                "evaluation.greedy": True,
+            },
+        },
+        "base": {
+            "name": "from_scratch",
+            "kind": "from_scratch",
+            "revision": None,
+            "parameters": 823_424,
+            "layers": LAYERS,
+            "modules": 4 * LAYERS,
+            "hidden": 128,
+        },
+        "rollouts": _rollouts(),
+        "trainings": [_training(row) for row in MODELS],
+        "curves": [_curve(row, generator) for row in MODELS],
+        "losses": [
+            {
+                "name": name,
+                "nll_right": 0.30 + 0.02 * i,
+                "nll_wrong": 0.62 + 0.05 * i,
+                "kl_to_base": 0.0 if i == 0 else 0.02 * i,
+            }
+            for i, name in enumerate(["base", *TRAINED])
+        ],
+        "sweep": {"method": "dpo", "matched_learning_rate": 1e-3, "points": _points(tasks)},
+        "evaluation": {
+            "tasks": tasks,
+            "canary": [
+                {
+                    "name": name,
+                    "max_difference": 3.1e-6,
+                    "tolerance": 1e-3,
+                    "passed": True,
+                    "effect": 0.0 if name == "base" else 0.8,
+                    "told_apart": name != "base",
+                }
+                for name in ["base", *TRAINED]
+            ],
+            "engine": {"kind": "vllm", "precision": "float32", "threads": 1},
+        },
+        "geometry": _geometry(),
+        "connectivity": {
+            "loss": "nats a token of held-out right completions",
+            "rows": 123,
+            "paths": _paths(),
+        },
+        "similarity": _similarity(),
+        "headline": _headline(tasks),
+        "failures": [{"step": "train/dpo-lr3e-3", "error": ERROR, "dependants": ["evaluate/dpo-lr3e-3"]}],
+    }
+
+
+def provenance() -> dict:
+    """Where and how fast the synthetic study ran."""
+    steps = [
+        ("base", 92.4, 11.0, False),
+        ("rollouts", 31.5, 17.2, False),
+        ("train/sft", 14.2, 3.0, False),
+        ("train/dpo", 30.8, 3.1, False),
+        ("evaluate", 44.1, 17.9, False),
+        ("geometry", 2.1, 0.4, True),
+    ]
+    return {
+        "started": "2026-11-22T12:00:00Z",
+        "wall_seconds": 287.4,
+        "versions": {
+            "python": "3.11.7",
+            "torch": "2.13.0",
+            "transformers": "5.19.0",
+            "peft": "0.21.2",
+            "vllm": "0.32.0",
+        },
+        "machine": {"cores": 2, "memory_gib": 24, "gpu": None},
+        "steps": [
+            {"step": name, "seconds": seconds, "startup_seconds": startup, "cached": cached}
+            for name, seconds, startup, cached in steps
+        ],
+    }

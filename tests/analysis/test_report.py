@@ -1,0 +1,386 @@
+"""The report of a synthetic study: what it says, what it survives, and that its input decides every byte."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from analysis import findings, formats, headline
+from analysis.figures import FIGURES
+from analysis.report import canonical, render
+from analysis.roster import roster
+from tests.analysis.example_study import ERROR, provenance, results
+
+HOSTILE = '<img src=x onerror="alert(1)">&$x^2$'
+_VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects tags, ids, attributes and each table's cells; complains of tags that do not close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.values: list[tuple[str, str]] = []
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.values += [(name, value or "") for name, value in attrs]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in _VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in _VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        self.words += data
+        if self.open and self.rows and ("td" in self.open or "th" in self.open):
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    render(results(), provenance(), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> Page:
+    return Page((report / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the figures, a plot and a heat map, where a test is not about figures: drawing is slow."""
+    kept = {key: FIGURES[key] for key in ("accuracy", "cosines")}
+    monkeypatch.setattr("analysis.figures.FIGURES", kept)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.figures.FIGURES", {})
+
+
+def _render(tmp_path: Path, given: dict, timing: dict | None = None) -> Page:
+    render(given, timing or {}, tmp_path)
+    return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def _row(page: Page, first: str) -> list[str]:
+    return next(row for row in page.rows if row and row[0] == first)
+
+
+def test_page_is_one_file_without_script_or_anything_from_elsewhere(page: Page) -> None:
+    assert page.open == []
+    assert not {"script", "link", "iframe", "object", "img"} & set(page.tags)
+    for name, value in page.values:
+        assert not name.startswith("on")
+        if name in ("src", "href", "xlink:href"):
+            assert value.startswith(("#", "data:image/png;base64,"))
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_every_local_link_has_its_target(page: Page) -> None:
+    links = [value for name, value in page.values if name in ("href", "xlink:href")]
+    targets = {value[1:] for value in links if value.startswith("#")}
+    targets |= {value for name, value in page.values if name == "aria-labelledby"}
+    assert targets <= set(page.ids)
+
+
+def test_same_input_gives_the_same_bytes(tmp_path: Path, few_figures: None) -> None:
+    found = []
+    for name in ("first", "second"):
+        render(results(), provenance(), tmp_path / name)
+        files = [path for path in (tmp_path / name).rglob("*") if path.is_file()]
+        found.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
+    assert found[0] == found[1]
+    assert {path.suffix for path in found[0]} == {".html", ".json", ".csv", ".png", ".svg"}
+
+
+def test_results_come_back_exactly_with_sorted_keys(report: Path) -> None:
+    text = (report / "results.json").read_text(encoding="utf-8")
+    assert json.loads(text) == results()
+    assert text == canonical(json.loads(text), "results")
+    assert list(json.loads(text)) == sorted(results())
+    assert json.loads((report / "provenance.json").read_text(encoding="utf-8")) == provenance()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_refused_with_its_place(tmp_path: Path, value: float) -> None:
+    broken = results()
+    broken["geometry"]["pairs"][3]["u1"] = value
+    with pytest.raises(ValueError, match=r"results\.geometry\.pairs\[3\]\.u1 is not a finite number"):
+        render(broken, {}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_headline_holds_every_floor_and_the_base_beside_the_methods(page: Page) -> None:
+    dpo = _row(page, "DPO")
+    assert dpo[1:4] == ["own rate", "1e-4", "0.063"]
+    assert dpo[7:10] == ["0.410", "0.144×", "0.100×"]
+    assert _row(page, "DPO lr1e-3")[1:4] == ["SFT’s rate", "1e-3", "0.204"]
+    assert _row(page, "SFT, another order")[3] == "0.893"
+    assert _row(page, "SFT, another initial A")[3] == "0.012"
+    assert _row(page, "DPO to itself, another learning rate")[3].endswith("to itself")
+    assert _row(page, "Chance, same initial A")[3] == "±0.0011"
+    assert _row(page, "Chance, same initial A")[6] == "0.350"
+    base = _row(page, "Base")
+    assert base[1] == "no update"
+    assert base[3] == formats.MISSING
+    assert base[10].startswith("61.6%")
+
+
+def test_a_failed_training_is_a_row_with_its_error(page: Page) -> None:
+    assert _row(page, "DPO lr3e-3") == ["DPO lr3e-3", f"failed: {ERROR}"]
+    assert "Training failed: DPO lr3e-3." in page.words
+
+
+def test_every_csv_is_tidy_and_holds_the_results_at_full_precision(report: Path) -> None:
+    given = results()
+    tables = {}
+    for path in (report / "csv").glob("*.csv"):
+        with path.open(newline="", encoding="utf-8") as handle:
+            tables[path.stem] = list(csv.DictReader(handle))
+        assert all(None not in row and None not in row.values() for row in tables[path.stem])
+    pairs = given["geometry"]["pairs"]
+    assert [float(row["cosine"]) for row in tables["pairs"]] == [row["cosine"] for row in pairs]
+    assert len(tables["curves"]) == sum(len(row["step"]) for row in given["curves"])
+    assert len(tables["mcnemar"]) == sum(len(task["pairs"]) for task in given["evaluation"]["tasks"])
+    assert {row["floor"] for row in tables["floors"]} == {
+        "ambient",
+        "shared_a",
+        "order",
+        "init",
+        "learning_rate",
+    }
+    assert "accuracy.arithmetic" in tables["headline"][0]
+    failed = next(row for row in tables["trainings"] if row["status"] == "failed")
+    assert failed["error"] == ERROR
+    assert failed["loss_last"] == ""
+
+
+def test_names_and_texts_from_data_are_escaped(tmp_path: Path, few_figures: None) -> None:
+    given = results()
+    text = json.dumps(given).replace('"rft"', json.dumps(HOSTILE)).replace('"dft"', json.dumps("x" * 80))
+    given = json.loads(text)
+    given["study"]["title"] = given["study"]["settings"]["note"] = HOSTILE
+    given["rollouts"]["teachers"][0]["name"] = HOSTILE
+    given["failures"][0]["error"] = "</style><script>alert(1)</script>"
+    page = _render(tmp_path, given, {"versions": {HOSTILE: HOSTILE}})
+    assert not {"script", "img"} & set(page.tags)
+    assert page.open == []
+    assert page.words.count(HOSTILE) > 5
+    assert len(page.ids) == len(set(page.ids))
+
+
+@pytest.mark.parametrize("missing", sorted(results()))
+def test_renders_without_any_one_part(tmp_path: Path, missing: str, no_figures: None) -> None:
+    given = results()
+    del given[missing]
+    assert _render(tmp_path, given).open == []
+
+
+@pytest.mark.parametrize(
+    "part", ["evaluation", "geometry", "rollouts", "similarity", "sweep", "connectivity"]
+)
+def test_renders_with_the_inside_of_a_part_gone(tmp_path: Path, part: str, no_figures: None) -> None:
+    given = results()
+    for key, value in given[part].items():
+        given[part][key] = None if not isinstance(value, list) else [dict.fromkeys(row) for row in value[:2]]
+    page = _render(tmp_path, given)
+    assert page.open == []
+    assert "None" not in page.words
+    assert "nan" not in re.findall(r"\w+", page.words)
+
+
+def test_renders_from_nothing_and_says_so(tmp_path: Path) -> None:
+    page = _render(tmp_path, {})
+    assert "these results hold no update" in page.words
+    assert page.words.count("Not in these results.") >= 8
+    assert "Nothing: every step finished." in page.words
+    assert list((tmp_path / "csv").iterdir()) == []
+
+
+def test_renders_geometry_alone_with_names_of_its_own(tmp_path: Path, few_figures: None) -> None:
+    """What a comparison of anyone's adapters has: no trainings, no evaluation, no reference called SFT."""
+    geometry = json.loads(
+        json.dumps(results()["geometry"]).replace('"sft"', '"mine"').replace('"dpo"', '"yours"')
+    )
+    geometry["floors"] = {}
+    page = _render(tmp_path, {"geometry": geometry})
+    assert "Undecided: cosines to mine run from" in page.words
+    assert _row(page, "yours")[3] == "0.063"
+    assert (tmp_path / "figures" / "cosines.svg").is_file()
+    assert not (tmp_path / "figures" / "accuracy.svg").exists()
+
+
+def test_a_second_report_in_the_same_folder_leaves_nothing_stale(tmp_path: Path, few_figures: None) -> None:
+    render(results(), {}, tmp_path)
+    render({"study": {"name": "empty"}}, {}, tmp_path)
+    assert [
+        path.name
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path.suffix in (".csv", ".png", ".svg")
+    ] == []
+
+
+def test_a_missing_part_names_the_step_that_failed(tmp_path: Path) -> None:
+    given = {
+        "failures": [{"step": "geometry", "error": "no space left", "dependants": ["connectivity/sft-dpo"]}]
+    }
+    words = _render(tmp_path, given).words
+    assert "Not measured: geometry failed (no space left)." in words
+    assert "Not measured, because geometry failed (no space left)." in words
+
+
+def _found(given: dict) -> findings.Findings:
+    people = roster(given)
+    return findings.findings(given, people, headline.rows(given, people))
+
+
+def _cosine(given: dict, name: str, value: float | None) -> None:
+    for row in given["headline"]:
+        if row["name"] == name:
+            row["cosine"] = value
+    for row in given["geometry"]["pairs"]:
+        if {row["a"], row["b"]} == {"sft", name}:
+            row["cosine"] = value
+
+
+def test_the_lead_names_methods_below_the_order_floor_at_the_matched_rate() -> None:
+    lead = _found(results()).lead
+    assert lead.startswith("Not one update with another step size: 3 of 5 methods")
+    assert "DFT (0.572), Offline GRPO (0.741) and DPO lr1e-3 (0.204, at SFT’s learning rate)" in lead
+    assert "RFT (0.951) and RIFT (0.936) are not told apart" in lead
+
+
+def test_the_lead_says_one_direction_only_when_all_reach_the_floor() -> None:
+    given = results()
+    for name in ("rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr1e-3"):
+        _cosine(given, name, 0.893 - findings.FLOOR_MARGIN + 0.001)
+    assert _found(given).lead.startswith("One direction, as far as the cosine tells")
+    _cosine(given, "dft", 0.893 - findings.FLOOR_MARGIN - 0.001)
+    assert "1 of 5 methods" in _found(given).lead
+
+
+def test_without_an_order_floor_the_lead_stays_undecided() -> None:
+    given = results()
+    del given["geometry"]["floors"]["order"]
+    assert _found(given).lead.startswith("Not one update"), (
+        "the headline's own row of that run is a floor too"
+    )
+    given["headline"] = [row for row in given["headline"] if row["name"] != "sft-order43"]
+    assert _found(given).lead.startswith("Undecided: cosines to SFT run from 0.204 to 0.951")
+
+
+def test_a_method_without_a_matched_run_is_called_unmatched() -> None:
+    given = results()
+    given["headline"] = [row for row in given["headline"] if row["name"] != "dpo-lr1e-3"]
+    assert "DPO (0.063, at its own learning rate, unmatched)" in _found(given).lead
+
+
+@pytest.mark.parametrize(
+    ("matched", "words"),
+    [
+        (0.478, "closes 50% of the distance to the floor (0.893) and leaves 50%"),
+        (0.9, "Matched, it reaches the floor (0.893)."),
+        (0.05, "brings it no nearer to the floor"),
+    ],
+)
+def test_the_rate_sentence_gives_the_share_of_the_gap_that_matching_closes(
+    matched: float, words: str
+) -> None:
+    """Half way between .063 and .893 is .478."""
+    given = results()
+    _cosine(given, "dpo-lr1e-3", matched)
+    assert words in _found(given).points[0]
+
+
+def test_warnings_for_a_canary_that_failed_or_is_blind() -> None:
+    given = results()
+    rows = {row["name"]: row for row in given["evaluation"]["canary"]}
+    rows["rft"]["passed"] = False
+    rows["dpo"]["told_apart"] = False
+    warnings = " ".join(_found(given).warnings)
+    assert "The canary failed for RFT" in warnings
+    assert "cannot tell DPO from the base" in warnings
+
+
+def test_a_planted_base_is_announced_and_a_real_one_is_not(tmp_path: Path) -> None:
+    given = {"base": {"kind": "from_scratch", "name": "planted"}}
+    assert "not evidence about language models" in _render(tmp_path, given).words
+    given["base"]["kind"] = "hub"
+    assert "not evidence about language models" not in _render(tmp_path, given).words
+
+
+def test_few_mixed_groups_are_called_likeness_by_construction() -> None:
+    given = results()
+    assert "by construction" not in " ".join(_found(given).points)
+    given["rollouts"]["groups"] = {"mixed": 5, "all_right": 93, "all_wrong": 2}
+    assert "5.0% of the groups" in " ".join(_found(given).points)
+    assert "by construction" in " ".join(_found(given).points)
+
+
+def test_rendering_leaves_its_input_alone(tmp_path: Path, no_figures: None) -> None:
+    given = results()
+    before = copy.deepcopy(given)
+    render(given, provenance(), tmp_path)
+    assert given == before
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (formats.significant(2.8412), "2.84"),
+        (formats.significant(100.4), "100"),
+        (formats.significant(0.05714), "0.0571"),
+        (formats.significant(0.000571), "5.71e-4"),
+        (formats.significant(-1319.4), "−1\u202f319"),
+        (formats.significant(None), "–"),
+        (formats.fixed(-0.0004), "0.000"),
+        (formats.fixed(-0.25), "−0.250"),
+        (formats.rate(5e-6), "5e-6"),
+        (formats.rate(3.5e-4), "3.5e-4"),
+        (formats.rate(0.05), "0.05"),
+        (formats.p_value(0.0123), "0.012"),
+        (formats.p_value(0.434), "0.43"),
+        (formats.p_value(3.14e-5), "3.1e-5"),
+        (formats.p_value(1e-12), "<1e-9"),
+        (formats.p_value(1.0), "1"),
+        (formats.percent(0.8734), "87.3%"),
+        (formats.interval(0.854, 0.89), "85.4–89.0"),
+        (formats.degrees(54.63), "54.6°"),
+        (formats.degrees(0.014), "0.01°"),
+        (formats.seconds(287.4), "4 min 47 s"),
+        (formats.seconds(9000), "2 h 30 min"),
+        (formats.count(75_000), "75\u202f000"),
+        (formats.listing(["a", "b", "c"]), "a, b and c"),
+    ],
+)
+def test_numbers_are_written_for_a_reader(shown: str, expected: str) -> None:
+    assert shown == expected

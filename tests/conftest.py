@@ -1,0 +1,60 @@
+"""Fixtures that every package's tests share: a random tiny model and random adapters, made on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Qwen3 (2 layers, hidden 64, vocabulary 64), its tokenizer and chat template."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    words = ["<pad>", "<eos>", "<unk>", "=", "+", "-", "#", ","] + [str(i) for i in range(56)]
+    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] }} <eos>"
+        "{% else %}{{ m['content'] }} = {% endif %}{% endfor %}"
+    )
+    tokenizer.save_pretrained(folder)
+    config = Qwen3Config(
+        vocab_size=len(words), hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=256,
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Qwen3ForCausalLM(config).float().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_adapter() -> Callable[..., Path]:
+    """A function ``(path, model_dir, seed, rank=8, scale=0.5)`` that writes a random PEFT LoRA and returns its folder."""
+
+    def write(path: Path, model_dir: Path, seed: int, rank: int = 8, scale: float = 0.5) -> Path:
+        import torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+        targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
+        wrapped = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
+        generator = torch.Generator().manual_seed(seed)
+        for name, value in wrapped.named_parameters():
+            if "lora_" in name:
+                value.data = torch.randn(value.shape, generator=generator) * scale / value.shape[1] ** 0.5
+        wrapped.save_pretrained(path)
+        return path
+
+    return write

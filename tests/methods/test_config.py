@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import get_cosine_schedule_with_warmup
+
+from methods.config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"method": "ppo"}, "unknown method 'ppo'"),
+        ({"settings": {"beta": 1.0}}, "sft: unknown setting 'beta'"),
+        ({"precision": "float16"}, "precision: 'float16' is not one of float32, bfloat16"),
+        ({"micro_batch": 0}, "micro_batch: must be at least 1, not 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: must be a finite number, not nan"),
+        ({"learning_rate": 0.0}, "learning_rate, clip, alpha and eps must be above 0"),
+        ({"report_step": 7}, "report_step 7 <= run_steps 6 <= steps 6"),
+        ({"warmup": 1.0}, r"warmup 1.0 and dropout 0.0 must lie in \[0, 1\)"),
+        ({"targets": ()}, "targets: name at least one module"),
+    ],
+)
+def test_refused(make_config: Callable[..., TrainConfig], changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        make_config(**changes)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(40, 0.05), (7, 0.5), (10, 0.0)])
+def test_schedule_is_that_of_transformers(
+    make_config: Callable[..., TrainConfig], steps: int, warmup: float
+) -> None:
+    config = make_config(steps=steps, run_steps=steps, report_step=1, warmup=warmup, learning_rate=0.3)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    schedule = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, steps)
+    for step in range(1, steps + 1):
+        assert config.rate(step) == pytest.approx(schedule.get_last_lr()[0], abs=1e-15)
+        optimizer.step()
+        schedule.step()

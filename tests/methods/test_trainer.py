@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from methods import METHODS
+from methods.batch import Rollout
+from methods.config import TrainConfig
+from methods.logprobs import load_model, reference_logprobs
+from methods.lora import attach
+from methods.trainer import Substrate, TrainingDiverged, set_modes, train
+from methods.view import group_means, order, view
+
+Make = Callable[..., TrainConfig]
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model: Path, rollouts: list[Rollout]) -> list[float]:
+    return reference_logprobs(tiny_model, rollouts)
+
+
+@pytest.fixture
+def go(
+    tiny_model: Path, rollouts: list[Rollout], reference: list[float], tmp_path: Path
+) -> Callable[..., Path]:
+    """A function ``(name, config, **others)`` that trains and returns the output folder."""
+
+    def run(name: str, config: TrainConfig, rows: list[Rollout] = rollouts, **others: Any) -> Path:
+        out, work = tmp_path / name / "out", tmp_path / name / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        train(config, tiny_model, rows, out, reference=reference, work=work, **others)
+        return out
+
+    return run
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+def log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_outputs_and_same_bytes_twice(go: Callable[..., Path], make_config: Make, method: str) -> None:
+    config = make_config(method, report_step=4, checkpoint_every=3)
+    one, two = content(go("one", config)), content(go("two", config))
+    assert one == two
+    adapter = ("adapter_config.json", "adapter_model.safetensors")
+    folders = ("adapter", "checkpoints/step-000003", "checkpoints/step-000006")
+    expected = {f"{folder}/{name}" for folder in folders for name in adapter} | {"log.jsonl", "training.json"}
+    assert set(one) == expected
+    assert (
+        one["adapter/adapter_model.safetensors"] != one["checkpoints/step-000003/adapter_model.safetensors"]
+    )
+    lines = [json.loads(line) for line in one["log.jsonl"].decode().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[-1]["b_norm"] > 0 and lines[-1]["a_moved"] > 0
+
+
+def test_log_and_summary(go: Callable[..., Path], make_config: Make, rollouts: list[Rollout]) -> None:
+    """Counts by hand: 4 reported steps of 8 units; 48 rows are 1.5 passes for 72 units, here 32 / 48."""
+    out = go("run", make_config("sft", report_step=4, clip=1e-3))
+    summary, lines = json.loads((out / "training.json").read_text()), log(out)
+    seen = [row for (row,) in order(48, view("sft", rollouts), 32, 2)]
+    assert summary["units"] == summary["rows_seen"] == summary["distinct_rows"] == 32
+    assert summary["tokens_seen"] == sum(len(rollouts[row].completion_ids) for row in seen)
+    assert summary["distinct_problems"] == len({rollouts[row].group for row in seen})
+    assert summary["epochs"] == pytest.approx(2 / 3) and summary["view_rows"] == summary["view_units"] == 48
+    assert (summary["loss_first"], summary["loss_last"]) == (lines[0]["loss"], lines[3]["loss"])
+    assert summary["clip_rate"] == 1.0 and all(line["clipped"] for line in lines)
+    assert summary["b_norm"] == lines[3]["b_norm"] and summary["a_moved_rel"] == lines[3]["a_moved_rel"]
+    assert [line["learning_rate"] for line in lines][:2] == [0.0, 3e-3]
+    assert lines[0]["a_moved"] == 0.0 and lines[0]["nll_right"] == pytest.approx(math.log(64), abs=0.5)
+
+
+def test_dpo_starts_at_ln2(go: Callable[..., Path], make_config: Make) -> None:
+    first, *_, last = log(go("run", make_config("dpo", learning_rate=1e-2)))
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert first["margin"] == pytest.approx(0.0, abs=1e-5)
+    assert last["margin"] > 0.01 and last["reward_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize(("method", "kill"), [("sft", 3), ("sft", 5), ("dpo", 1), ("dpo", 4), ("rift", 6)])
+def test_resumed_after_a_kill_gives_equal_bytes(
+    go: Callable[..., Path], make_config: Make, method: str, kill: int, tmp_path: Path
+) -> None:
+    """State every 2 steps, dropout on, killed after the log line of a step, a half-written line behind it."""
+    config = make_config(method, report_step=4, checkpoint_every=2, resume_every=2, dropout=0.2)
+    whole = go("whole", config)
+
+    def stop(line: dict[str, Any]) -> None:
+        if line["step"] == kill:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go("killed", config, on_step=stop)
+    assert not (tmp_path / "killed" / "out").exists()
+    with (tmp_path / "killed" / "work" / "result" / "log.jsonl").open("a") as file:
+        file.write('{"step": 9')
+    steps: list[int] = []
+    resumed = go("killed", config, on_step=lambda line: steps.append(line["step"]))
+    assert steps == list(range((kill - 1) // 2 * 2 + 1, 7))
+    assert content(resumed) == content(whole)
+    again: list[int] = []
+    assert content(go("killed", config, on_step=lambda line: again.append(line["step"]))) == content(whole)
+    assert again == []
+
+
+def test_state_of_another_training_is_refused(go: Callable[..., Path], make_config: Make) -> None:
+    go("run", make_config(resume_every=3))
+    with pytest.raises(ValueError, match="learning_rate is 0.003 there, 0.1 here"):
+        go("run", make_config(resume_every=3, learning_rate=0.1))
+
+
+def test_dropout_acts(go: Callable[..., Path], make_config: Make) -> None:
+    plain, dropped = weights(go("plain", make_config())), weights(go("dropped", make_config(dropout=0.5)))
+    assert not any(torch.equal(plain[k], dropped[k]) for k in plain)
+
+
+def test_order_keeps_a0_and_init_keeps_order(
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, go: Callable[..., Path]
+) -> None:
+    """Step 1 has rate 0 under warm-up: one step shows each run's A0 and, in its loss, its first rows."""
+    short = {"run_steps": 1, "report_step": 1}
+    base = go("base", make_config(**short))
+    other_order = go("order", make_config(**short, order_seed=3))
+    other_init = go("init", make_config(**short, init_seed=9))
+    a0, a0_order, a0_init = (
+        {k: v for k, v in weights(out).items() if "lora_A" in k} for out in (base, other_order, other_init)
+    )
+    assert all(torch.equal(a0[k], a0_order[k]) for k in a0)
+    assert not any(torch.equal(a0[k], a0_init[k]) for k in a0)
+    assert log(base)[0]["loss"] == log(other_init)[0]["loss"] != log(other_order)[0]["loss"]
+
+
+def test_all_right_rft_is_sft_and_lambda_zero_rift_is_sft(
+    go: Callable[..., Path], make_config: Make, rollouts: list[Rollout]
+) -> None:
+    right = [replace(rollout, reward=1.0) for rollout in rollouts]
+    sft, rft = (weights(go(m, make_config(m), rows=right)) for m in ("sft", "rft"))
+    assert all(torch.equal(sft[k], rft[k]) for k in sft)
+    mixed = weights(go("mixed", make_config("sft")))
+    rift = weights(go("rift", make_config("rift", settings={"lambda_": 0.0})))
+    assert all(torch.equal(mixed[k], rift[k]) for k in mixed)
+    assert not all(torch.equal(sft[k], weights(go("r2", make_config("rift"), rows=right))[k]) for k in sft)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_accumulation_32_equals_4_times_8(
+    tiny_model: Path, rollouts: list[Rollout], reference: list[float], make_config: Make, method: str
+) -> None:
+    """Loss and gradient of one step, at factors moved off their start: 1e-5 relative in float32."""
+    gradients, losses = [], []
+    for micro in (32, 8):
+        config = make_config(method, batch_size=32, micro_batch=micro)
+        model = load_model(tiny_model, "float32", "sdpa")
+        adapter = attach(model, config.targets, 4, 8, 0.0, 1)
+        with torch.no_grad():
+            for seed, b in enumerate(adapter.b.values()):
+                b.normal_(std=0.1, generator=torch.Generator().manual_seed(seed))
+        substrate = Substrate(config, rollouts, group_means(rollouts), reference, adapter, "cpu")
+        units = order(len(rollouts), view(method, rollouts), 32, 2)
+        sums, each = substrate.accumulate(units)
+        assert len(each) == 32
+        losses.append(sums["loss"].item())
+        gradients.append(torch.cat([p.grad.flatten().double() for p in substrate.parameters]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[0].norm()
+
+
+def test_gradient_checkpointing_changes_nothing(go: Callable[..., Path], make_config: Make) -> None:
+    plain = weights(go("plain", make_config()))
+    saved = weights(go("saved", make_config(gradient_checkpointing=True)))
+    assert all(torch.allclose(plain[k], saved[k], atol=1e-6) for k in plain)
+
+
+def test_checkpointing_recomputes(tiny_model: Path, rollouts: list[Rollout], make_config: Make) -> None:
+    """Each layer runs twice when its backward is taken, and once without."""
+    for gradient_checkpointing, expected in ((False, 1), (True, 2)):
+        config = make_config(gradient_checkpointing=gradient_checkpointing)
+        model = load_model(tiny_model, "float32", "sdpa")
+        adapter = attach(model, config.targets, 4, 8, 0.0, 1)
+        set_modes(model, gradient_checkpointing)
+        calls: list[int] = []
+        model.model.layers[0].self_attn.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        Substrate(config, rollouts, group_means(rollouts), None, adapter, "cpu").accumulate([(0,), (1,)])
+        assert len(calls) == expected
+
+
+def test_bfloat16_base_keeps_float32_factors(go: Callable[..., Path], make_config: Make) -> None:
+    out = go("run", make_config(precision="bfloat16"))
+    assert {t.dtype for t in weights(out).values()} == {torch.float32}
+    exact = go("exact", make_config())
+    a, b = (torch.cat([t.flatten() for t in weights(x).values()]) for x in (out, exact))
+    assert not torch.equal(a, b)
+    assert log(out)[-1]["loss"] == pytest.approx(log(exact)[-1]["loss"], abs=0.02)
+    assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99
+
+
+def test_divergence_names_step_and_rows_and_keeps_the_last_good(
+    go: Callable[..., Path], make_config: Make, rollouts: list[Rollout], tmp_path: Path
+) -> None:
+    """A rate of 1e30 throws the factors out at step 2 (step 1 has rate 0), so step 3 cannot be computed."""
+    config = make_config(learning_rate=1e30, checkpoint_every=1)
+    with pytest.raises(TrainingDiverged) as caught:
+        go("run", config)
+    stream = order(len(rollouts), view("sft", rollouts), 48, 2)
+    assert caught.value.step == 3
+    assert set(caught.value.rows) <= {row for (row,) in stream[16:24]} and caught.value.rows
+    assert "sft: loss is nan at step 3 on rows" in str(caught.value)
+    out = tmp_path / "run" / "out"
+    assert not (out / "adapter").exists() and len(log(out)) == 2
+    kept = sorted(p.name for p in (out / "checkpoints").iterdir())
+    assert kept == ["step-000001", "step-000002"]
+    first = load_file(out / "checkpoints" / "step-000001" / "adapter_model.safetensors")
+    assert all(torch.isfinite(value).all() for value in first.values())
+
+
+def test_bad_row_alone_is_named(
+    tiny_model: Path, rollouts: list[Rollout], reference: list[float], make_config: Make
+) -> None:
+    """One pair with an infinite reference among finite ones: its rows alone are named, nothing is updated."""
+    config = make_config("dpo")
+    pairs = view("dpo", rollouts)[:8]
+    broken = list(reference)
+    broken[pairs[3][0]] = math.inf
+    adapter = attach(load_model(tiny_model, "float32", "sdpa"), config.targets, 4, 8, 0.0, 1)
+    substrate = Substrate(config, rollouts, group_means(rollouts), broken, adapter, "cpu")
+    with pytest.raises(TrainingDiverged) as caught:
+        substrate.step(2, pairs)
+    assert caught.value.rows == list(pairs[3])
+    assert adapter.drift().tolist()[0] == 0.0 and not any(b.any() for b in adapter.b.values())
+
+
+@pytest.mark.parametrize("bad", [None, [math.nan] * 48])
+def test_dpo_needs_its_reference(
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, bad: list[float] | None, tmp_path: Path
+) -> None:
+    line = "needs reference log-probabilities" if bad is None else "no finite reference log-probability"
+    with pytest.raises(ValueError, match=f"dpo: {line}"):
+        train(make_config("dpo"), tiny_model, rollouts, tmp_path / "out", reference=bad, work=tmp_path)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from methods.batch import Rollout
+from methods.view import order, permutation, view
+
+
+def rows(*marks: str) -> list[Rollout]:
+    """One problem a word, one rollout a letter: r right, w wrong."""
+    return [Rollout([3], [4, 1], float(m == "r"), g) for g, word in enumerate(marks) for m in word]
+
+
+def test_views() -> None:
+    """Rows 0-3 wrwr, 4-5 rr, 6-7 ww, 8-10 rww."""
+    rollouts = rows("wrwr", "rr", "ww", "rww")
+    assert view("sft", rollouts) == [(i,) for i in range(11)]
+    assert view("rft", rollouts) == [(1,), (3,), (4,), (5,), (8,)]
+    assert view("dpo", rollouts) == [(1, 0), (8, 9)]
+    assert view("dpo", rollouts, "all") == [(1, 0), (1, 2), (3, 0), (3, 2), (8, 9), (8, 10)]
+
+
+@pytest.mark.parametrize(
+    ("method", "rollouts", "line"),
+    [
+        ("rft", rows("ww"), "rft: no rollout has reward 1"),
+        ("dpo", rows("rr", "ww"), "dpo: no problem has both a right and a wrong rollout"),
+        ("sft", [], "sft: there are no rollouts"),
+        ("sft", [Rollout([3], [4], 0.5, 0)], "row 0: reward 0.5 is neither 0 nor 1"),
+        ("sft", [Rollout([3], [], 1.0, 0)], "row 0: prompt and completion need at least one token each"),
+        ("sft", [Rollout([], [4], 1.0, 0)], "row 0: prompt and completion need at least one token each"),
+    ],
+)
+def test_empty_or_bad(method: str, rollouts: list[Rollout], line: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        view(method, rollouts)
+    assert str(caught.value) == line
+
+
+def test_unknown_pair_rule() -> None:
+    with pytest.raises(ValueError, match="unknown pair rule 'best'; known rules: one, all"):
+        view("dpo", rows("rw"), "best")
+
+
+def test_one_global_order_filtered() -> None:
+    """SFT's stream of a pass is the permutation; RFT and DPO are its rows in the same order."""
+    rollouts = rows("wrwr", "rr", "ww", "rww", "rw")
+    n = len(rollouts)
+    whole = permutation(n, 0, 7)
+    assert [u[0] for u in order(n, view("sft", rollouts), n, 7)] == whole
+    right = view("rft", rollouts)
+    assert [u[0] for u in order(n, right, len(right), 7)] == [r for r in whole if (r,) in right]
+    pairs = view("dpo", rollouts, "all")
+    stream = order(n, pairs, len(pairs), 7)
+    assert [u[0] for u in stream] == [r for r in whole for u in pairs if u[0] == r]
+    assert sorted(stream) == sorted(pairs)
+
+
+def test_passes_follow_without_a_gap() -> None:
+    units = view("sft", rows("rwr"))
+    stream = order(3, units, 8, 1)
+    assert stream[:3] == [(r,) for r in permutation(3, 0, 1)]
+    assert stream[3:6] == [(r,) for r in permutation(3, 1, 1)]
+    assert stream[6:] == [(r,) for r in permutation(3, 2, 1)][:2]
+
+
+def test_seed_and_pass_change_the_order() -> None:
+    assert permutation(50, 0, 1) == permutation(50, 0, 1)
+    assert permutation(50, 0, 1) != permutation(50, 1, 1)
+    assert permutation(50, 0, 1) != permutation(50, 0, 2)
+    assert sorted(permutation(50, 3, 9)) == list(range(50))
