@@ -82,13 +82,13 @@ def _lead(rows: list[Row], reference: str) -> str:
     names = formats.listing([_named(row, reference) for row in below])
     text = (
         f"Not one update with another step size: {len(below)} of {len(compared)} methods differ in "
-        f"direction from {reference} by more than a new order of rows explains. {beside}; below it: "
-        f"{names}."
+        f"direction from {reference} by more than a new order of rows explains. {beside}; clearly below "
+        f"it: {names}."
     )
     if level:
         same = formats.listing([_named(row, reference) for row in level])
         verb = "is" if len(level) == 1 else "are"
-        text += f" {same} {verb} not told apart from {reference} by direction."
+        text += f" {same} {verb} within {FLOOR_MARGIN:g} of that floor or above it: not told apart by direction."
     return text
 
 

@@ -14,6 +14,7 @@ from analysis.roster import BASE, Roster, other, pair
 
 AS_PUBLISHED = "as published"
 MATCHED_RATE = "learning rate"
+SWEEP = "sweep"
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,8 @@ def match_label(roster: Roster, row: Row) -> str:
         return {"floor": "floor", "chance": "floor", "base": "no update", "failed": "failed"}[row.kind]
     if row.matched in ("", AS_PUBLISHED):
         return "own rate" if row.matched else formats.MISSING
+    if row.matched == SWEEP:
+        return "sweep"
     return f"{roster.label(roster.reference)}’s {'rate' if row.matched == MATCHED_RATE else row.matched}"
 
 

@@ -8,8 +8,6 @@ and fails, provided that the two models differ by more than the tolerance: ``tol
 from __future__ import annotations
 
 import math
-
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,9 +50,7 @@ def check(
         difference = _difference(engine.top_logprobs(prompts, k, adapter), own, k)
         effect = _distance(own, references[None], k)
         apart = [_distance(own, other, k) for other in references.values()]
-        told_apart = all(d > 2 * tolerance for d in apart if d > 0) and (
-            adapter is None or effect > 2 * tolerance
-        )
+        told_apart = all(d > 2 * tolerance for d in apart if d > 0) and (adapter is None or effect > 2 * tolerance)
         rows.append(
             {
                 "name": name,

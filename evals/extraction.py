@@ -40,9 +40,7 @@ def extract(completion: str) -> str | None:
     stated = [*ANSWER_LINE.finditer(text), *ANSWER_SENTENCE.finditer(text)]
     if stated:
         return _stated(max(stated, key=lambda found: found.end())["answer"])
-    last = None
-    for last in NUMBER.finditer(text):
-        pass
+    last = max(NUMBER.finditer(text), key=lambda found: found.end(), default=None)
     return None if last is None else _number_at(text, last)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from orchestrator.jobs import EngineActor, perform_step, run_shared, train_cells, tune_cells
 from orchestrator.plan import Step
@@ -39,15 +40,19 @@ def join(address: str | None) -> None:
         "RAY_AIR_NEW_OUTPUT": "0",
     }
     os.environ.update(variables)
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     common: dict[str, Any] = {
         "runtime_env": {"py_modules": [str(ROOT / p) for p in PACKAGES], "env_vars": variables},
-        "log_to_driver": False,
-        "logging_level": "ERROR",
+        **quiet,
     }
     if address:
         ray.init(address=address, **common)
-    else:
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **common)
+        return
+    # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    warm = {"idle_worker_killing_time_threshold_ms": 600_000, "num_workers_soft_limit": 8}  # imports cost seconds
+    warm["maximum_startup_concurrency"] = 16  # below it every small machine is warned of its many workers
+    ray.init(address="local", include_dashboard=False, _system_config=warm, **common)
 
 
 @dataclass

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from orchestrator import doctor as doctor_checks
 from orchestrator import facts as outside
+from orchestrator import plan_view
 from orchestrator.cli import BAD_INPUT, DONE, FAILED, clock
-from orchestrator.cost import estimate
 from orchestrator.errors import UserError
-from orchestrator.plan import Step, cells, make_plan
+from orchestrator.plan import Step, make_plan
 from orchestrator.preflight import check
 from orchestrator.store import Store, open_store, write_json
 from orchestrator.study import Study
@@ -94,50 +94,9 @@ def plan(options: argparse.Namespace) -> int:
     out = _out(options, study)
     steps = make_plan(study, outside.gather(study, out, online=False))
     store = Store(out)
-    print(f"{study.name}: {study.title}" if study.title else study.name)
-    print(f"{'step':<34}{'key':<12}{'state':<9}needs")
-    for step in steps:
-        state = "done" if store.done(step) else "failed" if store.failure(step) else "to do"
-        print(f"{step.title:<34}{step.key:<12}{state:<9}{_needs(step)}")
-    named = [c.name for c in cells(study)]
-    print(f"\n{len(steps)} steps; {len(named)} trainings: {', '.join(named)}")
-    _print_cost(study)
+    for line in plan_view.lines(study, steps, store):
+        print(line)
     return DONE
-
-
-def _needs(step: Step) -> str:
-    resource = {
-        "train": "a training slot (Ray Train)",
-        "evaluate": "an engine",
-        "geometry": "tasks over modules",
-        "connectivity": "tasks over models",
-        "similarity": "tasks over models and layers",
-    }.get(step.kind, "a task")
-    if step.kind == "rollouts" and step.config["source"] != "file":
-        resource = "an engine"
-    if step.role == "sweep":
-        resource = "a training slot (Ray Tune)"
-    adapters = [s.name for r, s in step.inputs.items() if r.startswith("adapter:")]
-    others = [s.title for r, s in step.inputs.items() if not r.startswith("adapter:")]
-    if adapters:
-        others.append(f"{len(adapters)} adapters")
-    return f"{resource}; reads {', '.join(others)}" if others else resource
-
-
-def _print_cost(study: Study) -> None:
-    cost = estimate(study)
-    if cost is None:
-        print("sizes: give base.shape to have memory and GPU-hours estimated")
-        return
-    print(
-        f"base {cost.parameters / 1e9:.3g} B parameters; {cost.modules} adapted modules, "
-        f"{cost.adapter_parameters / 1e6:.3g} M parameters an adapter (rank {study.adapter.rank})"
-    )
-    print(
-        f"estimated: {cost.training_gib:.3g} GiB a training; {cost.training_gpu_hours:.3g} GPU-hours for "
-        f"{cost.trainings} trainings, {cost.evaluation_gpu_hours:.3g} for evaluation (at 160 TFLOP/s sustained, rows "
-        "half as long as the limits; sampling by a teacher not counted)"
-    )
 
 
 def status(options: argparse.Namespace) -> int:
@@ -146,6 +105,7 @@ def status(options: argparse.Namespace) -> int:
 
     study, steps, store = _saved(options)
     counts: dict[str, int] = {}
+    widest = max(len(step.title) for step in steps)
     for step in steps:
         if store.done(step):
             state, more = "done", f"{store.times(step).get('seconds', 0.0):.1f} s"
@@ -156,7 +116,7 @@ def status(options: argparse.Namespace) -> int:
         else:
             state, more = "to do", ""
         counts[state] = counts.get(state, 0) + 1
-        print(f"{step.title:<34}{state:<9}{more}")
+        print(f"{step.title.ljust(widest)}  {state:<8}{more}")
     print(f"{study.name}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
     return DONE
 

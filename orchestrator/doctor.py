@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-NEEDED = ("torch", "transformers", "peft", "trl", "ray", "datasets", "numpy", "scipy", "pandas", "math-verify")
+NEEDED = ("torch", "transformers", "peft", "trl", "ray", "datasets", "numpy", "scipy", "math-verify")
 INSTALL = "make install (or: pip install -c constraints/cpu.txt -e '.[cpu]')"
 
 

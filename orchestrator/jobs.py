@@ -17,6 +17,9 @@ from orchestrator.plan import Step
 from orchestrator.runner import attempt
 from orchestrator.store import Store
 
+# A trial only waits for the Ray Train job that it starts, but Tune gives none away for nothing. Both shares fit a core.
+TRIAL_CPUS, TRAINING_CPUS = 0.02, 0.9
+
 
 @ray.remote
 def perform_step(step: Step, store: Store, share: Any, slots: int) -> None:
@@ -65,7 +68,7 @@ def tune_cells(steps: list[Step], store: Store, gpus: float, slots: int) -> None
         fit([by_rate[config["learning_rate"]]], store, gpus, callbacks=[TuneReportCallback()])
 
     tuner = ray.tune.Tuner(
-        ray.tune.with_resources(trial, {"CPU": 0}),
+        ray.tune.with_resources(trial, {"CPU": TRIAL_CPUS}),
         param_space={"learning_rate": ray.tune.grid_search(sorted(by_rate))},
         tune_config=ray.tune.TuneConfig(max_concurrent_trials=slots),
         run_config=ray.tune.RunConfig(name="sweep", storage_path=str(_ray_folder(store)), verbose=0),
@@ -85,7 +88,7 @@ def fit(steps: list[Step], store: Store, gpus: float, callbacks: list[Any] | Non
         scaling_config=ray.train.ScalingConfig(
             num_workers=1,
             use_gpu=gpus > 0,
-            resources_per_worker={"GPU": gpus} if gpus else {"CPU": 1},
+            resources_per_worker={"GPU": gpus} if gpus else {"CPU": TRAINING_CPUS},
         ),
         run_config=ray.train.RunConfig(
             name=f"{steps[0].name}-{steps[0].key}",

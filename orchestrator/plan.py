@@ -7,13 +7,14 @@ when a training has failed they go on with the others, as another step with anot
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from methods import METHODS
-from orchestrator.fingerprint import key
+from orchestrator.fingerprint import canonical, key
 from orchestrator.study import FileRollouts, SampledRollouts, Study
 
 # A step's version goes up when its code changes what it writes; every step that reads it is then made anew.
@@ -28,6 +29,9 @@ VERSIONS = {
     "connectivity": 1,
     "similarity": 1,
 }
+
+
+COMMIT = 40  # hex digits of a hub commit; a content hash has 64
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,14 @@ class Step:
         return key(self.payload())
 
     def payload(self) -> dict[str, Any]:
-        """What the key is the hash of."""
-        return {
+        """What the key is the hash of, as plain JSON values."""
+        payload = {
             "kind": self.kind,
             "version": VERSIONS[self.kind],
             "config": dict(self.config),
             "inputs": {role: step.key for role, step in self.inputs.items()},
         }
+        return json.loads(canonical(payload))
 
     def without(self, lost: Collection[str]) -> Step:
         """The collective step without the inputs titled ``lost``."""
@@ -144,7 +149,7 @@ def make_plan(study: Study, facts: Mapping[str, str]) -> list[Step]:
             "prompt": prompt,
         },
         {"base": base, "rollouts": rollouts},
-        {"sources": [t.source for t in study.evaluation.tasks]},
+        {"sources": [_pinned(t, facts) for t in study.evaluation.tasks]},
     )
     steps += [rollouts, problems]
     trainings = _training_steps(study, base, rollouts)
@@ -172,6 +177,12 @@ def _problems_config(problems: Any, facts: Mapping[str, str]) -> dict[str, Any]:
     return config
 
 
+def _pinned(problems: Any, facts: Mapping[str, str]) -> str | None:
+    """Where a task's loader reads: a path as it is, a hub name with its commit."""
+    commit = facts[f"task:{problems.task}:{problems.source}"]
+    return f"{problems.source}@{commit}" if len(commit) == COMMIT else problems.source
+
+
 def _rollouts_step(study: Study, facts: Mapping[str, str], base: Step, sampled_from: Step) -> Step:
     spec = study.rollouts
     prompt = study.prompt.model_dump()
@@ -183,7 +194,7 @@ def _rollouts_step(study: Study, facts: Mapping[str, str], base: Step, sampled_f
         "engine": engine_config(study, facts),
         "prompt": prompt,
     }
-    where = {"sources": [spec.problems.source], "engine": engine_where(study, spec.model == "base")}
+    where = {"sources": [_pinned(spec.problems, facts)], "engine": engine_where(study, spec.model == "base")}
     return Step("rollouts", "sampled", config, {"base": base, "model": sampled_from}, where)
 
 

@@ -78,6 +78,7 @@ class Walk:
 
     def __init__(self, plan: Sequence[Step], store: Store, say: Callable[[str], None]) -> None:
         self.store, self.say = store, say
+        self.place = {step.title: i for i, step in enumerate(plan)}
         self.waiting = list(plan)
         self.running: dict[str, Step] = {}
         self.outcome = Outcome()
@@ -86,23 +87,33 @@ class Walk:
         """Walk to the end. The executor is opened only if there is something to do."""
         ready = self._advance()
         if not ready:
-            return self.outcome
+            return self._ended()
         executor = open_executor()
         last = time.monotonic()
         try:
-            executor.start(ready, self.waiting)
+            self._start(executor, ready)
             while self.running:
                 settled = executor.wait()
                 for step, error in settled:
                     self._settle(step, error)
                 if settled:
-                    executor.start(self._advance(), self.waiting)
+                    self._start(executor, self._advance())
                 elif time.monotonic() - last > HEARTBEAT:
                     self._heartbeat()
                     last = time.monotonic()
         finally:
             executor.close()
+        return self._ended()
+
+    def _ended(self) -> Outcome:
+        """The outcome with its steps in the plan's order, in whatever order they ended."""
+        self.outcome.steps.sort(key=lambda step: self.place[step.title])
         return self.outcome
+
+    def _start(self, executor: Executor, ready: list[Step]) -> None:
+        for step in ready:
+            self.store.clear_failure(step)  # of an earlier run: this one tries again
+        executor.start(ready, self.waiting)
 
     def survey(self) -> Outcome:
         """What the store holds of the plan, running nothing: the rest failed when last tried, or was not run."""
@@ -114,7 +125,7 @@ class Walk:
                     self.outcome.blocked[step.title] = NOT_RUN
                 else:
                     self.outcome.failed[step.title] = error
-        return self.outcome
+        return self._ended()
 
     def _advance(self) -> list[Step]:
         """One pass over what waits, inputs before readers: settle what is done or blocked, return what can run."""

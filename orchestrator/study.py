@@ -109,6 +109,14 @@ class Problems(Frozen):
     instruction: str | None = None  # the user's turn, {problem} in it; the task's own where unset
     settings: dict[str, Any] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _source(cls, raw: Any) -> Any:
+        """Where a task comes from is part of the study, so its default is written out."""
+        if isinstance(raw, dict) and raw.get("source") is None and raw.get("task") in TASKS:
+            return {**raw, "source": TASKS[raw["task"]].hub}
+        return raw
+
     @model_validator(mode="after")
     def _known(self) -> Problems:
         if self.task not in TASKS:

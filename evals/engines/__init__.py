@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 ENGINES = ("vllm", "transformers")
 PRECISIONS = ("float32", "bfloat16")
+HOTTEST = 2.0  # vLLM takes no higher temperature
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,14 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_tokens < 1:
+            raise ValueError(f"n and max_tokens must be 1 or more, found n={self.n}, max_tokens={self.max_tokens}")
+        if not 0 <= self.temperature <= HOTTEST or not 0 < self.top_p <= 1:
             raise ValueError(
-                f"n and max_tokens must be 1 or more, found n={self.n}, max_tokens={self.max_tokens}"
-            )
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(
-                f"temperature must be 0 or more and top_p in (0, 1], found {self.temperature} and {self.top_p}"
+                f"temperature must be in [0, {HOTTEST:g}] and top_p in (0, 1], "
+                f"found {self.temperature} and {self.top_p}"
             )
         if self.temperature == 0 and self.n > 1:
-            raise ValueError(
-                f"temperature 0 gives {self.n} equal completions; set n to 1 or raise the temperature"
-            )
+            raise ValueError(f"temperature 0 gives {self.n} equal completions; set n to 1 or raise the temperature")
 
 
 @dataclass(frozen=True)

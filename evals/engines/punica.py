@@ -28,9 +28,7 @@ def rows_by_slot(indices: torch.Tensor) -> list[tuple[int, Rows]]:
     return [(slot, (indices == slot).nonzero()[:, 0]) for slot in slots if slot >= 0]
 
 
-def add_delta(
-    y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, rows: Rows
-) -> None:
+def add_delta(y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, rows: Rows) -> None:
     """y[rows] += scale * x[rows] A^T B^T in float32; y n x o, x n x i, A r x i, B o x r."""
     delta = (x[rows].float() @ a.float().T) @ b.float().T
     y[rows] += (scale * delta).to(y.dtype)

@@ -42,7 +42,8 @@ class TransformersEngine:
         loaded = AutoModelForCausalLM.from_pretrained(
             model, dtype=getattr(torch, precision), attn_implementation=attention, local_files_only=True
         )
-        self.model: PreTrainedModel | None = loaded.to(device).eval()
+        # Kernels depend on requires_grad even in inference mode, and PEFT switches it off: off from the start.
+        self.model: PreTrainedModel | None = loaded.to(device).eval().requires_grad_(False)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, adapter: Path | None = None
@@ -50,9 +51,7 @@ class TransformersEngine:
         """See ``Engine.generate``."""
         check_prompts(prompts, self.max_model_len)
         seeds = prompt_seeds(prompts, sampling.seed)
-        asked = [
-            (prompt, seed + i) for prompt, seed in zip(prompts, seeds, strict=True) for i in range(sampling.n)
-        ]
+        asked = [(prompt, seed + i) for prompt, seed in zip(prompts, seeds, strict=True) for i in range(sampling.n)]
         rows: list[list[int]] = [[] for _ in asked]
         with self._model(adapter) as model:
             for indices in _batches([len(prompt) for prompt, _ in asked], self.batch_size):
@@ -134,19 +133,11 @@ class TransformersEngine:
         cache = DynamicCache()
         for step in range(max(room)):
             logits = _forward(model, ids, mask, cache)
-            chosen = _choose(
-                logits, sampling, None if uniform is None else uniform[live, step].to(logits.device)
-            )
+            chosen = _choose(logits, sampling, None if uniform is None else uniform[live, step].to(logits.device))
             for index, token in zip(live, chosen.tolist(), strict=True):
-                if len(rows[index]) < room[index] and not (
-                    rows[index] and rows[index][-1] in self.decoder.stops
-                ):
+                if len(rows[index]) < room[index] and not (rows[index] and rows[index][-1] in self.decoder.stops):
                     rows[index].append(token)
-            keep = [
-                i
-                for i, r in enumerate(live)
-                if rows[r][-1] not in self.decoder.stops and len(rows[r]) < room[r]
-            ]
+            keep = [i for i, r in enumerate(live) if rows[r][-1] not in self.decoder.stops and len(rows[r]) < room[r]]
             if not keep:
                 break
             ids, mask = chosen[:, None], torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
@@ -164,9 +155,7 @@ def _batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         yield order[start : start + size]
 
 
-def _forward(
-    model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None
-) -> torch.Tensor:
+def _forward(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
     """Logits after the last token, b x v, float32. ``mask`` covers what the cache holds and ``ids`` (b x new)."""
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     out = model(
@@ -184,10 +173,7 @@ def _forward(
 def _uniform(seeds: Sequence[int], steps: int) -> torch.Tensor:
     """Uniform numbers in [0, 1), rows x steps, float64, each row from a generator of its own."""
     return torch.stack(
-        [
-            torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-            for seed in seeds
-        ]
+        [torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import AutoConfig
 
 from evals.engines import Completion, Sampling
 from evals.engines.requests import Decoder, check_adapter, check_prompts, prompt_seeds
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of its CPU attention
 BATCHED_TOKENS = 8192  # a step's budget; larger gains nothing on a CPU and costs memory
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine core in this process: 3 s to start, not 30
@@ -67,6 +69,7 @@ class VllmEngine:
         if max_lora_rank:
             settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": served_rank(max_lora_rank)}
         if device == "cpu":
+            _check_head_size(model)
             settings |= {"enforce_eager": True, "kv_cache_memory_bytes": int(cache_gib * 2**30)}
             if max_lora_rank:
                 settings["worker_cls"] = "evals.engines.punica.MatmulWorker"
@@ -130,9 +133,15 @@ class VllmEngine:
         requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         lora = None if adapter is None else self._adapter(adapter)
         with _threads(self.threads):
-            answers: list[RequestOutput] = self.llm.generate(
-                requests, parameters, lora_request=lora, use_tqdm=False
-            )
+            try:
+                answers: list[RequestOutput] = self.llm.generate(
+                    requests, parameters, lora_request=lora, use_tqdm=False
+                )
+            except BaseException:
+                # vLLM keeps the requests of a call that failed and mixes them into the next one.
+                pending = list(self.llm.llm_engine.output_processor.request_states)
+                self.llm.llm_engine.abort_request(pending, internal=True)
+                raise
         assert len(answers) == len(prompts)
         return answers
 
@@ -149,14 +158,23 @@ class VllmEngine:
         return self._adapters[key]
 
 
+def _check_head_size(model: Path) -> None:
+    """ValueError for a model whose heads vLLM's CPU attention cannot take: it would fail at the first request."""
+    config = AutoConfig.from_pretrained(model, local_files_only=True)
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if size not in CPU_HEAD_SIZES:
+        raise ValueError(
+            f"{model}: head_dim {size} is not one of {', '.join(map(str, CPU_HEAD_SIZES))}, which vLLM serves on "
+            "a CPU; use the transformers engine"
+        )
+
+
 def served_rank(rank: int) -> int:
     """The smallest rank that vLLM serves and ``rank`` fits in, or ValueError."""
     for served in LORA_RANKS:
         if rank <= served:
             return served
-    raise ValueError(
-        f"rank {rank} is more than {LORA_RANKS[-1]}, the largest that vLLM serves; use transformers"
-    )
+    raise ValueError(f"rank {rank} is more than {LORA_RANKS[-1]}, the largest that vLLM serves; use transformers")
 
 
 # torch's own, held before any vLLM worker replaces it with a function that does nothing.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from evals.tasks import aime, arithmetic, gsm8k, word_problems
+from evals.tasks import aime, arithmetic, deepscaler, gsm8k, word_problems
 from evals.tasks.problem import Problem, Task
 
 TASKS: dict[str, Task] = {
     "gsm8k": gsm8k.TASK,
     "aime": aime.TASK,
     "arithmetic": arithmetic.TASK,
+    "deepscaler": deepscaler.TASK,
     "word_problems": word_problems.TASK,
 }
 

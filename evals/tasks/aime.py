@@ -11,6 +11,7 @@ from pathlib import Path
 from evals.tasks.problem import Problem, Task
 from evals.tasks.rows import drawn, read, text_field
 
+LATEST = 2026
 HUB = "MathArena/aime_{year}"
 LARGEST = 999
 
@@ -21,7 +22,7 @@ def load(
     split: str = "test",
     draw: int | None = None,
     seed: int = 0,
-    year: int = 2026,
+    year: int = LATEST,
 ) -> list[Problem]:
     """The problems of one ``year`` from a JSONL file, a folder with ``aime<year>.jsonl``, or the hub.
 
@@ -36,9 +37,7 @@ def load(
     for index, (where, row) in enumerate(read(place, split=split, hub_split="train")):
         answer = text_field(row, "answer", where).strip()
         if not (answer.isascii() and answer.isdigit() and int(answer) <= LARGEST):
-            raise ValueError(
-                f"{where}: the answer must be a whole number from 0 to {LARGEST}, found {answer[:40]!r}"
-            )
+            raise ValueError(f"{where}: the answer must be a whole number from 0 to {LARGEST}, found {answer[:40]!r}")
         identity = text_field(row, "id", where) if "id" in row else f"aime{year}-{index + 1}"
         problems.append(Problem(identity, text_field(row, "problem", where), str(int(answer))))
     return drawn(problems, draw, seed, place)
@@ -49,4 +48,5 @@ TASK = Task(
     title="AIME",
     load=load,
     instruction="{problem}\n\nReason step by step, and put your final answer within \\boxed{}.",
+    hub=HUB.format(year=LATEST),
 )

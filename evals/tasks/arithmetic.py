@@ -107,7 +107,7 @@ def load(
 
 TASK = Task(
     name="arithmetic",
-    title="Two-step arithmetic word problems",
+    title="Arithmetic word problems",
     load=load,
     instruction="{problem}",
 )

@@ -11,9 +11,7 @@ from evals.tasks.rows import drawn, read, text_field
 HUB = "openai/gsm8k"
 
 
-def load(
-    source: str | None = None, *, split: str = "test", draw: int | None = None, seed: int = 0
-) -> list[Problem]:
+def load(source: str | None = None, *, split: str = "test", draw: int | None = None, seed: int = 0) -> list[Problem]:
     """Problems of ``split`` from a JSONL file, a folder with ``<split>.jsonl``, or the hub.
 
     ``draw`` takes a fixed sample of that many. Ids are "gsm8k-<split>-<row>". Raises ValueError naming file and line.
@@ -35,4 +33,5 @@ TASK = Task(
     title="GSM8K",
     load=load,
     instruction="{problem}\n\nReason step by step, and put your final answer within \\boxed{}.",
+    hub=HUB,
 )

@@ -21,10 +21,12 @@ class Task:
     """A kind of problem: where it is loaded from and how it is asked.
 
     ``load(source, *, split, draw, seed, **settings)`` returns problems; ``instruction`` is the text of the user's
-    turn, in which ``{problem}`` stands for the question.
+    turn, in which ``{problem}`` stands for the question; ``hub`` is the source that serves where none is given, None
+    for a task that makes its problems itself.
     """
 
     name: str
     title: str
     load: Callable[..., list[Problem]]
     instruction: str
+    hub: str | None = None

@@ -15,7 +15,7 @@ from typing import Any
 
 from evals.tasks.problem import Problem
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[0-9a-f]{40})?")
 
 
 def read(
@@ -23,8 +23,9 @@ def read(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Pairs (where, row) of ``source``; ``where`` is "file:line" or "name[index]", for error messages.
 
-    A folder gives its ``<split>.jsonl``. A hub dataset gives ``hub_split`` (``split`` where unset) of ``config``.
-    Raises ValueError for a missing file, a line that is no JSON object, or a dataset that cannot be loaded.
+    A folder gives its ``<split>.jsonl``. A hub dataset, "owner/name" or pinned as "owner/name@commit", gives
+    ``hub_split`` (``split`` where unset) of ``config``. Raises ValueError for a missing file, a line that is
+    no JSON object, or a dataset that cannot be loaded.
     """
     path = Path(source)
     if path.is_dir():
@@ -32,9 +33,7 @@ def read(
     if path.is_file():
         return _read_file(path)
     if path.suffix in (".jsonl", ".json") or not HUB_NAME.fullmatch(source):
-        raise ValueError(
-            f"{path}: no such file; give a JSONL file, a folder with {split}.jsonl, or a hub name"
-        )
+        raise ValueError(f"{path}: no such file; give a JSONL file, a folder with {split}.jsonl, or a hub name")
     return _read_hub(source, config, hub_split or split)
 
 
@@ -57,8 +56,9 @@ def _read_file(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
     from datasets import load_dataset
 
+    repository, _, commit = name.partition("@")
     try:
-        rows = load_dataset(name, config, split=split)
+        rows = load_dataset(repository, config, split=split, revision=commit or None)
     except (OSError, ValueError) as error:  # not found, no network, no such split
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -94,9 +94,7 @@ def drawn(problems: Sequence[Problem], draw: int | None, seed: int, source: str)
     if draw is None:
         return list(problems)
     if not 1 <= draw <= len(problems):
-        raise ValueError(
-            f"{source}: cannot draw {draw} of {len(problems)} problems; set draw between 1 and that"
-        )
+        raise ValueError(f"{source}: cannot draw {draw} of {len(problems)} problems; set draw between 1 and that")
     order = list(range(len(problems)))
     random.Random(f"draw {seed}").shuffle(order)
     return [problems[index] for index in sorted(order[:draw])]

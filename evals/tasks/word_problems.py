@@ -12,10 +12,9 @@ import zlib
 
 from evals.tasks.problem import Problem, Task
 
-PEOPLE = (
-    *((name, "She") for name in ("Nora", "Lily", "Maria", "Grace", "Hannah", "Olivia", "Zoe", "Amina", "Priya", "Rosa")),
-    *((name, "He") for name in ("Tom", "Ben", "Omar", "Lucas", "Peter", "Daniel", "Hugo", "Ivan", "Kenji", "Oscar")),
-)  # fmt: skip
+WOMEN = ("Nora", "Lily", "Maria", "Grace", "Hannah", "Olivia", "Zoe", "Amina", "Priya", "Rosa")
+MEN = ("Tom", "Ben", "Omar", "Lucas", "Peter", "Daniel", "Hugo", "Ivan", "Kenji", "Oscar")
+PEOPLE = (*((name, "She") for name in WOMEN), *((name, "He") for name in MEN))
 OBJECTS = (
     "apples", "pencils", "marbles", "books", "stickers", "cookies", "balloons", "shells", "stamps", "cards", "coins",
     "flowers", "oranges", "toys", "buttons", "eggs",
@@ -71,9 +70,7 @@ def _divide(rng: random.Random) -> tuple[str, int]:
 KINDS = ((_add, "easy"), (_subtract, "easy"), (_multiply, "hard"), (_divide, "hard"))
 
 
-def load(
-    source: str | None = None, *, split: str = "test", draw: int | None = None, seed: int = 0
-) -> list[Problem]:
+def load(source: str | None = None, *, split: str = "test", draw: int | None = None, seed: int = 0) -> list[Problem]:
     """``draw`` distinct problems (200 where unset) of ``split`` ("test" or "train"), the same for the same ``seed``.
 
     The task reads no ``source``. Raises ValueError for one, for an unknown split and for a draw below 1.

@@ -152,7 +152,8 @@ def pretrain(
             for group in opt.param_groups:
                 group["lr"] = learning_rate * share
         ids, labels = batch_of(texts, fast, batch)
-        hidden = model.model(ids, attention_mask=(ids != 0).long()).last_hidden_state[:, :-1]
+        # Padding stands on the right, where causal attention never looks: no mask is needed.
+        hidden = model.model(ids).last_hidden_state[:, :-1]
         answered = labels[:, 1:] != -100
         logits = model.lm_head(hidden[answered])
         loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][answered])

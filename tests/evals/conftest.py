@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,15 +11,30 @@ import pytest
 
 
 @pytest.fixture(scope="session")
+def served_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with heads of 32: vLLM's CPU attention takes none smaller."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path_factory.mktemp("served") / "model"))
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.head_dim = 32
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).float().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def models(
-    tiny_model: Path, write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    served_model: Path, write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path | None]:
     """Name -> adapter folder; "base" is None. The two adapters differ in seed and rank."""
     folder = tmp_path_factory.mktemp("adapters")
     return {
         "base": None,
-        "first": write_adapter(folder / "first", tiny_model, seed=1, rank=8, scale=1.0),
-        "second": write_adapter(folder / "second", tiny_model, seed=2, rank=4, scale=1.0),
+        "first": write_adapter(folder / "first", served_model, seed=1, rank=8, scale=1.0),
+        "second": write_adapter(folder / "second", served_model, seed=2, rank=4, scale=1.0),
     }
 
 

@@ -82,11 +82,7 @@ def test_every_integer_is_read_back_in_every_dress(value: int) -> None:
 def test_no_text_breaks_the_exact_part(text: str) -> None:
     found = extract(text)
     assert found is None or (found == found.strip() and found)
-    assert (
-        compare(text, text) is not False
-        or len(text.split()) == 0
-        or not text.strip(" \t\r\n.:;,*`\"'$\\[]()")
-    )
+    assert compare(text, text) is not False or len(text.split()) == 0 or not text.strip(" \t\r\n.:;,*`\"'$\\[]()")
 
 
 @pytest.mark.parametrize(
@@ -184,8 +180,6 @@ def test_the_grader_agrees_with_published_rewards(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     with Grader() as grader:
         verdicts = grader.grade([(row["completion"], row["answer"]) for row in rows])
-    wrong = [
-        (row["answer"], v) for row, v in zip(rows, verdicts, strict=True) if v.correct != bool(row["reward"])
-    ]
+    wrong = [(row["answer"], v) for row, v in zip(rows, verdicts, strict=True) if v.correct != bool(row["reward"])]
     assert rows
     assert wrong == []

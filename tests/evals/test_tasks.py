@@ -19,9 +19,7 @@ def write_rows(path: Path, rows: list[object]) -> Path:
 
 @pytest.fixture
 def gsm8k_file(tmp_path: Path) -> Path:
-    rows = [
-        {"question": f"What is {i} + 1?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1:,}"} for i in range(2000)
-    ]
+    rows = [{"question": f"What is {i} + 1?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1:,}"} for i in range(2000)]
     return write_rows(tmp_path / "test.jsonl", rows)
 
 
@@ -63,14 +61,12 @@ def test_binary_missing_and_empty_sources_are_refused(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00\x01\n")
     with pytest.raises(ValueError, match=r"binary.jsonl:1: not a JSON object in UTF-8"):
         TASKS["gsm8k"].load(str(binary))
-    with pytest.raises(ValueError, match="nowhere.jsonl: no such file; give a JSONL file"):
+    with pytest.raises(ValueError, match=r"nowhere.jsonl: no such file; give a JSONL file"):
         TASKS["gsm8k"].load(str(tmp_path / "nowhere.jsonl"))
     with pytest.raises(ValueError, match="holds no problem"):
         TASKS["gsm8k"].load(str(write_rows(tmp_path / "empty.jsonl", [])))
     with pytest.raises(ValueError, match="cannot draw 5 of 1 problems"):
-        TASKS["gsm8k"].load(
-            str(write_rows(tmp_path / "one.jsonl", [{"question": "Q", "answer": "#### 1"}])), draw=5
-        )
+        TASKS["gsm8k"].load(str(write_rows(tmp_path / "one.jsonl", [{"question": "Q", "answer": "#### 1"}])), draw=5)
 
 
 def test_a_hub_name_goes_through_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,9 +83,7 @@ def test_a_hub_name_goes_through_datasets(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(datasets, "load_dataset", fake)
     assert [p.answer for p in TASKS["gsm8k"].load(None, split="train")] == ["7"]
     assert asked == [("openai/gsm8k", "main", "train")]
-    with pytest.raises(
-        ValueError, match=r"openai/gsm8k: cannot load split 'absent' .*give a local file or folder"
-    ):
+    with pytest.raises(ValueError, match=r"openai/gsm8k: cannot load split 'absent' .*give a local file or folder"):
         TASKS["gsm8k"].load(None, split="absent")
 
 

@@ -1,0 +1,34 @@
+"""DeepScaleR: about 40 000 competition problems with short answers, as rows ``{"problem", "answer"}``."""
+
+from __future__ import annotations
+
+from evals.tasks.problem import Problem, Task
+from evals.tasks.rows import drawn, read, text_field
+
+HUB = "agentica-org/DeepScaleR-Preview-Dataset"
+
+
+def load(
+    source: str | None = None, *, split: str = "train", draw: int | None = None, seed: int = 0
+) -> list[Problem]:
+    """The problems of a JSONL file, of a folder with ``train.jsonl``, or of the hub; rows are numbered.
+
+    The dataset has one split, "train". Raises ValueError for another, and for a bad row naming file and line.
+    """
+    if split != "train":
+        raise ValueError(f"the deepscaler task has no split {split!r}; it is one split, 'train'")
+    source = HUB if source is None else source
+    problems = [
+        Problem(f"deepscaler-{index}", text_field(row, "problem", where), text_field(row, "answer", where))
+        for index, (where, row) in enumerate(read(source, split=split))
+    ]
+    return drawn(problems, draw, seed, source)
+
+
+TASK = Task(
+    name="deepscaler",
+    title="DeepScaleR",
+    load=load,
+    instruction="{problem}\n\nReason step by step, and put your final answer within \\boxed{}.",
+    hub=HUB,
+)

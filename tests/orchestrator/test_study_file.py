@@ -1,0 +1,236 @@
+"""From YAML and --set to a Study, and one line for whatever is wrong on the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import UserError
+from orchestrator.study import Study
+from orchestrator.study_file import load_study, read_yaml
+
+
+def refused(path: Path, *overrides: str) -> str:
+    """The one line with which the study is refused."""
+    with pytest.raises(UserError) as caught:
+        load_study(path, list(overrides))
+    line = str(caught.value)
+    assert "\n" not in line, line
+    return line
+
+
+def test_the_small_study_is_read(make_study: Callable[..., Study]) -> None:
+    study = make_study()
+    assert study.name == "small"
+    assert list(study.methods) == ["sft", "rft", "dpo"]
+    assert study.methods["sft"].settings == {}
+    assert (study.learning_rate("sft"), study.learning_rate("dpo")) == (3e-4, 3e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("1.5e-4", 1.5e-4), ("3E-5", 3e-5), (".5e-3", 5e-4), ("1.e-3", 1e-3), ("0.25", 0.25)],
+)
+def test_exponents_without_a_point_are_numbers(tmp_path: Path, text: str, value: float) -> None:
+    (tmp_path / "a.yaml").write_text(f"x: {text}\n")
+    read = read_yaml(tmp_path / "a.yaml")["x"]
+    assert isinstance(read, float) and read == value
+
+
+def test_words_that_look_like_numbers_stay_words(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: 1e\nb: e5\nc: lr1e-4\nd: 12\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"a": "1e", "b": "e5", "c": "lr1e-4", "d": 12}
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("training.learning_rat=1e-4", "training.learning_rat: unknown key; did you mean learning_rate?"),
+        ("metods={}", "metods: unknown key; did you mean methods?"),
+        ("adapter.rnk=3", "adapter.rnk: unknown key; did you mean rank?"),
+        ("base.stps=3", "base.stps: unknown key; did you mean steps?"),
+        ("xqzzy=3", "xqzzy: unknown key; remove it"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_near_name(study_file: Path, override: str, line: str) -> None:
+    assert refused(study_file, override) == f"{study_file}: {line}"
+
+
+@pytest.mark.parametrize("override", ["training.rank=3", "base.learning_rates=[1e-4]", "adapter.steps=1"])
+def test_a_key_at_the_wrong_place_is_not_said_to_be_meant_as_itself(study_file: Path, override: str) -> None:
+    name = override.partition("=")[0].rpartition(".")[2]
+    line = refused(study_file, override)
+    assert "unknown key" in line
+    assert f"did you mean {name}?" not in line
+
+
+@pytest.mark.parametrize(
+    ("override", "where"),
+    [
+        ("training.steps=many", "training.steps"),
+        ("training.steps=0", "training.steps"),
+        ("training.steps=2.5", "training.steps"),
+        ("training.steps=true", "training.steps"),
+        ("training.learning_rate=-1", "training.learning_rate"),
+        ("training.learning_rate=.nan", "training.learning_rate"),
+        ("training.learning_rate=.inf", "training.learning_rate"),
+        ("training.precision=float16", "training.precision"),
+        ("rollouts.table.heldout=1", "rollouts.table.heldout"),
+        ("adapter.targets=q_proj", "adapter.targets"),
+        ("seeds.init=-1", "seeds.init"),
+        ("evaluation.tasks=[]", "evaluation.tasks"),
+        ("methods={}", "methods"),
+        ("name=../up", "name"),
+        ("replicas.0.order_seed=x", "replicas.0.order_seed"),
+        ("base.kind=ghost", "base"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_place(study_file: Path, override: str, where: str) -> None:
+    assert refused(study_file, override).startswith(f"{study_file}: {where}: ")
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("methods.sft.settings={bias: 1}", "sft: unknown setting 'bias'"),
+        ("methods.dpo.settings={beta: 0}", "beta must be above 0"),
+        ("methods.ppo={}", "unknown method 'ppo'; known methods: sft, rft, dft, rift, offline_grpo, dpo"),
+        ("training.backend=trl", "training.backend trl runs sft, dft and dpo"),
+        ("sweep.method=dft", "'dft', which is not among methods"),
+        ("training.report_step=5", "report_step <= run_steps <= steps"),
+        ("training.run_steps=5", "report_step <= run_steps <= steps"),
+        ("replicas=[{method: sft}]", "exactly one of order_seed, init_seed, learning_rate"),
+        ("replicas=[{method: sft, order_seed: 1, init_seed: 1}]", "exactly one of"),
+        ("evaluation.tasks.0.task=chess", "unknown task 'chess'"),
+        ("evaluation.tasks.0.instruction=Answer!", "instruction must contain {problem}"),
+        ("base={kind: gguf, name: x}", "either path or package"),
+        ("base={kind: gguf, name: x, path: a, package: b}", "either path or package"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(study_file: Path, override: str, part: str) -> None:
+    assert part in refused(study_file, override)
+
+
+def test_a_missing_key_is_named_and_the_others_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\nbase: {kind: from_scratch}\n")
+    assert refused(path) == f"{path}: rollouts: is needed and not there (and 2 more)"
+
+
+def test_one_task_cannot_stand_twice(study_file: Path) -> None:
+    """Verdicts and shards are told apart by the task's name: two draws of one task would be mixed up."""
+    line = refused(study_file, "evaluation.tasks=[{task: arithmetic, draw: 4}, {task: arithmetic, draw: 4, seed: 2}]")
+    assert "arithmetic" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "is empty"),
+        (b"# only a comment\n", "is empty"),
+        (b"- 1\n- 2\n", "a study is a mapping of keys, this is a list"),
+        (b"just words\n", "a study is a mapping of keys, this is a str"),
+        (b"\x80\x81\xff\xfe", "is no text"),
+        (b"GGUF\x03\x00\x00\x00\x01", "not valid YAML"),
+        (b"name: a\nname: b\n", "line 1: not valid YAML: the key 'name' stands twice"),
+        (b"name: a\nbase:\n  kind: hub\n  kind: local\n", "line 3: not valid YAML: the key 'kind' stands twice"),
+        (b"name: [1, 2\nbase: x\n", "line 2: not valid YAML"),
+        (b"name: !!python/name:os.system\n", "line 1: not valid YAML"),
+        (b"name: 2024-13-45\n", ""),
+        (b"? [a]\n: 1\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused_in_one_line(tmp_path: Path, content: bytes, part: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    line = refused(path)
+    assert line.startswith(str(path))
+    assert part in line
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path / "no.yaml").startswith(f"{tmp_path}/no.yaml: no such study")
+    assert refused(tmp_path) == f"{tmp_path} is a folder: name the study's YAML file in it"
+    (tmp_path / "file").write_text("x")
+    assert "no such study" in refused(tmp_path / "file" / "a.yaml")
+
+
+def test_extends_lays_one_study_over_another(study_file: Path) -> None:
+    above = study_file.with_name("above.yaml")
+    above.write_text("extends: small.yaml\nname: above\ntraining: {steps: 9}\nreplicas: []\n")
+    study = load_study(above)
+    assert (study.name, study.training.steps, study.training.learning_rate) == ("above", 9, 3e-4)
+    assert study.replicas == ()
+    assert list(study.methods) == ["sft", "rft", "dpo"]
+
+
+def test_another_kind_replaces_the_whole_mapping(study_file: Path) -> None:
+    above = study_file.with_name("above.yaml")
+    above.write_text("extends: small.yaml\nbase: {kind: hub, name: a/b}\n")
+    assert load_study(above).base.model_dump() == {"kind": "hub", "name": "a/b", "revision": "main", "shape": None}
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b"), ("a", "b", "c")])
+def test_a_circle_of_extends_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name, parent in zip(names, (*names[1:], names[0]), strict=True):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {parent}.yaml\nname: {name}\n")
+    assert "extends itself" in refused(tmp_path / "a.yaml")
+
+
+def test_a_missing_parent_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: gone.yaml\n")
+    assert f"{tmp_path}/gone.yaml: no such study" in refused(tmp_path / "a.yaml")
+
+
+def test_set_reaches_into_mappings_and_lists(make_study: Callable[..., Study]) -> None:
+    study = make_study(
+        "training.steps=7", "replicas.1.init_seed=9", "methods.dft.learning_rate=1e-5", "adapter.targets=[q_proj]",
+        "placement.gpus_per_training=0.5", "title=a = b", "training.steps=8",
+    )  # fmt: skip
+    assert study.training.steps == 8  # the last word counts
+    assert (study.replicas[0].order_seed, study.replicas[1].init_seed) == (43, 9)
+    assert study.learning_rate("dft") == 1e-5
+    assert study.adapter.targets == ("q_proj",)
+    assert study.placement.gpus_per_training == 0.5
+    assert study.title == "a = b"
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("training.steps", "write it as KEY=VALUE"),
+        ("=3", "write it as KEY=VALUE"),
+        ("training.steps=[1", "the value is not valid YAML"),
+        ("name.deep=1", "name is no mapping"),
+        ("name.deep.er=1", "name.deep is no mapping"),
+        ("replicas.9.order_seed=1", "is no mapping"),
+        ("replicas.x=1", "replicas is no mapping"),
+    ],
+)
+def test_a_bad_set_is_refused_by_its_own_words(study_file: Path, override: str, part: str) -> None:
+    line = refused(study_file, override)
+    assert line.startswith(f"--set {override}: ")
+    assert part in line
+
+
+FILE = "rollouts={source: file, path: '{data}/gsm8k/rollouts.jsonl'}"
+
+
+def test_the_data_folder_comes_from_the_study_or_the_environment(
+    make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DATA", "/from/environment/")
+    assert make_study(FILE).rollouts.path == "/from/environment/gsm8k/rollouts.jsonl"
+    assert make_study(FILE, "data=/own").rollouts.path == "/own/gsm8k/rollouts.jsonl"
+
+
+def test_a_data_folder_that_is_needed_and_not_set_is_asked_for(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_DATA", raising=False)
+    line = refused(study_file, FILE)
+    assert re.match(r"rollouts\.path: .*set ORCHESTRATOR_DATA, or --set data=FOLDER$", line)
+    assert load_study(study_file).name == "small"  # which needs none
