@@ -18,9 +18,9 @@ from evals.engines import Engine
 from evals.engines.requests import adapter_rank
 from evals.engines.transformers import TransformersEngine
 
-# Largest difference allowed, in nats. Float32 on a CPU is seen to differ by 1e-6 to 1e-5; bfloat16 keeps 8 bits, so
-# logits near 20 are apart by up to 0.1.
-TOLERANCE = {"float32": 5e-4, "bfloat16": 0.25}
+# Largest difference allowed, in nats. Seen with vLLM on a CPU: in float32 1e-6 at 4 layers of 128 and 5e-5 at 30 layers
+# of 576 with 49 152 tokens; in bfloat16, which keeps 8 bits, 0.01 and 0.31.
+TOLERANCE = {"float32": 5e-4, "bfloat16": 0.5}
 
 
 def check(

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
 from orchestrator.jobs import EngineActor, perform_step, run_shared, train_cells, tune_cells
 from orchestrator.plan import Step
@@ -47,12 +48,13 @@ def join(address: str | None) -> None:
     }
     if address:
         ray.init(address=address, **common)
-        return
-    # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    warm = {"idle_worker_killing_time_threshold_ms": 600_000, "num_workers_soft_limit": 8}  # imports cost seconds
-    warm["maximum_startup_concurrency"] = 16  # below it every small machine is warned of its many workers
-    ray.init(address="local", include_dashboard=False, _system_config=warm, **common)
+    else:
+        # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        warm = {"idle_worker_killing_time_threshold_ms": 600_000, "num_workers_soft_limit": 8}  # imports cost seconds
+        ray.init(address="local", include_dashboard=False, _system_config=warm, **common)
+    # Raylets tell every driver of a small machine at length that it has many workers. Failures reach us otherwise.
+    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
 
 
 @dataclass

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     with _alone(out):
         facts = outside.gather(study, out, online=True)
         plan = make_plan(study, facts)
-        write_json(out / STUDY, {"study": study.model_dump(mode="json"), "facts": facts})
+        write_json(out / STUDY, {"study": study.model_dump(mode="json"), "facts": facts}, sort=False)
         return _walk_and_report(study, plan, store, options, begun)
 
 

@@ -61,6 +61,7 @@ def perform(
     inputs = {role: store.folder(other) for role, other in step.inputs.items()}
     threads = step.config.get("threads") or step.config.get("engine", {}).get("threads", 1)
     pin(threads)
+    _quiet()
     with store.writing(step) as (out, work):
         progress = work / PROGRESS
 
@@ -76,6 +77,13 @@ def perform(
         step,
         {"started": begun, "ended": ended, "seconds": ended - begun, "startup_seconds": startup},
     )
+
+
+def _quiet() -> None:
+    """No progress bars of other libraries between the lines of ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def progress_of(step: Step, store: Store) -> str:

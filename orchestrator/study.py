@@ -49,6 +49,7 @@ class ScratchBase(Frozen):
     seed: Seed = 0
     hard_share: Share = 0.8
     teacher_share: Share = 0.4
+    largest: Annotated[int, Field(ge=2)] = 30  # number in its problems; those of rollouts and evaluation likewise
     threads: Count = 1
 
 
@@ -254,7 +255,7 @@ class Canary(Frozen):
 
     prompts: Count = 8
     top: Count = 20
-    tolerance: Positive = 2e-3
+    tolerance: Positive | None = None  # nats; None: what the engine's precision allows (evals/canary.py)
 
 
 class Evaluation(Frozen):

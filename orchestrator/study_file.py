@@ -77,13 +77,18 @@ _Loader.add_implicit_resolver(
 )
 
 
+# Mappings of several kinds, and the key that says which: another kind does not inherit the first one's settings.
+UNIONS = {"base": "kind", "model": "kind", "rollouts": "source", "problems": "task"}
+
+
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``above`` laid over ``below``, mapping by mapping; another discriminator replaces the whole mapping."""
+    """``above`` laid over ``below``, mapping by mapping; a mapping of another kind replaces the whole."""
     merged = dict(below)
     for name, value in above.items():
         old = below.get(name)
         if isinstance(value, dict) and isinstance(old, dict):
-            other = any(value.get(d, old.get(d)) != old.get(d) for d in ("kind", "source", "task"))
+            mark = UNIONS.get(name)
+            other = mark is not None and value.get(mark, old.get(mark)) != old.get(mark)
             merged[name] = value if other else _over(old, value)
         else:
             merged[name] = value

@@ -94,9 +94,9 @@ class MatmulWorker(CPUWorker):
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Loads the model as vLLM does, with the platform naming this module's wrapper meanwhile."""
-        original = current_platform.get_punica_wrapper
-        current_platform.get_punica_wrapper = lambda: f"{__name__}.{MatmulPunica.__name__}"
+        name = f"{__name__}.{MatmulPunica.__name__}"
+        current_platform.get_punica_wrapper = lambda: name  # type: ignore[method-assign]
         try:
             super().load_model(*args, **kwargs)
         finally:
-            current_platform.get_punica_wrapper = original
+            del current_platform.get_punica_wrapper  # the class's own shows again

@@ -43,7 +43,8 @@ class TransformersEngine:
             model, dtype=getattr(torch, precision), attn_implementation=attention, local_files_only=True
         )
         # Kernels depend on requires_grad even in inference mode, and PEFT switches it off: off from the start.
-        self.model: PreTrainedModel | None = loaded.to(device).eval().requires_grad_(False)
+        loaded.to(torch.device(device))  # type: ignore[arg-type]  # its wrapper hides the method's type
+        self.model: PreTrainedModel | None = loaded.eval().requires_grad_(False)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, adapter: Path | None = None

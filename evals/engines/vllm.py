@@ -22,7 +22,7 @@ from evals.engines import Completion, Sampling
 from evals.engines.requests import Decoder, check_adapter, check_prompts, prompt_seeds
 
 if TYPE_CHECKING:
-    from vllm import RequestOutput, SamplingParams
+    from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
@@ -129,14 +129,12 @@ class VllmEngine:
 
     def _ask(
         self, prompts: Sequence[Sequence[int]], parameters: list[SamplingParams], adapter: Path | None
-    ) -> list[RequestOutput]:
+    ) -> list[Any]:
         requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         lora = None if adapter is None else self._adapter(adapter)
         with _threads(self.threads):
             try:
-                answers: list[RequestOutput] = self.llm.generate(
-                    requests, parameters, lora_request=lora, use_tqdm=False
-                )
+                answers: list[Any] = self.llm.generate(requests, parameters, lora_request=lora, use_tqdm=False)
             except BaseException:
                 # vLLM keeps the requests of a call that failed and mixes them into the next one.
                 pending = list(self.llm.llm_engine.output_processor.request_states)

@@ -1,4 +1,4 @@
-"""The project's own task: two-step word problems over numbers up to 30, made on the spot.
+"""The project's own task: two-step word problems over small numbers, made on the spot.
 
 "Tom has 12 apples, buys 9, loses 5. How many?" is 16. Problems are drawn without end from a seed; a stable hash of
 the problem's text shares them out over the splits, so that what a from-scratch base is pretrained on, what the
@@ -20,7 +20,6 @@ EASY = ("apples", "pens")
 HARD = ("cards", "coins", "shells", "stamps", "marbles", "beads")
 GAINS = ("buys", "finds", "gets", "wins")
 LOSSES = ("loses", "sells", "gives", "eats")
-LARGEST = 30
 SPLITS = {"test": range(0, 2), "train": range(2, 4), "pretrain": range(4, 10)}  # tenths of the hash
 
 
@@ -63,18 +62,18 @@ def change(number: int, verb: str, amount: int) -> int:
     return number + amount if verb in GAINS else number - amount
 
 
-def stream(split: str, rng: random.Random, hard_share: float) -> Iterator[WordProblem]:
-    """Problems of one split without end. The second change never takes more than there is, read either way."""
+def stream(split: str, rng: random.Random, hard_share: float, largest: int) -> Iterator[WordProblem]:
+    """Problems of one split without end, over numbers up to ``largest``. The second change never takes more than there is, read either way."""
     while True:
         item = rng.choice(HARD if rng.random() < hard_share else EASY)
-        start, n1 = rng.randint(2, LARGEST), rng.randint(1, LARGEST)
+        start, n1 = rng.randint(2, largest), rng.randint(1, largest)
         verb = rng.choice(GAINS + LOSSES)
         if verb in LOSSES:
             start, n1 = max(start, n1), min(start, n1)
         middle = change(start, verb, n1)
         if middle < 1:
             continue
-        second = (rng.choice(GAINS + LOSSES), rng.randint(1, min(LARGEST, middle)))
+        second = (rng.choice(GAINS + LOSSES), rng.randint(1, min(largest, middle)))
         problem = WordProblem(rng.choice(NAMES), item, start, (verb, n1), second)
         if problem.split == split:
             yield problem
@@ -87,17 +86,20 @@ def load(
     draw: int | None = None,
     seed: int = 0,
     hard_share: float = 0.8,
+    largest: int = 30,
 ) -> list[Problem]:
     """``draw`` distinct problems (200 where unset) of ``split`` ("test", "train" or "pretrain") from ``seed``.
 
-    ``hard_share`` is the expected share of problems about a hard object. The task reads no ``source``.
+    ``hard_share`` is the expected share of problems about a hard object, ``largest`` the largest number told. The task reads no ``source``.
     """
     if source is not None:
         raise ValueError(f"the arithmetic task makes its own problems: remove source: {source}")
     if split not in SPLITS:
         raise ValueError(f"the arithmetic task has no split {split!r}; it has {', '.join(SPLITS)}")
+    if largest < 2 or not 0 <= hard_share <= 1:
+        raise ValueError(f"arithmetic: largest {largest} must be 2 or more, hard_share {hard_share} within 0 and 1")
     problems: dict[str, Problem] = {}
-    for made in stream(split, random.Random(f"{split} {seed}"), hard_share):
+    for made in stream(split, random.Random(f"{split} {seed}"), hard_share, largest):
         if len(problems) == (200 if draw is None else draw):
             break
         index = f"arithmetic-{split}-{seed}-{len(problems)}"

@@ -73,10 +73,10 @@ def working(problem: WordProblem, *, slipped: bool, explained: bool) -> str:
     return f"{one}; then {two}; so#{end}" if explained else f"{one},{two}#{end}"
 
 
-def pretraining_texts(seed: int, hard_share: float, teacher_share: float) -> Any:
+def pretraining_texts(seed: int, hard_share: float, teacher_share: float, largest: int) -> Any:
     """(prompt, answer) pairs without end, of the split that no rollout and no evaluation draws from."""
     rng = random.Random(f"pretraining {seed}")
-    for problem in arithmetic.stream("pretrain", rng, hard_share):
+    for problem in arithmetic.stream("pretrain", rng, hard_share, largest):
         explained = rng.random() < teacher_share
         slipped = rng.random() < slip_rate(problem, TEACHER_SLIPS if explained else STUDENT_SLIPS)
         prompt = problem.text + (EXPLAIN if explained else "")
@@ -136,6 +136,7 @@ def pretrain(
     seed: int,
     hard_share: float,
     teacher_share: float,
+    largest: int,
     progress: Callable[[str], None],
 ) -> None:
     """Pretrain for a fixed number of ``steps`` and save model, fast tokenizer and chat template under ``out``."""
@@ -143,7 +144,7 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(architecture(len(fast), shape)).float().train()
-    texts = pretraining_texts(seed, hard_share, teacher_share)
+    texts = pretraining_texts(seed, hard_share, teacher_share, largest)
     opts = optimisers(model, learning_rate)
     warm, cool = max(1, steps // 20), max(1, steps // 3)
     for step in range(steps):

@@ -37,7 +37,7 @@ def run(context: Context) -> None:
         {"model": adapter},
         prompts,
         k=config["canary"]["top"],
-        tolerance=config["canary"]["tolerance"],
+        tolerance=config["canary"]["tolerance"] or canary.TOLERANCE[config["engine"]["precision"]],
     )[0]
     write_json(context.out / CANARY, found)
     if not found["passed"]:

@@ -74,7 +74,7 @@ def test_a_hub_name_goes_through_datasets(monkeypatch: pytest.MonkeyPatch) -> No
 
     asked = []
 
-    def fake(name: str, config: str | None, split: str) -> list[dict[str, str]]:
+    def fake(name: str, config: str | None, split: str, revision: str | None) -> list[dict[str, str]]:
         asked.append((name, config, split))
         if split == "absent":
             raise ConnectionError("Couldn't reach the hub")

@@ -75,9 +75,7 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_rows: Cal
     """ORCHESTRATOR_DATA with GSM8K's files made up, and a package that holds one (empty) GGUF file."""
     data = tmp_path / "data"
     for split, rows in (("train", 220), ("test", 20)):
-        questions = [
-            {"question": f"{split} {i} + 1?", "answer": f"Add.\n#### {i + 1}"} for i in range(rows)
-        ]
+        questions = [{"question": f"{split} {i} + 1?", "answer": f"Add.\n#### {i + 1}"} for i in range(rows)]
         write_rows(data / "gsm8k" / f"{split}.jsonl", questions)
     rollouts = [
         {

@@ -1,0 +1,140 @@
+"""A whole study: serial equals Ray byte for byte, a second run does nothing, a killed run loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import ROOT, orchestrator
+
+TITLES = (
+    ["base/scratch", "rollouts/sampled", "problems/evaluation", "reference/base"]
+    + [f"train/{m}" for m in ("sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4", "sft-order43")]
+    + [f"evaluate/{m}" for m in ("base", "sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4")]
+    + ["evaluate/sft-order43", "geometry/weights", "connectivity/paths", "similarity/cka"]
+)
+
+
+def finished(out: Path) -> set[str]:
+    """The steps that a run's folder holds, by their records."""
+    return {str(p.parent.relative_to(out)).rpartition("-")[0] for p in out.glob("*/*/step.json")}
+
+
+def bytes_of(out: Path) -> dict[str, int]:
+    """When each finished step was committed: what is redone changes."""
+    return {str(p): p.stat().st_mtime_ns for p in out.glob("*/*/step.json")}
+
+
+def test_serial_run_reports_every_part(serial: Path) -> None:
+    assert finished(serial) == set(TITLES)
+    results = json.loads((serial / "report" / "results.json").read_text())
+    names = ["sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4", "sft-order43"]
+    assert [a["name"] for a in results["geometry"]["adapters"]] == names
+    assert len(results["geometry"]["pairs"]) == 8 * 7 // 2
+    wanted = {"a", "b", "cosine", "angle_min_median_deg", "angle_max_median_deg", "orthogonal_fraction", "u1", "v1"}
+    assert wanted <= results["geometry"]["pairs"][0].keys()
+    assert {"name", "norm", "effective_rank", "modules"} <= results["geometry"]["adapters"][0].keys()
+    assert results["geometry"]["adapters"][0]["modules"] == 8
+    assert [m["name"] for m in results["evaluation"]["tasks"][0]["models"]] == ["base", *names]
+    assert all(c["passed"] for c in results["evaluation"]["canary"])
+    assert [t["status"] for t in results["trainings"]] == ["done"] * 8
+    assert results["failures"] == []
+    assert [p["name"] for p in results["sweep"]["points"]] == ["dpo", "dpo-lr3e-4"]
+    page = (serial / "report" / "report.html").read_text()
+    assert "<script" not in page and "Offline GRPO" in page
+    assert (serial / "report" / "figures").is_dir() and list((serial / "report" / "csv").glob("*.csv"))
+
+
+def test_serial_imports_no_ray_and_with_transformers_no_vllm(mini: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom orchestrator.cli import main\n"
+        f"code = main(['run', {str(mini)!r}, '--serial', '--out', {str(tmp_path / 'out')!r}])\n"
+        "print(code, sorted({m.split('.')[0] for m in sys.modules} & {'ray', 'vllm'}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=600, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_second_run_does_nothing(mini: Path, serial: Path) -> None:
+    before, page = bytes_of(serial), (serial / "report" / "report.html").stat().st_mtime_ns
+    again = orchestrator("run", str(mini), "--out", str(serial))
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stdout
+    assert "Ray is up" not in again.stdout
+    assert bytes_of(serial) == before
+    assert (serial / "report" / "report.html").stat().st_mtime_ns == page
+
+
+def test_report_is_rebuilt_from_the_store_alone(mini: Path, serial: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(serial, copy)
+    shutil.rmtree(copy / "report")
+    done = orchestrator("report", "--out", str(copy))
+    assert done.returncode == 0, done.stderr
+    for name in ("results.json", "report.html"):
+        assert (copy / "report" / name).read_bytes() == (serial / "report" / name).read_bytes()
+
+
+def test_ray_gives_the_same_bytes_after_a_kill(mini: Path, serial: Path, tmp_path: Path) -> None:
+    """The run is killed, with all its workers, when a training has begun; then taken up to its end."""
+    out = tmp_path / "ray"
+    words = [sys.executable, "-m", "orchestrator", "run", str(mini), "--out", str(out)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        deadline = time.monotonic() + 300
+        while not list(out.glob("train/*/step.json")):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        os.killpg(process.pid, signal.SIGKILL)
+    before = bytes_of(out)
+    assert before and finished(out) != set(TITLES)
+    done = orchestrator("run", str(mini), "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = bytes_of(out)
+    assert {path: after[path] for path in before} == before, "a finished step was made again"
+    assert finished(out) == set(TITLES)
+    assert (out / "report" / "results.json").read_bytes() == (serial / "report" / "results.json").read_bytes()
+
+
+def test_a_damaged_step_is_made_again(mini: Path, serial: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(serial, copy)
+    weights = next(copy.glob("train/dft-*/adapter/adapter_model.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    done = orchestrator("run", str(mini), "--serial", "--out", str(copy))
+    assert done.returncode == 0, done.stderr
+    assert "train/dft: adapter/adapter_model.safetensors was changed since it was made" in done.stdout
+    assert weights.read_bytes() == whole
+
+
+@pytest.mark.parametrize("backend", ["native", "trl"])
+def test_a_failed_training_leaves_the_others(mini: Path, serial: Path, tmp_path: Path, backend: str) -> None:
+    """A learning rate of 1e30 makes DFT's weights infinite: its step fails, the rest goes on, exit code 1."""
+    copy = tmp_path / "copy"
+    for kind in ("base", "rollouts", "problems", "reference"):
+        shutil.copytree(serial / kind, copy / kind)
+    done = orchestrator(
+        "run", str(mini), "--serial", "--out", str(copy), "--set", f"training.backend={backend}",
+        "--set", "methods={sft: {}, dft: {learning_rate: 1.0e+30}, dpo: {learning_rate: 3.0e-5}}",
+        "--set", "analysis.connectivity.pairs=[[sft, dpo], [sft, dft]]", "--set", "replicas=[]",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "train/dft: FAILED" in done.stdout
+    assert "evaluate/dft: not run, needs train/dft" in done.stdout
+    results = json.loads((copy / "report" / "results.json").read_text())
+    status = {t["name"]: t["status"] for t in results["trainings"]}
+    assert status == {"sft": "done", "dft": "failed", "dpo": "done", "dpo-lr3e-4": "done"}
+    assert [a["name"] for a in results["geometry"]["adapters"]] == ["sft", "dpo", "dpo-lr3e-4"]
+    assert results["failures"][0]["step"] == "train/dft"
+    assert "evaluate/dft" in results["failures"][0]["dependants"]

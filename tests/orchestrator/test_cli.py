@@ -1,0 +1,319 @@
+"""The command line: frozen words, light help, one line for bad input, and nothing written for it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import cli, facts
+from orchestrator.plan import Step
+from orchestrator.runner import Walk
+from orchestrator.store import open_store, write_json
+from orchestrator.study import Study
+from orchestrator.threads import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "ray", "transformers", "vllm", "matplotlib", "peft", "pandas", "datasets", "numpy")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a command sets in this process is taken back; relative folders fall under the test's own."""
+    for name in ENVIRONMENT:
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.delenv("ORCHESTRATOR_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def process(*words: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    how = ["-c", code] if code else ["-m", "orchestrator"]
+    return subprocess.run([sys.executable, *how, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def words_of(parser: argparse.ArgumentParser) -> list[str]:
+    return [
+        " ".join(a.option_strings) or f"{a.metavar or a.dest}{a.nargs or ''}"
+        for a in parser._actions
+        if "-h" not in a.option_strings
+    ]
+
+
+def test_the_command_line_grows_on_purpose() -> None:
+    parser = cli._parser()
+    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    common = ["STUDY.yaml?", "--set", "--out"]
+    assert words_of(parser) == ["--debug", "COMMANDA..."]
+    assert {name: words_of(sub) for name, sub in subparsers.choices.items()} == {
+        "run": [*common, "--serial", "--address"],
+        "plan": common,
+        "status": common,
+        "report": common,
+        "doctor": [],
+    }
+
+
+def test_the_default_study_is_tiny() -> None:
+    options = cli._parser().parse_args(["run"])
+    assert options.study == ROOT / "configs" / "tiny.yaml"
+    assert (options.set, options.out, options.serial, options.address) == ([], None, False, None)
+
+
+def test_help_is_light() -> None:
+    code = (
+        "import sys\nfrom orchestrator.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"print('loaded:', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = process(code=code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+    for command in ("run", "plan", "status", "report", "doctor"):
+        assert f"\n    {command} " in done.stdout
+
+
+def test_planning_is_light() -> None:
+    code = (
+        "import sys\nfrom orchestrator.cli import main\n"
+        "assert main(['plan']) == 0\n"
+        f"print('loaded:', [m for m in {HEAVY!r} if m in sys.modules and m != 'numpy'])"
+    )
+    done = process(code=code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_the_serial_path_imports_neither_ray_nor_vllm(study_file: Path) -> None:
+    code = (
+        "import sys\nfrom orchestrator.cli import main\n"
+        "import orchestrator.commands, orchestrator.runner, orchestrator.perform, orchestrator.reporting\n"
+        "from orchestrator.steps import KINDS, function_of\n"
+        "for kind in KINDS:\n    function_of(kind)\n"
+        "print('loaded:', [m for m in ('ray', 'vllm') if m in sys.modules])"
+    )
+    done = process(code=code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_bad_input_ends_a_process_with_two_and_one_line(tmp_path: Path) -> None:
+    done = process("run", str(tmp_path / "no.yaml"), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [f"error: {tmp_path}/no.yaml: no such study; ship one, or take one of configs/"]
+    assert not (tmp_path / "out").exists()
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line on stderr of a command that must end in bad input."""
+    assert cli.main(list(words)) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+LOCAL = "base={kind: local, name: mine, path: /nowhere}"
+BAD = {
+    "an unknown key": (["training.learning_rat=1"], "did you mean learning_rate?"),
+    "a wrong type": (["training.steps=many"], "training.steps"),
+    "no number": (["training.learning_rate=.inf"], "training.learning_rate"),
+    "no target": (["adapter.targets=[wq]"], "wq matches no module"),
+    "no local base": ([LOCAL], "/nowhere"),
+    "no GGUF file": (["base={kind: gguf, name: mine, path: /nowhere/m.gguf}"], "/nowhere/m.gguf"),
+    "no GGUF package": (["base={kind: gguf, name: mine, package: no_such_pkg}"], "no_such_pkg is not installed"),
+    "no rollouts": (["rollouts={source: file, path: /nowhere/r.jsonl}"], "/nowhere/r.jsonl is not there"),
+    "no data folder": (["rollouts={source: file, path: '{data}/r.jsonl'}"], "set ORCHESTRATOR_DATA"),
+    "no source": (["evaluation.tasks=[{task: gsm8k, source: /nowhere/at/all}]"], "/nowhere/at/all"),
+    "no file of a task": (["evaluation.tasks=[{task: gsm8k, source: gone/q.jsonl}]"], "gone/q.jsonl"),
+    "no such split": (["evaluation.tasks.0.split=dev"], "dev"),
+    "a setting no task knows": (["evaluation.tasks.0.settings={hard: 1}"], "hard"),
+    "no pair of models": (["analysis.connectivity.pairs=[[sft, ppo]]"], "ppo"),
+    "a bad override": (["training.steps"], "KEY=VALUE"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "part"), BAD.values(), ids=BAD)
+def test_bad_settings_start_nothing(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], part: str
+) -> None:
+    words = [word for o in overrides for word in ("--set", o)]
+    line = refused(capsys, "run", str(study_file), *words, "--out", str(tmp_path / "out"), "--serial")
+    assert part in line
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "part"),
+    [
+        ([{"problem": "a", "answer": "1"}], "r.jsonl, line 1: completion is missing"),
+        ([{"problem": "a", "answer": "1", "completion": "1", "reward": 0}], "methods.rft: no rollout is right"),
+        ([{"problem": "a", "answer": "1", "completion": "1", "reward": 1}], "methods.dpo: no problem has a right and"),
+    ],
+)
+def test_bad_rollouts_start_nothing(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], write_rows: Any, rows: list[Any], part: str
+) -> None:
+    path = write_rows(tmp_path / "r.jsonl", rows)
+    override = f"rollouts={{source: file, path: {path}}}"
+    line = refused(capsys, "run", str(study_file), "--set", override, "--out", str(tmp_path / "out"), "--serial")
+    assert part in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\xff", b"GGUF\x00\x01", b"- 1\n", b"a: [1\n"])
+def test_a_file_that_is_no_study_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    assert str(path) in refused(capsys, "run", str(path), "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "report"])
+def test_a_store_that_is_a_file_is_refused(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "file" in refused(capsys, command, str(study_file), "--out", str(tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_a_folder_without_a_run_is_refused(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    line = refused(capsys, command, str(study_file), "--out", str(tmp_path / "out"))
+    assert "holds no run: start one with run" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_run_into_one_folder_is_refused(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from orchestrator.commands import _alone
+
+    out = tmp_path / "out"
+    out.mkdir()
+    with _alone(out):
+        line = refused(capsys, "run", str(study_file), "--out", str(out), "--serial")
+    assert f"{out} is in use by process {os.getpid()}" in line
+
+
+def test_plan_shows_every_step_and_touches_nothing(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], plan_of: Any, make_study: Any
+) -> None:
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    assert cli.main(["plan", str(study_file), "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    for step in plan_of(make_study()):
+        line = next(x for x in shown.splitlines() if x.startswith(f"{step.title} "))
+        assert step.key in line and "to do" in line
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+def test_the_reference_study_is_planned_in_full_without_a_hub(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "_ask_hub", lambda *a: pytest.fail("planning reached for the network"))
+    assert cli.main(["plan", str(ROOT / "configs" / "qwen3-4b.yaml"), "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    for method in ("sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr5e-6", "dpo-lr5e-5"):
+        assert f"train/{method} " in shown and f"evaluate/{method} " in shown
+    assert "144 modules" in shown
+    for value in (
+        "Qwen/Qwen3-4B-Instruct-2507",
+        "rank 32, alpha 64",
+        "1500 steps",
+        "step 1000",
+        "batch 32",
+        "75000",
+        "1800",
+    ):
+        assert value in shown, value
+    for figure in ("4.02 B parameters", "23.6 M parameters", "78 GPU-hours", "GiB"):
+        assert figure in shown, figure
+    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line}
+    assert rows["sft"][:5] == ["sft", "sft", "5e-6", "42", "42"] and rows["sft"][-1] == "0.43"  # 32 000 of 75 000
+    assert rows["dpo"][2] == "5e-7" and "beta=0.1" in rows["dpo"] and rows["dpo"][-1] == "17.78"  # of 1 800
+    assert rows["sft-init123"][3:5] == ["123", "42"] and rows["dpo-order123"][3:5] == ["42", "123"]
+
+
+def test_status_counts_what_is_done_failed_begun_and_to_do(
+    study_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    make_study: Callable[..., Study],
+    plan_of: Callable[[Study], list[Step]],
+    stand_in: Any,
+) -> None:
+    study, out = make_study(), tmp_path / "out"
+    plan, store = plan_of(study), open_store(out)
+    gathered = facts.gather(study, out, online=False)
+    write_json(out / "study.json", {"study": study.model_dump(mode="json"), "facts": gathered}, sort=False)
+    Walk(plan, store, lambda line: None).run(lambda: stand_in(store, fails=["train/dpo", "train/rft"]))
+    rft = next(s for s in plan if s.title == "train/rft")
+    store.clear_failure(rft)
+    (store.partial(rft) / "work").mkdir(parents=True)
+    (store.partial(rft) / "work" / "progress").write_text("step 3/4")
+    assert cli.main(["status", "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == [s.title for s in plan]
+    shown = {line.split()[0]: line.split()[1:] for line in lines}
+    assert shown["train/sft"][0] == "done"
+    assert shown["train/dpo"] == ["failed", "planted"]
+    assert shown["train/rft"] == ["begun", "step", "3/4"]
+    assert shown["evaluate/dpo"] == ["to", "do"]
+    # The 3 collective steps over all 6 adapters and 2 evaluations are still to do: 20 - 5 - 1 - 1.
+    assert " ".join(shown["small:"]) == "13 done, 1 begun, 1 failed, 5 to do"
+
+
+def test_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    for what in ("python", "torch", "transformers", "peft", "trl", "ray"):
+        assert any(line.split()[:2] == ["ok", what] for line in shown), what
+    lacks = [i for i, line in enumerate(shown) if line.startswith("LACK")]
+    assert all("mend: " in shown[i + 1] for i in lacks)
+
+
+def test_doctor_names_a_lack_with_its_mend(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator import doctor
+
+    known = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda package: None if package == "peft" else known(package))
+    assert cli.main(["doctor"]) == 2
+    shown = capsys.readouterr().out.splitlines()
+    lack = next(i for i, line in enumerate(shown) if line.startswith("LACK  peft"))
+    assert "not installed" in shown[lack] and "make install" in shown[lack + 1]
+
+
+def test_a_stopped_run_says_how_to_go_on(
+    study_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator import commands
+
+    def interrupted(study: Study) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "check", interrupted)
+    assert cli.main(["run", str(study_file), "--serial"]) == 130
+    assert f"Go on with: python -m orchestrator run {study_file} --serial" in capsys.readouterr().err
+
+
+def test_an_intruder_among_the_packages_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from orchestrator import commands
+
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    assert "the package methods is " in refused(capsys, "plan")

@@ -1,0 +1,72 @@
+"""A study's cost, by hand from the reference study's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cost import estimate, module_shapes, parameters
+from orchestrator.study import Shape, Study
+from orchestrator.study_file import load_study
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+QWEN = Shape(layers=36, hidden=2560, heads=32, kv_heads=8, head_dim=128, intermediate=9728, vocabulary=151936)
+# q and o are 2560 x 4096, k and v 2560 x 1024, three matrices of 2560 x 9728 in the MLP, one tied embedding.
+QWEN_WEIGHTS = 36 * (2 * 2560 * 4096 + 2 * 2560 * 1024 + 3 * 2560 * 9728) + 151936 * 2560
+
+
+def test_the_reference_base_has_four_billion_weights() -> None:
+    assert parameters(QWEN) == QWEN_WEIGHTS == 4_022_272_000
+
+
+def test_projections_have_the_shapes_of_the_protocol() -> None:
+    assert module_shapes(QWEN) == {
+        "q_proj": (4096, 2560), "k_proj": (1024, 2560), "v_proj": (1024, 2560), "o_proj": (2560, 4096),
+    }  # fmt: skip
+
+
+def test_parameters_are_those_of_a_real_model(tiny_model: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    shape = Shape(layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, intermediate=96, vocabulary=64)
+    assert parameters(shape) == matrices
+
+
+def test_the_reference_studys_cost() -> None:
+    cost = estimate(load_study(CONFIGS / "qwen3-4b.yaml"))
+    assert cost is not None
+    assert cost.modules == 144
+    assert cost.adapter_parameters == 36 * 32 * (2 * (4096 + 2560) + 2 * (1024 + 2560))
+    # 9 trainings see 1 500 x 32 rows and 5 of DPO twice as many, of (1024 + 3072) / 2 tokens, at 6 operations a weight.
+    tokens = (9 + 5 * 2) * 1500 * 32 * 2048
+    assert cost.trainings == 14
+    assert cost.training_gpu_hours == pytest.approx(tokens * 6 * QWEN_WEIGHTS / 1.6e14 / 3600)
+    answered = (1 + 14) * (1319 + 30) * 4096 / 2
+    assert cost.evaluation_gpu_hours == pytest.approx(answered * 2 * QWEN_WEIGHTS / (1.6e14 / 20) / 3600)
+    weights_gib = QWEN_WEIGHTS * 2 / 2**30
+    assert weights_gib < cost.training_gib < 80  # it fits one data-centre GPU
+
+
+def test_every_adapted_module_counts(make_study: Callable[..., Study]) -> None:
+    """The small base has 4 layers of hidden 128, q 128, k and v 64, and an MLP of 384."""
+    attention = estimate(make_study())
+    assert attention is not None and attention.modules == 16
+    assert attention.adapter_parameters == 4 * 4 * (2 * (128 + 128) + 2 * (64 + 128))
+    more = estimate(make_study("adapter.targets=[q_proj, k_proj, v_proj, o_proj, up_proj]"))
+    assert more is not None and more.modules == 20
+    assert more.adapter_parameters == attention.adapter_parameters + 4 * 4 * (128 + 384)
+
+
+def test_a_base_without_a_shape_has_no_estimate(make_study: Callable[..., Study]) -> None:
+    assert estimate(make_study("base={kind: hub, name: a/b}")) is None
+
+
+def test_checkpointing_takes_time_and_gives_memory(make_study: Callable[..., Study]) -> None:
+    plain, kept = estimate(make_study()), estimate(make_study("training.gradient_checkpointing=true"))
+    assert plain is not None and kept is not None
+    assert kept.training_gpu_hours == pytest.approx(1.5 * plain.training_gpu_hours)
+    assert kept.training_gib < plain.training_gib

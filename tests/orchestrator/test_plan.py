@@ -1,0 +1,282 @@
+"""The plan: order, and keys that change exactly with what decides a result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.facts import gather
+from orchestrator.fingerprint import key
+from orchestrator.plan import VERSIONS, Step, cells, make_plan, rate_name, sweep_points
+from orchestrator.steps import KINDS
+from orchestrator.study import Study
+
+Planner = Callable[[Study], list[Step]]
+Maker = Callable[..., Study]
+ROLLOUTS_FILE = "rollouts={source: file, path: '{data}/gsm8k/rollouts.jsonl'}"
+GSM8K = "evaluation.tasks=[{task: gsm8k, source: '{data}/gsm8k/train.jsonl', split: train, draw: 5}]"
+
+
+def keys(steps: list[Step]) -> dict[str, str]:
+    return {step.title: step.key for step in steps}
+
+
+def test_every_step_stands_behind_what_it_reads(make_study: Maker, plan_of: Planner) -> None:
+    seen: set[str] = set()
+    for step in plan_of(make_study()):
+        assert {s.title for s in step.inputs.values()} <= seen, step.title
+        assert step.title not in seen
+        seen.add(step.title)
+
+
+def test_the_small_study_has_these_steps(make_study: Maker, plan_of: Planner) -> None:
+    trainings = ["sft", "rft", "dpo", "dpo-lr3e-4", "sft-order43", "sft-init43"]
+    assert [s.title for s in plan_of(make_study())] == [
+        "base/scratch", "rollouts/sampled", "problems/evaluation", "reference/base",
+        *(f"train/{name}" for name in trainings),
+        "evaluate/base", *(f"evaluate/{name}" for name in trainings),
+        "geometry/weights", "connectivity/paths", "similarity/cka",
+    ]  # fmt: skip
+
+
+def test_steps_read_what_they_need(make_study: Maker, plan_of: Planner) -> None:
+    reads = {s.title: {s2.title for s2 in s.inputs.values()} for s in plan_of(make_study())}
+    everything_trained = {t for t in reads if t.startswith("train/")}
+    assert reads["base/scratch"] == set()
+    assert reads["train/sft"] == {"base/scratch", "rollouts/sampled"}
+    assert reads["train/dpo"] == {"base/scratch", "rollouts/sampled", "reference/base"}
+    assert reads["evaluate/base"] == {"base/scratch", "problems/evaluation"}
+    assert reads["evaluate/rft"] == {"base/scratch", "problems/evaluation", "train/rft"}
+    assert reads["geometry/weights"] == everything_trained
+    assert reads["connectivity/paths"] == everything_trained | {"base/scratch", "rollouts/sampled"}
+    assert reads["similarity/cka"] == everything_trained | {"base/scratch", "problems/evaluation"}
+
+
+def test_every_kind_has_a_version_and_a_module() -> None:
+    assert set(VERSIONS) == set(KINDS)
+
+
+def test_the_key_is_the_hash_of_kind_version_settings_and_inputs() -> None:
+    inner = Step("base", "b", {"x": 1})
+    outer = Step("train", "t", {"rate": 0.5, "pair": (1, 2)}, {"base": inner}, {"path": "/a"}, role="method")
+    payload = {
+        "kind": "train",
+        "version": VERSIONS["train"],
+        "config": {"rate": 0.5, "pair": [1, 2]},
+        "inputs": {"base": inner.key},
+    }
+    assert outer.payload() == payload
+    assert outer.key == key(payload)
+    assert Step("train", "other", {"rate": 0.5, "pair": (1, 2)}, {"base": inner}).key == outer.key
+
+
+def test_payloads_survive_json(make_study: Maker, plan_of: Planner) -> None:
+    for step in plan_of(make_study()):
+        assert json.loads(json.dumps(step.payload())) == step.payload()
+
+
+def test_the_same_study_gives_the_same_plan(make_study: Maker, plan_of: Planner) -> None:
+    assert plan_of(make_study()) == plan_of(make_study())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "placement.gpus_per_training=0.25", "placement.gpus_per_engine=2", "placement.cache_gib=7",
+        "placement.memory_share=0.5", "placement.batch_size=3", "title=Another", "name=another", "data=/elsewhere",
+        "training.resume_every=1",
+    ],
+)  # fmt: skip
+def test_what_decides_no_result_changes_no_key(make_study: Maker, plan_of: Planner, override: str) -> None:
+    assert keys(plan_of(make_study(override))) == keys(plan_of(make_study()))
+
+
+def test_where_data_lies_changes_no_key(make_study: Maker, plan_of: Planner, data_folder: Path, tmp_path: Path) -> None:
+    here = keys(plan_of(make_study(ROLLOUTS_FILE, GSM8K)))
+    moved = shutil.move(data_folder, tmp_path / "moved")
+    assert keys(plan_of(make_study(ROLLOUTS_FILE, GSM8K, f"data={moved}"))) == here
+
+
+def test_another_byte_in_a_data_file_changes_its_readers(
+    make_study: Maker, plan_of: Planner, data_folder: Path
+) -> None:
+    before = keys(plan_of(make_study(ROLLOUTS_FILE, GSM8K)))
+    with (data_folder / "gsm8k" / "train.jsonl").open("a") as stream:
+        stream.write("\n")
+    after = keys(plan_of(make_study(ROLLOUTS_FILE, GSM8K)))
+    kinds = {title.split("/")[0] for title in before if before[title] != after[title]}
+    assert kinds == {"problems", "evaluate", "similarity"}
+
+
+TRAINED = {"train", "evaluate", "geometry", "connectivity", "similarity"}
+
+
+@pytest.mark.parametrize(
+    ("override", "kinds"),
+    [
+        ("base.seed=1", set(KINDS)),
+        ("base.threads=2", set(KINDS)),
+        ("prompt.max_answer_tokens=47", set(KINDS) - {"base"}),
+        ("rollouts.temperature=0.9", set(KINDS) - {"base"}),
+        ("rollouts.shard=3", set(KINDS) - {"base"}),
+        ("rollouts.table.heldout=0.2", set(KINDS) - {"base"}),
+        ("engine.threads=2", set(KINDS) - {"base"}),
+        ("training.precision=bfloat16", TRAINED | {"reference"}),
+        ("training.threads=2", TRAINED | {"reference"}),
+        ("training.learning_rate=2e-4", TRAINED),
+        ("training.steps=5", TRAINED),
+        ("training.report_step=3", TRAINED),
+        ("training.backend=trl", TRAINED),
+        ("adapter.rank=5", TRAINED),
+        ("seeds.order=7", TRAINED),
+        ("evaluation.tasks.0.seed=2", {"problems", "evaluate", "similarity"}),
+        ("evaluation.contamination=exclude", {"problems", "evaluate", "similarity"}),
+        ("evaluation.max_tokens=30", {"evaluate"}),
+        ("evaluation.canary.tolerance=0.1", {"evaluate"}),
+        ("analysis.top=3", {"geometry"}),
+        ("analysis.connectivity.points=7", {"connectivity"}),
+        ("analysis.similarity.position=mean", {"similarity"}),
+        ("analysis.threads=2", {"geometry", "connectivity", "similarity"}),
+    ],
+)
+def test_a_setting_changes_its_steps_and_what_reads_them(
+    make_study: Maker, plan_of: Planner, override: str, kinds: set[str]
+) -> None:
+    methods = "methods={sft: , dpo: {learning_rate: 3e-5}}"  # which the trl backend knows
+    before, after = keys(plan_of(make_study(methods))), keys(plan_of(make_study(methods, override)))
+    changed = {title.split("/")[0] for title in before if before[title] != after.get(title)}
+    assert changed == kinds
+
+
+def test_one_methods_setting_changes_that_method_alone(make_study: Maker, plan_of: Planner) -> None:
+    before, after = keys(plan_of(make_study())), keys(plan_of(make_study("methods.dpo.settings={beta: 0.2}")))
+    changed = {title for title in before if before[title] != after[title]}
+    assert {t for t in changed if t.startswith("train/")} == {"train/dpo", "train/dpo-lr3e-4"}
+    assert "reference/base" not in changed
+
+
+def test_a_default_that_is_written_out_is_the_same_study(make_study: Maker, plan_of: Planner) -> None:
+    written = make_study("methods.dpo.settings={beta: 0.1}", "training.betas=[0.9, 0.999]", "training.report_step=4")
+    assert keys(plan_of(written)) == keys(plan_of(make_study()))
+
+
+def test_the_engine_at_hand_is_part_of_what_it_made(make_study: Maker) -> None:
+    study = make_study("engine.kind=auto")
+    facts = {"task:arithmetic:None": "own"}
+    one, two = (keys(make_plan(study, facts | {"engine": kind})) for kind in ("vllm", "transformers"))
+    assert one["rollouts/sampled"] != two["rollouts/sampled"]
+    assert one["base/scratch"] == two["base/scratch"]
+    named = keys(make_plan(make_study("engine.kind=vllm"), facts | {"engine": "vllm"}))
+    assert named == one
+
+
+def test_the_commit_of_a_hub_base_decides_not_the_branch_it_was_found_by(make_study: Maker) -> None:
+    facts = {"engine": "transformers", "task:arithmetic:None": "own"}
+    main, tag = (make_study(f"base={{kind: hub, name: a/b, revision: {r}}}") for r in ("main", "v1"))
+    at = [keys(make_plan(s, facts | {"base:a/b": commit})) for s, commit in ((main, "1"), (tag, "1"), (main, "2"))]
+    assert at[0] == at[1]
+    assert set(at[0].values()).isdisjoint(at[2].values())
+    assert "base/a--b" in at[0]
+
+
+@pytest.mark.parametrize(
+    ("rate", "name"),
+    [
+        (5e-7, "5e-7"),
+        (1.5e-4, "1.5e-4"),
+        (3e-4, "3e-4"),
+        (0.01, "1e-2"),
+        (1.0, "1e0"),
+        (20.0, "2e1"),
+        (1.25e-5, "1.25e-5"),
+    ],
+)
+def test_rates_are_named_as_people_write_them(rate: float, name: str) -> None:
+    assert rate_name(rate) == name
+    assert float(name) == rate
+
+
+def test_the_sweeps_point_at_the_methods_own_rate_is_not_trained_twice(make_study: Maker) -> None:
+    study = make_study("sweep.learning_rates=[3e-4, 3e-5, 1e-4]")
+    assert [c.name for c in cells(study) if c.method == "dpo"] == ["dpo", "dpo-lr1e-4", "dpo-lr3e-4"]
+    points = sweep_points(study)
+    assert [(c.name, c.learning_rate) for c in points] == [
+        ("dpo", 3e-5), ("dpo-lr1e-4", 1e-4), ("dpo-lr3e-4", 3e-4),
+    ]  # fmt: skip
+
+
+def test_the_methods_own_run_is_no_point_of_a_sweep_without_its_rate(make_study: Maker) -> None:
+    study = make_study("sweep.learning_rates=[1e-4, 3e-4, 1e-4]", "replicas=[{method: dpo, order_seed: 5}]")
+    assert [c.name for c in sweep_points(study)] == ["dpo-lr1e-4", "dpo-lr3e-4"]
+    assert sweep_points(make_study("sweep=null")) == []
+
+
+def test_a_replica_changes_one_thing(make_study: Maker, plan_of: Planner) -> None:
+    study = make_study(
+        "replicas=[{method: sft, order_seed: 7}, {method: sft, init_seed: 7}, {method: sft, learning_rate: 1e-3}]"
+    )
+    trained = {s.name: s for s in plan_of(study) if s.kind == "train"}
+    own = trained["sft"].config
+    changes = {
+        name: {k: v for k, v in trained[name].config.items() if v != own[k]}
+        for name in ("sft-order7", "sft-init7", "sft-lr1e-3")
+    }
+    assert changes == {
+        "sft-order7": {"order_seed": 7},
+        "sft-init7": {"init_seed": 7},
+        "sft-lr1e-3": {"learning_rate": 1e-3},
+    }
+    assert [trained[name].role for name in changes] == ["order", "init", "rate"]
+
+
+@pytest.mark.parametrize("same", ["order_seed: 42", "init_seed: 42", "learning_rate: 3e-4"])
+def test_no_training_stands_twice_under_two_names(make_study: Maker, same: str) -> None:
+    """A replica that changes nothing would be a floor of cosine 1: refused, or not made."""
+    try:
+        study = make_study(f"replicas=[{{method: sft, {same}}}]")
+    except ValueError:
+        return
+    settings = [(c.method, c.learning_rate, c.init_seed, c.order_seed) for c in cells(study)]
+    assert len(set(settings)) == len(settings)
+
+
+def test_a_teacher_that_is_another_model_is_a_step_of_its_own(make_study: Maker) -> None:
+    study = make_study("rollouts.model={kind: hub, name: big/teacher}")
+    steps = {s.title: s for s in make_plan(study, gather(study, Path("nowhere"), online=False))}
+    rollouts = steps["rollouts/sampled"]
+    assert rollouts.inputs["model"].title == "base/big--teacher"
+    assert rollouts.inputs["base"].title == "base/scratch"
+    assert steps["train/sft"].inputs["base"].title == "base/scratch"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "{kind: hub, name: a/b, revision: 2222222222222222222222222222222222222222}",
+        "{kind: hub, name: a/b, revision: 1111111111111111111111111111111111111111}",
+    ],
+    ids=["another revision", "the base itself"],
+)
+def test_a_teacher_under_the_bases_own_name(make_study: Maker, model: str) -> None:
+    """Steps are told apart by their titles, so each stands once; the commits must not get mixed up."""
+    base = "{kind: hub, name: a/b, revision: 1111111111111111111111111111111111111111}"
+    study = make_study(f"base={base}", f"rollouts.model={model}")
+    steps = make_plan(study, gather(study, Path("nowhere"), online=False))
+    titles = [s.title for s in steps]
+    assert len(set(titles)) == len(titles)
+    rollouts = next(s for s in steps if s.kind == "rollouts")
+    assert rollouts.inputs["base"].config["content"] == "1" * 40
+    assert rollouts.inputs["model"].config["content"] == model[-41:-1]
+
+
+def test_without_narrows_a_collective_step(make_study: Maker, plan_of: Planner) -> None:
+    geometry = next(s for s in plan_of(make_study()) if s.kind == "geometry")
+    narrow = geometry.without({"train/dpo", "train/rft"})
+    assert set(geometry.inputs) - set(narrow.inputs) == {"adapter:dpo", "adapter:rft"}
+    assert narrow.key != geometry.key and narrow.title == geometry.title and narrow.collective
+    assert geometry.without(set()).key == geometry.key
+    assert {s.kind for s in plan_of(make_study()) if s.collective} == {"geometry", "connectivity", "similarity"}

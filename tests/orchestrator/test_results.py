@@ -1,0 +1,376 @@
+"""From finished steps to results: made-up files of every kind, joined by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from statsmodels.stats.proportion import proportion_confint
+
+from orchestrator import cli
+from orchestrator.plan import Step
+from orchestrator.reporting import provenance
+from orchestrator.results import gather, settings_of
+from orchestrator.runner import Outcome, Walk
+from orchestrator.steps.base import NOTE
+from orchestrator.steps.evaluate import CANARY, COLUMNS, VERDICTS
+from orchestrator.store import Store, open_store, write_json
+from orchestrator.study import Study
+from orchestrator.table import freeze, statistics_of, write_table
+from orchestrator.threads import ENVIRONMENT
+
+NORMS = {"sft": 2.0, "rft": 1.5, "dpo": 0.2, "dpo-lr3e-4": 1.9, "sft-order43": 2.1, "sft-init43": 2.2}
+# Which of the four problems each model answers; problems 0 and 1 are easy.
+RIGHT = {
+    "base": {0, 1, 2}, "sft": {0}, "rft": {0, 1}, "dpo": {0, 1, 2, 3}, "dpo-lr3e-4": {3}, "sft-order43": {0},
+    "sft-init43": set(),
+}  # fmt: skip
+# problem 0 is mixed, 1 all right, 2 all wrong, 3 mixed
+REWARDS = [[1, 0, 1], [1, 1, 1], [0, 0, 0], [0, 0, 1]]
+
+
+def write_step(step: Step, out: Path) -> None:
+    """What a step of each kind leaves, small enough to reckon with."""
+    WRITERS[step.kind](step, out)
+
+
+def _base(step: Step, out: Path) -> None:
+    write_json(out / NOTE, {"name": step.name, "kind": "from_scratch", "layers": 4, "folder": "/somewhere"})
+
+
+def _rollouts(step: Step, out: Path) -> None:
+    rows = [
+        {
+            "problem_id": f"p{i}", "problem": f"{i}?", "answer": "1", "completion": str(k), "teacher": "t",
+            "reward": float(r), "prompt_ids": [3], "completion_ids": [4, 1],
+        }
+        for i, rewards in enumerate(REWARDS)
+        for k, r in enumerate(rewards)
+    ]  # fmt: skip
+    table = freeze(rows, {"heldout": 0.0, "rows": None, "seed": 0})
+    write_table(table, out)
+    write_json(out / "statistics.json", statistics_of(table) | {"source": "vllm"})
+
+
+def _problems(step: Step, out: Path) -> None:
+    problems = [{"id": f"q{i}"} for i in range(4)]
+    write_json(
+        out / "problems.json",
+        {
+            "tasks": [{"task": "arithmetic", "title": "Arithmetic", "problems": problems}],
+            "contamination": {"policy": "refuse", "checked": 4, "excluded": 0},
+        },
+    )
+
+
+def _train(step: Step, out: Path) -> None:
+    write_json(
+        out / "training.json", {"method": step.config["method"], "steps": 4, "a_moved_rel": NORMS[step.name] / 100}
+    )
+    line = {"loss": 1.0, "grad_norm": 2.0, "learning_rate": 3e-4, "a_moved": 0.1, "a_moved_rel": 0.2, "b_norm": 0.3}
+    (out / "log.jsonl").write_text("".join(json.dumps(line | {"step": s}) + "\n" for s in (1, 2)))
+
+
+def _evaluate(step: Step, out: Path) -> None:
+    rows = [
+        {
+            "task": "arithmetic", "id": f"q{i}", "stratum": "easy" if i < 2 else "hard", "answer": "1",
+            "completion": "", "extracted": None if i == 3 else "1", "correct": i in RIGHT[step.name],
+            "tokens": 10 * (i + 1), "finish": "length" if i == 2 else "stop",
+        }
+        for i in range(4)
+    ]  # fmt: skip
+    pyarrow.parquet.write_table(pyarrow.table({c: [r[c] for r in rows] for c in COLUMNS}), out / VERDICTS)
+    write_json(out / CANARY, {"name": "model", "max_difference": 0.0, "passed": True})
+
+
+def _geometry(step: Step, out: Path) -> None:
+    names = [role.removeprefix("adapter:") for role in step.inputs]
+    pairs = [
+        {"a": b, "b": a, "cosine": round(0.1 * (i + 1), 2), "angle_min_median_deg": 5.0 + i, "u1": 0.9, "v1": 0.8}
+        for i, (a, b) in enumerate(itertools.combinations(names, 2))
+    ]
+    adapters = [{"name": n, "norm": NORMS[n], "effective_rank": 2.0, "modules": 16} for n in names]
+    write_json(out / "geometry.json", {"k": 4, "adapters": adapters, "pairs": pairs})
+
+
+def _connectivity(step: Step, out: Path) -> None:
+    names = ["base", *(r.removeprefix("adapter:") for r in step.inputs if r.startswith("adapter:"))]
+    losses = [{"name": n, "nll_right": 1.0 + i, "nll_wrong": 2.0, "kl_to_base": 0.0} for i, n in enumerate(names)]
+    write_json(out / "connectivity.json", {"losses": losses, "connectivity": {"paths": []}})
+
+
+def _similarity(step: Step, out: Path) -> None:
+    write_json(out / "similarity.json", {"estimator": "debiased linear CKA", "hidden": [], "modules": []})
+
+
+WRITERS: dict[str, Callable[[Step, Path], None]] = {
+    "base": _base, "rollouts": _rollouts, "problems": _problems, "train": _train, "evaluate": _evaluate,
+    "geometry": _geometry, "connectivity": _connectivity, "similarity": _similarity,
+    "reference": lambda step, out: (out / "reference.npy").write_bytes(b""),
+}  # fmt: skip
+
+
+@pytest.fixture
+def ran(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], tmp_path: Path, stand_in: Any
+) -> Callable[..., tuple[Study, Outcome, Store]]:
+    """A function that runs the small study with made-up results into a new store."""
+
+    def run(*overrides: str, name: str = "store", **how: Any) -> tuple[Study, Outcome, Store]:
+        study, store = make_study(*overrides), open_store(tmp_path / name)
+        executor = stand_in(store, write=write_step, **how)
+        return study, Walk(plan_of(study), store, lambda line: None).run(lambda: executor), store
+
+    return run
+
+
+@pytest.fixture
+def results(ran: Callable[..., Any]) -> dict[str, Any]:
+    return gather(*ran())
+
+
+def pair(entries: list[dict[str, Any]], a: str, b: str) -> dict[str, Any]:
+    return next(p for p in entries if {p["a"], p["b"]} == {a, b})
+
+
+def test_results_are_json_without_paths_and_times(results: dict[str, Any]) -> None:
+    text = json.dumps(results, allow_nan=False)
+    assert "/somewhere" not in text and "seconds" not in text
+
+
+def test_the_base_is_stated_with_its_adapted_modules(results: dict[str, Any]) -> None:
+    assert results["base"] == {"name": "scratch", "kind": "from_scratch", "layers": 4, "modules": 16}
+
+
+def test_accuracy_counts_and_intervals(results: dict[str, Any]) -> None:
+    task = results["evaluation"]["tasks"][0]
+    assert (task["task"], task["n"]) == ("arithmetic", 4)
+    assert [m["name"] for m in task["models"]] == ["base", *NORMS]
+    assert {m["name"]: (m["n"], m["correct"], m["accuracy"]) for m in task["models"]} == {
+        name: (4, len(right), len(right) / 4) for name, right in RIGHT.items()
+    }
+    for model in task["models"]:
+        assert (model["truncated"], model["not_found"], model["mean_tokens"]) == (1, 1, 25.0)
+        low, high = proportion_confint(model["correct"], 4, method="wilson")
+        assert (model["low"], model["high"]) == (pytest.approx(low, abs=1e-12), pytest.approx(high, abs=1e-12))
+
+
+def test_models_are_compared_problem_by_problem(results: dict[str, Any]) -> None:
+    pairs = results["evaluation"]["tasks"][0]["pairs"]
+    assert len(pairs) == 7 * 6 // 2
+    base_sft = pair(pairs, "base", "sft")
+    assert (base_sft["a"], base_sft["only_a"], base_sft["only_b"], base_sft["p"]) == ("base", 2, 0, 0.5)
+    crossed = pair(pairs, "base", "dpo-lr3e-4")
+    assert (crossed["only_a"], crossed["only_b"]) == (3, 1)
+    assert crossed["p"] == pytest.approx(2 * (1 + 4) / 2**4)  # exact binomial: 2 P(X <= 1), X ~ B(4, 1/2)
+    assert pair(pairs, "sft", "sft-order43")["p"] == 1.0
+    assert all(p["p_holm"] >= p["p"] for p in pairs)
+    assert min(p["p"] for p in pairs) == pair(pairs, "dpo", "sft-init43")["p"] == 2 / 2**4
+
+
+def test_strata_are_told_apart(results: dict[str, Any]) -> None:
+    strata = {(s["name"], s["stratum"]): (s["n"], s["accuracy"]) for s in results["evaluation"]["tasks"][0]["strata"]}
+    assert strata["base", "easy"] == (2, 1.0) and strata["base", "hard"] == (2, 0.5)
+    assert strata["rft", "easy"] == (2, 1.0) and strata["rft", "hard"] == (2, 0.0)
+
+
+def test_every_model_has_its_canary(results: dict[str, Any]) -> None:
+    assert [c["name"] for c in results["evaluation"]["canary"]] == ["base", *NORMS]
+
+
+def test_views_say_what_each_method_saw(results: dict[str, Any]) -> None:
+    views = {v["method"]: (v["units"], v["rows"], v["problems"]) for v in results["rollouts"]["views"]}
+    # sft: all 12 rows of 4 problems; rft: 2 + 3 + 0 + 1 right ones of 3; dpo: a pair in each of the 2 mixed groups
+    assert views == {"sft": (12, 12, 4), "rft": (6, 6, 3), "dpo": (2, 4, 2)}
+    assert results["rollouts"]["contamination"] == {"policy": "refuse", "checked": 4, "excluded": 0}
+    assert results["rollouts"]["groups"] == {"mixed": 2, "all_right": 1, "all_wrong": 1}
+
+
+def test_trainings_carry_what_was_asked_and_what_came_out(results: dict[str, Any]) -> None:
+    rows = {row["name"]: row for row in results["trainings"]}
+    assert list(rows) == list(NORMS)
+    assert [r["role"] for r in rows.values()] == ["method", "method", "method", "sweep", "order", "init"]
+    assert {(r["status"], r["error"], r["steps"]) for r in rows.values()} == {("done", None, 4)}
+    dpo = rows["dpo-lr3e-4"]
+    assert (dpo["method"], dpo["learning_rate"], dpo["init_seed"], dpo["order_seed"]) == ("dpo", 3e-4, 42, 42)
+    curve = results["curves"][0]
+    assert (curve["name"], curve["step"], curve["grad_norm"]) == ("sft", [1, 2], [2.0, 2.0])
+
+
+def test_floors_stand_beside_their_own_method(results: dict[str, Any]) -> None:
+    floors = results["geometry"]["floors"]
+    assert set(floors) == {"order", "init"}
+    assert {floors["order"]["a"], floors["order"]["b"]} == {"sft", "sft-order43"}
+    assert {floors["init"]["a"], floors["init"]["b"]} == {"sft", "sft-init43"}
+
+
+def test_the_headline_compares_every_training_with_sft(results: dict[str, Any]) -> None:
+    rows = {row["name"]: row for row in results["headline"]}
+    assert list(rows) == ["sft", "rft", "dpo", "dpo-lr3e-4"]
+    assert [r["matched"] for r in rows.values()] == ["as published"] * 3 + ["learning rate"]
+    assert rows["sft"]["cosine"] is None
+    for name in ("rft", "dpo", "dpo-lr3e-4"):
+        assert rows[name]["cosine"] == pair(results["geometry"]["pairs"], "sft", name)["cosine"]
+        assert rows[name]["norm"] == NORMS[name]
+        assert rows[name]["accuracy"] == {"arithmetic": len(RIGHT[name]) / 4}
+
+
+def test_the_sweep_goes_along_the_learning_rates(results: dict[str, Any]) -> None:
+    sweep = results["sweep"]
+    assert (sweep["method"], sweep["matched_learning_rate"]) == ("dpo", 3e-4)
+    assert [(p["name"], p["learning_rate"], p["norm"]) for p in sweep["points"]] == [
+        ("dpo", 3e-5, 0.2), ("dpo-lr3e-4", 3e-4, 1.9),
+    ]  # fmt: skip
+    nll = {row["name"]: row["nll_right"] for row in results["losses"]}
+    for point in sweep["points"]:
+        assert point["cosine_to_sft"] == pair(results["geometry"]["pairs"], "sft", point["name"])["cosine"]
+        assert point["nll_right"] == nll[point["name"]]
+        assert point["a_moved_rel"] == NORMS[point["name"]] / 100
+
+
+def test_nothing_has_failed(results: dict[str, Any]) -> None:
+    assert results["failures"] == []
+
+
+def test_the_order_in_which_steps_end_changes_nothing(ran: Callable[..., Any], results: dict[str, Any]) -> None:
+    assert gather(*ran(name="other", latest=True)) == results
+
+
+def test_a_second_run_reports_the_same(ran: Callable[..., Any], results: dict[str, Any]) -> None:
+    study, outcome, store = ran()
+    assert not outcome.made
+    assert gather(study, outcome, store) == results
+
+
+@pytest.fixture
+def command(
+    study_file: Path, tmp_path: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, bytes]]:
+    """A function that gives a command to the command line, with made-up steps and results in place of a page.
+
+    Returns the exit code and results.json.
+    """
+    for name in ENVIRONMENT:
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+    def render(results: dict[str, Any], provenance: dict[str, Any], out: Path) -> None:
+        out.mkdir(parents=True)
+        (out / "results.json").write_text(json.dumps(results))
+        (out / "report.html").write_text("page")
+
+    monkeypatch.setattr("orchestrator.reporting.render", render)
+
+    def command(*words: str, fails: Sequence[str] = ()) -> tuple[int, bytes]:
+        monkeypatch.setattr("orchestrator.runner.Serial", partial(stand_in, fails=fails, write=write_step))
+        out = tmp_path / "out"
+        code = cli.main([words[0], str(study_file), "--out", str(out), *words[1:]])
+        return code, (out / "report" / "results.json").read_bytes()
+
+    return command
+
+
+def test_the_report_rebuilt_from_the_store_is_the_same(command: Callable[..., Any]) -> None:
+    code, first = command("run", "--serial")
+    assert code == 0
+    assert command("report") == (0, first)
+
+
+def test_a_second_run_has_nothing_to_do(command: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    first = command("run", "--serial")
+    capsys.readouterr()
+    assert command("run", "--serial", fails=["base/scratch"]) == first  # no executor is asked
+    assert "nothing to do: every step is done" in capsys.readouterr().out
+
+
+def test_a_failed_step_is_exit_code_one_and_mended_by_the_next_run(command: Callable[..., Any]) -> None:
+    code, first = command("run", "--serial", fails=["train/dpo"])
+    assert code == 1
+    assert command("report") == (1, first)
+    assert json.loads(first)["failures"][0]["step"] == "train/dpo"
+    code, second = command("run", "--serial")
+    assert code == 0 and json.loads(second)["failures"] == []
+
+
+def test_a_failed_training_is_a_row_and_its_dependants_are_named(ran: Callable[..., Any]) -> None:
+    found = gather(*ran(fails=["train/dpo"]))
+    row = next(r for r in found["trainings"] if r["name"] == "dpo")
+    assert (row["status"], row["error"]) == ("failed", "planted")
+    assert found["failures"] == [{"step": "train/dpo", "error": "planted", "dependants": ["evaluate/dpo"]}]
+    assert "dpo" not in [m["name"] for m in found["evaluation"]["tasks"][0]["models"]]
+    assert "dpo" not in [a["name"] for a in found["geometry"]["adapters"]]
+    points = {p["name"]: p for p in found["sweep"]["points"]}
+    assert points["dpo"]["norm"] is None and points["dpo"]["accuracy"] == {}
+    assert points["dpo-lr3e-4"]["norm"] == 1.9
+
+
+def test_dependants_of_dependants_are_named_too(ran: Callable[..., Any]) -> None:
+    found = gather(*ran(fails=["reference/base"]))
+    (failure,) = found["failures"]
+    assert set(failure["dependants"]) == {f"{k}/{n}" for k in ("train", "evaluate") for n in ("dpo", "dpo-lr3e-4")}
+    row = next(r for r in found["trainings"] if r["name"] == "dpo")
+    assert (row["status"], row["error"]) == ("failed", "needs reference/base")
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [["base/scratch"], ["rollouts/sampled"], ["problems/evaluation"], ["geometry/weights"], ["connectivity/paths"]],
+)
+def test_results_are_gathered_whatever_failed(ran: Callable[..., Any], fails: list[str]) -> None:
+    found = gather(*ran(fails=fails))
+    assert [f["step"] for f in found["failures"]] == fails
+    assert len(found["trainings"]) == 6
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_base_of_the_results_is_the_studys_not_the_teacher(ran: Callable[..., Any]) -> None:
+    found = gather(*ran("rollouts.model={kind: hub, name: big/teacher}", latest=True))
+    assert found["base"]["name"] == "scratch"
+
+
+def test_settings_are_flat_and_without_placement_and_folders(
+    make_study: Callable[..., Study], data_folder: Path
+) -> None:
+    file = "rollouts={source: file, path: '{data}/gsm8k/rollouts.jsonl'}"
+    flat = settings_of(make_study(file, f"data={data_folder}"))
+    assert flat["training.learning_rate"] == 3e-4
+    assert flat["rollouts.path"] == "rollouts.jsonl"
+    assert flat["methods.dpo.learning_rate"] == 3e-5
+    assert flat["replicas.0.order_seed"] == 43
+    assert flat["adapter.targets"] == ["q_proj", "k_proj", "v_proj", "o_proj"]
+    assert not any(k.startswith(("placement", "data")) for k in flat)
+    assert str(data_folder) not in json.dumps(flat)
+
+
+def test_a_hub_name_stays_whole_among_the_settings(make_study: Callable[..., Study]) -> None:
+    flat = settings_of(make_study("evaluation.tasks=[{task: gsm8k, source: openai/gsm8k}]"))
+    assert flat["evaluation.tasks.0.source"] == "openai/gsm8k"
+
+
+def test_provenance_tells_the_times_of_the_steps(ran: Callable[..., Any]) -> None:
+    _, outcome, store = ran()
+    sft = next(s for s in outcome.steps if s.title == "train/sft")
+    store.record_times(sft, {"started": 1.0, "ended": 3.5, "seconds": 2.5, "startup_seconds": 0.5})
+    write_json(
+        store.root / "run.json",
+        {"started": 0.0, "wall_seconds": 9.0, "cached": ["base/scratch"], "cluster_startup": 4.0},
+    )
+    told = provenance(outcome, store)
+    steps = {s["step"]: s for s in told["steps"]}
+    assert list(steps) == [s.title for s in outcome.steps]
+    assert (steps["train/sft"]["seconds"], steps["train/sft"]["startup_seconds"]) == (2.5, 0.5)
+    assert steps["base/scratch"]["cached"] and not steps["train/sft"]["cached"]
+    assert (told["started"], told["wall_seconds"], told["cluster_startup_seconds"]) == (
+        "1970-01-01T00:00:00Z",
+        9.0,
+        4.0,
+    )
+    assert {"torch", "transformers", "python"} <= set(told["versions"])

@@ -1,0 +1,124 @@
+"""Rollouts from a file: read as they stand, or refused by file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from orchestrator.errors import UserError
+from orchestrator.rollout_file import Row, read_rollouts
+
+GOOD = {"problem": "1 + 1?", "answer": "2", "completion": "It is 2."}
+Writer = Callable[..., Path]
+
+
+def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def refused(path: Path, **how: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        read_rollouts(path, **how)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def test_a_row_needs_three_fields_and_has_three_more(tmp_path: Path, write_rows: Writer) -> None:
+    full = GOOD | {"answer": 2, "problem_id": "p", "teacher": "t", "reward": 1, "more": [1]}
+    assert read_rollouts(write_rows(tmp_path / "a.jsonl", [full])) == [Row("p", "1 + 1?", "2", "It is 2.", "t", 1.0)]
+    assert read_rollouts(write_rows(tmp_path / "b.jsonl", [GOOD])) == [
+        Row("1 + 1?", "1 + 1?", "2", "It is 2.", "unnamed", None)
+    ]
+
+
+def test_parquet_and_jsonl_hold_the_same_rows(tmp_path: Path, write_rows: Writer) -> None:
+    rows = [
+        GOOD | {"completion": f"é {i}", "reward": i % 2, "teacher": "t", "problem_id": f"p{i // 2}"} for i in range(6)
+    ]
+    one = read_rollouts(write_rows(tmp_path / "a.jsonl", rows))
+    assert one == read_rollouts(parquet(tmp_path / "a.parquet", rows))
+    assert [row.completion for row in one] == [f"é {i}" for i in range(6)]
+    assert [row.reward for row in one] == [0.0, 1.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"problem": "a", "answer": "b"}, "completion is missing; a row has problem, answer, completion"),
+        ({"answer": "b", "completion": "c"}, "problem is missing; a row has problem, answer, completion"),
+        (GOOD | {"problem": 3}, "problem must be text, not int"),
+        (GOOD | {"completion": None}, "completion must be text, not NoneType"),
+        (GOOD | {"answer": True}, "answer must be text, not bool"),
+        (GOOD | {"answer": " "}, "answer is empty"),
+        (GOOD | {"problem": ""}, "problem is empty"),
+        (GOOD | {"reward": 0.5}, "reward must be 0 or 1, not 0.5"),
+        (GOOD | {"reward": "1"}, "reward must be 0 or 1, not '1'"),
+        ([1, 2], "a row is an object with problem, answer, completion"),
+        ("text", "a row is an object with problem, answer, completion"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, write_rows: Writer, row: object, complaint: str) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [GOOD, GOOD, row])
+    assert refused(path) == f"{path}, line 3: {complaint}"
+
+
+def test_empty_lines_count_as_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('\n\n{"problem": "a"}\n')
+    assert refused(path).startswith(f"{path}, line 3: ")
+
+
+@pytest.mark.parametrize("line", [b"{'a': 1}", b'{"problem": "a"', b"\xff\xfe\x00", b"PAR1\x15\x04"])
+def test_a_line_that_is_no_json_is_named(tmp_path: Path, write_rows: Writer, line: bytes) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [GOOD])
+    with path.open("ab") as stream:
+        stream.write(line + b"\n")
+    assert refused(path).startswith(f"{path}, line 2: not a JSON object (")
+
+
+def test_a_bad_parquet_row_is_named(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", [GOOD | {"reward": 1.0}, GOOD | {"reward": 2.0}])
+    assert refused(path) == f"{path}, row 2: reward must be 0 or 1, not 2.0"
+
+
+def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_text('{"problem": 1}\n')
+    assert refused(path).startswith(f"{path} is no Parquet file (")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_missing_empty_and_folders_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    assert "is not there: name a JSONL or Parquet file of rollouts" in refused(path)
+    path.mkdir()
+    assert "is not there" in refused(path)
+    path.rmdir()
+    if name.endswith("jsonl"):
+        path.write_text("\n")
+        assert refused(path) == f"{path} holds no rollouts"
+
+
+def test_rewards_are_given_for_all_rows_or_none(tmp_path: Path, write_rows: Writer) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [GOOD | {"reward": 1}, GOOD])
+    assert "some rows have a reward and some have none" in refused(path)
+
+
+def test_a_draw_keeps_whole_problems_in_the_files_order(tmp_path: Path, write_rows: Writer) -> None:
+    rows = [GOOD | {"problem_id": f"p{i % 10}", "completion": str(i)} for i in range(30)]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    drawn = read_rollouts(path, draw=4, seed=1)
+    kept = {row.problem_id for row in drawn}
+    assert len(kept) == 4 and len(drawn) == 12
+    assert [r.completion for r in drawn] == [str(i) for i in range(30) if f"p{i % 10}" in kept]
+    assert read_rollouts(path, draw=4, seed=1) == drawn
+    assert len({frozenset(r.problem_id for r in read_rollouts(path, 4, seed)) for seed in range(8)}) > 1
+    assert len(read_rollouts(path, draw=10)) == 30
+    assert refused(path, draw=11) == f"rollouts.draw: 11 problems asked for, {path} holds 10"

@@ -1,0 +1,143 @@
+"""The store: whole or not there; what it holds is what it says it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import UserError
+from orchestrator.plan import Step
+from orchestrator.store import RECORD, Store, open_store, write_json
+
+STEP = Step("train", "sft", {"learning_rate": 5e-6, "targets": ("q", "v")})
+
+
+def committed(store: Store, step: Step = STEP) -> Path:
+    with store.writing(step) as (out, _):
+        (out / "adapter").mkdir()
+        (out / "adapter" / "weights").write_text("w")
+        (out / "log.jsonl").write_text("{}\n")
+    return store.folder(step)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def test_nothing_is_visible_before_the_commit(store: Store) -> None:
+    with store.writing(STEP) as (out, _):
+        (out / "half").write_text("h")
+        assert not store.done(STEP)
+        assert not store.folder(STEP).exists()
+    assert store.done(STEP)
+    assert (store.folder(STEP) / "half").read_text() == "h"
+    assert not store.partial(STEP).exists()
+
+
+def test_the_folder_is_readable_and_the_record_beside_the_files(store: Store) -> None:
+    folder = committed(store)
+    assert folder == store.root / "train" / f"sft-{STEP.key}"
+    record = json.loads((folder / RECORD).read_text())
+    assert record["payload"] == STEP.payload()
+    assert list(record["files"]) == ["adapter/weights", "log.jsonl"]
+
+
+def test_an_error_leaves_no_result_and_keeps_the_work(store: Store) -> None:
+    with pytest.raises(RuntimeError, match="planted"), store.writing(STEP) as (out, work):
+        (out / "half").write_text("h")
+        (work / "state").write_text("at 7")
+        raise RuntimeError("planted")
+    assert not store.done(STEP)
+    assert not store.folder(STEP).exists()
+    with store.writing(STEP) as (out, work):
+        assert list(out.iterdir()) == []
+        assert (work / "state").read_text() == "at 7"
+    assert store.done(STEP)
+
+
+def test_a_whole_result_has_no_damage(store: Store) -> None:
+    committed(store)
+    assert store.damage(STEP) is None
+
+
+def test_a_changed_file_is_damage(store: Store) -> None:
+    (committed(store) / "adapter" / "weights").write_text("x")
+    assert store.damage(STEP) == "adapter/weights was changed"
+
+
+def test_a_missing_file_is_damage(store: Store) -> None:
+    (committed(store) / "log.jsonl").unlink()
+    assert store.damage(STEP) == "log.jsonl is missing"
+
+
+def test_a_discarded_step_can_be_made_again(store: Store) -> None:
+    committed(store)
+    store.discard(STEP)
+    assert not store.done(STEP)
+    committed(store)
+    assert store.done(STEP) and store.damage(STEP) is None
+
+
+@pytest.mark.parametrize("record", [None, "", '{"payload": {'])
+def test_a_folder_whose_record_is_lost_is_not_done_and_can_be_made_again(store: Store, record: str | None) -> None:
+    path = committed(store) / RECORD
+    path.unlink()
+    if record is not None:
+        path.write_text(record)
+    assert not store.done(STEP)
+    committed(store)
+    assert store.done(STEP) and store.damage(STEP) is None
+
+
+def test_another_payload_under_the_same_key_is_refused_with_its_fields(store: Store) -> None:
+    record = committed(store) / RECORD
+    held = json.loads(record.read_text())
+    held["payload"]["config"]["learning_rate"] = 5e-7
+    record.write_text(json.dumps(held))
+    with pytest.raises(UserError, match=r"another step under the same key: config\.learning_rate: 5e-07 -> 5e-06$"):
+        store.done(STEP)
+
+
+def test_a_failure_is_kept_until_it_is_mended(store: Store) -> None:
+    assert store.failure(STEP) is None
+    store.record_failure(STEP, "loss is NaN at step 3")
+    assert store.failure(STEP) == "loss is NaN at step 3"
+    store.clear_failure(STEP)
+    store.clear_failure(STEP)
+    assert store.failure(STEP) is None
+    store.record_failure(STEP, "again")
+    committed(store)
+    assert store.failure(STEP) is None
+
+
+def test_times_are_kept_outside_the_result(store: Store) -> None:
+    folder = committed(store)
+    before = sorted(p.name for p in folder.rglob("*"))
+    assert store.times(STEP) == {}
+    store.record_times(STEP, {"seconds": 1.5})
+    assert store.times(STEP) == {"seconds": 1.5}
+    assert sorted(p.name for p in folder.rglob("*")) == before
+    assert store.damage(STEP) is None
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"--out .* cannot be written \(.*\): name a folder that can"):
+            open_store(root)
+
+
+def test_opening_a_store_leaves_nothing_in_it(store: Store) -> None:
+    assert list(store.root.iterdir()) == []
+
+
+def test_written_json_is_sorted_whole_and_never_nan(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"b": 1, "a": [0.1]})
+    assert path.read_text() == '{\n "a": [\n  0.1\n ],\n "b": 1\n}\n'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"b": float("nan")})
+    assert json.loads(path.read_text()) == {"a": [0.1], "b": 1}
