@@ -65,9 +65,7 @@ def shared_a(a: Tensor, out: int, k: int, draws: int, generator: Generator) -> d
     return {"left": left, "right": _angles(cross), "u1": u1, "v1": cross[:, 0, 0].abs()}
 
 
-def floors(
-    modules: Mapping[str, Factors], k: int = TOP_K, *, generator: Generator, draws: int = DRAWS
-) -> dict:
+def floors(modules: Mapping[str, Factors], k: int = TOP_K, *, generator: Generator, draws: int = DRAWS) -> dict:
     """Both floors over the modules at hand, each draw summarised as a pair is and then averaged over draws.
 
     ``modules``: one adapter's factors; its shapes, ranks and A are used, of B only the height. Returns draws,

@@ -47,9 +47,7 @@ def linear_cka(gram_x: Tensor, gram_y: Tensor, debiased: bool = True) -> float |
     None for too few prompts (fewer than 4 debiased, 2 biased) or features that are constant over them.
     """
     if gram_x.shape != gram_y.shape:
-        raise ValueError(
-            f"CKA compares the same prompts: Grams are {tuple(gram_x.shape)}, {tuple(gram_y.shape)}"
-        )
+        raise ValueError(f"CKA compares the same prompts: Grams are {tuple(gram_x.shape)}, {tuple(gram_y.shape)}")
     if gram_x.shape[0] < (LEAST_ROWS if debiased else 2):
         return None
     centre = _u_centred if debiased else _centred
@@ -68,9 +66,7 @@ def shuffled(gram_x: Tensor, gram_y: Tensor, generator: Generator, draws: int = 
     return _mean(found)
 
 
-def jackknife(
-    gram_x: Tensor, gram_y: Tensor, groups: int = GROUPS, level: float = 0.95
-) -> tuple[float, float] | None:
+def jackknife(gram_x: Tensor, gram_y: Tensor, groups: int = GROUPS, level: float = 0.95) -> tuple[float, float] | None:
     """Interval of the debiased CKA by deleting a group of prompts at a time (i modulo ``groups``).
 
     Variance (G - 1) / G sum (theta_g - mean)^2 (Shao & Tu 1995, section 2.3), Student's t with G - 1 degrees,

@@ -63,9 +63,7 @@ def barrier(weights: Sequence[float], losses: Sequence[float]) -> float | None:
     None where a loss is not finite. ValueError if an end is missing or the lengths differ.
     """
     if len(weights) != len(losses) or 0 not in weights or 1 not in weights:
-        raise ValueError(
-            f"a barrier needs a loss at each weight, 0 and 1 among them; got {len(losses)} at {weights}"
-        )
+        raise ValueError(f"a barrier needs a loss at each weight, 0 and 1 among them; got {len(losses)} at {weights}")
     if not all(math.isfinite(loss) for loss in losses):
         return None
     at = dict(zip(weights, losses, strict=True))

@@ -26,9 +26,7 @@ _ORDER = "qkvo"  # projections in the order that attention uses them
 
 def cka(results: dict, roster: Roster, canvas: Canvas) -> Made:
     """CKA of hidden states by layer, to the reference and to the base, with the shuffled control."""
-    rows = [
-        row for row in (results.get("similarity") or {}).get("hidden") or [] if row.get("cka") is not None
-    ]
+    rows = [row for row in (results.get("similarity") or {}).get("hidden") or [] if row.get("cka") is not None]
     targets = [name for name in (roster.reference, BASE) if any(other(row, name) for row in rows)]
     if not targets:
         return None
@@ -37,13 +35,10 @@ def cka(results: dict, roster: Roster, canvas: Canvas) -> Made:
         found = [row for row in rows if other(row, target) is not None and row.get("layer") is not None]
         names = roster.order([other(row, target) or "" for row in found])
         for name in names:
-            _cka_line(
-                axes, roster, name, sorted((row for row in found if other(row, target) == name), key=_layer)
-            )
+            _cka_line(axes, roster, name, sorted((row for row in found if other(row, target) == name), key=_layer))
         depth = sorted({row["layer"] for row in found})
         shuffled = [
-            [row["shuffled"] for row in found if row["layer"] == at and row.get("shuffled") is not None]
-            for at in depth
+            [row["shuffled"] for row in found if row["layer"] == at and row.get("shuffled") is not None] for at in depth
         ]
         control = [float(np.mean(values)) if values else None for values in shuffled]
         axes.plot(
@@ -108,20 +103,14 @@ def projections(results: dict, roster: Roster, canvas: Canvas) -> Made:
     rows = [
         row
         for row in (results.get("similarity") or {}).get("modules") or []
-        if other(row, roster.reference) is not None
-        and row.get("cka") is not None
-        and row.get("layer") is not None
+        if other(row, roster.reference) is not None and row.get("cka") is not None and row.get("layer") is not None
     ]
     if not rows:
         return None
     names = roster.order([other(row, roster.reference) or "" for row in rows])
-    kinds = sorted(
-        {str(row.get("projection")) for row in rows}, key=lambda kind: (_ORDER.find(kind[:1]), kind)
-    )
+    kinds = sorted({str(row.get("projection")) for row in rows}, key=lambda kind: (_ORDER.find(kind[:1]), kind))
     depth = sorted({row["layer"] for row in rows})
-    found = {
-        (other(row, roster.reference), str(row.get("projection")), row["layer"]): row["cka"] for row in rows
-    }
+    found = {(other(row, roster.reference), str(row.get("projection")), row["layer"]): row["cka"] for row in rows}
     columns = min(4, len(kinds))
     lines = math.ceil(len(kinds) / columns)
     figure, grid = canvas.grid(PAGE, lines * (0.9 + 0.22 * len(names)), lines, columns, sharey=True)

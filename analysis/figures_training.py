@@ -62,11 +62,7 @@ def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
     factors = (1, 2, 5) if math.log10(high / low) <= 3 else (1,)
     ticks = [factor * 10.0**decade for decade in decades for factor in factors]
     if math.log10(high / low) < 0.4:
-        ticks = [
-            factor * 10.0**decade
-            for decade in decades
-            for factor in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
-        ]
+        ticks = [factor * 10.0**decade for decade in decades for factor in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)]
     shown = [tick for tick in ticks if low <= tick <= high]
     axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -115,9 +111,7 @@ def accuracy(results: dict, roster: Roster, canvas: Canvas) -> Made:
         axes.set_yticks(range(len(names)), [short(roster.label(name)) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel("right, % (bar: 95% Wilson interval)")
-        axes.set_title(
-            f"{short(str(task.get('title') or task.get('task')), 40)}, n = {formats.count(task.get('n'))}"
-        )
+        axes.set_title(f"{short(str(task.get('title') or task.get('task')), 40)}, n = {formats.count(task.get('n'))}")
         axes.grid(axis="y", visible=False)
     return (
         figure,
@@ -231,9 +225,7 @@ def growth(results: dict, roster: Roster, canvas: Canvas) -> Made:
                 values = np.where(values > 0, values, math.nan)
             style = {**look(model), "marker": model.marker if len(steps) < 3 else ""}
             axes.plot(steps, values, label=short(model.label), **style)
-        heights = np.array(
-            [value for line in axes.lines for value in np.asarray(line.get_ydata(), dtype=float)]
-        )
+        heights = np.array([value for line in axes.lines for value in np.asarray(line.get_ydata(), dtype=float)])
         heights = heights[np.isfinite(heights)]
         if logarithmic and len(heights):
             log_axis(axes, "y", float(heights.min()) / 1.15, float(heights.max()) * 1.15)
@@ -265,9 +257,7 @@ def sweep(results: dict, roster: Roster, canvas: Canvas) -> Made:
     figure, (panels,) = canvas.grid(PAGE, 2.9, 1, 3)
     for axes in panels:
         if found.get("matched_learning_rate"):
-            axes.axvline(
-                found["matched_learning_rate"], color="#0072B2", linewidth=3, alpha=0.22, label="matched rate"
-            )
+            axes.axvline(found["matched_learning_rate"], color="#0072B2", linewidth=3, alpha=0.22, label="matched rate")
         rate_axis(axes, rates)
         for row in points:
             model = roster.models.get(row.get("name") or "")

@@ -51,14 +51,8 @@ def _floor_values(results: dict, roster: Roster, key: str) -> list[tuple[str, ob
 
 def step_size(results: dict, roster: Roster, canvas: Canvas) -> Made:
     """Cosine to the reference against norm: a mere step size would move a point sideways only."""
-    rows = [
-        row
-        for row in headline.rows(results, roster)
-        if row.kind in ("reference", "method", "matched", "floor")
-    ]
-    points = [
-        (row.name, row.norm, row.cosine) for row in rows if row.to_reference and row.name in roster.models
-    ]
+    rows = [row for row in headline.rows(results, roster) if row.kind in ("reference", "method", "matched", "floor")]
+    points = [(row.name, row.norm, row.cosine) for row in rows if row.to_reference and row.name in roster.models]
     for row in (results.get("sweep") or {}).get("points") or []:
         if row.get("name") not in {point[0] for point in points}:
             points.append((row.get("name"), row.get("norm"), row.get("cosine_to_sft")))
@@ -73,9 +67,7 @@ def step_size(results: dict, roster: Roster, canvas: Canvas) -> Made:
         axes.plot(*zip(*along, strict=True), color="#D55E00", linewidth=0.8, alpha=0.6, zorder=1)
     for name, norm, cosine in dict.fromkeys(points):
         model = roster.models[name]
-        axes.plot(
-            [norm], [cosine], **{**look(model), "linestyle": "none"}, markersize=7, label=short(model.label)
-        )
+        axes.plot([norm], [cosine], **{**look(model), "linestyle": "none"}, markersize=7, label=short(model.label))
     norms = [norm for _, norm, _ in points if norm]
     log_axis(axes, "x", min(norms) / 1.35, max(norms) * 1.35)
     axes.set_xlabel("norm of the update, ‖ΔW‖ (log scale)")
@@ -185,17 +177,11 @@ def angles(results: dict, roster: Roster, canvas: Canvas) -> Made:
     """Smallest and largest principal angle to the reference, output and input side, floors as lines."""
     keys = {"": "output side (left vectors)", "right_": "input side (right vectors)"}
     reference = roster.reference or ""
-    names = [
-        name
-        for name in roster.models
-        if pair(results, name, reference).get("angle_min_median_deg") is not None
-    ]
+    names = [name for name in roster.models if pair(results, name, reference).get("angle_min_median_deg") is not None]
     if not names:
         return None
     measured = [pair(results, name, reference) for name in names]
-    sides = [
-        side for side in keys if any(row.get(f"{side}angle_min_median_deg") is not None for row in measured)
-    ]
+    sides = [side for side in keys if any(row.get(f"{side}angle_min_median_deg") is not None for row in measured)]
     figure, grid = canvas.grid(PAGE, 1.5 + 0.2 * len(names), 1, len(sides), sharey=True)
     for axes, side in zip(grid[0], sides, strict=True):
         _angle_panel(axes, results, roster, names, side)
@@ -227,9 +213,7 @@ def layers(results: dict, roster: Roster, canvas: Canvas) -> Made:
     for name in roster.order(list(series)):
         found = sorted(series[name])
         model = roster.models[name]
-        axes.plot(
-            *zip(*found, strict=True), **look(model), markevery=every(len(found)), label=short(model.label)
-        )
+        axes.plot(*zip(*found, strict=True), **look(model), markevery=every(len(found)), label=short(model.label))
     layer_axis(axes, sorted({layer for found in series.values() for layer, _ in found}))
     axes.set_ylabel(f"cosine to {short(roster.label(roster.reference))}")
     low, high = axes.get_ylim()

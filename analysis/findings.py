@@ -71,9 +71,7 @@ def _lead(rows: list[Row], reference: str) -> str:
     limit = floor.cosine - FLOOR_MARGIN
     below = [row for row in compared if (row.cosine or 0.0) < limit]
     level = [row for row in compared if (row.cosine or 0.0) >= limit]
-    beside = (
-        f"{reference} with another order of the same rows has cosine {formats.fixed(floor.cosine)} to itself"
-    )
+    beside = f"{reference} with another order of the same rows has cosine {formats.fixed(floor.cosine)} to itself"
     if not below:
         return (
             f"One direction, as far as the cosine tells: {span}, and {beside}. "
@@ -143,9 +141,7 @@ def _floor_point(rows: list[Row], reference: str) -> list[str]:
             parts.append(f"{words} gives {formats.fixed(row.cosine)}")
     if not parts:
         return []
-    return [
-        f"Floors for a cosine to {reference}, each from one run: {formats.listing(parts)}.{_chance(rows)}"
-    ]
+    return [f"Floors for a cosine to {reference}, each from one run: {formats.listing(parts)}.{_chance(rows)}"]
 
 
 def _chance(rows: list[Row]) -> str:
@@ -158,22 +154,15 @@ def _chance(rows: list[Row]) -> str:
 def _norm_point(rows: list[Row], reference: str) -> list[str]:
     parts = []
     for row in rows:
-        if (
-            row.kind in ("method", "matched")
-            and row.norm_ratio is not None
-            and row.rate_steps_ratio is not None
-        ):
+        if row.kind in ("method", "matched") and row.norm_ratio is not None and row.rate_steps_ratio is not None:
             unequal = abs(row.rate_steps_ratio - 1) > _UNEQUAL
             if unequal or row.kind == "matched":
                 parts.append(
-                    f"{row.label} {formats.times(row.norm_ratio)} ({formats.times(row.rate_steps_ratio)} "
-                    "expected)"
+                    f"{row.label} {formats.times(row.norm_ratio)} ({formats.times(row.rate_steps_ratio)} expected)"
                 )
     if not parts:
         return []
-    return [
-        f"Norm against {reference}’s, beside what learning rate × steps alone predicts: {'; '.join(parts)}."
-    ]
+    return [f"Norm against {reference}’s, beside what learning rate × steps alone predicts: {'; '.join(parts)}."]
 
 
 def _accuracy_point(results: dict, roster: Roster) -> list[str]:
@@ -255,14 +244,10 @@ def _warnings(results: dict, roster: Roster) -> list[str]:
 def findings(results: dict, roster: Roster, rows: list[Row]) -> Findings:
     """The opening sentences of a report, from ``results`` and its headline ``rows``."""
     if roster.reference is None:
-        return Findings(
-            "No model to compare with: these results hold no update.", [], _warnings(results, roster)
-        )
+        return Findings("No model to compare with: these results hold no update.", [], _warnings(results, roster))
     reference = roster.label(roster.reference)
     points = [
-        *_rate_point(
-            rows, reference, {task: headline.task_title(results, task) for task in headline.tasks(results)}
-        ),
+        *_rate_point(rows, reference, {task: headline.task_title(results, task) for task in headline.tasks(results)}),
         *_floor_point(rows, reference),
         *_norm_point(rows, reference),
         *_accuracy_point(results, roster),

@@ -80,9 +80,7 @@ def features(
             ids, mask = _padded(token_ids[start : start + batch_size], model.device)
             lengths.append(mask.sum(1))
             with torch.inference_mode():
-                states = model.base_model(
-                    ids, attention_mask=mask, use_cache=False, output_hidden_states=True
-                )
+                states = model.base_model(ids, attention_mask=mask, use_cache=False, output_hidden_states=True)
             for layer, state in enumerate(states.hidden_states):
                 hidden.setdefault(layer, []).append(_pooled(state, lengths[-1], position))
     finally:
@@ -139,23 +137,17 @@ def completion_scores(
     return scores
 
 
-def completion_nll(
-    model: PreTrainedModel, rows: Sequence[Row], batch_size: int = 8
-) -> list[tuple[float, int]]:
+def completion_nll(model: PreTrainedModel, rows: Sequence[Row], batch_size: int = 8) -> list[tuple[float, int]]:
     """Per row (summed nll in nats, completion tokens), in row order."""
     return [(score.nll, score.tokens) for score in completion_scores(model, rows, batch_size)]
 
 
-def _hidden_by_row(
-    model: PreTrainedModel, rows: Sequence[Row], batch_size: int
-) -> Iterator[tuple[int, Tensor]]:
+def _hidden_by_row(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> Iterator[tuple[int, Tensor]]:
     """(row, t x d states that predict its completion); rows of like length share a batch, to pad little."""
     _check_mode(model)
     for index, (prompt, _) in enumerate(rows):
         if not prompt:
-            raise ValueError(
-                f"row {index}: the prompt is empty, so nothing predicts the first completion token"
-            )
+            raise ValueError(f"row {index}: the prompt is empty, so nothing predicts the first completion token")
     filled = [index for index, (_, completion) in enumerate(rows) if completion]
     order = sorted(filled, key=lambda index: len(rows[index][0]) + len(rows[index][1]))
     for start in range(0, len(order), batch_size):
@@ -170,18 +162,14 @@ def _hidden_by_row(
 
 def _check_mode(model: PreTrainedModel) -> None:
     if model.training:
-        raise ValueError(
-            "the model is in training mode, where dropout makes measurements random: call model.eval()"
-        )
+        raise ValueError("the model is in training mode, where dropout makes measurements random: call model.eval()")
 
 
 def _submodule(model: PreTrainedModel, name: str) -> nn.Module:
     try:
         return model.get_submodule(name)
     except AttributeError:
-        raise ValueError(
-            f"module {name} is not in {type(model).__name__}: is the adapter of this base?"
-        ) from None
+        raise ValueError(f"module {name} is not in {type(model).__name__}: is the adapter of this base?") from None
 
 
 def _linear(model: PreTrainedModel, name: str, factors: Factors) -> nn.Linear:
@@ -190,15 +178,11 @@ def _linear(model: PreTrainedModel, name: str, factors: Factors) -> nn.Linear:
         raise ValueError(f"module {name} is a {type(linear).__name__}; deltas attach to inner linear modules")
     shape = (factors.b.shape[0], factors.a.shape[1])
     if tuple(linear.weight.shape) != shape:
-        raise ValueError(
-            f"module {name}: the delta is {shape}, the weight {tuple(linear.weight.shape)} (out, in)"
-        )
+        raise ValueError(f"module {name}: the delta is {shape}, the weight {tuple(linear.weight.shape)} (out, in)")
     return linear
 
 
-def _adder(
-    factors: Factors, device: torch.device
-) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+def _adder(factors: Factors, device: torch.device) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     b, a = factors.b.to(device, torch.float32), factors.a.to(device, torch.float32)
 
     def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

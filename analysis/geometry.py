@@ -75,14 +75,10 @@ def module_geometry(factors: Sequence[Factors], k: int = TOP_K) -> ModuleGeometr
     ValueError if the adapters' shapes differ, there is none, or k < 1.
     """
     if not factors or k < 1:
-        raise ValueError(
-            f"geometry needs one adapter or more and k >= 1, got {len(factors)} adapters and k = {k}"
-        )
+        raise ValueError(f"geometry needs one adapter or more and k >= 1, got {len(factors)} adapters and k = {k}")
     shapes = {(f.b.shape[0], f.a.shape[1]) for f in factors}
     if len(shapes) > 1:
-        raise ValueError(
-            f"adapters disagree on this module's shape: {sorted(shapes)} (out, in); are they of one base?"
-        )
+        raise ValueError(f"adapters disagree on this module's shape: {sorted(shapes)} (out, in); are they of one base?")
     left, right, sigma = _decompose(factors)
     (shape,) = shapes
     tolerance = max(shape) * torch.finfo(torch.float64).eps
@@ -161,10 +157,7 @@ def _padded(groups: Sequence[Tensor], order: Sequence[int]) -> Tensor:
 
 
 def _spectra(sigma: Tensor, factors: Sequence[Factors]) -> list[list[float]]:
-    return [
-        s[: min(f.a.shape[0], f.b.shape[0], f.a.shape[1])].tolist()
-        for s, f in zip(sigma, factors, strict=True)
-    ]
+    return [s[: min(f.a.shape[0], f.b.shape[0], f.a.shape[1])].tolist() for s, f in zip(sigma, factors, strict=True)]
 
 
 def _first(cross: Tensor, pair_k: list[int]) -> list[float | None]:
@@ -173,9 +166,7 @@ def _first(cross: Tensor, pair_k: list[int]) -> list[float | None]:
     return [top if size else None for top, size in zip(tops, pair_k, strict=True)]
 
 
-def _angles(
-    cross: Tensor, bases: _Bases, pairs: list[tuple[int, int]], pair_k: list[int]
-) -> list[list[float]]:
+def _angles(cross: Tensor, bases: _Bases, pairs: list[tuple[int, int]], pair_k: list[int]) -> list[list[float]]:
     """Principal angles in degrees, ascending, a list of pair_k a pair."""
     angles: list[list[float]] = [[] for _ in pairs]
     for size in sorted(set(pair_k) - {0}):
@@ -249,9 +240,7 @@ def summarise(names: Sequence[str], modules: Mapping[str, ModuleGeometry]) -> di
     }
 
 
-def _grouped(
-    modules: Mapping[str, ModuleGeometry], part_of: PartOf
-) -> list[tuple[int | str, list[ModuleGeometry]]]:
+def _grouped(modules: Mapping[str, ModuleGeometry], part_of: PartOf) -> list[tuple[int | str, list[ModuleGeometry]]]:
     groups: dict[int | str, list[ModuleGeometry]] = defaultdict(list)
     for name, found in modules.items():
         part = part_of(name)

@@ -68,9 +68,7 @@ def load_adapter(
     wanted = sorted(pairs if modules is None else modules, key=natural_key)
     missing = [module for module in wanted if module not in pairs]
     if missing:
-        raise ValueError(
-            f"{folder / WEIGHTS}: no LoRA factors for module {missing[0]}; it has {len(pairs)} others"
-        )
+        raise ValueError(f"{folder / WEIGHTS}: no LoRA factors for module {missing[0]}; it has {len(pairs)} others")
     factors = {}
     with _open(folder / WEIGHTS) as tensors:
         for module in wanted:
@@ -91,9 +89,7 @@ def shared_modules(names: Sequence[Collection[str]]) -> list[str]:
     """The modules that every adapter has, in natural order; ValueError if there is none."""
     shared = set.intersection(*(set(modules) for modules in names)) if names else set()
     if not shared:
-        raise ValueError(
-            "the adapters share no module, so nothing can be compared: check their targets and base"
-        )
+        raise ValueError("the adapters share no module, so nothing can be compared: check their targets and base")
     return sorted(shared, key=natural_key)
 
 
@@ -123,9 +119,7 @@ def _read_config(folder: Path) -> dict:
         if (folder / "adapter_model.bin").is_file():
             raise ValueError(
                 f"{folder}: adapter_model.bin is a pickle and is not opened; convert it where you trust it: "
-                'safetensors.torch.save_file(torch.load("adapter_model.bin", weights_only=True), "'
-                + WEIGHTS
-                + '")'
+                'safetensors.torch.save_file(torch.load("adapter_model.bin", weights_only=True), "' + WEIGHTS + '")'
             )
         raise ValueError(f"{folder}: no {WEIGHTS}; give the folder that PEFT's save_pretrained wrote")
     try:
@@ -148,9 +142,7 @@ def _check_config(path: Path, config: dict) -> None:
         if config.get(field):
             raise ValueError(f"{path}: {field} is set, and only plain LoRA (scale * b @ a) is measured")
     if config.get("modules_to_save"):
-        raise ValueError(
-            f"{path}: modules_to_save holds whole weights, which are no low-rank delta; train without it"
-        )
+        raise ValueError(f"{path}: modules_to_save holds whole weights, which are no low-rank delta; train without it")
     if config.get("bias", "none") != "none":
         raise ValueError(
             f"{path}: bias is {config['bias']!r}: trained biases are no low-rank delta; train with bias none"
@@ -171,9 +163,7 @@ def _open(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path}: damaged or truncated safetensors ({error}); copy or save it again"
-        ) from None
+        raise ValueError(f"{path}: damaged or truncated safetensors ({error}); copy or save it again") from None
 
 
 def _paired_keys(folder: Path) -> dict[str, tuple[str, str]]:
@@ -203,9 +193,7 @@ def _scaled(folder: Path, module: str, b: Tensor, a: Tensor, config: dict, dtype
     rank = _by_pattern(config.get("rank_pattern"), module, config["r"])
     alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
     if rank != a.shape[0]:
-        raise ValueError(
-            f"{folder / CONFIG}: module {module}: rank {rank} by the config, {a.shape[0]} by the weights"
-        )
+        raise ValueError(f"{folder / CONFIG}: module {module}: rank {rank} by the config, {a.shape[0]} by the weights")
     if not (torch.isfinite(b).all() and torch.isfinite(a).all()):
         raise ValueError(f"{folder / WEIGHTS}: module {module}: NaN or inf in its factors")
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank

@@ -95,9 +95,7 @@ def _not_finite(value: Any, place: str) -> str | None:
     return next((found for name, inner in items if (found := _not_finite(inner, name))), None)
 
 
-def _page(
-    results: dict, provenance: dict, people: Roster, drawn: dict[str, Drawn], written: list[str]
-) -> str:
+def _page(results: dict, provenance: dict, people: Roster, drawn: dict[str, Drawn], written: list[str]) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,

@@ -141,9 +141,7 @@ def roster(results: dict) -> Roster:
     trainings = {row.get("name"): row for row in results.get("trainings") or []}
     methods = {(trainings.get(name) or {}).get("method") or name.partition("-")[0] for name in names}
     # methods without a colour of their own take first the colours that no other method here wears
-    spare = sorted(
-        _COLOURS.values(), key=lambda colour: any(_COLOURS.get(method) == colour for method in methods)
-    )
+    spare = sorted(_COLOURS.values(), key=lambda colour: any(_COLOURS.get(method) == colour for method in methods))
     seen: dict[str, int] = {}
     models = []
     newcomers = 0

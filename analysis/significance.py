@@ -61,7 +61,5 @@ def smallest_difference(
         return None if alone is None else alone / n
     if not 0 <= discordant <= n:
         raise ValueError(f"{discordant} discordant problems of {n}")
-    reached = [
-        d - 2 * c for d in (discordant,) for c in range(d // 2 + 1) if mcnemar_exact(d - c, c) <= bound
-    ]
+    reached = [d - 2 * c for d in (discordant,) for c in range(d // 2 + 1) if mcnemar_exact(d - c, c) <= bound]
     return min(reached) / n if reached else None

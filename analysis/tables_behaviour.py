@@ -113,9 +113,7 @@ def mcnemar_table(task: dict, roster: Roster) -> Table | None:
             kind = "strong" if p is not None and p < 0.05 else "number"
             shown = formats.p_value(p)
             return Cell(shown, kind, note=f"unadjusted p = {formats.p_value(row.get('p'))}")
-        first, second = (
-            (row.get("only_b"), row.get("only_a")) if turned else (row.get("only_a"), row.get("only_b"))
-        )
+        first, second = (row.get("only_b"), row.get("only_a")) if turned else (row.get("only_a"), row.get("only_b"))
         return Cell(f"{formats.count(first)} : {formats.count(second)}", "faint")
 
     lines = tuple(
@@ -141,9 +139,7 @@ def strata_table(task: dict, roster: Roster) -> Table | None:
     rows = task.get("strata") or []
     strata = list(dict.fromkeys(row.get("stratum") for row in rows))
     found = {(row.get("name"), row.get("stratum")): row for row in rows}
-    sizes = {
-        stratum: next(row.get("n") for row in rows if row.get("stratum") == stratum) for stratum in strata
-    }
+    sizes = {stratum: next(row.get("n") for row in rows if row.get("stratum") == stratum) for stratum in strata}
     names = roster.order([row.get("name") for row in rows])
     title = task.get("title") or task.get("task") or "Task"
 
@@ -158,10 +154,7 @@ def strata_table(task: dict, roster: Roster) -> Table | None:
         [{"name": name} for name in names],
         [
             (Column("Model", kind="text"), lambda row: text(roster.label(row["name"]))),
-            *(
-                (Column(str(stratum), f"n = {formats.count(sizes[stratum])}"), cell(stratum))
-                for stratum in strata
-            ),
+            *((Column(str(stratum), f"n = {formats.count(sizes[stratum])}"), cell(stratum)) for stratum in strata),
         ],
         "Share right within each stratum, greedy. Strata are smaller than the task: a few points between "
         "two models are within chance here.",

@@ -75,9 +75,7 @@ def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | No
             *(_accuracy_cell(results, name, row) for name in names),
         )
         lines.append(Line(cells, row.kind if row.kind in _TINTED else ""))
-    return Table(
-        "headline", f"Every method against {reference}", columns, tuple(lines), _headline_caption(results)
-    )
+    return Table("headline", f"Every method against {reference}", columns, tuple(lines), _headline_caption(results))
 
 
 def _headline_caption(results: dict) -> str:
@@ -233,11 +231,7 @@ def _towards(rows: list[dict], roster: Roster) -> Iterator[tuple[str, str, dict]
         for row in rows:
             found = other(row, target)
             # the pair of the two targets belongs to the first of them alone
-            if (
-                target is not None
-                and found is not None
-                and not (target == BASE and found == roster.reference)
-            ):
+            if target is not None and found is not None and not (target == BASE and found == roster.reference):
                 yield target, found, row
 
 
@@ -250,9 +244,7 @@ def _cka_cell(row: dict) -> Cell:
 
 def hidden_table(results: dict, roster: Roster) -> Table | None:
     """CKA of the deepest layer's hidden states, against the reference and against the base."""
-    rows = [
-        row for row in (results.get("similarity") or {}).get("hidden") or [] if row.get("layer") is not None
-    ]
+    rows = [row for row in (results.get("similarity") or {}).get("hidden") or [] if row.get("layer") is not None]
     last = max((row["layer"] for row in rows), default=None)
     deepest = [row for row in rows if row["layer"] == last]
     return records(
@@ -284,9 +276,7 @@ def projections_table(results: dict, roster: Roster) -> Table | None:
         def make(row: dict) -> Cell:
             values = row["values"].get(kind) or []
             low = formats.fixed(min(values)) if len(values) > 1 else ""
-            return number(
-                formats.fixed(sum(values) / len(values) if values else None), detail=low and f"min {low}"
-            )
+            return number(formats.fixed(sum(values) / len(values) if values else None), detail=low and f"min {low}")
 
         return make
 

@@ -51,9 +51,7 @@ def tables(results: dict) -> dict[str, list[dict]]:
         "modules": geometry.get("modules") or [],
         "adapter_layers": geometry.get("adapter_layers") or [],
         "floors": [{"floor": name, **entry} for name, entry in floors.items() if isinstance(entry, dict)],
-        "paths": _series(
-            (results.get("connectivity") or {}).get("paths") or [], ["a", "b"], ["weights", "loss"]
-        ),
+        "paths": _series((results.get("connectivity") or {}).get("paths") or [], ["a", "b"], ["weights", "loss"]),
         "barriers": [
             {key: row.get(key) for key in ("a", "b", "barrier")}
             for row in (results.get("connectivity") or {}).get("paths") or []

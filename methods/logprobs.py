@@ -38,9 +38,7 @@ def load_model(model_dir: Path, precision: str, attention: str, device: str = "c
     text_config = model.config.get_text_config().to_dict()
     for name in LOGIT_FACTORS:
         if text_config.get(name) not in (None, 1, 1.0):
-            raise ValueError(
-                f"model: {name} = {text_config[name]} changes the logits after the head: not supported"
-            )
+            raise ValueError(f"model: {name} = {text_config[name]} changes the logits after the head: not supported")
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -114,9 +112,7 @@ def _head(hidden_pd: Tensor, weight: Tensor, bias: Tensor | None, targets_p: Ten
     parts = []
     for first in range(0, positions, chunk):
         piece, wanted = hidden_pd[first : first + chunk], targets_p[first : first + chunk]
-        parts.append(
-            checkpoint(_logps, piece, weight, bias, wanted, use_reentrant=False, preserve_rng_state=False)
-        )
+        parts.append(checkpoint(_logps, piece, weight, bias, wanted, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(parts)
 
 

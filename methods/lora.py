@@ -22,21 +22,15 @@ from methods.seeds import derive
 PREFIX = "base_model.model."
 
 
-def lora_config(
-    model: PreTrainedModel, targets: Sequence[str], rank: int, alpha: int, dropout: float
-) -> LoraConfig:
+def lora_config(model: PreTrainedModel, targets: Sequence[str], rank: int, alpha: int, dropout: float) -> LoraConfig:
     """PEFT's config for these targets; ``ValueError`` with candidates where a target matches no module."""
-    linear = {
-        name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))
-    }
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
     matched: list[nn.Module] = []
     for target in targets:
         found = [m for name, m in linear.items() if name == target or name.endswith("." + target)]
         if not found:
             candidates = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
-            raise ValueError(
-                f"adapter target {target!r} matches no module of this model; it has: {candidates}"
-            )
+            raise ValueError(f"adapter target {target!r} matches no module of this model; it has: {candidates}")
         matched += found
     transposed = {isinstance(module, Conv1D) for module in matched}
     if len(transposed) > 1:
@@ -63,9 +57,7 @@ class Adapter:
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """All factors under the names ``<module>/a`` and ``<module>/b``."""
-        return {
-            f"{name}/{kind}": part[name] for name in self.a for kind, part in (("a", self.a), ("b", self.b))
-        }
+        return {f"{name}/{kind}": part[name] for name in self.a for kind, part in (("a", self.a), ("b", self.b))}
 
     @torch.no_grad()
     def drift(self) -> Tensor:

@@ -63,9 +63,7 @@ class Record:
     def close(self) -> None:
         self._file.close()
 
-    def finish(
-        self, rollouts: Sequence[Rollout], units: Sequence[Unit], stream: Sequence[Unit]
-    ) -> dict[str, Any]:
+    def finish(self, rollouts: Sequence[Rollout], units: Sequence[Unit], stream: Sequence[Unit]) -> dict[str, Any]:
         """Write ``training.json`` and return what it holds."""
         summary = summarise(self.config, rollouts, units, stream, self.log)
         text = json.dumps(summary, indent=2, allow_nan=False) + "\n"

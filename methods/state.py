@@ -21,9 +21,7 @@ STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def identity(
-    config: TrainConfig, rollouts: Sequence[Rollout], reference: Sequence[float] | None
-) -> dict[str, Any]:
+def identity(config: TrainConfig, rollouts: Sequence[Rollout], reference: Sequence[float] | None) -> dict[str, Any]:
     """What must be the same for a state to be gone on from: every setting, and the data by digest."""
     digest = hashlib.sha256()
     for rollout in rollouts:

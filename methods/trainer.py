@@ -212,9 +212,7 @@ class Substrate:
     def batch(self, units: Sequence[Unit]) -> Batch:
         """Forward pass of these units; rows of a pair stand next to each other, chosen first."""
         rows = [row for unit in units for row in unit]
-        logp, mask = completion_logps(
-            self.adapter.model, [self.rollouts[row] for row in rows], self.config.head_chunk
-        )
+        logp, mask = completion_logps(self.adapter.model, [self.rollouts[row] for row in rows], self.config.head_chunk)
 
         def column(values: Sequence[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=self.device)

@@ -25,9 +25,7 @@ def group_means(rollouts: Sequence[Rollout]) -> list[float]:
     return [means[rollout.group] for rollout in rollouts]
 
 
-def view(
-    method: str, rollouts: Sequence[Rollout], pair_rule: str = "one", pairs: int | None = None
-) -> list[Unit]:
+def view(method: str, rollouts: Sequence[Rollout], pair_rule: str = "one", pairs: int | None = None) -> list[Unit]:
     """The units of ``method`` in row order.
 
     ``pair_rule`` "one": a pair for each problem with a right and a wrong rollout, its first right one

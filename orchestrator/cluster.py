@@ -17,7 +17,6 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
 from orchestrator.jobs import EngineActor, perform_step, run_shared, train_cells, tune_cells
 from orchestrator.plan import Step
@@ -53,8 +52,6 @@ def join(address: str | None) -> None:
         ray_constants.ENABLE_RAY_CLUSTER = False
         warm = {"idle_worker_killing_time_threshold_ms": 600_000, "num_workers_soft_limit": 8}  # imports cost seconds
         ray.init(address="local", include_dashboard=False, _system_config=warm, **common)
-    # Raylets tell every driver of a small machine at length that it has many workers. Failures reach us otherwise.
-    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
 
 
 @dataclass

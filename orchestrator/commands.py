@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
     study = load_study(options.study, options.set)
     check(study)
     out = _out(options, study)
+    outside.gather(study, out, online=False)  # what is missing is said before anything is made
     store = open_store(out)
     with _alone(out):
         facts = outside.gather(study, out, online=True)
@@ -52,9 +53,7 @@ def run(options: argparse.Namespace) -> int:
         return _walk_and_report(study, plan, store, options, begun)
 
 
-def _walk_and_report(
-    study: Study, plan: list[Step], store: Store, options: argparse.Namespace, begun: float
-) -> int:
+def _walk_and_report(study: Study, plan: list[Step], store: Store, options: argparse.Namespace, begun: float) -> int:
     from orchestrator.runner import Serial, Walk
 
     startup = 0.0
@@ -157,7 +156,10 @@ def _saved(options: argparse.Namespace) -> tuple[Study, list[Step], Store]:
 
 
 def _out(options: argparse.Namespace, study: Study) -> Path:
-    return options.out or Path("runs") / study.name
+    out = options.out or Path("runs") / study.name
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: name a folder")
+    return out
 
 
 @contextmanager

@@ -38,10 +38,12 @@ def parameters(shape: Shape) -> int:
 
 
 def module_shapes(shape: Shape) -> dict[str, tuple[int, int]]:
-    """out x in of the attention projections."""
+    """out x in of the projections of attention and MLP."""
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     hidden = shape.hidden
-    return {"q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q)}
+    return {"q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q),
+            "gate_proj": (shape.intermediate, hidden), "up_proj": (shape.intermediate, hidden),
+            "down_proj": (hidden, shape.intermediate)}  # fmt: skip
 
 
 def estimate(study: Study) -> Cost | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.fingerprint import file_hash, folder_hash
+from orchestrator.plan import base_locator
 from orchestrator.store import write_json
 from orchestrator.study import FileRollouts, SampledRollouts, Study
 
@@ -41,7 +42,7 @@ def gather(study: Study, root: Path, *, online: bool) -> dict[str, str]:
         facts[f"file:{study.rollouts.path}"] = file_hash(path)
     for base in bases:
         if base.kind != "from_scratch":
-            facts[f"base:{base.name}"] = _base_identity(base, pins)
+            facts[base_locator(base)] = _base_identity(base, pins)
     for task in tasks:
         facts[f"task:{task.task}:{task.source}"] = _source_identity(task.source, pins)
     return facts
@@ -71,17 +72,22 @@ def gguf_path(base: Any) -> Path:
     return found[0]
 
 
-def _base_identity(base: Any, pins: _Pins) -> str:
-    if base.kind == "gguf":
-        return file_hash(gguf_path(base))
-    if base.kind == "hub":
-        return pins.commit(base.name, base.revision, "model")
+def local_folder(base: Any) -> Path:
+    """The folder of a local base, looked at: a config and weights in safetensors."""
     folder = Path(base.path)
     if not (folder / "config.json").is_file():
         raise UserError(f"base.path: {folder} has no config.json: name a folder with a Hugging Face model")
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"base.path: {folder} has no .safetensors weights: convert it, pickles are not read")
-    return folder_hash(folder)
+    return folder
+
+
+def _base_identity(base: Any, pins: _Pins) -> str:
+    if base.kind == "gguf":
+        return file_hash(gguf_path(base))
+    if base.kind == "hub":
+        return pins.commit(base.name, base.revision, "model")
+    return folder_hash(local_folder(base))
 
 
 def _source_identity(source: str | None, pins: _Pins) -> str:
@@ -92,7 +98,7 @@ def _source_identity(source: str | None, pins: _Pins) -> str:
         return file_hash(path)
     if path.is_dir():
         return folder_hash(path)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and path.suffix not in (".jsonl", ".json", ".parquet"):
         return pins.commit(source, "main", "dataset")
     raise UserError(f"{source} is neither a file, a folder nor a hub name: mend the task's source")
 

@@ -68,9 +68,7 @@ def perform(
         def say(line: str) -> None:
             progress.write_text(line)
 
-        function_of(step.kind)(
-            Context(step.config, step.where, inputs, out, work, say, share, engines, slots)
-        )
+        function_of(step.kind)(Context(step.config, step.where, inputs, out, work, say, share, engines, slots))
     startup = engines.seconds - opening  # part of the seconds
     ended = time.time()
     store.record_times(

@@ -121,9 +121,7 @@ def sweep_points(study: Study) -> list[Cell]:
     wanted = set(study.sweep.learning_rates)
     init, order = study.seeds.init, study.seeds.order
     points = [c for c in cells(study) if c.method == study.sweep.method and c.learning_rate in wanted]
-    return sorted(
-        (c for c in points if (c.init_seed, c.order_seed) == (init, order)), key=lambda c: c.learning_rate
-    )
+    return sorted((c for c in points if (c.init_seed, c.order_seed) == (init, order)), key=lambda c: c.learning_rate)
 
 
 def make_plan(study: Study, facts: Mapping[str, str]) -> list[Step]:
@@ -138,7 +136,12 @@ def make_plan(study: Study, facts: Mapping[str, str]) -> list[Step]:
     sampled_from = base
     if isinstance(study.rollouts, SampledRollouts) and study.rollouts.model != "base":
         sampled_from = base_step(study.rollouts.model, facts)
-        steps.append(sampled_from)
+        if sampled_from.key == base.key:
+            sampled_from = base
+        else:
+            if sampled_from.title == base.title:  # another revision of the same model
+                sampled_from = replace(sampled_from, name=f"{sampled_from.name}-teacher")
+            steps.append(sampled_from)
     rollouts = _rollouts_step(study, facts, base, sampled_from)
     problems = Step(
         "problems",
@@ -166,9 +169,15 @@ def base_step(base: Any, facts: Mapping[str, str]) -> Step:
     config = base.model_dump(exclude=set(places))
     where = {p: getattr(base, p) for p in ("path", "package") if getattr(base, p, None)}
     if base.kind != "from_scratch":
-        config["content"] = facts[f"base:{base.name}"]
+        config["content"] = facts[base_locator(base)]
         config.pop("revision", None)
     return Step("base", base.name.replace("/", "--"), config, {}, where)
+
+
+def base_locator(base: Any) -> str:
+    """Under which name the facts hold what a base that lies outside the study is."""
+    place = (getattr(base, field, None) or "" for field in ("revision", "path", "package"))
+    return ":".join(["base", base.name, *place])
 
 
 def _problems_config(problems: Any, facts: Mapping[str, str]) -> dict[str, Any]:
@@ -215,7 +224,7 @@ def engine_where(study: Study, adapters: bool) -> dict[str, Any]:
 
 
 def _training_steps(study: Study, base: Step, rollouts: Step) -> list[Step]:
-    common = study.training.model_dump(exclude={"learning_rate", "report_step", "run_steps"})
+    common = study.training.model_dump(exclude={"learning_rate", "report_step", "run_steps", "resume_every"})
     common |= {"report_step": study.training.report_step or study.training.last_step}
     common |= {"run_steps": study.training.last_step}
     pairs = {"pair_rule": study.rollouts.table.pair_rule, "pairs": study.rollouts.table.pairs}
@@ -236,7 +245,8 @@ def _training_steps(study: Study, base: Step, rollouts: Step) -> list[Step]:
         inputs = {"base": base, "rollouts": rollouts}
         if method.reference:
             inputs["reference"] = reference
-        steps.append(Step("train", cell.name, config, inputs, {"base_name": study.base.name}, role=cell.role))
+        where = {"base_name": study.base.name, "resume_every": study.training.resume_every}
+        steps.append(Step("train", cell.name, config, inputs, where, role=cell.role))
     return steps
 
 
@@ -256,9 +266,7 @@ def _evaluation_steps(
     return steps + [Step("evaluate", t.name, config, common | {"adapter": t}, where) for t in trainings]
 
 
-def _analysis_steps(
-    study: Study, base: Step, rollouts: Step, problems: Step, trainings: list[Step]
-) -> list[Step]:
+def _analysis_steps(study: Study, base: Step, rollouts: Step, problems: Step, trainings: list[Step]) -> list[Step]:
     spec = study.analysis
     adapters = {f"adapter:{t.name}": t for t in trainings}
     geometry = {"top": spec.top, "chance_draws": spec.chance_draws, "seed": spec.seed, "threads": spec.threads}

@@ -9,6 +9,8 @@ from typing import Any
 
 from evals.tasks import TASKS
 from orchestrator.errors import UserError
+from orchestrator.facts import local_folder
+from orchestrator.plan import cells
 from orchestrator.rollout_file import Row, read_rollouts
 from orchestrator.study import FileRollouts, SampledRollouts, Study
 
@@ -21,7 +23,7 @@ def check(study: Study) -> None:
             _check_views(study, rows)
     _check_targets(study)
     _check_problems(study)
-    names = set(study.methods) | {"base"}
+    names = {cell.name for cell in cells(study)} | {"base"}
     for a, b in study.analysis.connectivity.pairs:
         for name in {a, b} - names:
             raise UserError(f"analysis.connectivity.pairs names {name}, which is none of {', '.join(sorted(names))}")
@@ -61,15 +63,25 @@ def _modules(base: Any) -> set[str] | None:
     if base.kind != "local":
         return None
     names: set[str] = set()
-    for file in sorted(Path(base.path).glob("*.safetensors")):
+    for file in sorted(local_folder(base).glob("*.safetensors")):
+        shapes = {n: t["shape"] for n, t in _header(file).items() if n != "__metadata__"}
+        names |= {n.removesuffix(".weight") for n, s in shapes.items() if len(s) == 2 and ".weight" in n}
+    return {name for name in names if any(part.isdigit() for part in name.split("."))}
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The header of a safetensors file: names, types, shapes."""
+    try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if length > file.stat().st_size:
-                raise UserError(f"base.path: {file} is damaged or no safetensors file: copy it again")
+                raise ValueError("the header is longer than the file")
             header = json.loads(stream.read(length))
-        shapes = {n: t["shape"] for n, t in header.items() if n != "__metadata__"}
-        names |= {n.removesuffix(".weight") for n, s in shapes.items() if len(s) == 2 and ".weight" in n}
-    return {name for name in names if any(part.isdigit() for part in name.split("."))}
+        if not isinstance(header, dict):
+            raise ValueError("the header is no mapping")
+    except ValueError:
+        raise UserError(f"base.path: {file} is damaged or no safetensors file: copy it again") from None
+    return header
 
 
 def _check_problems(study: Study) -> None:

@@ -67,9 +67,11 @@ def settings_of(study: Study) -> dict[str, Any]:
             flat[where] = value
 
     walk(study.model_dump(mode="json", exclude={"placement", "data"}), "")
-    folders = ("path", "source")
-    return {k: Path(v).name if k.split(".")[-1] in folders and isinstance(v, str) and "/" in v else v
-            for k, v in flat.items() if k != "rollouts.source" or v}  # fmt: skip
+    # A local path is this machine's business: its file's name is enough, and its content is in the keys.
+    return {
+        k: Path(v).name if isinstance(v, str) and (v.startswith("/") or Path(v).exists()) else v
+        for k, v in flat.items()
+    }
 
 
 def _base(study: Study, folders: Mapping[str, Path], measured: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,9 +141,7 @@ def _evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[s
         return {}
     verdicts = {name: read_verdicts(folders[f"evaluate/{name}"]) for name in models}
     problems = json.loads((folders["problems/evaluation"] / PROBLEMS).read_text())
-    canary = [
-        json.loads((folders[f"evaluate/{name}"] / CANARY).read_text()) | {"name": name} for name in models
-    ]
+    canary = [json.loads((folders[f"evaluate/{name}"] / CANARY).read_text()) | {"name": name} for name in models]
     tasks = []
     for task in problems["tasks"]:
         by_model = {m: [v for v in rows if v["task"] == task["task"]] for m, rows in verdicts.items()}
@@ -292,10 +292,13 @@ def _sweep(study: Study, results: Mapping[str, Any]) -> dict[str, Any]:
 
 def _failures(outcome: Outcome) -> list[dict[str, Any]]:
     """Each failed step with its error and those that did not run because of it."""
-    blocked_by = {
-        title: sorted(t for t, why in outcome.blocked.items() if title in why.removeprefix("needs ").split(", "))
-        for title in outcome.failed
-    }
-    return [{"step": t, "error": e, "dependants": blocked_by[t]} for t, e in sorted(outcome.failed.items())]
+    needs = {t: set(why.removeprefix("needs ").split(", ")) for t, why in outcome.blocked.items()}
 
+    def dependants(title: str) -> set[str]:
+        direct = {t for t, lost in needs.items() if title in lost}
+        return direct.union(*(dependants(t) for t in direct))
 
+    return [
+        {"step": title, "error": error, "dependants": sorted(dependants(title))}
+        for title, error in sorted(outcome.failed.items())
+    ]

@@ -113,6 +113,7 @@ class Walk:
     def _start(self, executor: Executor, ready: list[Step]) -> None:
         for step in ready:
             self.store.clear_failure(step)  # of an earlier run: this one tries again
+            self.store.discard(step)
         executor.start(ready, self.waiting)
 
     def survey(self) -> Outcome:
@@ -152,8 +153,9 @@ class Walk:
         if any(s.title not in settled for s in step.inputs.values()):
             return None
         spare = {s.title for r, s in step.inputs.items() if r.startswith("adapter:")} if step.collective else set()
-        if lost - spare:
-            self.outcome.blocked[step.title] = f"needs {', '.join(sorted(lost - spare))}"
+        if lost - spare or (spare and spare <= lost):
+            lost = lost - spare or lost
+            self.outcome.blocked[step.title] = f"needs {', '.join(sorted(lost))}"
             self.say(f"{step.title}: not run, {self.outcome.blocked[step.title]}")
         return step.without(lost) if lost else step
 
@@ -163,8 +165,7 @@ class Walk:
         damage = self.store.damage(step)
         if damage is None:
             return True
-        self.say(f"{step.title}: {damage} since it was made: making it again")
-        self.store.discard(step)
+        self.say(f"{step.title}: {damage} since it was made")
         return False
 
     def _settle(self, step: Step, error: str | None) -> None:

@@ -39,9 +39,8 @@ class Store:
 
     def done(self, step: Step) -> bool:
         """Whether the step is finished under this very payload."""
-        try:
-            record = json.loads((self.folder(step) / RECORD).read_text())
-        except FileNotFoundError:
+        record = self._record(step)
+        if record is None:
             return False
         if record["payload"] != step.payload():
             lines = "; ".join(differences(record["payload"], step.payload()))
@@ -50,7 +49,7 @@ class Store:
 
     def damage(self, step: Step) -> str | None:
         """What is wrong with a finished step's files: the first that is missing or was changed; None if whole."""
-        record = json.loads((self.folder(step) / RECORD).read_text())
+        record = self._record(step) or {"files": {RECORD: ""}}
         for name, checksum in record["files"].items():
             path = self.folder(step) / name
             if not path.is_file():
@@ -60,8 +59,16 @@ class Store:
         return None
 
     def discard(self, step: Step) -> None:
-        """Remove a finished step, so that it is made again."""
-        shutil.rmtree(self.folder(step))
+        """Remove what stands where the step's result belongs: it was damaged, and is about to be made again."""
+        shutil.rmtree(self.folder(step), ignore_errors=True)
+
+    def _record(self, step: Step) -> dict[str, Any] | None:
+        """The record of a finished step; None where there is none that can be read."""
+        try:
+            record = json.loads((self.folder(step) / RECORD).read_text())
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and {"payload", "files"} <= record.keys() else None
 
     @contextmanager
     def writing(self, step: Step) -> Iterator[tuple[Path, Path]]:
@@ -88,6 +95,7 @@ class Store:
                 os.fsync(stream.fileno())
         final = self.folder(step)
         final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(final, ignore_errors=True)  # only what holds no readable record can stand there
         os.replace(out, final)
 
     def failure(self, step: Step) -> str | None:

@@ -15,14 +15,14 @@ from evals.tasks import TASKS
 from methods import METHODS
 from methods import check as check_method
 
-Seed = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Shape(Frozen):
@@ -58,7 +58,7 @@ class HubBase(Frozen):
 
     kind: Literal["hub"]
     name: str
-    revision: str = "main"
+    revision: Annotated[str, Field(coerce_numbers_to_str=True)] = "main"
     shape: Shape | None = None
 
 
@@ -265,6 +265,14 @@ class Evaluation(Frozen):
     contamination: Literal["refuse", "exclude"] = "refuse"
     canary: Canary = Canary()
 
+    @model_validator(mode="after")
+    def _once(self) -> Evaluation:
+        names = [task.task for task in self.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"evaluation.tasks: {name} stands twice; verdicts are kept by task, so once each")
+        return self
+
 
 class Connectivity(Frozen):
     """Losses on held-out rows at the models and along straight paths between pairs of them."""
@@ -339,6 +347,12 @@ class Study(Frozen):
         for name in named:
             if name not in self.methods:
                 raise ValueError(f"a replica or the sweep names {name!r}, which is not among methods")
+        for r in self.replicas:
+            same = (self.seeds.order, self.seeds.init, self.learning_rate(r.method))
+            if any(new == old for new, old in zip((r.order_seed, r.init_seed, r.learning_rate), same, strict=True)):
+                raise ValueError(
+                    f"replicas: {r.method} again with nothing changed is no floor; give another seed or rate"
+                )
         last, report = self.training.last_step, self.training.report_step
         if not (report or last) <= last <= self.training.steps:
             raise ValueError("training: report_step <= run_steps <= steps must hold")

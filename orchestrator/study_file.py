@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+import orchestrator.study as schema
 from orchestrator.errors import UserError
 from orchestrator.study import Study
 
@@ -45,7 +46,10 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        why = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}{line}: not valid YAML: {why}") from None
+    except ValueError as error:  # a date that is none, an integer that is none
+        raise UserError(f"{path}: not valid YAML: {error}") from None
     if raw is None:
         raise UserError(f"{path} is empty: a study needs at least name, base, rollouts, methods, evaluation")
     if not isinstance(raw, dict):
@@ -60,12 +64,14 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2's floats (1e-4 is a number) and no key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
+        keys: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in keys:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", node.start_mark
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
                 )
+            keys.append(key)
         return super().construct_mapping(node, deep)
 
 
@@ -128,7 +134,8 @@ def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
     first = errors[0]
     where = ".".join(str(p) for p in first["loc"] if p not in ("from_scratch", "hub", "local", "gguf", "vllm", "file"))
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), _all_keys(Study), n=1)
+        name = str(first["loc"][-1])
+        near = difflib.get_close_matches(name, [k for k in _all_keys() if k != name], n=1)
         message = "unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
     elif first["type"] == "missing":
         message = "is needed and not there"
@@ -140,9 +147,7 @@ def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
     return f"{where}: {message}{more}" if where else f"{message}{more}"
 
 
-def _all_keys(model: type[BaseModel]) -> list[str]:
-    import orchestrator.study as schema
-
+def _all_keys() -> list[str]:
     classes = [c for c in vars(schema).values() if isinstance(c, type) and issubclass(c, BaseModel)]
     return sorted({name for c in classes for name in c.model_fields})
 
@@ -159,9 +164,7 @@ def _fill_data(study: Study) -> Study:
         if not isinstance(value, str) or not value.startswith("{data}"):
             return value
         if folder is None:
-            raise UserError(
-                f"{where}: {value} needs the data folder: set ORCHESTRATOR_DATA, or --set data=FOLDER"
-            )
+            raise UserError(f"{where}: {value} needs the data folder: set ORCHESTRATOR_DATA, or --set data=FOLDER")
         return value.replace("{data}", folder.rstrip("/"), 1)
 
     return Study.model_validate(fill(study.model_dump(), ""))

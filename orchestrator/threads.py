@@ -11,6 +11,8 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning starve the other trainings of a small machine
     "TOKENIZERS_PARALLELISM": "false",
+    # Ray tells every driver on a small machine at length that it has many workers; it has to.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }

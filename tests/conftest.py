@@ -19,9 +19,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["<pad>", "<eos>", "<unk>", "=", "+", "-", "#", ","] + [str(i) for i in range(56)]
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] }} <eos>"
         "{% else %}{{ m['content'] }} = {% endif %}{% endfor %}"

@@ -8,9 +8,7 @@ from evals.tasks.rows import drawn, read, text_field
 HUB = "agentica-org/DeepScaleR-Preview-Dataset"
 
 
-def load(
-    source: str | None = None, *, split: str = "train", draw: int | None = None, seed: int = 0
-) -> list[Problem]:
+def load(source: str | None = None, *, split: str = "train", draw: int | None = None, seed: int = 0) -> list[Problem]:
     """The problems of a JSONL file, of a folder with ``train.jsonl``, or of the hub; rows are numbered.
 
     The dataset has one split, "train". Raises ValueError for another, and for a bad row naming file and line.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,8 @@ def convert(file: Path, out: Path, progress: Callable[[str], None]) -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
         progress(f"dequantizing {name}")
         read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
-    except (OSError, KeyError, NotImplementedError) as error:
-        raise ValueError(f"{file} cannot be read as GGUF: {error}") from None
+    except (OSError, KeyError, ValueError, NotImplementedError, struct.error) as error:
+        raise ValueError(f"{file} cannot be read as GGUF: {str(error).splitlines()[0]}") from None
     # The model read from GGUF still counts as quantized and refuses to be saved: a plain twin takes its weights.
     config = type(read.config).from_dict({k: v for k, v in read.config.to_dict().items() if k != "quantization_config"})
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

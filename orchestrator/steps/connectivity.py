@@ -52,9 +52,7 @@ def run(context: Context) -> None:
     points = [(a, b, w) for a, b in pairs for w in weights[1:-1]]
     model = model_folder(context.inputs["base"])
     n = context.slots
-    tasks = [
-        Task(model, adapters, rows[1], rows[0], names[i::n], points[i::n], config["threads"]) for i in range(n)
-    ]
+    tasks = [Task(model, adapters, rows[1], rows[0], names[i::n], points[i::n], config["threads"]) for i in range(n)]
     context.say(f"{len(names)} models, {len(points)} points between them")
     found = context.share(measure, [t for t in tasks if t.names or t.points])
     losses = {name: entry for part in found for name, entry in part["losses"].items()}

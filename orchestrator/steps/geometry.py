@@ -36,9 +36,7 @@ def run(context: Context) -> None:
     context.say("the floors of chance")
     generator = torch.Generator().manual_seed(context.config["seed"])
     first = load_adapter(next(iter(adapters.values()))).modules
-    result["chance"] = floors(
-        first, context.config["top"], generator=generator, draws=context.config["chance_draws"]
-    )
+    result["chance"] = floors(first, context.config["top"], generator=generator, draws=context.config["chance_draws"])
     write_json(context.out / FILE, result)
 
 

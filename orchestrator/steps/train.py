@@ -15,7 +15,7 @@ from orchestrator.table import training_rollouts
 
 def run(context: Context) -> None:
     """Writes ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` where asked for."""
-    config = train_config(context.config, context.where["base_name"])
+    config = train_config(context.config, context.where)
     if context.config["backend"] == "trl":
         from methods.trl_backend import train
     else:
@@ -38,7 +38,7 @@ def run(context: Context) -> None:
     )
 
 
-def train_config(config: Mapping[str, Any], base_name: str) -> TrainConfig:
+def train_config(config: Mapping[str, Any], where: Mapping[str, Any]) -> TrainConfig:
     """A training step's settings as the trainer takes them."""
     flat = {k: v for k, v in config.items() if k not in ("backend", "adapter")}
-    return TrainConfig(**flat, **config["adapter"], base_name=base_name)
+    return TrainConfig(**flat, **config["adapter"], **where)

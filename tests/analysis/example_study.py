@@ -231,9 +231,7 @@ def _similarity() -> dict:
 
 def _headline(tasks: list[dict]) -> list[dict]:
     scores = {
-        row["name"]: {
-            task["task"]: row["accuracy"] for task in tasks for row in task["models"] if row["name"] == name
-        }
+        row["name"]: {task["task"]: row["accuracy"] for task in tasks for row in task["models"] if row["name"] == name}
         for name in ["base", *TRAINED]
         for row in [{"name": name}]
     }
@@ -247,7 +245,7 @@ def _headline(tasks: list[dict]) -> list[dict]:
         }
     ]
     for row in MODELS:
-        if row[4] is None or row[2] == "sweep" and row[3] != 1e-3:
+        if row[4] is None or (row[2] == "sweep" and row[3] != 1e-3):
             continue
         found = {} if row[0] == "sft" else _pair(MODELS[0], row)
         rows.append(

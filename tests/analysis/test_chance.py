@@ -66,9 +66,7 @@ def test_shared_a_equals_the_dense_simulation() -> None:
     for _ in range(draws):
         pair = [Factors(torch.randn(40, 12, generator=source, dtype=torch.float64), a) for _ in range(2)]
         found = module_geometry(pair, 5)
-        dense.append(
-            [found.left[0][0], found.left[0][-1], found.right[0][0], found.right[0][-1], found.v1[0]]
-        )
+        dense.append([found.left[0][0], found.left[0][-1], found.right[0][0], found.right[0][-1], found.v1[0]])
     drawn = shared_a(a, 40, 5, draws, generator(5))
     ours = torch.stack(
         [drawn["left"][:, 0], drawn["left"][:, -1], drawn["right"][:, 0], drawn["right"][:, -1], drawn["v1"]],
@@ -94,11 +92,7 @@ def test_cosine_floors_against_stacked_dense_deltas() -> None:
         for _ in range(1500):
             inner, norms = 0.0, [0.0, 0.0]
             for (out, in_), a in zip(shapes, fixed, strict=True):
-                both = (
-                    [a, a]
-                    if kind == "shared_a"
-                    else [torch.randn(4, in_, generator=source) for _ in range(2)]
-                )
+                both = [a, a] if kind == "shared_a" else [torch.randn(4, in_, generator=source) for _ in range(2)]
                 x, y = (torch.randn(out, 4, generator=source) @ each for each in both)
                 inner += float((x * y).sum())
                 norms = [norms[0] + float(x.square().sum()), norms[1] + float(y.square().sum())]
@@ -126,17 +120,11 @@ def test_floors_of_a_tiny_study() -> None:
     }
     found = floors(modules, generator=generator(9))
     assert found == floors(dict(reversed(list(modules.items()))), generator=generator(9))
-    pair = summarise(["a", "b"], {"m.0.q": module_geometry([Factors(torch.eye(4), torch.eye(4))] * 2)})[
-        "pairs"
-    ][0]
+    pair = summarise(["a", "b"], {"m.0.q": module_geometry([Factors(torch.eye(4), torch.eye(4))] * 2)})["pairs"][0]
     assert set(found["ambient"]) == set(found["shared_a"]) < set(pair)
     assert found["shared_a"]["v1"] > 2 * found["ambient"]["v1"]
-    assert (
-        found["shared_a"]["right_angle_min_median_deg"] < found["ambient"]["right_angle_min_median_deg"] - 20
-    )
-    assert found["shared_a"]["angle_min_median_deg"] == pytest.approx(
-        found["ambient"]["angle_min_median_deg"], abs=2
-    )
+    assert found["shared_a"]["right_angle_min_median_deg"] < found["ambient"]["right_angle_min_median_deg"] - 20
+    assert found["shared_a"]["angle_min_median_deg"] == pytest.approx(found["ambient"]["angle_min_median_deg"], abs=2)
 
 
 def test_edges() -> None:

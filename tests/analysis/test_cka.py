@@ -21,11 +21,7 @@ def hsic_by_the_formula(x: np.ndarray, y: np.ndarray) -> float:
     k, m = x @ x.T, y @ y.T
     np.fill_diagonal(k, 0)
     np.fill_diagonal(m, 0)
-    total = (
-        np.trace(k @ m)
-        + (one @ k @ one) * (one @ m @ one) / (n - 1) / (n - 2)
-        - 2 / (n - 2) * (one @ k @ m @ one)
-    )
+    total = np.trace(k @ m) + (one @ k @ one) * (one @ m @ one) / (n - 1) / (n - 2) - 2 / (n - 2) * (one @ k @ m @ one)
     return total / n / (n - 3)
 
 
@@ -44,9 +40,7 @@ def test_against_the_formulas() -> None:
     assert hsic_unbiased(gram_x, gram_y) == pytest.approx(cross, rel=1e-10)
     expected = cross / np.sqrt(hsic_by_the_formula(raw_x, raw_x) * hsic_by_the_formula(raw_y, raw_y))
     assert linear_cka(gram_x, gram_y) == pytest.approx(expected, rel=1e-10)
-    assert linear_cka(gram_x, gram_y, debiased=False) == pytest.approx(
-        biased_by_the_formula(raw_x, raw_y), rel=1e-10
-    )
+    assert linear_cka(gram_x, gram_y, debiased=False) == pytest.approx(biased_by_the_formula(raw_x, raw_y), rel=1e-10)
 
 
 def test_four_prompts_by_hand() -> None:

@@ -30,9 +30,7 @@ def model(tiny_model: Path) -> PreTrainedModel:
 
 
 @pytest.fixture(scope="module")
-def folder(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, write_adapter: Callable[..., Path]
-) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, write_adapter: Callable[..., Path]) -> Path:
     return write_adapter(tmp_path_factory.mktemp("forward") / "adapter", tiny_model, seed=3)
 
 
@@ -89,9 +87,7 @@ def test_features_by_hand(model: PreTrainedModel, delta: dict) -> None:
             block = model.get_submodule("model.layers.1")
             inputs = block.input_layernorm(states[1][0]).detach()
             f = delta[QUERY]
-            outputs = (
-                inputs @ block.self_attn.q_proj.weight.detach().T + inputs @ f.a.float().T @ f.b.float().T
-            )
+            outputs = inputs @ block.self_attn.q_proj.weight.detach().T + inputs @ f.a.float().T @ f.b.float().T
             torch.testing.assert_close(last["modules"][QUERY][row], outputs[-1], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(mean["modules"][QUERY][row], outputs.mean(0), rtol=1e-4, atol=1e-5)
     embedded = model.get_input_embeddings().weight.detach()[[ids[-1] for ids in PROMPTS]]

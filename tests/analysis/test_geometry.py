@@ -64,9 +64,7 @@ def test_planted_pair_at_qwen3_shapes(out: int, in_: int, dtype: torch.dtype) ->
     np.testing.assert_allclose(found.left[0], ANGLES, rtol=0, atol=degrees)
     np.testing.assert_allclose(found.right[0], right_angles, rtol=0, atol=degrees)
     norm = float(SPECTRUM.norm())
-    inner = float(
-        (SPECTRUM[:10] ** 2 * torch.deg2rad(ANGLES).cos() * torch.deg2rad(right_angles).cos()).sum()
-    )
+    inner = float((SPECTRUM[:10] ** 2 * torch.deg2rad(ANGLES).cos() * torch.deg2rad(right_angles).cos()).sum())
     cosine = inner / norm**2
     assert pair["cosine"] == pytest.approx(cosine, abs=relative)
     assert pair["orthogonal_fraction"] == pytest.approx(math.sqrt(1 - cosine**2), abs=relative)
@@ -96,9 +94,7 @@ def test_against_dense_oracles() -> None:
     svds = [np.linalg.svd(d) for d in dense]
     for f, sigma, (_, expected, _) in zip(held, found.singular_values, svds, strict=True):
         np.testing.assert_allclose(sigma, expected[: f.a.shape[0]], rtol=1e-12)
-    np.testing.assert_allclose(
-        found.gram, [[np.sum(x * y) for y in dense] for x in dense], rtol=1e-11, atol=1e-11
-    )
+    np.testing.assert_allclose(found.gram, [[np.sum(x * y) for y in dense] for x in dense], rtol=1e-11, atol=1e-11)
     for row, (i, j) in enumerate(combinations(range(4), 2)):
         (ui, _, vi), (uj, _, vj) = svds[i], svds[j]
         left, right = subspace_angles(ui[:, :k], uj[:, :k]), subspace_angles(vi[:k].T, vj[:k].T)
@@ -122,9 +118,7 @@ def test_summary_against_dense_deltas() -> None:
         x, y = flat(0, keep), flat(1, keep)
         assert entry["cosine"] == pytest.approx(x @ y / np.linalg.norm(x) / np.linalg.norm(y), abs=1e-13)
         residual = y - (x @ y) / (x @ x) * x
-        assert entry["orthogonal_fraction"] == pytest.approx(
-            np.linalg.norm(residual) / np.linalg.norm(y), abs=1e-12
-        )
+        assert entry["orthogonal_fraction"] == pytest.approx(np.linalg.norm(residual) / np.linalg.norm(y), abs=1e-12)
         smallest = [modules[name].left[0][0] for name in keep]
         assert entry["angle_min_median_deg"] == pytest.approx(np.median(smallest), abs=1e-12)
         assert entry["u1"] == pytest.approx(np.mean([modules[name].u1[0] for name in keep]), abs=1e-12)

@@ -205,9 +205,7 @@ def test_renders_without_any_one_part(tmp_path: Path, missing: str, no_figures: 
     assert _render(tmp_path, given).open == []
 
 
-@pytest.mark.parametrize(
-    "part", ["evaluation", "geometry", "rollouts", "similarity", "sweep", "connectivity"]
-)
+@pytest.mark.parametrize("part", ["evaluation", "geometry", "rollouts", "similarity", "sweep", "connectivity"])
 def test_renders_with_the_inside_of_a_part_gone(tmp_path: Path, part: str, no_figures: None) -> None:
     given = results()
     for key, value in given[part].items():
@@ -228,9 +226,7 @@ def test_renders_from_nothing_and_says_so(tmp_path: Path) -> None:
 
 def test_renders_geometry_alone_with_names_of_its_own(tmp_path: Path, few_figures: None) -> None:
     """What a comparison of anyone's adapters has: no trainings, no evaluation, no reference called SFT."""
-    geometry = json.loads(
-        json.dumps(results()["geometry"]).replace('"sft"', '"mine"').replace('"dpo"', '"yours"')
-    )
+    geometry = json.loads(json.dumps(results()["geometry"]).replace('"sft"', '"mine"').replace('"dpo"', '"yours"'))
     geometry["floors"] = {}
     page = _render(tmp_path, {"geometry": geometry})
     assert "Undecided: cosines to mine run from" in page.words
@@ -243,16 +239,12 @@ def test_a_second_report_in_the_same_folder_leaves_nothing_stale(tmp_path: Path,
     render(results(), {}, tmp_path)
     render({"study": {"name": "empty"}}, {}, tmp_path)
     assert [
-        path.name
-        for path in tmp_path.rglob("*")
-        if path.is_file() and path.suffix in (".csv", ".png", ".svg")
+        path.name for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".csv", ".png", ".svg")
     ] == []
 
 
 def test_a_missing_part_names_the_step_that_failed(tmp_path: Path) -> None:
-    given = {
-        "failures": [{"step": "geometry", "error": "no space left", "dependants": ["connectivity/sft-dpo"]}]
-    }
+    given = {"failures": [{"step": "geometry", "error": "no space left", "dependants": ["connectivity/sft-dpo"]}]}
     words = _render(tmp_path, given).words
     assert "Not measured: geometry failed (no space left)." in words
     assert "Not measured, because geometry failed (no space left)." in words
@@ -291,9 +283,7 @@ def test_the_lead_says_one_direction_only_when_all_reach_the_floor() -> None:
 def test_without_an_order_floor_the_lead_stays_undecided() -> None:
     given = results()
     del given["geometry"]["floors"]["order"]
-    assert _found(given).lead.startswith("Not one update"), (
-        "the headline's own row of that run is a floor too"
-    )
+    assert _found(given).lead.startswith("Not one update"), "the headline's own row of that run is a floor too"
     given["headline"] = [row for row in given["headline"] if row["name"] != "sft-order43"]
     assert _found(given).lead.startswith("Undecided: cosines to SFT run from 0.204 to 0.951")
 
@@ -312,9 +302,7 @@ def test_a_method_without_a_matched_run_is_called_unmatched() -> None:
         (0.05, "brings it no nearer to the floor"),
     ],
 )
-def test_the_rate_sentence_gives_the_share_of_the_gap_that_matching_closes(
-    matched: float, words: str
-) -> None:
+def test_the_rate_sentence_gives_the_share_of_the_gap_that_matching_closes(matched: float, words: str) -> None:
     """Half way between .063 and .893 is .478."""
     given = results()
     _cosine(given, "dpo-lr1e-3", matched)

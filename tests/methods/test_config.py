@@ -30,9 +30,7 @@ def test_refused(make_config: Callable[..., TrainConfig], changes: dict[str, Any
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(40, 0.05), (7, 0.5), (10, 0.0)])
-def test_schedule_is_that_of_transformers(
-    make_config: Callable[..., TrainConfig], steps: int, warmup: float
-) -> None:
+def test_schedule_is_that_of_transformers(make_config: Callable[..., TrainConfig], steps: int, warmup: float) -> None:
     config = make_config(steps=steps, run_steps=steps, report_step=1, warmup=warmup, learning_rate=0.3)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
     schedule = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, steps)

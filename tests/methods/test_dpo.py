@@ -44,9 +44,7 @@ def test_gradient(batch: Batch) -> None:
 
 @pytest.mark.parametrize("beta", [1e-9, 0.1, 5.0])
 def test_equal_to_reference_is_ln2(beta: float) -> None:
-    assert dpo.losses(pair(-7.0, -3.0, (-7.0, -3.0)), beta=beta).item() == pytest.approx(
-        math.log(2), abs=1e-15
-    )
+    assert dpo.losses(pair(-7.0, -3.0, (-7.0, -3.0)), beta=beta).item() == pytest.approx(math.log(2), abs=1e-15)
 
 
 def test_beta_to_zero() -> None:

@@ -81,9 +81,7 @@ def test_reference(tiny_model: Path, rollouts: list[Rollout]) -> None:
             assert values[row] == pytest.approx(plainly(model, rollouts[row]).sum().item(), abs=1e-4)
     assert [row for row, value in enumerate(values) if not math.isnan(value)] == [2, 5, 40]
     together = reference_logprobs(tiny_model, rollouts)
-    assert [values[row] for row in (2, 5, 40)] == pytest.approx(
-        [together[row] for row in (2, 5, 40)], abs=1e-4
-    )
+    assert [values[row] for row in (2, 5, 40)] == pytest.approx([together[row] for row in (2, 5, 40)], abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -86,9 +86,7 @@ def test_target_without_match_names_what_is_there(tiny_model: Path) -> None:
 def test_other_architectures() -> None:
     """Llama's projections and GPT-2's fused one, whose weight is transposed: A is r x in for both."""
     llama = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
-        )
+        LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
     )
     adapter = attach(llama.requires_grad_(False), ("q_proj", "v_proj"), 2, 4, 0.0, 1)
     assert sorted(adapter.a) == [f"model.layers.0.self_attn.{p}_proj" for p in "qv"]

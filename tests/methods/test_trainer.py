@@ -28,9 +28,7 @@ def reference(tiny_model: Path, rollouts: list[Rollout]) -> list[float]:
 
 
 @pytest.fixture
-def go(
-    tiny_model: Path, rollouts: list[Rollout], reference: list[float], tmp_path: Path
-) -> Callable[..., Path]:
+def go(tiny_model: Path, rollouts: list[Rollout], reference: list[float], tmp_path: Path) -> Callable[..., Path]:
     """A function ``(name, config, **others)`` that trains and returns the output folder."""
 
     def run(name: str, config: TrainConfig, rows: list[Rollout] = rollouts, **others: Any) -> Path:
@@ -63,9 +61,7 @@ def test_outputs_and_same_bytes_twice(go: Callable[..., Path], make_config: Make
     folders = ("adapter", "checkpoints/step-000003", "checkpoints/step-000006")
     expected = {f"{folder}/{name}" for folder in folders for name in adapter} | {"log.jsonl", "training.json"}
     assert set(one) == expected
-    assert (
-        one["adapter/adapter_model.safetensors"] != one["checkpoints/step-000003/adapter_model.safetensors"]
-    )
+    assert one["adapter/adapter_model.safetensors"] != one["checkpoints/step-000003/adapter_model.safetensors"]
     lines = [json.loads(line) for line in one["log.jsonl"].decode().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert lines[-1]["b_norm"] > 0 and lines[-1]["a_moved"] > 0

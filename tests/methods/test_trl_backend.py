@@ -27,9 +27,7 @@ def deltas(folder: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("method", ["sft", "dft", "dpo"])
-def test_agreement(
-    tiny_model: Path, rollouts: list[Rollout], make_config: Make, method: str, tmp_path: Path
-) -> None:
+def test_agreement(tiny_model: Path, rollouts: list[Rollout], make_config: Make, method: str, tmp_path: Path) -> None:
     """Ten steps of 8 units, micro-batches of 4, many passes for DPO, stopped before the horizon."""
     config = make_config(
         method, steps=12, run_steps=10, report_step=10, checkpoint_every=5, micro_batch=4, learning_rate=3e-3
@@ -53,9 +51,7 @@ def test_agreement(
         for key in one.keys() - left_out:
             assert two[key] == pytest.approx(one[key], rel=1e-3, abs=1e-5), key
     assert summaries[0].keys() == summaries[1].keys()
-    assert {p.relative_to(ours) for p in ours.rglob("*")} == {
-        p.relative_to(theirs) for p in theirs.rglob("*")
-    }
+    assert {p.relative_to(ours) for p in ours.rglob("*")} == {p.relative_to(theirs) for p in theirs.rglob("*")}
 
 
 @pytest.mark.parametrize("method", ["rft", "rift", "offline_grpo"])

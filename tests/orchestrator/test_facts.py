@@ -15,7 +15,7 @@ from orchestrator import facts as outside
 from orchestrator.errors import UserError
 from orchestrator.facts import PINS, UNRESOLVED, gather, gguf_path
 from orchestrator.fingerprint import folder_hash
-from orchestrator.plan import make_plan
+from orchestrator.plan import base_locator, make_plan
 from orchestrator.steps.rollouts import load_problems
 from orchestrator.study import Study
 
@@ -43,7 +43,7 @@ def test_files_and_folders_are_their_content(make_study: Maker, data_folder: Pat
 
 def test_a_local_base_is_its_folders_content(make_study: Maker, tiny_model: Path, tmp_path: Path) -> None:
     study = make_study(f"base={{kind: local, name: mine, path: {tiny_model}}}")
-    assert gather(study, tmp_path, online=False)["base:mine"] == folder_hash(tiny_model)
+    assert gather(study, tmp_path, online=False)[base_locator(study.base)] == folder_hash(tiny_model)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_planning_asks_no_hub_and_writes_nothing(
     monkeypatch.setattr(outside, "_ask_hub", lambda *a: pytest.fail("planning reached for the network"))
     study = make_study(HUB, "evaluation.tasks=[{task: gsm8k, source: openai/gsm8k}]")
     found = gather(study, tmp_path / "run", online=False)
-    assert (found["base:owner/model"], found["task:gsm8k:openai/gsm8k"]) == (UNRESOLVED, UNRESOLVED)
+    assert (found[base_locator(study.base)], found["task:gsm8k:openai/gsm8k"]) == (UNRESOLVED, UNRESOLVED)
     assert not (tmp_path / "run").exists()
 
 
@@ -93,7 +93,7 @@ def test_a_branch_is_looked_up_once_and_pinned(
     study = make_study(HUB, "evaluation.tasks=[{task: gsm8k, source: openai/gsm8k}]")
     first = gather(study, tmp_path / "run", online=True)
     assert asked == [("owner/model", "main", "model"), ("openai/gsm8k", "main", "dataset")]
-    assert first["base:owner/model"] == "commit-1" and first["task:gsm8k:openai/gsm8k"] == "commit-2"
+    assert first[base_locator(study.base)] == "commit-1" and first["task:gsm8k:openai/gsm8k"] == "commit-2"
     assert gather(study, tmp_path / "run", online=True) == first
     assert gather(study, tmp_path / "run", online=False) == first
     assert len(asked) == 2
@@ -104,7 +104,7 @@ def test_a_commit_is_its_own_identity(make_study: Maker, tmp_path: Path, monkeyp
     monkeypatch.setattr(outside, "_ask_hub", lambda *a: pytest.fail("a commit needs no looking up"))
     commit = "0123456789abcdef0123456789abcdef01234567"
     study = make_study(f"base={{kind: hub, name: owner/model, revision: '{commit}'}}")
-    assert gather(study, tmp_path, online=True)["base:owner/model"] == commit
+    assert gather(study, tmp_path, online=True)[base_locator(study.base)] == commit
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "aime", "deepscaler"])

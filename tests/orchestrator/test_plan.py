@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.facts import gather
 from orchestrator.fingerprint import key
-from orchestrator.plan import VERSIONS, Step, cells, make_plan, rate_name, sweep_points
+from orchestrator.plan import VERSIONS, Step, base_locator, cells, make_plan, rate_name, sweep_points
 from orchestrator.steps import KINDS
 from orchestrator.study import Study
 
@@ -177,7 +177,10 @@ def test_the_engine_at_hand_is_part_of_what_it_made(make_study: Maker) -> None:
 def test_the_commit_of_a_hub_base_decides_not_the_branch_it_was_found_by(make_study: Maker) -> None:
     facts = {"engine": "transformers", "task:arithmetic:None": "own"}
     main, tag = (make_study(f"base={{kind: hub, name: a/b, revision: {r}}}") for r in ("main", "v1"))
-    at = [keys(make_plan(s, facts | {"base:a/b": commit})) for s, commit in ((main, "1"), (tag, "1"), (main, "2"))]
+    at = [
+        keys(make_plan(s, facts | {base_locator(s.base): commit}))
+        for s, commit in ((main, "1"), (tag, "1"), (main, "2"))
+    ]
     assert at[0] == at[1]
     assert set(at[0].values()).isdisjoint(at[2].values())
     assert "base/a--b" in at[0]
