@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 
-from orchestrator.jobs import EngineActor, perform_step, run_shared, train_cells, tune_cells
+from orchestrator.jobs import EngineActor, perform_step, run_shared, train_cells, tune_cells, warm
 from orchestrator.plan import Step
 from orchestrator.store import Store
 from orchestrator.study import Placement
@@ -26,6 +26,7 @@ from orchestrator.threads import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("orchestrator", "methods", "analysis", "evals")
+WARM_WORKERS = 3
 POLL = 0.2  # seconds between two looks at the store
 GPU_TASKS = ("base", "reference")  # single tasks that compute; collective ones share their computing out
 ENGINE_KINDS = ("rollouts", "evaluate")
@@ -82,9 +83,11 @@ class Cluster:
         self.slots = self.gpus / self.placement.gpus_per_training if self.gpus else int(resources["CPU"])
         self.slots = max(1, math.floor(self.slots))
         self.free: float = self.slots
+        self._warmed = False
 
     def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
         self.coming = coming
+        self._warm([*steps, *coming])
         for step in steps:
             if step.kind == "train":
                 self.trainings.append(step)
@@ -95,6 +98,19 @@ class Cluster:
                 task = perform_step.options(num_cpus=1, num_gpus=gpu)
                 self.jobs.append(Job([step], task.remote(step, self.store, self._share(), self.slots), 0))
         self._place()
+
+    def _warm(self, steps: Sequence[Step]) -> None:
+        """Once, where CPUs are all there is: import the heavy libraries while the first step has a core to itself."""
+        if self._warmed or self.gpus:
+            return
+        self._warmed = True
+        kinds = {step.config["engine"]["kind"] for step in steps if "engine" in step.config}
+        if kinds:
+            actor = EngineActor.options(num_cpus=0).remote()
+            actor.warm.remote(kinds.pop())
+            self.idle.append(actor)
+        for _ in range(min(WARM_WORKERS, len(steps))):
+            warm.remote()
 
     def wait(self) -> list[tuple[Step, str | None]]:
         """Steps that have settled in the store, or whose worker died; looks again for half a minute at most."""

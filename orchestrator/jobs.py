@@ -12,6 +12,7 @@ import ray.tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from evals.engines import prepare
 from orchestrator.perform import Engines
 from orchestrator.plan import Step
 from orchestrator.runner import attempt
@@ -27,12 +28,23 @@ def perform_step(step: Step, store: Store, share: Any, slots: int) -> None:
     attempt(step, store, Engines(), share=share, slots=slots)
 
 
+@ray.remote(num_cpus=0)
+def warm() -> None:
+    """Import what most steps need, so that the worker has it when a step comes."""
+    import analysis.cka
+    import methods.trainer  # noqa: F401
+
+
 @ray.remote
 class EngineActor:
     """Holds one engine open from step to step."""
 
     def __init__(self) -> None:
         self.engines = Engines()
+
+    def warm(self, kind: str) -> None:
+        """Import what an engine of this kind needs."""
+        prepare(kind)
 
     def perform(self, step: Step, store: Store) -> None:
         attempt(step, store, self.engines)

@@ -38,7 +38,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def write_adapter() -> Callable[..., Path]:
-    """A function ``(path, model_dir, seed, rank=8, scale=0.5)`` that writes a random PEFT LoRA and returns its folder."""
+    """``(path, model_dir, seed, rank=8, scale=0.5)`` -> path: writes a random PEFT LoRA there."""
 
     def write(path: Path, model_dir: Path, seed: int, rank: int = 8, scale: float = 0.5) -> Path:
         import torch

@@ -124,3 +124,13 @@ def open_engine(
         model, precision=precision, max_lora_rank=max_lora_rank, max_model_len=max_model_len, threads=threads,
         device=device, batch_size=batch_size,
     )  # fmt: skip
+
+
+def prepare(kind: str) -> None:
+    """Import what ``open_engine(kind, ...)`` needs: seconds that can pass while there is something else to wait for."""
+    if kind == "vllm":
+        from evals.engines.vllm import import_vllm
+
+        import_vllm()
+    else:
+        import evals.engines.transformers  # noqa: F401

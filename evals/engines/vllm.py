@@ -35,6 +35,12 @@ ENVIRONMENT = {
 }
 
 
+def import_vllm() -> None:
+    """Import vLLM, as opening an engine does, and keep the process as it was."""
+    with _process_kept():
+        import vllm  # noqa: F401
+
+
 class VllmEngine:
     """See ``Engine`` and ``open_engine``."""
 

@@ -8,6 +8,7 @@ from-scratch base (``orchestrator/bases/scratch.py``) sees the verbs misread far
 
 from __future__ import annotations
 
+import itertools
 import random
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ EASY = ("apples", "pens")
 HARD = ("cards", "coins", "shells", "stamps", "marbles", "beads")
 GAINS = ("buys", "finds", "gets", "wins")
 LOSSES = ("loses", "sells", "gives", "eats")
+PATIENCE = 20  # problems looked at for each one wanted
 SPLITS = {"test": range(0, 2), "train": range(2, 4), "pretrain": range(4, 10)}  # tenths of the hash
 
 
@@ -63,7 +65,10 @@ def change(number: int, verb: str, amount: int) -> int:
 
 
 def stream(split: str, rng: random.Random, hard_share: float, largest: int) -> Iterator[WordProblem]:
-    """Problems of one split without end, over numbers up to ``largest``. The second change never takes more than there is, read either way."""
+    """Problems of one split without end, over numbers up to ``largest``.
+
+    The second change never takes more than there is, read either way.
+    """
     while True:
         item = rng.choice(HARD if rng.random() < hard_share else EASY)
         start, n1 = rng.randint(2, largest), rng.randint(1, largest)
@@ -90,7 +95,8 @@ def load(
 ) -> list[Problem]:
     """``draw`` distinct problems (200 where unset) of ``split`` ("test", "train" or "pretrain") from ``seed``.
 
-    ``hard_share`` is the expected share of problems about a hard object, ``largest`` the largest number told. The task reads no ``source``.
+    ``hard_share`` is the expected share of problems about a hard object, ``largest`` the largest number told. The
+    task reads no ``source``. ``ValueError`` where so many distinct problems are not to be found.
     """
     if source is not None:
         raise ValueError(f"the arithmetic task makes its own problems: remove source: {source}")
@@ -98,13 +104,15 @@ def load(
         raise ValueError(f"the arithmetic task has no split {split!r}; it has {', '.join(SPLITS)}")
     if largest < 2 or not 0 <= hard_share <= 1:
         raise ValueError(f"arithmetic: largest {largest} must be 2 or more, hard_share {hard_share} within 0 and 1")
+    wanted = 200 if draw is None else draw
     problems: dict[str, Problem] = {}
-    for made in stream(split, random.Random(f"{split} {seed}"), hard_share, largest):
-        if len(problems) == (200 if draw is None else draw):
-            break
+    endless = stream(split, random.Random(f"{split} {seed}"), hard_share, largest)
+    for made in itertools.islice(endless, PATIENCE * wanted):
         index = f"arithmetic-{split}-{seed}-{len(problems)}"
         problems.setdefault(made.text, Problem(index, made.text, str(made.answer), made.stratum))
-    return list(problems.values())
+        if len(problems) == wanted:
+            return list(problems.values())
+    raise ValueError(f"arithmetic: {wanted} distinct problems are not found up to {largest}: draw fewer, or raise largest")
 
 
 TASK = Task(

@@ -103,5 +103,5 @@ def test_logit_factors_are_refused(tmp_path: Path) -> None:
         num_key_value_heads=1, head_dim=8,
     )  # fmt: skip
     transformers.Gemma2ForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="model: final_logit_softcapping = 30.0 changes the logits"):
+    with pytest.raises(ValueError, match=r"model: final_logit_softcapping = 30\.0 changes the logits"):
         load_model(tmp_path, "float32", "eager")

@@ -118,7 +118,7 @@ def test_resumed_after_a_kill_gives_equal_bytes(
 
 def test_state_of_another_training_is_refused(go: Callable[..., Path], make_config: Make) -> None:
     go("run", make_config(resume_every=3))
-    with pytest.raises(ValueError, match="learning_rate is 0.003 there, 0.1 here"):
+    with pytest.raises(ValueError, match=r"learning_rate is 0\.003 there, 0\.1 here"):
         go("run", make_config(resume_every=3, learning_rate=0.1))
 
 

@@ -24,6 +24,7 @@ def test_the_reference_base_has_four_billion_weights() -> None:
 def test_projections_have_the_shapes_of_the_protocol() -> None:
     assert module_shapes(QWEN) == {
         "q_proj": (4096, 2560), "k_proj": (1024, 2560), "v_proj": (1024, 2560), "o_proj": (2560, 4096),
+        "gate_proj": (9728, 2560), "up_proj": (9728, 2560), "down_proj": (2560, 9728),
     }  # fmt: skip
 
 
