@@ -143,7 +143,7 @@ def strata_table(task: dict, roster: Roster) -> Table | None:
     names = roster.order([row.get("name") for row in rows])
     title = task.get("title") or task.get("task") or "Task"
 
-    def cell(stratum: str):
+    def cell(stratum: str) -> Callable[[dict], Cell]:
         return lambda row: number(
             formats.percent((found.get((row["name"], stratum)) or {}).get("accuracy")), "not evaluated"
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from analysis import formats
 from analysis.roster import Roster
-from analysis.tables import Column, Table, failed, number, pairs, records, text
+from analysis.tables import Cell, Column, Table, failed, number, pairs, records, text
 
 
 def rollouts_table(results: dict) -> Table | None:
@@ -173,7 +175,7 @@ def sweep_table(results: dict, roster: Roster, titles: dict[str, str]) -> Table 
     names = list(dict.fromkeys(task for row in points for task in row.get("accuracy") or {}))
     matched = sweep.get("matched_learning_rate")
 
-    def accuracy(task: str):
+    def accuracy(task: str) -> Callable[[dict], Cell]:
         return lambda row: number(formats.percent((row.get("accuracy") or {}).get(task)), "not evaluated")
 
     def shown(row: dict) -> str:

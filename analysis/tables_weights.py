@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from analysis import formats, headline
 from analysis.headline import Row
@@ -156,10 +156,10 @@ def _pair_name(roster: Roster, row: dict) -> Cell:
 def pairs_table(results: dict, roster: Roster) -> Table | None:
     """Every pair of updates with all its measures, the floors first."""
 
-    def angle(key: str):
+    def angle(key: str) -> Callable[[dict], Cell]:
         return lambda row: number(formats.degrees(row.get(key)), _ZERO)
 
-    def overlap(key: str):
+    def overlap(key: str) -> Callable[[dict], Cell]:
         return lambda row: number(formats.fixed(row.get(key)), _ZERO)
 
     return records(
@@ -272,7 +272,7 @@ def projections_table(results: dict, roster: Roster) -> Table | None:
         if row.get("cka") is not None:
             grouped.setdefault((a, b), {}).setdefault(str(row.get("projection")), []).append(row["cka"])
 
-    def cell(kind: str):
+    def cell(kind: str) -> Callable[[dict], Cell]:
         def make(row: dict) -> Cell:
             values = row["values"].get(kind) or []
             low = formats.fixed(min(values)) if len(values) > 1 else ""

@@ -63,6 +63,8 @@ class Job:
     ref: Any
     slots: float
     actor: Any = None
+    begun: float = field(default_factory=time.time)
+    entered: bool = False  # whether its first step has begun: until then it was starting up
 
 
 @dataclass
@@ -80,8 +82,8 @@ class Cluster:
     def __post_init__(self) -> None:
         resources = ray.cluster_resources()
         self.gpus = int(resources.get("GPU", 0))
-        self.slots = self.gpus / self.placement.gpus_per_training if self.gpus else int(resources["CPU"])
-        self.slots = max(1, math.floor(self.slots))
+        slots = self.gpus / self.placement.gpus_per_training if self.gpus else resources["CPU"]
+        self.slots = max(1, math.floor(slots))
         self.free: float = self.slots
         self._warmed = False
 
@@ -106,7 +108,7 @@ class Cluster:
         self._warmed = True
         kinds = {step.config["engine"]["kind"] for step in steps if "engine" in step.config}
         if kinds:
-            actor = EngineActor.options(num_cpus=0).remote()
+            actor = EngineActor.options(num_cpus=0).remote()  # type: ignore[attr-defined]  # Ray's decorator hides it
             actor.warm.remote(kinds.pop())
             self.idle.append(actor)
         for _ in range(min(WARM_WORKERS, len(steps))):
@@ -131,6 +133,7 @@ class Cluster:
             ended = bool(ray.wait([job.ref], timeout=0)[0])
             for step in list(job.steps):
                 if self.store.done(step):
+                    self._note_startup(job, step)
                     found.append((step, None))
                 elif (error := self.store.failure(step)) is not None:
                     found.append((step, error))
@@ -142,6 +145,16 @@ class Cluster:
             if ended:
                 self._release(job)
         return found
+
+    def _note_startup(self, job: Job, step: Step) -> None:
+        """What passed between placing a job and its first step's beginning is that step's start-up."""
+        times = self.store.times(step)
+        if not job.entered and times:
+            waited = max(0.0, times["started"] - job.begun)
+            times["startup_seconds"] += waited
+            times["seconds"] += waited
+            self.store.record_times(step, times)
+        job.entered = True
 
     def _death(self, job: Job, step: Step) -> str:
         """A worker that ended without a word in the store: what Ray knows of it."""
@@ -196,7 +209,7 @@ class Cluster:
             if self.idle:
                 actor = self.idle.pop()
             elif (self.gpus and self.free >= cost) or (not self.gpus and busy == 0):
-                actor = EngineActor.options(num_cpus=0, num_gpus=cost).remote()
+                actor = EngineActor.options(num_cpus=0, num_gpus=cost).remote()  # type: ignore[attr-defined]
             else:
                 return
             step = self.engine_steps.pop(0)

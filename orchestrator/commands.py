@@ -74,10 +74,11 @@ def _walk_and_report(study: Study, plan: list[Step], store: Store, options: argp
     outcome = Walk(plan, store, _say).run(executor)
     page = store.root / "report" / "report.html"
     if outcome.made or outcome.failed or not page.exists():
-        from orchestrator.reporting import write_report
+        from orchestrator.reporting import time_lines, write_report
 
         seconds = {"begun": begun, "cluster_startup": startup}
-        write_report(study, outcome, store, seconds)
+        for line in time_lines(write_report(study, outcome, store, seconds)):
+            print(line)
     else:
         _say("nothing to do: every step is done")
     print(f"report: {page}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ def perform_step(step: Step, store: Store, share: Any, slots: int) -> None:
 @ray.remote(num_cpus=0)
 def warm() -> None:
     """Import what most steps need, so that the worker has it when a step comes."""
-    import analysis.cka
-    import methods.trainer  # noqa: F401
+    for module in ("methods.trainer", "analysis.cka"):
+        importlib.import_module(module)
 
 
 @ray.remote

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from analysis.report import render
@@ -23,17 +23,22 @@ VERSIONS = (
 RUN = "run.json"
 
 
-def write_report(study: Study, outcome: Outcome, store: Store, run: Mapping[str, float] | None) -> None:
-    """Render into ``report/``. ``run``: the clock of the run that just ended; None keeps the last one's."""
+def write_report(study: Study, outcome: Outcome, store: Store, run: Mapping[str, float] | None) -> dict[str, Any]:
+    """Render into ``report/``. ``run``: the clock of the run that just ended; None keeps the last one's.
+
+    Returns the provenance.
+    """
     if run is not None:
         now = {"started": run["begun"], "wall_seconds": time.time() - run["begun"], "cached": sorted(outcome.cached)}
         write_json(store.root / RUN, now | {"cluster_startup": run["cluster_startup"]})
     results = gather(study, outcome, store)
     aside, page = store.root / "partial" / "report", store.root / "report"
     shutil.rmtree(aside, ignore_errors=True)
-    render(results, provenance(outcome, store), aside)
+    found = provenance(outcome, store)
+    render(results, found, aside)
     shutil.rmtree(page, ignore_errors=True)
     os.replace(aside, page)
+    return found
 
 
 def provenance(outcome: Outcome, store: Store) -> dict[str, Any]:
@@ -41,7 +46,9 @@ def provenance(outcome: Outcome, store: Store) -> dict[str, Any]:
     path = store.root / RUN
     run = json.loads(path.read_text()) if path.exists() else {}
     cached = set(run.get("cached", []))
-    steps = []
+    cluster = run.get("cluster_startup")
+    start = {"step": "cluster", "cached": False, "seconds": cluster, "startup_seconds": cluster}
+    steps: list[dict[str, Any]] = [start] if cluster else []
     for step in outcome.steps:
         times = store.times(step)
         entry = {"step": step.title, "key": step.key, "cached": step.title in cached}
@@ -49,12 +56,24 @@ def provenance(outcome: Outcome, store: Store) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run["started"])) if run else None,
         "wall_seconds": run.get("wall_seconds"),
-        "cluster_startup_seconds": run.get("cluster_startup"),
         "versions": {"python": platform.python_version()}
         | {name: v for name in VERSIONS if (v := _version(name)) is not None},
         "machine": {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()},
         "steps": steps,
     }
+
+
+def time_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Where the time of the run went: start-up and work of each step that was made in it."""
+    made = [step for step in found["steps"] if not step["cached"] and step["seconds"] is not None]
+    width = max((len(step["step"]) for step in made), default=0)
+    yield f"{'step'.ljust(width)}  start-up    work (s)"
+    for step in made:
+        startup = step["startup_seconds"] or 0.0
+        yield f"{step['step'].ljust(width)}  {startup:8.1f}{step['seconds'] - startup:8.1f}"
+    startup = sum(step["startup_seconds"] or 0.0 for step in made)
+    work = sum(step["seconds"] for step in made) - startup
+    yield f"{'side by side'.ljust(width)}  {startup:8.1f}{work:8.1f}; by the clock {found['wall_seconds']:.1f}"
 
 
 def _version(name: str) -> str | None:

@@ -112,7 +112,9 @@ def load(
         problems.setdefault(made.text, Problem(index, made.text, str(made.answer), made.stratum))
         if len(problems) == wanted:
             return list(problems.values())
-    raise ValueError(f"arithmetic: {wanted} distinct problems are not found up to {largest}: draw fewer, or raise largest")
+    raise ValueError(
+        f"arithmetic: {wanted} distinct problems are not found up to {largest}: draw fewer, or raise largest"
+    )
 
 
 TASK = Task(

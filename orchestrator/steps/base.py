@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from orchestrator.context import Context
+from orchestrator.device import device
 from orchestrator.facts import gguf_path
 from orchestrator.store import write_json
 
@@ -41,6 +43,15 @@ def run(context: Context) -> None:
 def model_folder(base: Path) -> Path:
     """Where the model of a finished base step lies."""
     return Path(json.loads((base / NOTE).read_text()).get("folder", base / "model"))
+
+
+def load_float32(model: Path) -> Any:
+    """The base in float32 on this process's device, in eval mode: what measurements are taken on."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, use_safetensors=True)
+    return loaded.to(device()).eval()
 
 
 def sizes(model: Path) -> dict[str, int]:

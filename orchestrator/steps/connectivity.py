@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from analysis.connectivity import barrier, between, token_mean
 from analysis.forward import Row, attached, completion_hidden, completion_nll, completion_scores
 from analysis.lora import Factors, load_adapter
 from orchestrator.context import Context
-from orchestrator.device import device
-from orchestrator.steps.base import model_folder
+from orchestrator.steps.base import load_float32, model_folder
 from orchestrator.store import write_json
 from orchestrator.table import read_table
 from orchestrator.threads import pin
@@ -81,7 +79,7 @@ def run(context: Context) -> None:
 def measure(task: Task) -> dict[str, Any]:
     """Losses of some models and of some points between models."""
     pin(task.threads)
-    model = AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.float32).to(device()).eval()
+    model = load_float32(task.model)
     factors = {name: _factors(task.adapters, name) for name in _wanted(task)}
     rows = [*task.right, *task.wrong]
     reference = completion_hidden(model, rows, BATCH)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 
 from analysis.cka import gram, linear_cka, similarity
 from analysis.forward import attached, features
 from analysis.lora import layer_of, load_adapter, module_names, projection_of
 from orchestrator.context import Context
-from orchestrator.device import device
-from orchestrator.steps.base import model_folder
+from orchestrator.steps.base import load_float32, model_folder
 from orchestrator.steps.problems import read_problems
 from orchestrator.store import write_json
 from orchestrator.threads import pin
@@ -34,7 +32,7 @@ class Task(NamedTuple):
     prompts: list[list[int]]
     modules: list[str]
     names: list[str]
-    position: str
+    position: Literal["last", "mean"]
     threads: int
 
 
@@ -76,7 +74,7 @@ def run(context: Context) -> None:
 def observe(task: Task) -> dict[str, Grams]:
     """The Grams of some models' activations: all that CKA needs of them."""
     pin(task.threads)
-    model = AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.float32).to(device()).eval()
+    model = load_float32(task.model)
     found: dict[str, Grams] = {}
     for name in task.names:
         factors = {} if name == "base" else load_adapter(task.adapters[name], dtype=torch.float32).modules

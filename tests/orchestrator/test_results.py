@@ -365,12 +365,9 @@ def test_provenance_tells_the_times_of_the_steps(ran: Callable[..., Any]) -> Non
     )
     told = provenance(outcome, store)
     steps = {s["step"]: s for s in told["steps"]}
-    assert list(steps) == [s.title for s in outcome.steps]
+    assert list(steps) == ["cluster", *(s.title for s in outcome.steps)]
+    assert (steps["cluster"]["seconds"], steps["cluster"]["startup_seconds"]) == (4.0, 4.0)
     assert (steps["train/sft"]["seconds"], steps["train/sft"]["startup_seconds"]) == (2.5, 0.5)
     assert steps["base/scratch"]["cached"] and not steps["train/sft"]["cached"]
-    assert (told["started"], told["wall_seconds"], told["cluster_startup_seconds"]) == (
-        "1970-01-01T00:00:00Z",
-        9.0,
-        4.0,
-    )
+    assert (told["started"], told["wall_seconds"]) == ("1970-01-01T00:00:00Z", 9.0)
     assert {"torch", "transformers", "python"} <= set(told["versions"])
