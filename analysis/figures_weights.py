@@ -128,8 +128,8 @@ def cosines(results: dict, roster: Roster, canvas: Canvas) -> Made:
         "Cosine of every pair",
         (
             "Cosine of the stacked updates of two models, over all adapted modules; −1 to 1, no unit. A run "
-            "with another initial A is near 0 against all others, whatever it learned, because its update "
-            "lives in another input subspace: read that row as a floor, not as a finding."
+            "with another initial A is far from all others, whatever it learned, because its update begins in "
+            "another input subspace: read that row as a floor, not as a finding."
         ),
     )
 

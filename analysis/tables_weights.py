@@ -181,8 +181,8 @@ def pairs_table(results: dict, roster: Roster) -> Table | None:
         "Angles in degrees, medians over modules, between the top-k singular subspaces; overlaps are "
         "means over modules. Gap: (σₖ − σₖ₊₁) / σₖ; without a gap the subspace, and its angles, are "
         "arbitrary. A largest angle near 90° says nothing: chance gives it too. The orthogonal fraction "
-        "is √(1 − cosine²) here, the cosine in other words and no second finding. Pairs that differ in "
-        "their initial A have a cosine near 0 whatever they learned.",
+        "is √(1 − cosine²) here, the cosine in other words and no second finding. Another initial A takes "
+        "the cosine towards 0 whatever was learned.",
         kind=lambda row: row.get("floor") or "",
         folded=True,
     )

@@ -98,7 +98,7 @@ class Cluster:
             else:
                 gpu = 1 if self.gpus and step.kind in GPU_TASKS else 0
                 task = perform_step.options(num_cpus=1, num_gpus=gpu)
-                self.jobs.append(Job([step], task.remote(step, self.store, self._share(), self.slots), 0))
+                self.jobs.append(Job([step], task.remote(step, self.store, self._share(step), self.slots), 0))
         self._place()
 
     def _warm(self, steps: Sequence[Step]) -> None:
@@ -203,13 +203,14 @@ class Cluster:
         self.free -= slots
 
     def _place_engines(self) -> None:
-        cost = self.placement.gpus_per_engine if self.gpus else 0
+        gpus = self.placement.gpus_per_engine if self.gpus else 0
+        cost = gpus / self.placement.gpus_per_training  # in slots
         while self.engine_steps:
             busy = sum(job.actor is not None for job in self.jobs)
             if self.idle:
                 actor = self.idle.pop()
             elif (self.gpus and self.free >= cost) or (not self.gpus and busy == 0):
-                actor = EngineActor.options(num_cpus=0, num_gpus=cost).remote()  # type: ignore[attr-defined]
+                actor = EngineActor.options(num_cpus=0, num_gpus=gpus).remote()  # type: ignore[attr-defined]
             else:
                 return
             step = self.engine_steps.pop(0)
@@ -220,8 +221,8 @@ class Cluster:
                 ray.kill(actor)
             self.idle.clear()
 
-    def _share(self) -> Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]:
-        return run_shared(1 if self.gpus else 0)
+    def _share(self, step: Step) -> Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]:
+        return run_shared(1 if self.gpus and step.kind != "geometry" else 0)  # geometry is small algebra
 
 
 def _same_but_rate(step: Step, other: Step) -> bool:

@@ -138,9 +138,9 @@ def doctor(options: argparse.Namespace) -> int:
     """What this machine has and lacks."""
     lacks = 0
     for found in doctor_checks.examine():
-        print(f"{'ok  ' if found.ok else 'LACK'}  {found.what:<14}{found.detail}")
+        print(f"{'ok' if found.ok else 'LACK' if found.needed else 'note':<6}{found.what:<14}{found.detail}")
         if not found.ok:
-            print(f"      mend: {found.mend}")
+            print(f"      {found.mend}")
             lacks += found.needed
     return BAD_INPUT if lacks else DONE
 

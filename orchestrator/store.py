@@ -134,7 +134,7 @@ def open_store(root: Path) -> Store:
         probe.unlink()
     except OSError as error:
         raise UserError(f"--out {root} cannot be written ({error.strerror}): name a folder that can") from None
-    return Store(root)
+    return Store(root.resolve())  # workers stand in other folders
 
 
 def write_json(path: Path, value: Any, *, sort: bool = True) -> None:

@@ -153,7 +153,10 @@ def _all_keys() -> list[str]:
 
 
 def _fill_data(study: Study) -> Study:
-    """Put the data folder where paths say ``{data}``; where it is needed and not set, say so."""
+    """Put the data folder where paths say ``{data}``, and make paths that exist absolute.
+
+    ``UserError`` where the data folder is needed and not set.
+    """
     folder = study.data or os.environ.get("ORCHESTRATOR_DATA")
 
     def fill(value: Any, where: str) -> Any:
@@ -161,10 +164,13 @@ def _fill_data(study: Study) -> Study:
             return {k: fill(v, f"{where}.{k}" if where else k) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [fill(v, f"{where}.{i}") for i, v in enumerate(value)]
-        if not isinstance(value, str) or not value.startswith("{data}"):
+        if not isinstance(value, str):
             return value
+        if not value.startswith("{data}"):
+            local = where.rpartition(".")[2] in ("path", "source") and Path(value).exists()
+            return str(Path(value).resolve()) if local else value  # workers stand in other folders
         if folder is None:
             raise UserError(f"{where}: {value} needs the data folder: set ORCHESTRATOR_DATA, or --set data=FOLDER")
-        return value.replace("{data}", folder.rstrip("/"), 1)
+        return str(Path(value.replace("{data}", folder, 1)).resolve())
 
     return Study.model_validate(fill(study.model_dump(), ""))

@@ -22,8 +22,7 @@ def run(context: Context) -> None:
         from methods.trainer import train
 
     def tell(line: Mapping[str, Any]) -> None:
-        if line["step"] % 10 == 0 or line["step"] == config.run_steps:
-            context.say(f"step {line['step']}/{config.run_steps}, loss {line['loss']:.4g}")
+        context.say(f"step {line['step']}/{config.run_steps}, loss {line['loss']:.4g}")
 
     reference = context.inputs.get("reference")
     train(

@@ -1,0 +1,49 @@
+"""The numbers of a small study that stand for each kind of step's output.
+
+``python tests/golden/freeze.py RESULTS.json`` prints them with the steps' versions, to be kept as ``mini.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def numbers(results: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """A few numbers a kind of step, out of the results of the small study of ``tests/integration``."""
+    trained = {row["name"]: row for row in results["trainings"]}
+    norms = {row["name"]: row["norm"] for row in results["geometry"]["adapters"]}
+    pairs = {(row["a"], row["b"]): row for row in results["geometry"]["pairs"]}
+    losses = {row["name"]: row for row in results["losses"]}
+    hidden = {(row["a"], row["b"], row["layer"]): row["cka"] for row in results["similarity"]["hidden"]}
+    task = results["evaluation"]["tasks"][0]
+    accuracy = {row["name"]: row["accuracy"] for row in task["models"]}
+    return {
+        "base": {"parameters": results["base"]["parameters"], "nll_right": losses["base"]["nll_right"]},
+        "rollouts": {"rows": results["rollouts"]["rows"], "share_right": results["rollouts"]["share_right"]},
+        "problems": {"n": task["n"]},
+        "reference": {"first_loss": trained["dpo"]["loss_first"]},
+        "train": {m: trained[m]["b_norm"] for m in ("sft", "rft", "dft", "rift", "offline_grpo", "dpo")},
+        "evaluate": {m: accuracy[m] for m in ("base", "sft")},
+        "geometry": {
+            "norm": norms["sft"],
+            **{f"cosine sft {m}": pairs["sft", m]["cosine"] for m in ("rft", "dft", "rift", "offline_grpo", "dpo")},
+            "angle": pairs["sft", "rft"]["angle_min_median_deg"] / 90,
+            "u1": pairs["sft", "rft"]["u1"],
+        },
+        "connectivity": {"nll_right": losses["sft"]["nll_right"], "kl_to_base": losses["sft"]["kl_to_base"]},
+        "similarity": {"last layer": hidden["base", "sft", 2]},
+    }
+
+
+def main() -> None:
+    from orchestrator.plan import VERSIONS
+
+    results = json.loads(Path(sys.argv[1]).read_text())
+    print(json.dumps({"versions": VERSIONS, "numbers": numbers(results)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

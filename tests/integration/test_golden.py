@@ -1,0 +1,27 @@
+"""What a step writes is frozen: who changes it raises the step's version, or old results pass for new ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.plan import VERSIONS
+from tests.golden.freeze import numbers
+
+FROZEN = json.loads((Path(__file__).parents[1] / "golden" / "mini.json").read_text())
+# Wide enough for another processor's rounding, which a sampled rollout can turn into another word here and there.
+RELATIVE, ABSOLUTE = 0.1, 0.01
+
+
+def test_versions_are_those_of_the_frozen_numbers() -> None:
+    assert VERSIONS == FROZEN["versions"], "freeze the outputs again: python tests/golden/freeze.py RESULTS.json"
+
+
+@pytest.mark.parametrize("kind", sorted(VERSIONS))
+def test_outputs_are_the_frozen_ones(serial: Path, kind: str) -> None:
+    found = numbers(json.loads((serial / "report" / "results.json").read_text()))[kind]
+    assert found == pytest.approx(FROZEN["numbers"][kind], rel=RELATIVE, abs=ABSOLUTE), (
+        f"the output of {kind} changed: raise VERSIONS[{kind!r}] and freeze again"
+    )
