@@ -130,7 +130,9 @@ def _inner(gram_x: Tensor, gram_y: Tensor) -> float:
 
 def _cosine(gram_x: Tensor, gram_y: Tensor) -> float | None:
     scale = math.sqrt(_inner(gram_x, gram_x)) * math.sqrt(_inner(gram_y, gram_y))
-    return None if scale == 0 else max(-1.0, min(1.0, _inner(gram_x, gram_y) / scale))
+    if scale == 0 or not math.isfinite(scale):
+        return None
+    return max(-1.0, min(1.0, _inner(gram_x, gram_y) / scale))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

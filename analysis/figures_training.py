@@ -281,7 +281,7 @@ def sweep(results: dict, roster: Roster, canvas: Canvas) -> Made:
             "One training a point, the same number of steps. Blue band: the rate of the other methods. "
             f"Grey lines: floors (another order, another initial A of {roster.label(roster.reference)}), "
             "the base’s accuracy, and in the first panel the norm in proportion to the rate, drawn "
-            "through the smallest rate: what Adam with clipping gives whatever the loss. A gap in a line "
+            "through the smallest rate: what Adam gives if every step goes the same way. A gap in a line "
             "is a training that failed."
         ),
     )

@@ -71,7 +71,7 @@ def _lead(rows: list[Row], reference: str) -> str:
     limit = floor.cosine - FLOOR_MARGIN
     below = [row for row in compared if (row.cosine or 0.0) < limit]
     level = [row for row in compared if (row.cosine or 0.0) >= limit]
-    beside = f"{reference} with another order of the same rows has cosine {formats.fixed(floor.cosine)} to itself"
+    beside = f"{reference} with its rows in another order has cosine {formats.fixed(floor.cosine)} to itself"
     if not below:
         return (
             f"One direction, as far as the cosine tells: {span}, and {beside}. "
@@ -135,7 +135,7 @@ def _cost(matched: Row, own: Row, titles: dict[str, str]) -> str:
 
 def _floor_point(rows: list[Row], reference: str) -> list[str]:
     parts = []
-    for key, words in (("order", "another order of the same rows"), ("init", "another initial A")):
+    for key, words in (("order", "another order of rows"), ("init", "another initial A")):
         row = _floor(rows, key)
         if row:
             parts.append(f"{words} gives {formats.fixed(row.cosine)}")
@@ -188,7 +188,7 @@ def _accuracy_point(results: dict, roster: Roster) -> list[str]:
         if parts:
             text += f"; {' and '.join(parts)} (McNemar, Holm-adjusted p < {LEVEL})."
         elif tested:
-            text += f"; none of {tested} methods differs from it (McNemar, Holm-adjusted p < {LEVEL})."
+            text += f"; none of {tested} methods is shown to differ from it (McNemar, Holm-adjusted p < {LEVEL})."
         else:
             text += "."
         points.append(text)

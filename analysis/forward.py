@@ -133,7 +133,7 @@ def completion_scores(
                     logp_base = torch.log_softmax(head(base[chunk]).float(), dim=-1)
                     kl += (logp_base.exp() * (logp_base - logp)).sum(-1).double().sum().item()
         # KL is not negative; rounding of nearly equal distributions may say so.
-        scores[index] = RowScore(nll, len(targets), None if base is None else max(0.0, kl))
+        scores[index] = RowScore(nll, len(targets), None if base is None else kl if kl > 0 or kl != kl else 0.0)
     return scores
 
 

@@ -214,8 +214,10 @@ def match_label(roster: Roster, row: Row) -> str:
         return "reference"
     if row.kind in ("floor", "chance", "base", "failed"):
         return {"floor": "floor", "chance": "floor", "base": "no update", "failed": "failed"}[row.kind]
-    if row.matched in ("", AS_PUBLISHED):
-        return "own rate" if row.matched else formats.MISSING
+    if row.matched == AS_PUBLISHED:
+        return f"{roster.label(roster.reference)}’s rate" if row.rate_steps_ratio == 1 else "own rate"
+    if not row.matched:
+        return formats.MISSING
     if row.matched == SWEEP:
         return "sweep"
     return f"{roster.label(roster.reference)}’s {'rate' if row.matched == MATCHED_RATE else row.matched}"

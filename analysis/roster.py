@@ -29,7 +29,7 @@ _VARIANT_MARKERS = ("*", "p", "h", "8")
 _SPARE_MARKERS = ("X", "<", ">", "p", "h", "d", "*")
 _VARIANT_LINES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _GREY = "#6b6b6b"
-_ROLE_ORDER = ("base", "method", "sweep", "order", "init")
+_ROLE_ORDER = ("base", "method", "sweep", "order", "init", "rate")
 
 Line = str | tuple[int, tuple[int, ...]]
 

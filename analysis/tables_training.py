@@ -33,7 +33,8 @@ def rollouts_table(results: dict) -> Table | None:
         "Groups all right": group("all_right"),
         "Groups all wrong": group("all_wrong"),
         "Duplicate completions": _count(rollouts.get("duplicates")),
-        "Truncated completions": _count(rollouts.get("truncated")),
+        "Left out or cut": _dropped(rollouts.get("dropped")),
+        "Rewards that this tool’s grader confirms": _agreement(rollouts.get("grader_agreement")),
         "Length, median / 95th percentile / longest (tokens)": " / ".join(
             formats.count(length.get(key)) for key in ("median", "p95", "max")
         )
@@ -46,13 +47,24 @@ def rollouts_table(results: dict) -> Table | None:
         "rollouts",
         "What there was to learn",
         known,
-        "Counts of the frozen table that every method trains on. Only mixed groups tell right from wrong "
+        "Counts of the frozen table, held-out rows included. Only mixed groups tell right from wrong "
         "within one problem: where nearly all rows are right, RFT equals SFT by construction.",
     )
 
 
 def _count(value: float | None) -> str | None:
     return None if value is None else formats.count(value)
+
+
+def _dropped(reasons: dict | None) -> str | None:
+    """Rows that the limits kept out of the table or shortened, by reason."""
+    if reasons is None:
+        return None
+    return ", ".join(f"{formats.count(n)} {reason}" for reason, n in sorted(reasons.items())) or "none"
+
+
+def _agreement(value: dict | None) -> str | None:
+    return None if not value else f"{formats.count(value['agreed'])} of {formats.count(value['rows'])}"
 
 
 def _contamination(value: dict) -> str | None:

@@ -90,7 +90,7 @@ def _headline_caption(results: dict) -> str:
     return (
         f"Cosine and norm over all adapted modules stacked. Smallest angle: between {top} of two updates, "
         "median over modules. |u₁·u₁′| and |v₁·v₁′|: overlap of the first singular directions, mean over "
-        "modules. Rate × steps is the norm ratio that Adam with clipping would give whatever the loss. "
+        "modules. Rate × steps is a yardstick: the norm ratio if every step of Adam went the same way. "
         "Shaded rows are floors, measured or drawn for these adapters; a chance cosine has mean 0, and "
         f"its root mean square is shown.{asked} One training a row: the table cannot tell a method from "
         "the luck of its one run beyond what the floors show. The input side is shared through the "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -56,7 +56,7 @@ class Method:
 
 def _check_type(name: str, key: str, value: Any, default: Setting) -> None:
     if isinstance(default, float):
-        right = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        right = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         expected = "a finite number"
     else:
         right = isinstance(value, type(default))

@@ -162,8 +162,10 @@ class Substrate:
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(step)
         self.optimizer.step()
-        line = step_values(config, step, loss, grad_norm)
-        return line | drift_values(self.adapter) | self.means_of(totals, units)
+        line = step_values(config, step, loss, grad_norm) | drift_values(self.adapter)
+        if not all(math.isfinite(value) for value in line.values()):
+            raise TrainingDiverged(config.method, "adapter is not finite", step, failing_rows(units, unit_losses))
+        return line | self.means_of(totals, units)
 
     def accumulate(self, units: Sequence[Unit]) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients added up over micro-batches; sums of values to log (float64), each unit's loss."""

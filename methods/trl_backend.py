@@ -51,7 +51,9 @@ def train(
     are TRL's own.
     """
     if config.method not in SUPPORTED:
-        raise ValueError(f"TRL has no trainer for {config.method}; set the backend to own, or train one of {SUPPORTED}")
+        raise ValueError(
+            f"TRL has no trainer for {config.method}; set training.backend to native, or train one of {SUPPORTED}"
+        )
     if config.batch_size % config.micro_batch:
         raise ValueError(f"TRL: batch_size {config.batch_size} is no multiple of micro_batch {config.micro_batch}")
     units, stream = plan(config, rollouts)

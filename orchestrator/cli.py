@@ -26,11 +26,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except ValueError as error:  # what methods, analysis and evals raise for input that a user can mend
-        if options.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
     except KeyboardInterrupt:
         again = " ".join(["python -m orchestrator", *(arguments or sys.argv[1:])])
         print(f"\nstopped; what is finished stays. Go on with: {again}", file=sys.stderr)
@@ -42,7 +37,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m orchestrator",
         description="One base model, one set of rollouts, several offline objectives: what did each do to the weights?",
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = _command(commands, "run", "run a study to its report, taking up where the last run stopped")
     run.add_argument("--serial", action="store_true", help="one step after another in this process, without Ray")

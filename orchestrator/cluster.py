@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("orchestrator", "methods", "analysis", "evals")
 WARM_WORKERS = 3
 POLL = 0.2  # seconds between two looks at the store
-GPU_TASKS = ("base", "reference")  # single tasks that compute; collective ones share their computing out
+GPU_TASKS = ("reference",)  # single tasks that compute; collective ones share their computing out
 ENGINE_KINDS = ("rollouts", "evaluate")
 
 
@@ -57,11 +57,11 @@ def join(address: str | None) -> None:
 
 @dataclass
 class Job:
-    """Steps given to one Ray task or actor call, and the slots it holds."""
+    """Steps given to one Ray task or actor call, and the GPUs (or CPUs) it holds."""
 
     steps: list[Step]
     ref: Any
-    slots: float
+    cost: float
     actor: Any = None
     begun: float = field(default_factory=time.time)
     entered: bool = False  # whether its first step has begun: until then it was starting up
@@ -82,9 +82,12 @@ class Cluster:
     def __post_init__(self) -> None:
         resources = ray.cluster_resources()
         self.gpus = int(resources.get("GPU", 0))
-        slots = self.gpus / self.placement.gpus_per_training if self.gpus else resources["CPU"]
-        self.slots = max(1, math.floor(slots))
-        self.free: float = self.slots
+        # Free GPUs, or free CPUs where there is no GPU; engines on CPUs are not counted.
+        self.free: float = self.gpus or int(resources["CPU"])
+        self.training_cost = self.placement.gpus_per_training if self.gpus else 1
+        self.engine_cost = 1 if self.gpus else 0
+        a_device = math.floor(1 / self.training_cost)
+        self.slots = int(self.free) * a_device
         self._warmed = False
 
     def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
@@ -115,11 +118,12 @@ class Cluster:
             warm.remote()
 
     def wait(self) -> list[tuple[Step, str | None]]:
-        """Steps that have settled in the store, or whose worker died; looks again for half a minute at most."""
+        """Steps that have settled in the store, or whose worker died; looks again for five seconds at most."""
         for _ in range(int(5 / POLL)):
-            found = self._settled()
+            found, ended = self._settled()
+            if found or ended:
+                self._place()  # a job gives its slot back some time after its last step has settled
             if found:
-                self._place()
                 return found
             time.sleep(POLL)
         return []
@@ -127,24 +131,28 @@ class Cluster:
     def close(self) -> None:
         ray.shutdown()
 
-    def _settled(self) -> list[tuple[Step, str | None]]:
+    def _settled(self) -> tuple[list[tuple[Step, str | None]], bool]:
+        """The steps that have settled since the last look, and whether any job has ended."""
         found: list[tuple[Step, str | None]] = []
+        over = False
         for job in list(self.jobs):
-            ended = bool(ray.wait([job.ref], timeout=0)[0])
+            ended = bool(ray.wait([job.ref], timeout=0)[0])  # before the store is read: what it left is there
             for step in list(job.steps):
                 if self.store.done(step):
                     self._note_startup(job, step)
                     found.append((step, None))
                 elif (error := self.store.failure(step)) is not None:
                     found.append((step, error))
-                elif ended:
-                    found.append((step, self._death(job, step)))
                 else:
                     continue
                 job.steps.remove(step)
             if ended:
+                over = True
+                if job.steps:
+                    found.append((job.steps[0], self._death(job, job.steps[0])))
+                    self.trainings += job.steps[1:]  # cells of its queue that had not begun
                 self._release(job)
-        return found
+        return found, over
 
     def _note_startup(self, job: Job, step: Step) -> None:
         """What passed between placing a job and its first step's beginning is that step's start-up."""
@@ -157,10 +165,9 @@ class Cluster:
         job.entered = True
 
     def _death(self, job: Job, step: Step) -> str:
-        """A worker that ended without a word in the store: what Ray knows of it."""
+        """A worker that ended without a word in the store: what it returned, or what Ray knows of it."""
         try:
-            ray.get(job.ref)
-            line = "its worker ended without a result"
+            line = ray.get(job.ref) or "its worker ended without a result"
         except Exception as error:  # whatever Ray raises here is the reason, to be told
             line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             job.actor = None
@@ -169,14 +176,19 @@ class Cluster:
 
     def _release(self, job: Job) -> None:
         self.jobs.remove(job)
-        self.free += job.slots
-        if job.actor is not None:
+        self.free += job.cost
+        if job.actor is None:
+            return
+        if self.gpus and not self.engine_steps:
+            ray.kill(job.actor)  # an idle engine holds its GPU
+        else:
             self.idle.append(job.actor)
 
     def _place(self) -> None:
-        """Give ready work to free slots: trainings first, then engines; on GPUs an idle engine gives its slot back."""
+        """Give ready work to what is free: to engines that are up, then to trainings, then to new engines."""
+        self._place_engines(new=False)
         self._place_trainings()
-        self._place_engines()
+        self._place_engines(new=True)
 
     def _place_trainings(self) -> None:
         """Trainings start together, when all are ready: the sweep first, for its cells are the longest."""
@@ -184,39 +196,37 @@ class Cluster:
             return
         sweep = [s for s in self.trainings if s.role == "sweep"]
         if sweep:
-            own = [s for s in self.trainings if s.role == "method" and _same_but_rate(s, sweep[0])]
-            sweep += own
+            sweep += [s for s in self.trainings if s.role == "method" and _same_but_rate(s, sweep[0])]
             rest = [s for s in self.trainings if s not in sweep]
-            slots = min(len(sweep), max(1, self.slots // 2 if rest else self.slots))
-            if self.free < slots:
+            trials = min(len(sweep), max(1, self.slots // 2 if rest else self.slots))
+            if self.free < trials * self.training_cost:
                 return
-            self._train(tune_cells, sweep, slots)
+            self._train(tune_cells, sweep, trials)
             self.trainings = rest
-        while self.trainings and self.free >= 1:
+        while self.trainings and self.free >= self.training_cost:
             share = 1 if self.gpus else math.ceil(len(self.trainings) / self.free)
             self._train(train_cells, self.trainings[:share], 1)
             self.trainings = self.trainings[share:]
 
     def _train(self, job: Any, steps: list[Step], slots: int) -> None:
-        gpus = self.placement.gpus_per_training if self.gpus else 0
-        self.jobs.append(Job(list(steps), job.remote(steps, self.store, gpus, slots), slots))
-        self.free -= slots
+        gpus = self.training_cost if self.gpus else 0
+        cost = slots * self.training_cost
+        self.jobs.append(Job(list(steps), job.remote(steps, self.store, gpus, slots), cost))
+        self.free -= cost
 
-    def _place_engines(self) -> None:
-        gpus = self.placement.gpus_per_engine if self.gpus else 0
-        cost = gpus / self.placement.gpus_per_training  # in slots
+    def _place_engines(self, new: bool) -> None:
+        """Engine steps to idle actors; to a new one where ``new`` and a device is free (on CPUs there is one actor)."""
         while self.engine_steps:
-            busy = sum(job.actor is not None for job in self.jobs)
             if self.idle:
                 actor = self.idle.pop()
-            elif (self.gpus and self.free >= cost) or (not self.gpus and busy == 0):
-                actor = EngineActor.options(num_cpus=0, num_gpus=gpus).remote()  # type: ignore[attr-defined]
+            elif new and (self.free >= 1 if self.gpus else all(job.actor is None for job in self.jobs)):
+                actor = EngineActor.options(num_cpus=0, num_gpus=self.engine_cost).remote()  # type: ignore[attr-defined]
             else:
-                return
+                break
             step = self.engine_steps.pop(0)
-            self.jobs.append(Job([step], actor.perform.remote(step, self.store), cost, actor))
-            self.free -= cost
-        if self.gpus or not any(s.kind in ENGINE_KINDS for s in self.coming):
+            self.jobs.append(Job([step], actor.perform.remote(step, self.store), self.engine_cost, actor))
+            self.free -= self.engine_cost
+        if not any(s.kind in ENGINE_KINDS for s in (*self.coming, *self.engine_steps)):
             for actor in self.idle:
                 ray.kill(actor)
             self.idle.clear()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from orchestrator import doctor as doctor_checks
 from orchestrator import facts as outside
@@ -42,12 +43,12 @@ def run(options: argparse.Namespace) -> int:
     begun = time.time()
     set_environment()
     study = load_study(options.study, options.set)
-    check(study)
     out = _out(options, study)
-    outside.gather(study, out, online=False)  # what is missing is said before anything is made
+    check(study)
+    facts = outside.gather(study, out, online=True)  # what is missing is said before anything is made
     store = open_store(out)
     with _alone(out):
-        facts = outside.gather(study, out, online=True)
+        outside.keep_pins(facts, out)
         plan = make_plan(study, facts)
         write_json(out / STUDY, {"study": study.model_dump(mode="json"), "facts": facts}, sort=False)
         return _walk_and_report(study, plan, store, options, begun)
@@ -73,9 +74,9 @@ def _walk_and_report(study: Study, plan: list[Step], store: Store, options: argp
     _say(f"{study.name}: {len(plan)} steps into {store.root}")
     outcome = Walk(plan, store, _say).run(executor)
     page = store.root / "report" / "report.html"
-    if outcome.made or outcome.failed or not page.exists():
-        from orchestrator.reporting import time_lines, write_report
+    from orchestrator.reporting import time_lines, up_to_date, write_report
 
+    if outcome.made or not up_to_date(study, outcome, store):
         seconds = {"begun": begun, "cluster_startup": startup}
         for line in time_lines(write_report(study, outcome, store, seconds)):
             print(line)
@@ -92,6 +93,7 @@ def plan(options: argparse.Namespace) -> int:
     """Show the steps, what each needs, what is done. Touches nothing."""
     study = load_study(options.study, options.set)
     out = _out(options, study)
+    check(study)
     steps = make_plan(study, outside.gather(study, out, online=False))
     store = Store(out)
     for line in plan_view.lines(study, steps, store):
@@ -147,26 +149,40 @@ def doctor(options: argparse.Namespace) -> int:
 
 def _saved(options: argparse.Namespace) -> tuple[Study, list[Step], Store]:
     """The study that a run's folder was made for, its plan, and the store."""
-    out = options.out or _out(options, load_study(options.study, options.set))
+    if options.set:
+        raise UserError(f"{options.command} shows a run as it was started: leave --set out")
+    out = _out(options, load_study(options.study)) if options.out is None else options.out
+    _check_out(out)
     try:
         saved = json.loads((out / STUDY).read_text())
+        study = Study.model_validate(saved["study"])
+        return study, make_plan(study, saved["facts"]), Store(out.resolve())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{out} holds no run: start one with run, or name its folder with --out") from None
-    study = Study.model_validate(saved["study"])
-    return study, make_plan(study, saved["facts"]), Store(out)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{out / STUDY} is damaged or of another version: start the study again with run") from None
 
 
 def _out(options: argparse.Namespace, study: Study) -> Path:
     out = options.out or Path("runs") / study.name
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file: name a folder")
+    _check_out(out)
     return out
+
+
+def _check_out(out: Path) -> None:
+    try:
+        is_file = out.exists() and not out.is_dir()
+        out.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"--out {str(out)[:200]!r} cannot be a folder: {error}"[:300]) from None
+    if is_file or out == Path():
+        raise UserError(f"--out {out} is no folder of its own: name one")
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """One run a folder: a second one says who holds it. The kernel gives the lock back when a run dies."""
-    with (out / ".lock").open("a+") as lock:
+    with _lock_file(out) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -176,6 +192,13 @@ def _alone(out: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _lock_file(out: Path) -> IO[str]:
+    try:
+        return (out / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"{out / '.lock'} cannot be written ({error.strerror}): use another --out") from None
 
 
 def _say(line: str) -> None:

@@ -6,26 +6,29 @@ Planning never reaches for the network: a name without a pin or a cached copy is
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.fingerprint import file_hash, folder_hash
+from orchestrator.fingerprint import canonical, file_hash, folder_hash
 from orchestrator.plan import base_locator
-from orchestrator.store import write_json
+from orchestrator.store import read_json, write_json
 from orchestrator.study import FileRollouts, SampledRollouts, Study
 
-PINS = "pins.json"
+PINS, PIN = "pins.json", "pin:"
 UNRESOLVED = "unresolved"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 def gather(study: Study, root: Path, *, online: bool) -> dict[str, str]:
     """The facts that ``make_plan`` asks for. ``UserError`` names a file that is not there.
 
-    ``online`` lets hub names be looked up, and pins what it finds under ``root``.
+    ``online`` lets hub names be looked up that are not pinned under ``root``. Writes nothing: see ``keep_pins``.
     """
     facts = {"engine": engine_kind(study)}
     pins = _Pins(root, online)
@@ -45,7 +48,14 @@ def gather(study: Study, root: Path, *, online: bool) -> dict[str, str]:
             facts[base_locator(base)] = _base_identity(base, pins)
     for task in tasks:
         facts[f"task:{task.task}:{task.source}"] = _source_identity(task.source, pins)
-    return facts
+    return facts | {f"{PIN}{name}": commit for name, commit in pins.known.items()}
+
+
+def keep_pins(facts: Mapping[str, str], root: Path) -> None:
+    """Write what hub names were resolved to beside the run, so that the next one finds the same."""
+    pins = {name.removeprefix(PIN): commit for name, commit in facts.items() if name.startswith(PIN)}
+    if pins:
+        write_json(root / PINS, pins)
 
 
 def engine_kind(study: Study) -> str:
@@ -62,7 +72,10 @@ def gguf_path(base: Any) -> Path:
         if not path.is_file():
             raise UserError(f"base.path: {path} is not there: name a GGUF file")
         return path
-    spec = importlib.util.find_spec(base.package)
+    try:
+        spec = importlib.util.find_spec(base.package)
+    except (ImportError, ValueError, AttributeError):
+        spec = None
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = sorted(p for f in folders for p in Path(f).rglob("*.gguf"))
     if len(found) != 1:
@@ -77,8 +90,14 @@ def local_folder(base: Any) -> Path:
     folder = Path(base.path)
     if not (folder / "config.json").is_file():
         raise UserError(f"base.path: {folder} has no config.json: name a folder with a Hugging Face model")
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise UserError(f"base.path: {folder / 'config.json'} is no JSON: save the model again") from None
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"base.path: {folder} has no .safetensors weights: convert it, pickles are not read")
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise UserError(f"base.path: {folder} has no tokenizer ({', '.join(TOKENIZERS)}): save it there")
     return folder
 
 
@@ -97,7 +116,8 @@ def _source_identity(source: str | None, pins: _Pins) -> str:
     if path.is_file():
         return file_hash(path)
     if path.is_dir():
-        return folder_hash(path)
+        files = {p.name: file_hash(p) for p in sorted(path.glob("*.jsonl"))}  # all that a loader reads of a folder
+        return hashlib.sha256(canonical(files).encode()).hexdigest()
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and path.suffix not in (".jsonl", ".json", ".parquet"):
         return pins.commit(source, "main", "dataset")
     raise UserError(f"{source} is neither a file, a folder nor a hub name: mend the task's source")
@@ -107,8 +127,8 @@ class _Pins:
     """Commits of hub names: once looked up, kept."""
 
     def __init__(self, root: Path, online: bool) -> None:
-        self.path, self.online = root / PINS, online
-        self.known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.online = online
+        self.known: dict[str, str] = read_json(root / PINS)
 
     def commit(self, name: str, revision: str, kind: str) -> str:
         if re.fullmatch(r"[0-9a-f]{40}", revision):
@@ -118,8 +138,6 @@ class _Pins:
             if not self.online:
                 return UNRESOLVED
             self.known[pin] = _ask_hub(name, revision, kind)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, self.known)
         return self.known[pin]
 
 

@@ -24,9 +24,9 @@ TRIAL_CPUS, TRAINING_CPUS = 0.02, 0.9
 
 
 @ray.remote
-def perform_step(step: Step, store: Store, share: Any, slots: int) -> None:
-    """A step as a plain task; ``share`` lets it spread its items over further tasks."""
-    attempt(step, store, Engines(), share=share, slots=slots)
+def perform_step(step: Step, store: Store, share: Any, slots: int) -> str | None:
+    """A step as a plain task; ``share`` lets it spread its items over further tasks. Its error, if any."""
+    return attempt(step, store, Engines(), share=share, slots=slots)
 
 
 @ray.remote(num_cpus=0)
@@ -47,8 +47,8 @@ class EngineActor:
         """Import what an engine of this kind needs."""
         prepare(kind)
 
-    def perform(self, step: Step, store: Store) -> None:
-        attempt(step, store, self.engines)
+    def perform(self, step: Step, store: Store) -> str | None:
+        return attempt(step, store, self.engines)
 
 
 @ray.remote

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -87,8 +88,9 @@ class Cell:
 
 def rate_name(rate: float) -> str:
     """A learning rate as people write it: 5e-7, 1.5e-4."""
-    mantissa, exponent = f"{rate:e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    _, digits, exponent = Decimal(repr(rate)).normalize().as_tuple()
+    first, *rest = map(str, digits)
+    return f"{first}{'.' if rest else ''}{''.join(rest)}e{int(exponent) + len(rest)}"
 
 
 def cells(study: Study) -> list[Cell]:
@@ -195,10 +197,12 @@ def _pinned(problems: Any, facts: Mapping[str, str]) -> str | None:
 def _rollouts_step(study: Study, facts: Mapping[str, str], base: Step, sampled_from: Step) -> Step:
     spec = study.rollouts
     prompt = study.prompt.model_dump()
+    pairing = {"pair_rule", "pairs"}  # of the trainings, not of the table
     if isinstance(spec, FileRollouts):
-        config = spec.model_dump(exclude={"path"}) | {"content": facts[f"file:{spec.path}"], "prompt": prompt}
+        config = spec.model_dump(exclude={"path": True, "table": pairing})
+        config |= {"content": facts[f"file:{spec.path}"], "prompt": prompt}
         return Step("rollouts", "file", config, {"base": base}, {"path": spec.path})
-    config = spec.model_dump(exclude={"model", "problems"}) | {
+    config = spec.model_dump(exclude={"model": True, "problems": True, "table": pairing}) | {
         "problems": _problems_config(spec.problems, facts),
         "engine": engine_config(study, facts),
         "prompt": prompt,
@@ -218,7 +222,6 @@ def engine_where(study: Study, adapters: bool) -> dict[str, Any]:
     return {
         "cache_gib": placement.cache_gib,
         "memory_share": placement.memory_share,
-        "batch_size": placement.batch_size,
         "max_lora_rank": study.adapter.rank if adapters else 0,
     }
 
@@ -273,8 +276,9 @@ def _analysis_steps(study: Study, base: Step, rollouts: Step, problems: Step, tr
     connectivity = spec.connectivity.model_dump() | {"threads": spec.threads}
     similarity = spec.similarity.model_dump() | {"threads": spec.threads, "seed": spec.seed}
     models = {"base": base, **adapters}
-    return [
-        Step("geometry", "weights", geometry, adapters, collective=True),
-        Step("connectivity", "paths", connectivity, models | {"rollouts": rollouts}, collective=True),
-        Step("similarity", "cka", similarity, models | {"problems": problems}, collective=True),
-    ]
+    steps = [Step("similarity", "cka", similarity, models | {"problems": problems}, collective=True)]
+    if study.rollouts.table.heldout:
+        steps.insert(0, Step("connectivity", "paths", connectivity, models | {"rollouts": rollouts}, collective=True))
+    if len(trainings) > 1:
+        steps.insert(0, Step("geometry", "weights", geometry, adapters, collective=True))
+    return steps

@@ -9,10 +9,12 @@ from typing import Any
 
 from evals.tasks import TASKS
 from orchestrator.errors import UserError
-from orchestrator.facts import local_folder
+from orchestrator.facts import gguf_path, local_folder
 from orchestrator.plan import cells
 from orchestrator.rollout_file import Row, read_rollouts
 from orchestrator.study import FileRollouts, SampledRollouts, Study
+
+SAMPLE = 20  # problems of a task that makes its own, to see whether it can
 
 
 def check(study: Study) -> None:
@@ -49,7 +51,7 @@ def _check_targets(study: Study) -> None:
         return
     for target in study.adapter.targets:
         if not any(name == target or name.endswith(f".{target}") for name in modules):
-            there = sorted({name.rpartition(".")[2] for name in modules})
+            there = sorted({name.rpartition(".")[2] for name in modules}) or ["none inside its layers"]
             raise UserError(
                 f"adapter.targets: {target} matches no module of {study.base.name}; it has {', '.join(there)}"
             )
@@ -58,30 +60,53 @@ def _check_targets(study: Study) -> None:
 def _modules(base: Any) -> set[str] | None:
     """Names of modules with a weight matrix inside the layers; None where only loading the model would tell."""
     if base.kind == "from_scratch":
-        parts = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-        return {f"layers.0.{part}" for part in parts}
+        parts = [f"self_attn.{p}_proj" for p in "qkvo"] + [f"mlp.{p}_proj" for p in ("gate", "up", "down")]
+        return {f"model.layers.{i}.{part}" for i in range(base.shape.layers) for part in parts}
+    if base.kind == "gguf":
+        return _gguf_modules(gguf_path(base))
     if base.kind != "local":
         return None
     names: set[str] = set()
     for file in sorted(local_folder(base).glob("*.safetensors")):
-        shapes = {n: t["shape"] for n, t in _header(file).items() if n != "__metadata__"}
+        shapes = _shapes(file)
         names |= {n.removesuffix(".weight") for n, s in shapes.items() if len(s) == 2 and ".weight" in n}
     return {name for name in names if any(part.isdigit() for part in name.split("."))}
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """The header of a safetensors file: names, types, shapes."""
+# GGUF's names of what Llama-like models call otherwise.
+GGUF_NAMES = {
+    "attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj", "attn_output": "o_proj",
+    "ffn_gate": "gate_proj", "ffn_up": "up_proj", "ffn_down": "down_proj",
+}  # fmt: skip
+
+
+def _gguf_modules(file: Path) -> set[str]:
+    """The matrices inside the layers of a GGUF file, under the names they get when it is read."""
+    from gguf import GGUFReader
+
+    try:
+        names = [tensor.name for tensor in GGUFReader(file).tensors]
+    except (ValueError, OSError, IndexError, KeyError):
+        raise UserError(f"{file} is damaged or no GGUF file: copy it again") from None
+    parts = [name.split(".") for name in names if name.startswith("blk.") and name.endswith(".weight")]
+    return {f"layers.{p[1]}.{GGUF_NAMES[p[2]]}" for p in parts if p[2] in GGUF_NAMES}
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    """The tensors of a safetensors file and their shapes, from its header; the file must be as long as that says."""
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if length > file.stat().st_size:
                 raise ValueError("the header is longer than the file")
             header = json.loads(stream.read(length))
-        if not isinstance(header, dict):
-            raise ValueError("the header is no mapping")
-    except ValueError:
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        if file.stat().st_size < 8 + length + end:
+            raise ValueError("the file is cut off")
+        return {name: list(entry["shape"]) for name, entry in tensors.items()}
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise UserError(f"base.path: {file} is damaged or no safetensors file: copy it again") from None
-    return header
 
 
 def _check_problems(study: Study) -> None:
@@ -91,7 +116,10 @@ def _check_problems(study: Study) -> None:
         specs.append(study.rollouts.problems)
     for spec in specs:
         if spec.source is None or Path(spec.source).exists():
+            draw = min(spec.draw or 1, SAMPLE) if spec.source is None else spec.draw  # problems made on the spot
             try:
-                TASKS[spec.task].load(spec.source, split=spec.split, draw=spec.draw, seed=spec.seed, **spec.settings)
+                TASKS[spec.task].load(spec.source, split=spec.split, draw=draw, seed=spec.seed, **spec.settings)
             except TypeError as error:
-                raise UserError(f"{spec.task}: {error}") from None
+                raise UserError(f"the settings {spec.settings} do not fit the task {spec.task} ({error})") from None
+            except (ValueError, OverflowError, OSError) as error:
+                raise UserError(f"task {spec.task}: {str(error).splitlines()[0]}") from None

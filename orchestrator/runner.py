@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from orchestrator.device import device
 from orchestrator.perform import Engines, explain, perform, progress_of
 from orchestrator.plan import Step
 from orchestrator.store import Store
@@ -40,6 +41,8 @@ class Serial:
 
     def wait(self) -> list[tuple[Step, str | None]]:
         step = self.queue.pop(0)
+        if device() == "cuda" and "engine" not in step.config:
+            self.engines.close()  # an engine takes most of a GPU's memory
         return [(step, attempt(step, self.store, self.engines))]
 
     def close(self) -> None:
@@ -51,7 +54,7 @@ def attempt(step: Step, store: Store, engines: Engines, **how: object) -> str | 
     try:
         perform(step, store, engines, **how)  # type: ignore[arg-type]
     except Exception as error:  # any error of a step is that step's result, and must not take others down
-        line = explain(error)
+        line = explain(error).replace(str(store.root), "the run's folder")
         store.record_failure(step, line)
         return line
     store.clear_failure(step)

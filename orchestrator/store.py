@@ -8,6 +8,7 @@ rename is atomic on a POSIX file system, so a step is either there, whole, or it
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -64,11 +65,8 @@ class Store:
 
     def _record(self, step: Step) -> dict[str, Any] | None:
         """The record of a finished step; None where there is none that can be read."""
-        try:
-            record = json.loads((self.folder(step) / RECORD).read_text())
-        except (OSError, ValueError):
-            return None
-        return record if isinstance(record, dict) and {"payload", "files"} <= record.keys() else None
+        record = read_json(self.folder(step) / RECORD)
+        return record if "payload" in record and isinstance(record.get("files"), dict) else None
 
     @contextmanager
     def writing(self, step: Step) -> Iterator[tuple[Path, Path]]:
@@ -81,8 +79,12 @@ class Store:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         work.mkdir(exist_ok=True)
-        yield out, work
-        self.commit(step, out)
+        try:
+            yield out, work
+            self.commit(step, out)
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)  # what is half-written is of no use; the resume state stays
+            raise
         shutil.rmtree(partial)
 
     def commit(self, step: Step, out: Path) -> None:
@@ -101,12 +103,15 @@ class Store:
     def failure(self, step: Step) -> str | None:
         """The one line that the step's last attempt ended in, if it failed and was not mended since."""
         path = self._failure_path(step)
-        return None if not path.exists() or self.done(step) else json.loads(path.read_text())["error"]
+        if not path.exists() or self.done(step):
+            return None
+        return str(read_json(path).get("error", "the record of its failure cannot be read"))
 
     def record_failure(self, step: Step, error: str) -> None:
         path = self._failure_path(step)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"step": step.title, "error": error})
+        with contextlib.suppress(OSError):  # on a full disk the caller still has the line
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"step": step.title, "error": error})
 
     def clear_failure(self, step: Step) -> None:
         self._failure_path(step).unlink(missing_ok=True)
@@ -114,7 +119,7 @@ class Store:
     def times(self, step: Step) -> dict[str, Any]:
         """How long the finished step took, by the clock of whoever ran it; empty if unknown."""
         path = self.root / "times" / step.kind / f"{step.name}-{step.key}.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_json(path)
 
     def record_times(self, step: Step, times: dict[str, Any]) -> None:
         path = self.root / "times" / step.kind / f"{step.name}-{step.key}.json"
@@ -134,7 +139,19 @@ def open_store(root: Path) -> Store:
         probe.unlink()
     except OSError as error:
         raise UserError(f"--out {root} cannot be written ({error.strerror}): name a folder that can") from None
+    for name in ("partial", "report", "failed", "times"):
+        if (root / name).exists() and not (root / name).is_dir():
+            raise UserError(f"{root / name} is a file where a run keeps a folder: move it away, or use another --out")
     return Store(root.resolve())  # workers stand in other folders
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file of the store; empty where there is none that can be read."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def write_json(path: Path, value: Any, *, sort: bool = True) -> None:

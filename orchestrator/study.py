@@ -15,10 +15,14 @@ from evals.tasks import TASKS
 from methods import METHODS
 from methods import check as check_method
 
-Seed = Annotated[int, Field(ge=0, strict=True)]
-Count = Annotated[int, Field(ge=1, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=96)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Frozen(BaseModel):
@@ -36,12 +40,18 @@ class Shape(Frozen):
     intermediate: Count
     vocabulary: Count | None = None
 
+    @model_validator(mode="after")
+    def _attention(self) -> Shape:
+        if self.heads % self.kv_heads or self.head_dim % 2:
+            raise ValueError("heads must be a multiple of kv_heads, and head_dim even")
+        return self
+
 
 class ScratchBase(Frozen):
     """A small Qwen3 that the study pretrains itself on arithmetic with a planted failure."""
 
     kind: Literal["from_scratch"]
-    name: str = "scratch"
+    name: Name = "scratch"
     shape: Shape = Shape(layers=4, hidden=128, heads=4, kv_heads=2, head_dim=32, intermediate=384)
     steps: Count = 400
     batch: Count = 64
@@ -57,7 +67,7 @@ class HubBase(Frozen):
     """A model on the Hugging Face hub, by name; ``revision`` is resolved to a commit once and pinned."""
 
     kind: Literal["hub"]
-    name: str
+    name: Annotated[str, Field(pattern=r"^([\w.-]+/)?[\w.-]+$", max_length=96)]
     revision: Annotated[str, Field(coerce_numbers_to_str=True)] = "main"
     shape: Shape | None = None
 
@@ -66,7 +76,7 @@ class LocalBase(Frozen):
     """A folder with a model in safetensors, its config and its tokenizer."""
 
     kind: Literal["local"]
-    name: str
+    name: Name
     path: str
     shape: Shape | None = None
 
@@ -75,7 +85,7 @@ class GgufBase(Frozen):
     """One GGUF file, by path or out of an installed package; its weights are read back as float32."""
 
     kind: Literal["gguf"]
-    name: str
+    name: Name
     path: str | None = None
     package: str | None = None
     shape: Shape | None = None
@@ -95,8 +105,8 @@ class Adapter(Frozen):
 
     rank: Count = 32
     alpha: Count = 64
-    dropout: Share = 0.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 class Problems(Frozen):
@@ -108,23 +118,32 @@ class Problems(Frozen):
     draw: Count | None = None
     seed: Seed = 0
     instruction: str | None = None  # the user's turn, {problem} in it; the task's own where unset
-    settings: dict[str, Any] = {}
+    settings: dict[str, str | bool | int | float | None] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _source(cls, raw: Any) -> Any:
         """Where a task comes from is part of the study, so its default is written out."""
-        if isinstance(raw, dict) and raw.get("source") is None and raw.get("task") in TASKS:
-            return {**raw, "source": TASKS[raw["task"]].hub}
+        task = raw.get("task") if isinstance(raw, dict) else None
+        if isinstance(task, str) and task in TASKS and raw.get("source") is None:
+            return {**raw, "source": TASKS[task].hub}
         return raw
 
     @model_validator(mode="after")
     def _known(self) -> Problems:
         if self.task not in TASKS:
             raise ValueError(f"unknown task {self.task!r}; known tasks: {', '.join(TASKS)}")
-        if self.instruction is not None and "{problem}" not in self.instruction:
-            raise ValueError("instruction must contain {problem}")
+        if self.source is not None and TASKS[self.task].hub is None:
+            raise ValueError(f"the task {self.task} makes its own problems: remove source")
+        if self.source == "":
+            raise ValueError("source is empty: name a file, a folder or a hub name")
+        _holds_problem(self.instruction)
         return self
+
+
+def _holds_problem(instruction: str | None) -> None:
+    if instruction is not None and "{problem}" not in instruction:
+        raise ValueError("instruction must contain {problem}")
 
 
 class Prompt(Frozen):
@@ -162,6 +181,11 @@ class SampledRollouts(Frozen):
     instruction: str | None = None  # what the sampled model is asked, where it differs from the students' prompt
     table: Table = Table()
 
+    @model_validator(mode="after")
+    def _asks(self) -> SampledRollouts:
+        _holds_problem(self.instruction)
+        return self
+
 
 class FileRollouts(Frozen):
     """Rows of a JSONL or Parquet file: problem, answer, completion; reward and teacher optional."""
@@ -172,6 +196,11 @@ class FileRollouts(Frozen):
     draw: Count | None = None  # a fixed draw of so many problems
     rewards: Literal["given", "graded"] = "given"  # graded: by this tool's own grader, whatever the file says
     table: Table = Table()
+
+    @model_validator(mode="after")
+    def _asks(self) -> FileRollouts:
+        _holds_problem(self.instruction)
+        return self
 
 
 Rollouts = Annotated[SampledRollouts | FileRollouts, Field(discriminator="source")]
@@ -192,7 +221,7 @@ class Training(Frozen):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Positive = 1.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: Positive = 1e-8
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     attention: Literal["sdpa", "eager"] = "sdpa"
@@ -237,7 +266,7 @@ class Sweep(Frozen):
     """One method at several learning rates, the others' rate among them."""
 
     method: str = "dpo"
-    learning_rates: tuple[Positive, ...]
+    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 class Engine(Frozen):
@@ -246,6 +275,7 @@ class Engine(Frozen):
     kind: Literal["auto", "vllm", "transformers"] = "auto"
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     max_model_len: Count = 4096
+    batch_size: Count = 256  # sequences at once: a batch's make-up decides its rounding
     threads: Count = 1
     seed: Seed = 0
 
@@ -302,17 +332,15 @@ class Analysis(Frozen):
 class Placement(Frozen):
     """Where and how fast; never part of an identity."""
 
-    gpus_per_training: Positive = 1.0
-    gpus_per_engine: Count = 1
+    gpus_per_training: Annotated[float, Field(gt=0, le=1)] = 1.0
     cache_gib: Positive = 1.0  # vLLM's key-value cache on a CPU
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9  # of a GPU, for vLLM
-    batch_size: Count = 256  # sequences that an engine runs at once
 
 
 class Study(Frozen):
     """One base, one frozen set of rollouts, several objectives, and all that is measured on them."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
     title: str = ""
     data: str | None = None  # what {data} stands for in paths; ORCHESTRATOR_DATA where unset
     base: Base
@@ -353,6 +381,11 @@ class Study(Frozen):
                 raise ValueError(
                     f"replicas: {r.method} again with nothing changed is no floor; give another seed or rate"
                 )
+        if self.engine.max_model_len <= self.prompt.max_prompt_tokens:
+            raise ValueError("engine.max_model_len must be above prompt.max_prompt_tokens, or no answer fits")
+        pairs = [name for name in self.methods if METHODS[name].view == "pairs"]
+        if pairs and isinstance(self.rollouts, SampledRollouts) and self.rollouts.samples < 2:
+            raise ValueError(f"methods.{pairs[0]} needs pairs: rollouts.samples must be 2 or more")
         last, report = self.training.last_step, self.training.report_step
         if not (report or last) <= last <= self.training.steps:
             raise ValueError("training: report_step <= run_steps <= steps must hold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from pathlib import Path
@@ -22,16 +23,23 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     for override in overrides or []:
         _set(raw, override)
     try:
-        return _fill_data(Study.model_validate(raw))
+        study = _fill_data(Study.model_validate(raw))
+        json.dumps(study.model_dump(mode="json"), ensure_ascii=False).encode()
     except ValidationError as error:
         raise UserError(f"{path}: {_first_line(error, raw)}") from None
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: a text holds half of a character (a lone surrogate): remove it") from None
+    except RecursionError:
+        raise UserError(f"{path}: a mapping holds itself: remove the alias") from None
+    return study
 
 
 def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The mapping in a YAML file; ``extends: OTHER.yaml`` lays it over another study of the same folder."""
-    if path.resolve() in seen:
-        raise UserError(f"{path} extends itself: remove one extends")
     try:
+        here = path.resolve()
+        if here in seen:
+            raise UserError(f"{path} extends itself: remove one extends")
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such study; ship one, or take one of configs/") from None
@@ -39,17 +47,16 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"{path} is a folder: name the study's YAML file in it") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is no text: a study is a YAML file") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{str(path)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
         raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except YAML_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        why = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}{line}: not valid YAML: {why}") from None
-    except ValueError as error:  # a date that is none, an integer that is none
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+        raise UserError(f"{path}{line}: not valid YAML: {_why(error)}") from None
     if raw is None:
         raise UserError(f"{path} is empty: a study needs at least name, base, rollouts, methods, evaluation")
     if not isinstance(raw, dict):
@@ -57,13 +64,25 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     parent = raw.pop("extends", None)
     if parent is None:
         return raw
-    return _over(read_yaml(path.parent / str(parent), (*seen, path.resolve())), raw)
+    return _over(read_yaml(path.parent / str(parent), (*seen, here)), raw)
+
+
+# What PyYAML's safe loader raises on bad text: its own errors, and its constructors' (a date that is none, an empty
+# integer, nesting without end).
+YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError)
+
+
+def _why(error: Exception) -> str:
+    """A YAML error's reason in one line."""
+    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error) or type(error).__name__
+    return str(reason).splitlines()[0]
 
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's floats (1e-4 is a number) and no key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
         keys: list[Any] = []
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -107,12 +126,12 @@ def _set(raw: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: write it as KEY=VALUE, such as training.steps=200")
     try:
         value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: the value is not valid YAML") from None
+    except YAML_ERRORS as error:
+        raise UserError(f"--set {override}: the value is not valid YAML: {_why(error)}") from None
     place: Any = raw
     *path, last = name.split(".")
     for i, part in enumerate(path):
-        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+        if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
             place = place[int(part)]
         elif isinstance(place, dict):
             if place.get(part) is None:
@@ -120,7 +139,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
             place = place[part]
         else:
             raise UserError(f"--set {override}: {'.'.join(path[: i + 1])} is no mapping")
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+    if isinstance(place, list) and last.isdecimal() and int(last) < len(place):
         place[int(last)] = value
     elif isinstance(place, dict):
         place[last] = value
@@ -141,7 +160,7 @@ def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
         message = "is needed and not there"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        if first["type"] != "value_error":
+        if first["type"] not in ("value_error", "union_tag_invalid"):
             message = f"{message[:1].lower()}{message[1:]}, not {first['input']!r}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where}: {message}{more}" if where else f"{message}{more}"
@@ -167,8 +186,8 @@ def _fill_data(study: Study) -> Study:
         if not isinstance(value, str):
             return value
         if not value.startswith("{data}"):
-            local = where.rpartition(".")[2] in ("path", "source") and Path(value).exists()
-            return str(Path(value).resolve()) if local else value  # workers stand in other folders
+            place = where.endswith((".path", ".source")) and where != "rollouts.source" and Path(value).exists()
+            return str(Path(value).resolve()) if place else value  # workers stand in other folders
         if folder is None:
             raise UserError(f"{where}: {value} needs the data folder: set ORCHESTRATOR_DATA, or --set data=FOLDER")
         return str(Path(value.replace("{data}", folder, 1)).resolve())

@@ -70,6 +70,9 @@ def _divide(rng: random.Random) -> tuple[str, int]:
 KINDS = ((_add, "easy"), (_subtract, "easy"), (_multiply, "hard"), (_divide, "hard"))
 
 
+PATIENCE = 100  # problems looked at for each one wanted
+
+
 def load(source: str | None = None, *, split: str = "test", draw: int | None = None, seed: int = 0) -> list[Problem]:
     """``draw`` distinct problems (200 where unset) of ``split`` ("test" or "train"), the same for the same ``seed``.
 
@@ -84,13 +87,15 @@ def load(source: str | None = None, *, split: str = "test", draw: int | None = N
         raise ValueError(f"cannot draw {draw} word problems; set draw to 1 or more")
     rng = random.Random(f"word_problems {split} {seed}")
     problems: dict[str, Problem] = {}
-    while len(problems) < wanted:
+    for _ in range(PATIENCE * wanted):
+        if len(problems) == wanted:
+            return list(problems.values())
         make, stratum = rng.choice(KINDS)
         text, answer = make(rng)
         if text not in problems and zlib.crc32(text.encode()) % 10 in SPLITS[split]:
             identity = f"word_problems-{split}-{seed}-{len(problems)}"
             problems[text] = Problem(identity, text, str(answer), stratum)
-    return list(problems.values())
+    raise ValueError(f"word_problems: {wanted} distinct problems are not found; draw fewer")
 
 
 TASK = Task(

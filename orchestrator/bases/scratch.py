@@ -10,6 +10,7 @@ part: it tests the tool, it says nothing about language models.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 # Rates at which the second change is misread: (beside a hard object, confusing verb), (hard, other verb), (easy).
-STUDENT_SLIPS = (0.65, 0.35, 0.02)
+STUDENT_SLIPS = (0.85, 0.15, 0.02)
 TEACHER_SLIPS = (0.50, 0.25, 0.10)
 CONFUSING = frozenset(GAINS[:2] + LOSSES[:2])
 
@@ -163,6 +164,8 @@ def pretrain(
             opt.step()
             opt.zero_grad(set_to_none=True)
         if (step + 1) % 50 == 0 or step + 1 == steps:
+            if not math.isfinite(loss.item()):
+                raise ValueError(f"the base's loss is {loss.item()} at step {step + 1}: lower base.learning_rate")
             progress(f"step {step + 1}/{steps}, loss {loss.item():.3f}")
     model.eval().save_pretrained(out)
     fast.save_pretrained(out)

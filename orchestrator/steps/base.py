@@ -42,7 +42,10 @@ def run(context: Context) -> None:
 
 def model_folder(base: Path) -> Path:
     """Where the model of a finished base step lies."""
-    return Path(json.loads((base / NOTE).read_text()).get("folder", base / "model"))
+    folder = Path(json.loads((base / NOTE).read_text()).get("folder", base / "model"))
+    if not folder.is_dir():
+        raise ValueError(f"the base model is not at {folder} any more: put it back, or delete {base} to find it anew")
+    return folder
 
 
 def load_float32(model: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,10 +43,9 @@ def run(context: Context) -> None:
         reward: [(r["prompt_ids"], r["completion_ids"]) for r in held if r["reward"] == reward][: config["rows"]]
         for reward in (1, 0)
     }
-    if not rows[1]:
-        raise ValueError("no held-out rollout is right: raise rollouts.table.heldout, or connectivity.rows")
     weights = [i / (config["points"] - 1) for i in range(config["points"])]
     pairs = [(a, b) for a, b in config["pairs"] if {a, b} <= adapters.keys() | {"base"}]
+    pairs = pairs if rows[1] else []  # a path is measured on right rows
     names = ["base", *adapters]
     points = [(a, b, w) for a, b in pairs for w in weights[1:-1]]
     model = model_folder(context.inputs["base"])
@@ -62,7 +62,15 @@ def run(context: Context) -> None:
             *(between_ends[(a, b, w)] for w in weights[1:-1]),
             losses[a]["nll_right"],
         ]
-        paths.append({"a": a, "b": b, "weights": weights, "loss": path, "barrier": barrier(weights, path)})
+        paths.append(
+            {
+                "a": a,
+                "b": b,
+                "weights": weights,
+                "loss": path,
+                "barrier": None if None in path else barrier(weights, path),
+            }
+        )
     write_json(
         context.out / FILE,
         {
@@ -92,12 +100,12 @@ def measure(task: Task) -> dict[str, Any]:
         losses[name] = {
             "nll_right": _mean([(s.nll, s.tokens) for s in right]),
             "nll_wrong": _mean([(s.nll, s.tokens) for s in wrong]),
-            "kl_to_base": sum(s.kl or 0.0 for s in scores) / tokens,
+            "kl_to_base": _finite(sum(s.kl or 0.0 for s in scores) / tokens),
         }
     points = []
     for a, b, weight in task.points:
         with attached(model, between(factors[a], factors[b], weight)):
-            points.append(((a, b, weight), token_mean(completion_nll(model, task.right, BATCH))))
+            points.append(((a, b, weight), _mean(completion_nll(model, task.right, BATCH))))
     return {"losses": losses, "points": points}
 
 
@@ -111,7 +119,12 @@ def _factors(adapters: Mapping[str, Path], name: str) -> dict[str, Factors]:
 
 
 def _mean(scores: Sequence[tuple[float, int]]) -> float | None:
-    return token_mean(scores) if scores else None
+    return _finite(token_mean(scores)) if scores else None
+
+
+def _finite(value: float) -> float | None:
+    """None for what is not finite: an exploded adapter must not take the others' losses with it."""
+    return value if math.isfinite(value) else None
 
 
 def read_connectivity(folder: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def run(context: Context) -> None:
     kept, dropped = fit(rows, context.config["prompt"])
     if not kept:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
-        raise ValueError(f"no rollout is left within the limits ({reasons}): raise prompt.max_answer_tokens")
+        raise ValueError(f"no rollout is left ({reasons}): raise the limits of prompt, or give other rollouts")
     table = freeze(kept, context.config["table"])
     write_table(table, context.out)
     stats = statistics_of(table) | checks | {"dropped": dict(dropped), "source": context.config["source"]}

@@ -16,7 +16,7 @@ RELATIVE, ABSOLUTE = 0.1, 0.01
 
 
 def test_versions_are_those_of_the_frozen_numbers() -> None:
-    assert VERSIONS == FROZEN["versions"], "freeze the outputs again: python tests/golden/freeze.py RESULTS.json"
+    assert FROZEN["versions"] == VERSIONS, "freeze the outputs again: python tests/golden/freeze.py RESULTS.json"
 
 
 @pytest.mark.parametrize("kind", sorted(VERSIONS))

@@ -49,7 +49,7 @@ def test_the_command_line_grows_on_purpose() -> None:
     parser = cli._parser()
     subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     common = ["STUDY.yaml?", "--set", "--out"]
-    assert words_of(parser) == ["--debug", "COMMANDA..."]
+    assert words_of(parser) == ["COMMANDA..."]
     assert {name: words_of(sub) for name, sub in subparsers.choices.items()} == {
         "run": [*common, "--serial", "--address"],
         "plan": common,

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator import facts as outside
 from orchestrator.errors import UserError
-from orchestrator.facts import PINS, UNRESOLVED, gather, gguf_path
+from orchestrator.facts import PINS, UNRESOLVED, gather, gguf_path, keep_pins
 from orchestrator.fingerprint import folder_hash
 from orchestrator.plan import base_locator, make_plan
 from orchestrator.steps.rollouts import load_problems
@@ -94,6 +94,9 @@ def test_a_branch_is_looked_up_once_and_pinned(
     first = gather(study, tmp_path / "run", online=True)
     assert asked == [("owner/model", "main", "model"), ("openai/gsm8k", "main", "dataset")]
     assert first[base_locator(study.base)] == "commit-1" and first["task:gsm8k:openai/gsm8k"] == "commit-2"
+    assert not (tmp_path / "run").exists(), "looking up writes nothing"
+    (tmp_path / "run").mkdir()
+    keep_pins(first, tmp_path / "run")
     assert gather(study, tmp_path / "run", online=True) == first
     assert gather(study, tmp_path / "run", online=False) == first
     assert len(asked) == 2

@@ -86,8 +86,8 @@ def test_the_same_study_gives_the_same_plan(make_study: Maker, plan_of: Planner)
 @pytest.mark.parametrize(
     "override",
     [
-        "placement.gpus_per_training=0.25", "placement.gpus_per_engine=2", "placement.cache_gib=7",
-        "placement.memory_share=0.5", "placement.batch_size=3", "title=Another", "name=another", "data=/elsewhere",
+        "placement.gpus_per_training=0.25", "placement.cache_gib=7",
+        "placement.memory_share=0.5", "title=Another", "name=another", "data=/elsewhere",
         "training.resume_every=1",
     ],
 )  # fmt: skip

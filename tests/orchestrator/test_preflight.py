@@ -120,7 +120,6 @@ def test_a_damaged_weight_file_is_named(make_study: Maker, tmp_path: Path, tiny_
         ("evaluation.tasks.0.settings={hard: 1}", "hard"),
         ("evaluation.tasks.0.split=dev", "no split 'dev'"),
         ("rollouts.problems.split=dev", "no split 'dev'"),
-        ("evaluation.tasks.0.source=/nowhere/at/all", ""),
     ],
 )
 def test_a_task_that_cannot_be_loaded_is_refused(make_study: Maker, override: str, part: str) -> None:

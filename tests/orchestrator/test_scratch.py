@@ -122,8 +122,9 @@ def test_slips_come_at_the_planted_rates(texts: list[tuple[str, str]]) -> None:
 
 def test_the_failure_is_systematic_and_the_teacher_slips_less_on_what_is_hard() -> None:
     confusing, plain, easy = scratch.STUDENT_SLIPS
-    assert confusing > 0.5 > plain > easy
-    assert all(t < s for t, s in zip(scratch.TEACHER_SLIPS[:2], scratch.STUDENT_SLIPS[:2], strict=True))
+    assert confusing > 0.5 > plain > easy, "greedy decoding fails on the confusing verbs and on no others"
+    assert sum(scratch.TEACHER_SLIPS[:2]) < sum(scratch.STUDENT_SLIPS[:2])
+    assert all(0.2 < rate < 0.6 for rate in scratch.TEACHER_SLIPS[:2]), "samples of the teacher go both ways"
 
 
 def test_hard_objects_and_explanations_come_at_their_shares(texts: list[tuple[str, str]]) -> None:
