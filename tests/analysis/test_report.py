@@ -268,7 +268,7 @@ def test_the_lead_names_methods_below_the_order_floor_at_the_matched_rate() -> N
     lead = _found(results()).lead
     assert lead.startswith("Not one update with another step size: 3 of 5 methods")
     assert "DFT (0.572), Offline GRPO (0.741) and DPO lr1e-3 (0.204, at SFT’s learning rate)" in lead
-    assert "RFT (0.951) and RIFT (0.936) are not told apart" in lead
+    assert "RFT (0.951) and RIFT (0.936) are within 0.02 of that floor or above it: not told apart" in lead
 
 
 def test_the_lead_says_one_direction_only_when_all_reach_the_floor() -> None:

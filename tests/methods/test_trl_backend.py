@@ -58,7 +58,7 @@ def test_agreement(tiny_model: Path, rollouts: list[Rollout], make_config: Make,
 def test_methods_trl_lacks(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, method: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=f"TRL has no trainer for {method}; set the backend to own"):
+    with pytest.raises(ValueError, match=f"TRL has no trainer for {method}; set training.backend to native"):
         trl_backend.train(make_config(method), tiny_model, rollouts, tmp_path / "out", work=tmp_path)
 
 
