@@ -1,0 +1,158 @@
+"""Placement on a cluster, on a simulated one: all steps are done, no GPU is held twice, none is left idle for ever.
+
+Ray itself is run by ``tests/integration``; machines with GPUs are not at hand there, so their accounting is held here
+against a stand-in for Ray in which a job ends some time after its last step was committed, as real jobs do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator import cluster
+from orchestrator.plan import Step
+from orchestrator.runner import Walk
+from orchestrator.store import Store, open_store
+from orchestrator.study import Placement, Study
+
+LIMIT = 3000  # looks at the store before a run counts as hanging
+
+
+class Machine:
+    """Jobs that commit a step a tick and end a tick later; what they hold of the GPUs."""
+
+    def __init__(self, cpus: int, gpus: int, dies: str = "") -> None:
+        self.resources = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
+        self.jobs: list[SimpleNamespace] = []
+        self.actors: list[SimpleNamespace] = []
+        self.dies, self.ticks, self.peak, self.at_once = dies, 0, 0.0, 0
+
+    def add(self, steps: list[Step], store: Store, gpus: float) -> SimpleNamespace:
+        job = SimpleNamespace(steps=list(steps), store=store, gpus=gpus, ended=False, error=None)
+        self.jobs.append(job)
+        return job
+
+    def tick(self, _seconds: float) -> None:
+        self.ticks += 1
+        assert self.ticks < LIMIT, "the run hangs"
+        running = [job for job in self.jobs if not job.ended]
+        held = sum(job.gpus for job in running) + sum(actor.gpus for actor in self.actors if actor.alive)
+        self.peak, self.at_once = max(self.peak, held), max(self.at_once, len(running))
+        for job in running:
+            if not job.steps:
+                job.ended = True
+            elif job.steps[0].name == self.dies:
+                job.ended, job.error, self.dies = True, RuntimeError("killed by the kernel"), ""
+            else:
+                step = job.steps.pop(0)
+                with job.store.writing(step):
+                    pass
+
+    def get(self, job: SimpleNamespace) -> None:
+        if job.error:
+            raise job.error
+
+    def kill(self, actor: SimpleNamespace) -> None:
+        actor.alive = False
+
+    def actor(self, gpus: float) -> SimpleNamespace:
+        actor = SimpleNamespace(gpus=gpus, alive=True)
+        actor.perform = SimpleNamespace(remote=lambda step, store: self.add([step], store, 0))
+        actor.warm = SimpleNamespace(remote=lambda kind: None)
+        self.actors.append(actor)
+        return actor
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
+    """A function ``(cpus, gpus)`` that puts a simulated machine where the executor looks for Ray."""
+
+    def put(cpus: int, gpus: int, dies: str = "") -> Machine:
+        machine = Machine(cpus, gpus, dies)
+        stand_in = SimpleNamespace(
+            cluster_resources=lambda: machine.resources,
+            wait=lambda refs, timeout: ([r for r in refs if r.ended], [r for r in refs if not r.ended]),
+            get=machine.get,
+            kill=machine.kill,
+            shutdown=lambda: None,
+        )
+
+        def task(*, num_cpus: float, num_gpus: float) -> SimpleNamespace:
+            return SimpleNamespace(remote=lambda step, store, share, slots: machine.add([step], store, num_gpus))
+
+        def engine(*, num_cpus: float, num_gpus: float = 0) -> SimpleNamespace:
+            return SimpleNamespace(remote=lambda: machine.actor(num_gpus))
+
+        cells = SimpleNamespace(remote=lambda steps, store, gpus, slots: machine.add(steps, store, gpus * slots))
+        replaced: dict[str, Any] = {
+            "ray": stand_in,
+            "perform_step": SimpleNamespace(options=task),
+            "EngineActor": SimpleNamespace(options=engine),
+            "train_cells": cells,
+            "tune_cells": cells,
+            "warm": SimpleNamespace(remote=lambda: None),
+            "time": SimpleNamespace(sleep=machine.tick, time=lambda: 0.0),
+        }
+        for name, value in replaced.items():
+            monkeypatch.setattr(cluster, name, value)
+        return machine
+
+    return put
+
+
+def walk(study: Study, plan: list[Step], root: Path) -> Any:
+    store = open_store(root)
+    return Walk(plan, store, lambda line: None).run(lambda: cluster.Cluster(store, study.placement))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "share"), [(1, 0, 1), (2, 0, 1), (16, 1, 1), (16, 1, 0.4), (16, 2, 1), (64, 8, 1)]
+)
+def test_every_step_is_done_and_no_gpu_is_held_twice(
+    make_study: Callable[..., Study],
+    plan_of: Callable[[Study], list[Step]],
+    on: Callable[..., Machine],
+    tmp_path: Path,
+    cpus: int,
+    gpus: int,
+    share: float,
+) -> None:
+    study = make_study(f"placement.gpus_per_training={share}")
+    plan = plan_of(study)
+    machine = on(cpus, gpus)
+    outcome = walk(study, plan, tmp_path / "run")
+    assert outcome.made == {step.title for step in plan} and not outcome.failed
+    if gpus:  # the reference step's own GPU comes from Ray's queue, beside what the executor counts
+        assert machine.peak <= gpus + 1
+
+
+def test_many_gpus_train_at_once(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine], tmp_path: Path
+) -> None:
+    study = make_study()
+    machine = on(64, 8)
+    walk(study, plan_of(study), tmp_path / "run")
+    assert machine.at_once >= 6
+
+
+def test_a_worker_that_dies_takes_one_cell_with_it(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine], tmp_path: Path
+) -> None:
+    """On one core all cells are one queue: the cell whose worker was killed fails, those behind it are trained."""
+    study = make_study()
+    plan = plan_of(study)
+    victim = next(step for step in plan if step.kind == "train")
+    on(1, 0, dies=victim.name)
+    outcome = walk(study, plan, tmp_path / "run")
+    assert outcome.failed == {victim.title: "killed by the kernel"}
+    trained = {step.title for step in plan if step.kind == "train"} - {victim.title}
+    assert trained <= outcome.made
+
+
+def test_a_training_takes_one_gpu_at_most() -> None:
+    with pytest.raises(ValueError, match="less than or equal to 1"):
+        Placement(gpus_per_training=2)
