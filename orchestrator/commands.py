@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _walk_and_report(study: Study, plan: list[Step], store: Store, options: argparse.Namespace, begun: float) -> int:
     from orchestrator.runner import Serial, Walk
+    from orchestrator.stamp import up_to_date
 
     startup = 0.0
 
@@ -74,9 +75,9 @@ def _walk_and_report(study: Study, plan: list[Step], store: Store, options: argp
     _say(f"{study.name}: {len(plan)} steps into {store.root}")
     outcome = Walk(plan, store, _say).run(executor)
     page = store.root / "report" / "report.html"
-    from orchestrator.reporting import time_lines, up_to_date, write_report
-
     if outcome.made or not up_to_date(study, outcome, store):
+        from orchestrator.reporting import time_lines, write_report
+
         seconds = {"begun": begun, "cluster_startup": startup}
         for line in time_lines(write_report(study, outcome, store, seconds)):
             print(line)

