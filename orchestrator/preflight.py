@@ -13,18 +13,21 @@ from orchestrator.facts import gguf_path, local_folder
 from orchestrator.plan import cells
 from orchestrator.rollout_file import Row, read_rollouts
 from orchestrator.study import FileRollouts, SampledRollouts, Study
+from orchestrator.table import normal
 
 SAMPLE = 20  # problems of a task that makes its own, to see whether it can
 
 
 def check(study: Study) -> None:
     """``UserError`` for rollouts that cannot be read, views that are empty, targets that match no module."""
+    asked: set[str] = set()
     if isinstance(study.rollouts, FileRollouts):
         rows = read_rollouts(Path(study.rollouts.path), study.rollouts.draw, study.rollouts.table.seed)
         if study.rollouts.rewards == "given" and rows[0].reward is not None:
             _check_views(study, rows)
+        asked = {normal(row.problem) for row in rows}
     _check_targets(study)
-    _check_problems(study)
+    _check_problems(study, asked)
     names = {cell.name for cell in cells(study)} | {"base"}
     for a, b in study.analysis.connectivity.pairs:
         for name in {a, b} - names:
@@ -109,8 +112,11 @@ def _shapes(file: Path) -> dict[str, list[int]]:
         raise UserError(f"base.path: {file} is damaged or no safetensors file: copy it again") from None
 
 
-def _check_problems(study: Study) -> None:
-    """Problem sources that lie on this machine are read once, so that a bad row is named before work begins."""
+def _check_problems(study: Study, asked: set[str]) -> None:
+    """Problem sources that lie on this machine are read once, so that a bad row is named before work begins.
+
+    ``asked`` are the problems of a rollouts file: where one is evaluated too and the study refuses that, so does this.
+    """
     specs = list(study.evaluation.tasks)
     if isinstance(study.rollouts, SampledRollouts):
         specs.append(study.rollouts.problems)
@@ -118,8 +124,16 @@ def _check_problems(study: Study) -> None:
         if spec.source is None or Path(spec.source).exists():
             draw = min(spec.draw or 1, SAMPLE) if spec.source is None else spec.draw  # problems made on the spot
             try:
-                TASKS[spec.task].load(spec.source, split=spec.split, draw=draw, seed=spec.seed, **spec.settings)
+                problems = TASKS[spec.task].load(
+                    spec.source, split=spec.split, draw=draw, seed=spec.seed, **spec.settings
+                )
             except TypeError as error:
                 raise UserError(f"the settings {spec.settings} do not fit the task {spec.task} ({error})") from None
             except (ValueError, OverflowError, OSError) as error:
                 raise UserError(f"task {spec.task}: {str(error).splitlines()[0]}") from None
+            met = sum(normal(problem.problem) in asked for problem in problems)
+            if met and study.evaluation.contamination == "refuse":
+                raise UserError(
+                    f"{met} problems of the task {spec.task} stand in the rollouts too: draw others, or set "
+                    "evaluation.contamination=exclude"
+                )

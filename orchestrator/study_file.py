@@ -42,7 +42,7 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
             raise UserError(f"{path} extends itself: remove one extends")
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: no such study; ship one, or take one of configs/") from None
+        raise UserError(f"{path}: no such study: name a YAML file, such as one of configs/") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder: name the study's YAML file in it") from None
     except UnicodeDecodeError:

@@ -18,6 +18,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def normal(problem: str) -> str:
+    """A problem's text without case and spacing: what counts as the same problem."""
+    return "".join(problem.lower().split())
+
+
 def fit(rows: list[dict[str, Any]], prompt: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Rows within the token limits, and how many were dropped or cut, by reason.
 

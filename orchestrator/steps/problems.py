@@ -12,7 +12,7 @@ from orchestrator.prompting import Prompter
 from orchestrator.steps.base import model_folder
 from orchestrator.steps.rollouts import load_problems
 from orchestrator.store import write_json
-from orchestrator.table import read_table
+from orchestrator.table import normal, read_table
 
 FILE = "problems.json"
 
@@ -59,11 +59,6 @@ def run(context: Context) -> None:
         excluded += met
     contamination = {"policy": context.config["contamination"], "checked": checked, "excluded": excluded}
     write_json(context.out / FILE, {"tasks": tasks, "contamination": contamination})
-
-
-def normal(problem: str) -> str:
-    """A problem's text without case and spacing: what counts as the same problem."""
-    return "".join(problem.lower().split())
 
 
 def read_problems(folder: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -153,3 +154,17 @@ def test_a_path_between_models_that_are_not_trained_is_refused(make_study: Maker
 def test_a_path_to_a_replica_or_a_point_of_the_sweep_is_one(make_study: Maker, name: str) -> None:
     """They are models of the study too: whether a barrier stands between two seeds is asked of them."""
     check(make_study(f"analysis.connectivity.pairs=[[sft, {name}]]"))
+
+
+def test_a_problem_of_the_rollouts_is_refused_before_anything_starts(
+    make_study: Callable[..., Study], data_folder: Path
+) -> None:
+    """The rollouts' own problems, asked again in another spelling."""
+    rows = [json.loads(line) for line in (data_folder / "gsm8k" / "rollouts.jsonl").read_text().splitlines()]
+    asked = data_folder / "again.jsonl"
+    asked.write_text(json.dumps({"question": f"  {rows[0]['problem'].upper()} ", "answer": "#### 1"}) + "\n")
+    source = "rollouts={source: file, path: '{data}/gsm8k/rollouts.jsonl'}"
+    task = f"evaluation.tasks=[{{task: gsm8k, source: {asked}}}]"
+    with pytest.raises(UserError, match="1 problems of the task gsm8k stand in the rollouts too"):
+        check(make_study(source, task))
+    check(make_study(source, task, "evaluation.contamination=exclude"))
