@@ -1,4 +1,4 @@
-"""The figures of a report: style, canvas and files. The only module that imports matplotlib.
+"""The figures of a report: style and files.
 
 What is drawn stands in ``figures_training``, ``figures_weights`` and ``figures_features``, which are given a
 ``Canvas`` to draw on.
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
 
 from analysis import figures_features, figures_training, figures_weights
+from analysis.canvas import Canvas
 from analysis.roster import Roster
 
 _DPI = 200
@@ -44,18 +44,6 @@ class Drawn:
     svg: str
     title: str
     caption: str
-
-
-class Canvas:
-    """Makes figures; given to the drawing functions so that they need not import matplotlib."""
-
-    def grid(
-        self, width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-    ) -> tuple[Figure, np.ndarray]:
-        """A figure of ``width`` by ``height`` inches and its axes, rows by columns."""
-        figure = Figure(figsize=(width, height))
-        axes = figure.subplots(rows, columns, squeeze=False, **options)
-        return figure, axes
 
 
 Draw = Callable[[dict, Roster, Canvas], "tuple[Figure, str, str] | None"]

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import formats
-from analysis.figures_training import PAGE, gathered, look, numbers, short
+from analysis.canvas import PAGE, Canvas, Made, gathered, look, numbers, short
 from analysis.figures_weights import CHANCE, every, layer_axis
 from analysis.roster import BASE, Roster, other
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from analysis.figures import Canvas
-    from analysis.figures_training import Made
 
 _ORDER = "qkvo"  # projections in the order that attention uses them
 

@@ -11,16 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import formats, headline
-from analysis.figures_training import COLUMN, FLOOR, PAGE, gathered, log_axis, look, numbers, short
+from analysis.canvas import COLUMN, FLOOR, PAGE, Canvas, Made, gathered, log_axis, look, numbers, short
 from analysis.roster import Roster, other, pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from analysis.figures import Canvas
-
-    Made = tuple[Figure, str, str] | None
 
 _FLOOR_LINES = {
     "order": ("another order of rows", "-."),

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
+from orchestrator.errors import BAD_INPUT, STOPPED, UserError
+
 DEFAULT_STUDY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
-DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, run one command, return its exit code."""
     options = _parser().parse_args(arguments)
     from orchestrator import commands
-    from orchestrator.errors import UserError
 
     try:
         commands.refuse_intruders()
@@ -56,7 +55,3 @@ def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argp
     )
     command.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/NAME)")
     return command
-
-
-def clock() -> str:
-    return time.strftime("%H:%M:%S")

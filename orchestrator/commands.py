@@ -16,8 +16,7 @@ from typing import IO
 from orchestrator import doctor as doctor_checks
 from orchestrator import facts as outside
 from orchestrator import plan_view
-from orchestrator.cli import BAD_INPUT, DONE, FAILED, clock
-from orchestrator.errors import UserError
+from orchestrator.errors import BAD_INPUT, DONE, FAILED, UserError
 from orchestrator.plan import Step, make_plan
 from orchestrator.preflight import check
 from orchestrator.store import Store, open_store, write_json
@@ -203,4 +202,4 @@ def _lock_file(out: Path) -> IO[str]:
 
 
 def _say(line: str) -> None:
-    print(f"{clock()}  {line}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)

@@ -1,15 +1,12 @@
-"""The errors that a user can cause, each one line: what is wrong, where, how to mend it.
+"""What a user can cause, in one line: what is wrong, where, how to mend it. And the exit codes.
 
-* ``UserError`` - bad input; nothing was started. Exit code 2.
-* ``StepFailed`` - one step broke while others went on. Exit code 1.
+``UserError`` is bad input before anything was started: exit code 2. What breaks inside a step is the step's result.
 """
 
 from __future__ import annotations
 
+DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130  # exit codes
+
 
 class UserError(ValueError):
     """Bad input, in one line that names the mend."""
-
-
-class StepFailed(RuntimeError):
-    """A step that ended in an error; its message is the error's one line."""
