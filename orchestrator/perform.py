@@ -69,12 +69,9 @@ def perform(
             progress.write_text(line)
 
         function_of(step.kind)(Context(step.config, step.where, inputs, out, work, say, share, engines, slots))
-    startup = engines.seconds - opening  # part of the seconds
-    ended = time.time()
-    store.record_times(
-        step,
-        {"started": begun, "ended": ended, "seconds": ended - begun, "startup_seconds": startup},
-    )
+        startup, ended = engines.seconds - opening, time.time()  # start-up is part of the seconds
+        times = {"started": begun, "ended": ended, "seconds": ended - begun, "startup_seconds": startup}
+        store.record_times(step, times)  # before the commit: who sees the step finds its times
 
 
 def _quiet() -> None:
