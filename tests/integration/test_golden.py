@@ -11,8 +11,10 @@ from orchestrator.plan import VERSIONS
 from tests.golden.freeze import numbers
 
 FROZEN = json.loads((Path(__file__).parents[1] / "golden" / "mini.json").read_text())
-# Wide enough for another processor's rounding, which a sampled rollout can turn into another word here and there.
-RELATIVE, ABSOLUTE = 0.1, 0.01
+# Wide enough for another processor's rounding, which turns a sampled word here and there into another: shares and
+# cosines by difference, the rest by ratio. Where nothing is sampled, nearly exact.
+SHARES = ("rollouts", "evaluate", "geometry", "similarity")
+EXACT = ("problems", "reference")
 
 
 def test_versions_are_those_of_the_frozen_numbers() -> None:
@@ -22,6 +24,7 @@ def test_versions_are_those_of_the_frozen_numbers() -> None:
 @pytest.mark.parametrize("kind", sorted(VERSIONS))
 def test_outputs_are_the_frozen_ones(serial: Path, kind: str) -> None:
     found = numbers(json.loads((serial / "report" / "results.json").read_text()))[kind]
-    assert found == pytest.approx(FROZEN["numbers"][kind], rel=RELATIVE, abs=ABSOLUTE), (
+    relative, absolute = (1e-4, 0.0) if kind in EXACT else (0.3, 0.15 if kind in SHARES else 0.0)
+    assert found == pytest.approx(FROZEN["numbers"][kind], rel=relative, abs=absolute), (
         f"the output of {kind} changed: raise VERSIONS[{kind!r}] and freeze again"
     )
