@@ -17,7 +17,9 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
+from orchestrator.errors import UserError
 from orchestrator.jobs import EngineActor, perform_step, run_shared, train_cells, tune_cells, warm
 from orchestrator.plan import Step
 from orchestrator.store import Store
@@ -47,7 +49,14 @@ def join(address: str | None) -> None:
         **quiet,
     }
     if address:
-        ray.init(address=address, **common)
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does so for its own clusters alone
+        try:
+            ray.init(address=address, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"--address {address}: no Ray cluster can be joined there ({why}); see `ray status`"
+            ) from None
     else:
         # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
         ray_constants.ENABLE_RAY_CLUSTER = False
