@@ -62,3 +62,14 @@ def test_every_measurement_and_method_has_its_page() -> None:
 
     assert {p.stem for p in (ROOT / "docs" / "methods").glob("*.md")} == set(METHODS)
     assert len(list((ROOT / "docs" / "measurements").glob("*.md"))) >= 8
+
+
+def test_the_readmes_study_loads(tmp_path: Path) -> None:
+    from orchestrator.study_file import load_study
+
+    block = re.search(r"## Your own study.*?```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block is not None
+    path = tmp_path / "mine.yaml"
+    path.write_text(block[1])
+    study = load_study(path)
+    assert study.sweep is not None and study.training.learning_rate in study.sweep.learning_rates
