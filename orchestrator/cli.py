@@ -1,15 +1,17 @@
 """The command line. Light: what a command needs is imported when it runs.
 
-Exit codes: 0 done; 1 some step failed; 2 bad input, nothing started; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 some step failed, or the run could not go on (cluster gone, disk full); 2 bad input, nothing
+started; 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
-from orchestrator.errors import BAD_INPUT, STOPPED, UserError
+from orchestrator.errors import BAD_INPUT, FAILED, STOPPED, Interrupted, UserError
 
 DEFAULT_STUDY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
 
@@ -25,10 +27,21 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except (Interrupted, OSError) as error:
+        print(f"error: {_line(error)}; what is finished stays. Go on with: {_again(arguments)}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
-        again = " ".join(["python -m orchestrator", *(arguments or sys.argv[1:])])
-        print(f"\nstopped; what is finished stays. Go on with: {again}", file=sys.stderr)
+        print(f"\nstopped; what is finished stays. Go on with: {_again(arguments)}", file=sys.stderr)
         return STOPPED
+
+
+def _again(arguments: list[str] | None) -> str:
+    return shlex.join(["python", "-m", "orchestrator", *(sys.argv[1:] if arguments is None else arguments)])
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's own words, or its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,11 +53,20 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", "run a study to its report, taking up where the last run stopped")
     run.add_argument("--serial", action="store_true", help="one step after another in this process, without Ray")
     run.add_argument("--address", metavar="RAY", help="join a running Ray cluster instead of starting one")
-    _command(commands, "plan", "show a study's steps, what each needs and what is done; touches nothing")
+    _store(run)
+    _store(_command(commands, "plan", "show a study's steps, what each needs and what is done; touches nothing"))
     _command(commands, "status", "show how far a study's run is")
     _command(commands, "report", "rebuild the report from what is finished")
     commands.add_parser("doctor", help="what this machine has and lacks, each lack with its mend")
     return parser
+
+
+def _store(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--store",
+        metavar="PLACE",
+        help="where steps are kept, if not in the run's folder: a folder, s3://BUCKET/PREFIX",
+    )
 
 
 def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:

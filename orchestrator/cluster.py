@@ -1,67 +1,37 @@
 """Places steps on Ray: trainings through Ray Train, the sweep through Ray Tune, engines as actors, the rest as tasks.
 
 The store is the only channel for results: a worker commits its step, and the driver sees it there. A *slot* is what
-one training takes: a GPU (or a fraction), or a CPU where there is none. Small cells share a trainer's start-up: on
-CPUs one Ray Train job trains a queue of cells, on GPUs each cell has its own.
+one training worker takes: a GPU (or a fraction), or a CPU where there is none. A step whose worker or node dies is
+placed again, ``ATTEMPTS`` times in all; nodes that come or go change what is free.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray.exceptions import LocalRayletDiedError, RayError
 
-from orchestrator.errors import UserError
-from orchestrator.jobs import EngineActor, perform_step, run_shared, train_cells, tune_cells, warm
+from orchestrator.allotment import Allotment, allot, length
+from orchestrator.connection import on_node
+from orchestrator.errors import ClusterLost
+from orchestrator.jobs import EngineActor, perform_step, run_shared, train_cells, tune_cells, warm, workers_of
 from orchestrator.plan import Step
 from orchestrator.store import Store
 from orchestrator.study import Placement
-from orchestrator.threads import ENVIRONMENT
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("orchestrator", "methods", "analysis", "evals")
 WARM_WORKERS = 3
-POLL = 0.2  # seconds between two looks at the store
+POLL = 0.2  # seconds between two looks at a store that costs no round trip
+LOOK = 5.0  # seconds between two looks at what the cluster has
+ATTEMPTS = 3  # at a step whose worker dies without a word: the third death is the step's failure
 GPU_TASKS = ("reference",)  # single tasks that compute; collective ones share their computing out
 ENGINE_KINDS = ("rollouts", "evaluate")
-
-
-def join(address: str | None) -> None:
-    """Start a local cluster on loopback, or join the one at ``address``. Workers get the four packages alone."""
-    variables = {
-        **ENVIRONMENT,
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default a finished training is noticed 2 s late, thrice
-        "RAY_TRAIN_V2_ENABLED": "1",
-        "RAY_AIR_NEW_OUTPUT": "0",
-    }
-    os.environ.update(variables)
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    common: dict[str, Any] = {
-        "runtime_env": {"py_modules": [str(ROOT / p) for p in PACKAGES], "env_vars": variables},
-        **quiet,
-    }
-    if address:
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does so for its own clusters alone
-        try:
-            ray.init(address=address, **common)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(
-                f"--address {address}: no Ray cluster can be joined there ({why}); see `ray status`"
-            ) from None
-    else:
-        # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        warm = {"idle_worker_killing_time_threshold_ms": 600_000, "num_workers_soft_limit": 8}  # imports cost seconds
-        ray.init(address="local", include_dashboard=False, _system_config=warm, **common)
 
 
 @dataclass
@@ -72,6 +42,7 @@ class Job:
     ref: Any
     cost: float
     actor: Any = None
+    sweep: bool = False
     begun: float = field(default_factory=time.time)
     entered: bool = False  # whether its first step has begun: until then it was starting up
 
@@ -82,36 +53,64 @@ class Cluster:
 
     store: Store
     placement: Placement
+    say: Callable[[str], None] = lambda line: None
+    lengths: dict[str, float] = field(default_factory=dict)  # of trainings, by title, in any unit
     trainings: list[Step] = field(default_factory=list)  # ready, not yet placed
     engine_steps: list[Step] = field(default_factory=list)
+    tasks: list[Step] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     idle: list[Any] = field(default_factory=list)  # engine actors without work
     coming: Sequence[Step] = ()
+    deaths: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        resources = ray.cluster_resources()
-        self.gpus = int(resources.get("GPU", 0))
-        # Free GPUs, or free CPUs where there is no GPU; engines on CPUs are not counted.
-        self.free: float = self.gpus or int(resources["CPU"])
+        self.gpus = int(ray.cluster_resources().get("GPU", 0)) > 0
+        self.total, self._looked = 0.0, float("-inf")
+        self.home = ray.get_runtime_context().get_node_id()
+        self._look()
         self.training_cost = self.placement.gpus_per_training if self.gpus else 1
-        self.engine_cost = 1 if self.gpus else 0
-        a_device = math.floor(1 / self.training_cost)
-        self.slots = int(self.free) * a_device
+        self.engine_cost = 1 if self.gpus else 0  # engines on CPUs are not counted
         self._warmed = False
+
+    @property
+    def slots(self) -> int:
+        """How many training workers fit the cluster at once."""
+        return max(1, int(self.total) * math.floor(1 / self.training_cost))
+
+    @property
+    def free(self) -> float:
+        """Free GPUs, or free CPUs where there is no GPU."""
+        return self.total - sum(job.cost for job in self.jobs)
+
+    def _look(self) -> None:
+        """What the cluster has now. ``ClusterLost`` where it has lost the driver's own node."""
+        if time.time() - self._looked < LOOK:
+            return
+        self._looked = time.time()
+        try:
+            resources = ray.cluster_resources()
+            here = any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self.home)
+        except RayError as error:
+            raise ClusterLost(f"the Ray cluster does not answer ({_last_line(error)})") from None
+        if not here:
+            raise ClusterLost("the driver's node of the Ray cluster has died")
+        self.total = resources.get("GPU", 0) if self.gpus else resources.get("CPU", 0)
 
     def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
         self.coming = coming
         self._warm([*steps, *coming])
         for step in steps:
-            if step.kind == "train":
-                self.trainings.append(step)
-            elif step.kind == "evaluate" or (step.kind == "rollouts" and step.config["source"] != "file"):
-                self.engine_steps.append(step)
-            else:
-                gpu = 1 if self.gpus and step.kind in GPU_TASKS else 0
-                task = perform_step.options(num_cpus=1, num_gpus=gpu)
-                self.jobs.append(Job([step], task.remote(step, self.store, self._share(step), self.slots), 0))
+            self._queue(step)
         self._place()
+
+    def _queue(self, step: Step) -> None:
+        if step.kind == "train":
+            self.lengths.setdefault(step.title, length(step))
+            self.trainings.append(step)
+        elif step.kind == "evaluate" or (step.kind == "rollouts" and step.config["source"] != "file"):
+            self.engine_steps.append(step)
+        else:
+            self.tasks.append(step)
 
     def _warm(self, steps: Sequence[Step]) -> None:
         """Once, where CPUs are all there is: import the heavy libraries while the first step has a core to itself."""
@@ -127,14 +126,17 @@ class Cluster:
             warm.remote()
 
     def wait(self) -> list[tuple[Step, str | None]]:
-        """Steps that have settled in the store, or whose worker died; looks again for five seconds at most."""
-        for _ in range(int(5 / POLL)):
+        """Steps that have settled in the store, or whose worker died for good; looks again for five seconds at most."""
+        pause = max(POLL, self.store.place.pace)
+        for _ in range(math.ceil(5 / pause)):
             found, ended = self._settled()
             if found or ended:
                 self._place()  # a job gives its slot back some time after its last step has settled
             if found:
                 return found
-            time.sleep(POLL)
+            time.sleep(pause)
+        self._look()
+        self._place()  # nodes may have come
         return []
 
     def close(self) -> None:
@@ -157,11 +159,28 @@ class Cluster:
                 job.steps.remove(step)
             if ended:
                 over = True
-                if job.steps:
-                    found.append((job.steps[0], self._death(job, job.steps[0])))
-                    self.trainings += job.steps[1:]  # cells of its queue that had not begun
+                line, died = self._last_word(job)
                 self._release(job)
+                # Of a queue only the first can have caused its death; of a sweep's trials any.
+                suspects = job.steps if job.sweep else job.steps[:1]
+                for step in job.steps:
+                    error = self._again(step, line, died) if step in suspects else None
+                    if error is None:
+                        self._queue(step)
+                    else:
+                        found.append((step, error))
         return found, over
+
+    def _again(self, step: Step, line: str, died: bool) -> str | None:
+        """None if the step is to be tried again; else the line in which it failed."""
+        self.deaths[step.title] += 1
+        if died and self.deaths[step.title] < ATTEMPTS:
+            self.say(f"{step.title}: {line}; placed again")
+            return None
+        if died:
+            line = f"{line}, {ATTEMPTS} times"
+        self.store.record_failure(step, line)
+        return line
 
     def _note_startup(self, job: Job, step: Step) -> None:
         """What passed between placing a job and its first step's beginning is that step's start-up."""
@@ -173,19 +192,19 @@ class Cluster:
             self.store.record_times(step, times)
         job.entered = True
 
-    def _death(self, job: Job, step: Step) -> str:
-        """A worker that ended without a word in the store: what it returned, or what Ray knows of it."""
+    def _last_word(self, job: Job) -> tuple[str, bool]:
+        """What a job returned or died of, and whether it died: a step's own error is no reason to try it again."""
         try:
-            line = ray.get(job.ref) or "its worker ended without a result"
-        except Exception as error:  # whatever Ray raises here is the reason, to be told
-            line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            said = ray.get(job.ref)
+            return (said, False) if said else ("its worker ended without a result", True)
+        except LocalRayletDiedError:
+            raise ClusterLost("the driver's node of the Ray cluster has died") from None
+        except RayError as error:
             job.actor = None
-        self.store.record_failure(step, line)
-        return line
+            return f"its worker died ({_last_line(error)})", True
 
     def _release(self, job: Job) -> None:
         self.jobs.remove(job)
-        self.free += job.cost
         if job.actor is None:
             return
         if self.gpus and not self.engine_steps:
@@ -194,34 +213,40 @@ class Cluster:
             self.idle.append(job.actor)
 
     def _place(self) -> None:
-        """Give ready work to what is free: to engines that are up, then to trainings, then to new engines."""
+        """Give ready work to what is free: tasks, engines that are up, then trainings, then new engines."""
+        self._look()
+        self._place_tasks()
         self._place_engines(new=False)
         self._place_trainings()
         self._place_engines(new=True)
 
-    def _place_trainings(self) -> None:
-        """Trainings start together, when all are ready: the sweep first, for its cells are the longest."""
-        if any(step.kind == "train" for step in self.coming) or not self.trainings:
-            return
-        sweep = [s for s in self.trainings if s.role == "sweep"]
-        if sweep:
-            sweep += [s for s in self.trainings if s.role == "method" and _same_but_rate(s, sweep[0])]
-            rest = [s for s in self.trainings if s not in sweep]
-            trials = min(len(sweep), max(1, self.slots // 2 if rest else self.slots))
-            if self.free < trials * self.training_cost:
-                return
-            self._train(tune_cells, sweep, trials)
-            self.trainings = rest
-        while self.trainings and self.free >= self.training_cost:
-            share = 1 if self.gpus else math.ceil(len(self.trainings) / self.free)
-            self._train(train_cells, self.trainings[:share], 1)
-            self.trainings = self.trainings[share:]
+    def _place_tasks(self) -> None:
+        """Ray queues these itself: they are few, and short but for what they share out."""
+        for step in self.tasks:
+            options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if self.gpus and step.kind in GPU_TASKS else 0}
+            if reads_files(step):
+                options["scheduling_strategy"] = on_node(self.home)
+            share = run_shared(step, self.store, 1 if self.gpus and step.kind != "geometry" else 0)
+            ref = perform_step.options(**options).remote(step, self.store, share, self.slots)
+            self.jobs.append(Job([step], ref, 0))
+        self.tasks = []
 
-    def _train(self, job: Any, steps: list[Step], slots: int) -> None:
+    def _place_trainings(self) -> None:
+        """On GPUs each training when it is ready; on CPUs all together, so that they can share start-ups."""
+        if not self.trainings or (not self.gpus and any(step.kind == "train" for step in self.coming)):
+            return
+        at_once = max(1, self.slots // workers_of(self.trainings[0]))
+        for allotment in allot(self.trainings, at_once, not self.gpus, self.lengths):
+            cost = allotment.at_once * self.training_cost * workers_of(allotment.steps[0])
+            if cost <= self.free:
+                self._train(allotment, cost)
+
+    def _train(self, allotment: Allotment, cost: float) -> None:
+        job = tune_cells if allotment.sweep else train_cells
         gpus = self.training_cost if self.gpus else 0
-        cost = slots * self.training_cost
-        self.jobs.append(Job(list(steps), job.remote(steps, self.store, gpus, slots), cost))
-        self.free -= cost
+        ref = job.remote(allotment.steps, self.store, gpus, allotment.at_once)
+        self.jobs.append(Job(list(allotment.steps), ref, cost, sweep=allotment.sweep))
+        self.trainings = [step for step in self.trainings if step not in allotment.steps]
 
     def _place_engines(self, new: bool) -> None:
         """Engine steps to idle actors; to a new one where ``new`` and a device is free (on CPUs there is one actor)."""
@@ -234,20 +259,18 @@ class Cluster:
                 break
             step = self.engine_steps.pop(0)
             self.jobs.append(Job([step], actor.perform.remote(step, self.store), self.engine_cost, actor))
-            self.free -= self.engine_cost
         if not any(s.kind in ENGINE_KINDS for s in (*self.coming, *self.engine_steps)):
             for actor in self.idle:
                 ray.kill(actor)
             self.idle.clear()
 
-    def _share(self, step: Step) -> Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]:
-        return run_shared(1 if self.gpus and step.kind != "geometry" else 0)  # geometry is small algebra
+
+def reads_files(step: Step) -> bool:
+    """Whether the step reads files of the user's that only the driver's machine is sure to have."""
+    sources = [source for source in step.where.get("sources", ()) if source]
+    return bool({"path", "package"} & step.where.keys()) or any(Path(source).exists() for source in sources)
 
 
-def _same_but_rate(step: Step, other: Step) -> bool:
-    """Whether two trainings differ in nothing but the learning rate."""
-
-    def rest(s: Step) -> dict[str, Any]:
-        return {k: v for k, v in s.config.items() if k != "learning_rate"}
-
-    return rest(step) == rest(other)
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip()[:200] if lines else type(error).__name__

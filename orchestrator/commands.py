@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import importlib.util
 import json
-import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
 from orchestrator import doctor as doctor_checks
 from orchestrator import facts as outside
 from orchestrator import plan_view
-from orchestrator.errors import BAD_INPUT, DONE, FAILED, UserError
+from orchestrator.errors import BAD_INPUT, DONE, FAILED, ClusterLost, UserError
+from orchestrator.lease import Lease, hold
+from orchestrator.places import Folder, place_of
 from orchestrator.plan import Step, make_plan
 from orchestrator.preflight import check
 from orchestrator.store import Store, open_store, write_json
@@ -24,8 +26,12 @@ from orchestrator.study import Study
 from orchestrator.study_file import load_study
 from orchestrator.threads import set_environment
 
+if TYPE_CHECKING:
+    from orchestrator.runner import Executor
+
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = "study.json"
+RESTARTS = 2  # of a cluster that was started here and died
 
 
 def refuse_intruders() -> None:
@@ -45,34 +51,46 @@ def run(options: argparse.Namespace) -> int:
     out = _out(options, study)
     check(study)
     facts = outside.gather(study, out, online=True)  # what is missing is said before anything is made
-    store = open_store(out)
-    with _alone(out):
+    if options.serial and options.address:
+        raise UserError("--serial runs in this process and --address on a cluster: choose one")
+    store = open_store(out, options.store)
+    with _stoppable(), hold(store.place, _say) as lease:
         outside.keep_pins(facts, out)
         plan = make_plan(study, facts)
-        write_json(out / STUDY, {"study": study.model_dump(mode="json"), "facts": facts}, sort=False)
-        return _walk_and_report(study, plan, store, options, begun)
+        told = {"study": study.model_dump(mode="json"), "facts": facts, "store": options.store}
+        write_json(out / STUDY, told, sort=False)
+        return _walk_and_report(study, plan, store, options, begun, lease)
 
 
-def _walk_and_report(study: Study, plan: list[Step], store: Store, options: argparse.Namespace, begun: float) -> int:
-    from orchestrator.runner import Serial, Walk
+def _walk_and_report(
+    study: Study, plan: list[Step], store: Store, options: argparse.Namespace, begun: float, lease: Lease
+) -> int:
+    from orchestrator.runner import Walk
     from orchestrator.stamp import up_to_date
 
     startup = 0.0
 
-    def executor():  # type: ignore[no-untyped-def]
+    def executor() -> Executor:
         nonlocal startup
-        if options.serial:
-            return Serial(store)
         first = time.time()
-        from orchestrator.cluster import Cluster, join
+        opened = _executor(study, store, options)
+        startup += time.time() - first
+        return opened
 
-        join(options.address)
-        startup = time.time() - first
-        _say(f"Ray is up after {startup:.1f} s")
-        return Cluster(store, study.placement)
-
-    _say(f"{study.name}: {len(plan)} steps into {store.root}")
-    outcome = Walk(plan, store, _say).run(executor)
+    _say(f"{study.name}: {len(plan)} steps into {store.place}")
+    made: set[str] = set()
+    for again in range(RESTARTS, -1, -1):
+        walk = Walk(plan, store, _say, lease.check)
+        try:
+            outcome = walk.run(executor)
+            break
+        except ClusterLost as error:
+            if options.address or not again:
+                raise
+            _say(f"{error}; starting it again")
+            made |= walk.outcome.made
+    outcome.made |= made
+    outcome.cached -= made
     page = store.root / "report" / "report.html"
     if outcome.made or not up_to_date(study, outcome, store):
         from orchestrator.reporting import time_lines, write_report
@@ -89,13 +107,51 @@ def _walk_and_report(study: Study, plan: list[Step], store: Store, options: argp
     return DONE
 
 
+def _executor(study: Study, store: Store, options: argparse.Namespace) -> Executor:
+    """What runs the steps: this process, or the Ray cluster that is started or joined here."""
+    if options.serial:
+        from orchestrator.runner import Serial
+
+        return Serial(store)
+    from orchestrator.cluster import Cluster
+    from orchestrator.connection import join, prove_nodes
+
+    first = time.time()
+    join(options.address)
+    _say(f"Ray is up after {time.time() - first:.1f} s")
+    if options.address:
+        nodes = prove_nodes(store, study)
+        _say(f"{len(nodes)} {'node reads and writes' if len(nodes) == 1 else 'nodes read and write'} {store.place}")
+    cluster = Cluster(store, study.placement, _say)
+    if getattr(study.training, "workers", 1) > cluster.slots:
+        raise UserError(
+            f"training.workers: {getattr(study.training, 'workers', 1)} do not fit the cluster's {cluster.slots} slots"
+        )
+    return cluster
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, as a batch system sends it before it kills, ends the run as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
 def plan(options: argparse.Namespace) -> int:
     """Show the steps, what each needs, what is done. Touches nothing."""
     study = load_study(options.study, options.set)
     out = _out(options, study)
     check(study)
     steps = make_plan(study, outside.gather(study, out, online=False))
-    store = Store(out)
+    store = Store(out, place_of(options.store) if options.store else Folder(out.resolve()))
     for line in plan_view.lines(study, steps, store):
         print(line)
     return DONE
@@ -103,8 +159,6 @@ def plan(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """How far a run is, from its folder alone."""
-    from orchestrator.perform import progress_of
-
     study, steps, store = _saved(options)
     counts: dict[str, int] = {}
     widest = max(len(step.title) for step in steps)
@@ -113,8 +167,8 @@ def status(options: argparse.Namespace) -> int:
             state, more = "done", f"{store.times(step).get('seconds', 0.0):.1f} s"
         elif (error := store.failure(step)) is not None:
             state, more = "failed", error
-        elif store.partial(step).exists():
-            state, more = "begun", progress_of(step, store)
+        elif store.begun(step):
+            state, more = "begun", store.progress(step)
         else:
             state, more = "to do", ""
         counts[state] = counts.get(state, 0) + 1
@@ -156,7 +210,8 @@ def _saved(options: argparse.Namespace) -> tuple[Study, list[Step], Store]:
     try:
         saved = json.loads((out / STUDY).read_text())
         study = Study.model_validate(saved["study"])
-        return study, make_plan(study, saved["facts"]), Store(out.resolve())
+        place = place_of(saved["store"]) if saved.get("store") else Folder(out.resolve())
+        return study, make_plan(study, saved["facts"]), Store(out.resolve(), place)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{out} holds no run: start one with run, or name its folder with --out") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -177,28 +232,6 @@ def _check_out(out: Path) -> None:
         raise UserError(f"--out {str(out)[:200]!r} cannot be a folder: {error}"[:300]) from None
     if is_file or out == Path():
         raise UserError(f"--out {out} is no folder of its own: name one")
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One run a folder: a second one says who holds it. The kernel gives the lock back when a run dies."""
-    with _lock_file(out) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise UserError(f"{out} is in use by process {lock.read().strip()}: wait for it, or use --out") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def _lock_file(out: Path) -> IO[str]:
-    try:
-        return (out / ".lock").open("a+")
-    except OSError as error:
-        raise UserError(f"{out / '.lock'} cannot be written ({error.strerror}): use another --out") from None
 
 
 def _say(line: str) -> None:

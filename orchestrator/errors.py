@@ -1,6 +1,7 @@
 """What a user can cause, in one line: what is wrong, where, how to mend it. And the exit codes.
 
-``UserError`` is bad input before anything was started: exit code 2. What breaks inside a step is the step's result.
+``UserError`` is bad input before anything was started: exit code 2. ``Interrupted`` ends a run that cannot go on for
+now and loses nothing: exit code 1, with the words to go on. What breaks inside a step is the step's result.
 """
 
 from __future__ import annotations
@@ -10,3 +11,11 @@ DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130  # exit codes
 
 class UserError(ValueError):
     """Bad input, in one line that names the mend."""
+
+
+class Interrupted(RuntimeError):
+    """The run cannot go on: its cluster is gone, its store was taken over. What is finished stays."""
+
+
+class ClusterLost(Interrupted):
+    """The Ray cluster, or the driver's own node of it, has died."""

@@ -1,20 +1,26 @@
-"""What runs on Ray's workers: thin wrappers that attempt steps and leave the results in the store."""
+"""What runs on Ray's workers: thin wrappers that attempt steps and leave the results in the store.
+
+Ray retries none of them: the driver counts the attempts at a step, whatever ended them.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
-from pathlib import Path
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 import ray.train
 import ray.tune
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from evals.engines import prepare
-from orchestrator.perform import Engines
+from evals.engines import prepare as import_engine
+from orchestrator.context import Inputs, Share
+from orchestrator.perform import Engines, assist, inputs_of
 from orchestrator.plan import Step
 from orchestrator.runner import attempt
 from orchestrator.store import Store
@@ -23,8 +29,8 @@ from orchestrator.store import Store
 TRIAL_CPUS, TRAINING_CPUS = 0.02, 0.9
 
 
-@ray.remote
-def perform_step(step: Step, store: Store, share: Any, slots: int) -> str | None:
+@ray.remote(max_retries=0)
+def perform_step(step: Step, store: Store, share: Share, slots: int) -> str | None:
     """A step as a plain task; ``share`` lets it spread its items over further tasks. Its error, if any."""
     return attempt(step, store, Engines(), share=share, slots=slots)
 
@@ -36,7 +42,7 @@ def warm() -> None:
         importlib.import_module(module)
 
 
-@ray.remote
+@ray.remote(max_restarts=0, max_task_retries=0)
 class EngineActor:
     """Holds one engine open from step to step."""
 
@@ -45,80 +51,101 @@ class EngineActor:
 
     def warm(self, kind: str) -> None:
         """Import what an engine of this kind needs."""
-        prepare(kind)
+        import_engine(kind)
 
     def perform(self, step: Step, store: Store) -> str | None:
         return attempt(step, store, self.engines)
 
 
-@ray.remote
-def call(function: Callable[[Any], Any], item: Any) -> Any:
-    return function(item)
+@ray.remote  # Ray's own retries stay here: an item writes nothing, so it can be computed again on another node
+def call(function: Callable[[Any, Inputs], Any], item: Any, step: Step, store: Store) -> Any:
+    return function(item, inputs_of(step, store))
 
 
-def run_shared(gpus: float) -> Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]:
+def run_shared(step: Step, store: Store, gpus: float) -> Share:
     """The ``share`` of a cluster: one task an item, results in the items' order."""
 
-    def share(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    def share(function: Callable[[Any, Inputs], Any], items: Iterable[Any]) -> list[Any]:
         task = call.options(num_cpus=1, num_gpus=gpus)
-        return ray.get([task.remote(function, item) for item in items])
+        return ray.get([task.remote(function, item, step, store) for item in items])
 
     return share
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_retries=0)
 def train_cells(steps: list[Step], store: Store, gpus: float, slots: int) -> None:
     """One Ray Train job that trains ``steps`` one after another."""
-    fit(steps, store, gpus)
+    with _scratch() as folder:
+        fit(steps, store, gpus, folder)
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_retries=0)
 def tune_cells(steps: list[Step], store: Store, gpus: float, slots: int) -> None:
     """The sweep: Ray Tune over learning rates, ``slots`` trials at once, each trial a Ray Train job."""
     by_rate = {step.config["learning_rate"]: step for step in steps}
+    rates = [step.config["learning_rate"] for step in steps]  # the longest first, as they were given
 
     def trial(config: dict[str, float]) -> None:
-        fit([by_rate[config["learning_rate"]]], store, gpus, callbacks=[TuneReportCallback()])
+        with _scratch() as folder:
+            fit([by_rate[config["learning_rate"]]], store, gpus, folder, [TuneReportCallback()])
 
-    tuner = ray.tune.Tuner(
-        ray.tune.with_resources(trial, {"CPU": TRIAL_CPUS}),
-        param_space={"learning_rate": ray.tune.grid_search(sorted(by_rate))},
-        tune_config=ray.tune.TuneConfig(max_concurrent_trials=slots),
-        run_config=ray.tune.RunConfig(name="sweep", storage_path=str(_ray_folder(store)), verbose=0),
-    )
-    tuner.fit()
+    with _scratch() as folder:
+        tuner = ray.tune.Tuner(
+            ray.tune.with_resources(trial, {"CPU": TRIAL_CPUS}),
+            param_space={"learning_rate": ray.tune.grid_search(rates)},
+            tune_config=ray.tune.TuneConfig(max_concurrent_trials=slots),
+            run_config=ray.tune.RunConfig(name="sweep", storage_path=folder, verbose=0),
+        )
+        tuner.fit()
 
 
-def fit(steps: list[Step], store: Store, gpus: float, callbacks: list[Any] | None = None) -> None:
-    """A ``TorchTrainer`` on one worker over a queue of cells.
+def fit(steps: list[Step], store: Store, gpus: float, folder: str, callbacks: list[Any] | None = None) -> None:
+    """A ``TorchTrainer`` over a queue of cells, on as many workers as each of them asks for.
 
-    A training keeps its own resume state in the store's partial folder, the same with and without Ray, so no Ray
-    checkpoint is reported: what is reported are the finished cells, and for Tune the cell's own summary.
+    A training keeps its own resume state in the store, the same with and without Ray, so no Ray checkpoint is
+    reported: what is reported are the finished cells, and for Tune the cell's own summary. ``folder`` holds Ray's
+    notes about this one attempt.
     """
     trainer = TorchTrainer(
         _loop,
         train_loop_config={"steps": steps, "store": store},
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=1,
+            num_workers=workers_of(steps[0]),
             use_gpu=gpus > 0,
             resources_per_worker={"GPU": gpus} if gpus else {"CPU": TRAINING_CPUS},
         ),
-        run_config=ray.train.RunConfig(
-            name=f"{steps[0].name}-{steps[0].key}",
-            storage_path=str(_ray_folder(store)),
-            callbacks=callbacks or [],
-        ),
+        run_config=ray.train.RunConfig(name=steps[0].name, storage_path=folder, callbacks=callbacks or []),
     )
     trainer.fit()
 
 
+def workers_of(step: Step) -> int:
+    """On how many workers a training runs data-parallel."""
+    return int(step.config.get("workers", 1))
+
+
 def _loop(config: dict[str, Any]) -> None:
-    """On the training worker: each cell in turn; a cell that fails is recorded and the next one begins."""
+    """On a training worker: each cell in turn; a cell that fails is recorded and the next one begins.
+
+    The first worker attempts the step and commits it; the others compute their share of each optimiser step.
+    """
     store: Store = config["store"]
+    first = ray.train.get_context().get_world_rank() == 0
     for done, step in enumerate(config["steps"], 1):
-        error = None if store.done(step) else attempt(step, store, Engines())
+        error = None
+        if first and not store.done(step):
+            error = attempt(step, store, Engines())
+        elif not first:
+            assist(step, store)
         ray.train.report({"cells": done, "failed": int(error is not None)})
 
 
-def _ray_folder(store: Store) -> Path:
-    return (store.root / "partial" / "ray").resolve()
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder of this node for what Ray notes about one attempt; nothing is ever read from it again."""
+    folder = tempfile.mkdtemp(prefix="orchestrator-ray-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.context import Context
+from orchestrator.context import Context, Inputs, Share
 from orchestrator.errors import UserError
 from orchestrator.plan import Step
-from orchestrator.steps import function_of
+from orchestrator.steps import function_of, helper_of
 from orchestrator.store import Store
 from orchestrator.threads import pin
 
 if TYPE_CHECKING:
     from evals.engines import Engine
-
-PROGRESS = "progress"
 
 
 class Engines:
@@ -44,34 +44,49 @@ class Engines:
             self._open = None
 
 
-def in_turn(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+def inputs_of(step: Step, store: Store) -> dict[str, Path]:
+    """The finished folders that the step reads, on this node, by role."""
+    return {role: store.folder(other) for role, other in step.inputs.items()}
+
+
+def in_turn(inputs: Inputs) -> Share:
     """The serial ``share``."""
-    return [function(item) for item in items]
+
+    def share(function: Callable[[Any, Inputs], Any], items: Iterable[Any]) -> list[Any]:
+        return [function(item, inputs) for item in items]
+
+    return share
 
 
-def perform(
-    step: Step,
-    store: Store,
-    engines: Engines,
-    share: Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]] = in_turn,
-    slots: int = 1,
-) -> None:
+def perform(step: Step, store: Store, engines: Engines, share: Share | None = None, slots: int = 1) -> None:
     """Run one step to its commit in the store. Whatever it raises leaves the store without the step."""
     begun, opening = time.time(), engines.seconds
-    inputs = {role: store.folder(other) for role, other in step.inputs.items()}
-    threads = step.config.get("threads") or step.config.get("engine", {}).get("threads", 1)
-    pin(threads)
-    _quiet()
-    with store.writing(step) as (out, work):
-        progress = work / PROGRESS
-
-        def say(line: str) -> None:
-            progress.write_text(line)
-
-        function_of(step.kind)(Context(step.config, step.where, inputs, out, work, say, share, engines, slots))
+    prepare(step)
+    inputs = inputs_of(step, store)
+    with store.writing(step) as space:
+        say = store.teller(step)
+        context = Context(step.config, step.where, inputs, *space, say, share or in_turn(inputs), engines, slots)
+        function_of(step.kind)(context)
         startup, ended = engines.seconds - opening, time.time()  # start-up is part of the seconds
-        times = {"started": begun, "ended": ended, "seconds": ended - begun, "startup_seconds": startup}
+        times = where() | {"started": begun, "ended": ended, "seconds": ended - begun, "startup_seconds": startup}
         store.record_times(step, times)  # before the commit: who sees the step finds its times
+
+
+def assist(step: Step, store: Store) -> None:
+    """A further worker's part in a data-parallel training: it computes its share, and writes nothing."""
+    prepare(step)
+    helper_of(step.kind)(step.config, step.where, inputs_of(step, store))
+
+
+def prepare(step: Step) -> None:
+    """This process as the step wants it: its threads, and no chatter."""
+    pin(step.config.get("threads") or step.config.get("engine", {}).get("threads", 1))
+    _quiet()
+
+
+def where() -> dict[str, str]:
+    """On which machine, and on which GPUs of it, this process computes."""
+    return {"node": socket.gethostname(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
 
 
 def _quiet() -> None:
@@ -79,15 +94,6 @@ def _quiet() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-
-
-def progress_of(step: Step, store: Store) -> str:
-    """The last line of progress that a running step told; empty where it told none."""
-    path = store.partial(step) / "work" / PROGRESS
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 def explain(error: BaseException) -> str:

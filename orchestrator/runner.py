@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.device import device
-from orchestrator.perform import Engines, explain, perform, progress_of
+from orchestrator.perform import Engines, explain, perform
 from orchestrator.plan import Step
 from orchestrator.store import Store
 
@@ -54,7 +54,7 @@ def attempt(step: Step, store: Store, engines: Engines, **how: object) -> str | 
     try:
         perform(step, store, engines, **how)  # type: ignore[arg-type]
     except Exception as error:  # any error of a step is that step's result, and must not take others down
-        line = explain(error).replace(str(store.root), "the run's folder")
+        line = explain(error).replace(str(store.place), "the run's folder")
         store.record_failure(step, line)
         return line
     store.clear_failure(step)
@@ -77,10 +77,12 @@ class Outcome:
 
 
 class Walk:
-    """One walk over a plan against a store."""
+    """One walk over a plan against a store. ``check`` is asked now and then whether the run may go on: it raises."""
 
-    def __init__(self, plan: Sequence[Step], store: Store, say: Callable[[str], None]) -> None:
-        self.store, self.say = store, say
+    def __init__(
+        self, plan: Sequence[Step], store: Store, say: Callable[[str], None], check: Callable[[], None] = lambda: None
+    ) -> None:
+        self.store, self.say, self.check = store, say, check
         self.place = {step.title: i for i, step in enumerate(plan)}
         self.waiting = list(plan)
         self.running: dict[str, Step] = {}
@@ -97,6 +99,7 @@ class Walk:
             self._start(executor, ready)
             while self.running:
                 settled = executor.wait()
+                self.check()
                 for step, error in settled:
                     self._settle(step, error)
                 if settled:
@@ -184,6 +187,6 @@ class Walk:
 
     def _heartbeat(self) -> None:
         for step in self.running.values():
-            progress = progress_of(step, self.store)
+            progress = self.store.progress(step)
             if progress:
                 self.say(f"{step.title}: {progress}")

@@ -1,9 +1,9 @@
 """The store: one folder a finished step, ``KIND/NAME-KEY``, and nothing half-written among them.
 
-A step writes into a folder of its own under ``partial/``. When it has ended, its files are hashed, ``step.json`` (the
-payload that the key is the hash of, the checksums) is written beside them, and the folder is renamed into place. A
-rename is atomic on a POSIX file system, so a step is either there, whole, or it is not there. What is under
-``partial/`` is never read as a result; a training finds its own last checkpoint there.
+A step writes into a workspace of its own. When it has ended, its files are hashed, ``step.json`` (the payload that
+the key is the hash of, the checksums) is written beside them, and the folder is published: a rename on a POSIX file
+system, the record last on an object store (``places.py``). So a step is either there, whole, or it is not there. What
+is under ``partial/`` is never read as a result; a training finds its own last state there.
 """
 
 from __future__ import annotations
@@ -12,31 +12,45 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.errors import UserError
 from orchestrator.fingerprint import differences, file_hash
+from orchestrator.places import RECORD, Folder, Place, place_of
 from orchestrator.plan import Step
 
-RECORD = "step.json"
-TIMES = "times.json"
+NOTES = ("partial", "report", "failed", "times")  # what a run keeps beside the kinds of steps
+
+
+class Workspace(NamedTuple):
+    """``out`` starts empty and becomes the result; ``work`` holds what an earlier attempt left to go on from.
+
+    ``keep()`` makes what stands in ``work`` outlive this node.
+    """
+
+    out: Path
+    work: Path
+    keep: Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Store:
+    """Finished steps at ``place``. ``root`` is the run's own folder on the driver: the report, the study's notes."""
+
     root: Path
+    place: Place
 
     def folder(self, step: Step) -> Path:
-        """Where the step's finished folder is or will be."""
-        return self.root / step.kind / f"{step.name}-{step.key}"
-
-    def partial(self, step: Step) -> Path:
-        """Where the step writes, and keeps what it resumes from, until it has ended."""
-        return self.root / "partial" / step.kind / f"{step.name}-{step.key}"
+        """A local folder with the finished step's files. ``FileNotFoundError`` where it is not finished."""
+        record = self._record(step)
+        if record is None:
+            raise FileNotFoundError(f"{step.title} is not in {self.place}")
+        return self.place.fetch(name_of(step), record["files"])
 
     def done(self, step: Step) -> bool:
         """Whether the step is finished under this very payload."""
@@ -45,117 +59,150 @@ class Store:
             return False
         if record["payload"] != step.payload():
             lines = "; ".join(differences(record["payload"], step.payload()))
-            raise UserError(f"{self.folder(step)} holds another step under the same key: {lines}")
+            raise UserError(f"{self.place}/{name_of(step)} holds another step under the same key: {lines}")
         return True
 
     def damage(self, step: Step) -> str | None:
         """What is wrong with a finished step's files: the first that is missing or was changed; None if whole."""
         record = self._record(step) or {"files": {RECORD: ""}}
-        for name, checksum in record["files"].items():
-            path = self.folder(step) / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if file_hash(path) != checksum:
-                return f"{name} was changed"
+        for file, checksum in record["files"].items():
+            found = self.place.checksum(f"{name_of(step)}/{file}")
+            if found != checksum:
+                return f"{file} {'is missing' if found is None else 'was changed'}"
         return None
 
     def discard(self, step: Step) -> None:
         """Remove what stands where the step's result belongs: it was damaged, and is about to be made again."""
-        shutil.rmtree(self.folder(step), ignore_errors=True)
+        self.place.remove(name_of(step))
 
     def _record(self, step: Step) -> dict[str, Any] | None:
         """The record of a finished step; None where there is none that can be read."""
-        record = read_json(self.folder(step) / RECORD)
+        record = self._json(f"{name_of(step)}/{RECORD}")
         return record if "payload" in record and isinstance(record.get("files"), dict) else None
 
     @contextmanager
-    def writing(self, step: Step) -> Iterator[tuple[Path, Path]]:
-        """``(out, work)``: folders for results and for resume state. Ends in a commit, unless an error passes through.
-
-        ``out`` starts empty; ``work`` keeps what an earlier, unfinished attempt left there.
-        """
-        partial = self.partial(step)
-        out, work = partial / "out", partial / "work"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        work.mkdir(exist_ok=True)
-        try:
-            yield out, work
-            self.commit(step, out)
-        except BaseException:
-            shutil.rmtree(out, ignore_errors=True)  # what is half-written is of no use; the resume state stays
-            raise
-        shutil.rmtree(partial)
+    def writing(self, step: Step) -> Iterator[Workspace]:
+        """Folders for results and for resume state. Ends in a commit, unless an error passes through."""
+        name = name_of(step)
+        with self.place.workspace(name) as partial:
+            out, work = partial / "out", partial / "work"
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir(parents=True)
+            work.mkdir(exist_ok=True)
+            try:
+                yield Workspace(out, work, lambda: self.place.keep(name, partial))
+                self.commit(step, out)
+            except BaseException:
+                shutil.rmtree(out, ignore_errors=True)  # what is half-written is of no use; the resume state stays
+                raise
+            self.place.remove(f"partial/{name}")
 
     def commit(self, step: Step, out: Path) -> None:
-        """Checksum the files below ``out``, write the record, move the folder into its place."""
+        """Checksum the files below ``out``, write the record, publish the folder."""
         files = sorted(p for p in out.rglob("*") if p.is_file())
         record = {"payload": step.payload(), "files": {p.relative_to(out).as_posix(): file_hash(p) for p in files}}
         write_json(out / RECORD, record)
-        for path in [*files, out / RECORD]:
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        final = self.folder(step)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(final, ignore_errors=True)  # only what holds no readable record can stand there
-        os.replace(out, final)
+        self.place.publish(out, name_of(step))
+
+    def begun(self, step: Step) -> bool:
+        """Whether an unfinished attempt at the step left anything."""
+        return self.place.begun(name_of(step))
+
+    def teller(self, step: Step) -> Callable[[str], None]:
+        """A function that tells the running step's progress in a line, where the driver finds it."""
+        last = float("-inf")
+
+        def say(line: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= self.place.pace:
+                last = time.monotonic()
+                self.place.write(f"partial/{name_of(step)}/progress", line.encode())
+
+        return say
+
+    def progress(self, step: Step) -> str:
+        """The last line of progress that a running step told; empty where it told none."""
+        return (self.place.read(f"partial/{name_of(step)}/progress") or b"").decode(errors="replace")
 
     def failure(self, step: Step) -> str | None:
         """The one line that the step's last attempt ended in, if it failed and was not mended since."""
-        path = self._failure_path(step)
-        if not path.exists() or self.done(step):
+        held = self.place.read(f"failed/{name_of(step)}.json")
+        if held is None or self.done(step):
             return None
-        return str(read_json(path).get("error", "the record of its failure cannot be read"))
+        return str(_mapping(held).get("error", "the record of its failure cannot be read"))
 
     def record_failure(self, step: Step, error: str) -> None:
-        path = self._failure_path(step)
         with contextlib.suppress(OSError):  # on a full disk the caller still has the line
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"step": step.title, "error": error})
+            self._write_json(f"failed/{name_of(step)}.json", {"step": step.title, "error": error})
 
     def clear_failure(self, step: Step) -> None:
-        self._failure_path(step).unlink(missing_ok=True)
+        self.place.remove(f"failed/{name_of(step)}.json")
 
     def times(self, step: Step) -> dict[str, Any]:
         """How long the finished step took, by the clock of whoever ran it; empty if unknown."""
-        path = self.root / "times" / step.kind / f"{step.name}-{step.key}.json"
-        return read_json(path)
+        return self._json(f"times/{name_of(step)}.json")
 
     def record_times(self, step: Step, times: dict[str, Any]) -> None:
-        path = self.root / "times" / step.kind / f"{step.name}-{step.key}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, times)
+        self._write_json(f"times/{name_of(step)}.json", times)
 
-    def _failure_path(self, step: Step) -> Path:
-        return self.root / "failed" / step.kind / f"{step.name}-{step.key}.json"
+    def _json(self, name: str) -> dict[str, Any]:
+        return _mapping(self.place.read(name) or b"")
+
+    def _write_json(self, name: str, value: Any) -> None:
+        self.place.write(name, _text(value, sort=True).encode())
 
 
-def open_store(root: Path) -> Store:
-    """The store at ``root``, made if it is not there; ``UserError`` where nothing can be written."""
+def name_of(step: Step) -> str:
+    """The step's folder, relative to the store."""
+    return f"{step.kind}/{step.name}-{step.key}"
+
+
+def open_store(root: Path, where: str | None = None) -> Store:
+    """The store of the run at ``root``, or at ``where``; ``UserError`` where nothing can be written."""
+    place = place_of(where) if where else Folder(root.resolve())  # workers stand in other folders
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe = root / ".write-test"
-        probe.write_text("")
-        probe.unlink()
+        Folder(root).open()
     except OSError as error:
         raise UserError(f"--out {root} cannot be written ({error.strerror}): name a folder that can") from None
-    for name in ("partial", "report", "failed", "times"):
+    if where:
+        try:
+            place.open()
+        except OSError as error:
+            raise UserError(f"--store {where} cannot be written and read ({_short(error)})") from None
+    for name in NOTES:
         if (root / name).exists() and not (root / name).is_dir():
             raise UserError(f"{root / name} is a file where a run keeps a folder: move it away, or use another --out")
-    return Store(root.resolve())  # workers stand in other folders
+    return Store(root.resolve(), place)
+
+
+def _short(error: OSError) -> str:
+    """An error of a file system in a few words."""
+    return error.strerror or str(error).strip().splitlines()[0][:200]
+
+
+def _mapping(data: bytes | str) -> dict[str, Any]:
+    """The mapping in a JSON text; empty where there is none that can be read."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any, *, sort: bool) -> str:
+    return json.dumps(value, indent=1, sort_keys=sort, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file of the store; empty where there is none that can be read."""
+    """The mapping in a JSON file; empty where there is none that can be read."""
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        return _mapping(path.read_text())
+    except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def write_json(path: Path, value: Any, *, sort: bool = True) -> None:
     """Write JSON aside and rename it into place, readable, its keys sorted unless their order means something."""
     aside = path.with_name(path.name + ".aside")
-    aside.write_text(json.dumps(value, indent=1, sort_keys=sort, allow_nan=False) + "\n")
+    aside.write_text(_text(value, sort=sort))
     os.replace(aside, path)

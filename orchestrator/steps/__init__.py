@@ -20,6 +20,11 @@ KINDS = (
 )
 
 
+def helper_of(kind: str) -> Callable[..., None]:
+    """``assist(config, where, inputs)`` of a kind whose steps run on several workers."""
+    return importlib.import_module(f"orchestrator.steps.{kind}").assist
+
+
 def function_of(kind: str) -> Callable[[Context], None]:
     """``run(context)`` of the kind's module, imported when it is first needed: these modules are heavy."""
     assert kind in KINDS, kind

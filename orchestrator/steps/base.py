@@ -32,7 +32,6 @@ def run(context: Context) -> None:
         gguf.convert(gguf_path(SimpleNamespace(**{"path": None, "package": None, **where})), model, context.say)
     elif config["kind"] == "hub":
         model = Path(_download(config["name"], config["content"]))
-        note["folder"] = str(model)
     else:
         model = Path(where["path"]).resolve()
         note["folder"] = str(model)
@@ -41,8 +40,11 @@ def run(context: Context) -> None:
 
 
 def model_folder(base: Path) -> Path:
-    """Where the model of a finished base step lies."""
-    folder = Path(json.loads((base / NOTE).read_text()).get("folder", base / "model"))
+    """Where the model of a finished base step lies on this node; a hub's is fetched where it is not there yet."""
+    note = json.loads((base / NOTE).read_text())
+    if note.get("kind") == "hub":
+        return Path(_download(note["name"], note["revision"]))
+    folder = Path(note.get("folder", base / "model"))
     if not folder.is_dir():
         raise ValueError(f"the base model is not at {folder} any more: put it back, or delete {base} to find it anew")
     return folder
@@ -73,6 +75,7 @@ def sizes(model: Path) -> dict[str, int]:
 
 
 def _download(name: str, commit: str) -> str:
+    """The hub's copy of this commit on this node; the network is asked only for what is not there."""
     from huggingface_hub import snapshot_download
 
     return snapshot_download(

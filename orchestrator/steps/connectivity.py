@@ -13,7 +13,8 @@ import torch
 from analysis.connectivity import barrier, between, token_mean
 from analysis.forward import Row, attached, completion_hidden, completion_nll, completion_scores
 from analysis.lora import Factors, load_adapter
-from orchestrator.context import Context
+from orchestrator.context import Context, Inputs
+from orchestrator.context import adapters as adapters_of
 from orchestrator.steps.base import load_float32, model_folder
 from orchestrator.store import write_json
 from orchestrator.table import read_table
@@ -24,10 +25,8 @@ BATCH = 8
 
 
 class Task(NamedTuple):
-    """What one worker gets: a model folder, adapters, held-out rows, and which models and points to measure."""
+    """What one worker gets: held-out rows, and which models and points to measure."""
 
-    model: Path
-    adapters: dict[str, Path]
     right: list[Row]
     wrong: list[Row]
     names: list[str]
@@ -48,9 +47,8 @@ def run(context: Context) -> None:
     pairs = pairs if rows[1] else []  # a path is measured on right rows
     names = ["base", *adapters]
     points = [(a, b, w) for a, b in pairs for w in weights[1:-1]]
-    model = model_folder(context.inputs["base"])
     n = context.slots
-    tasks = [Task(model, adapters, rows[1], rows[0], names[i::n], points[i::n], config["threads"]) for i in range(n)]
+    tasks = [Task(rows[1], rows[0], names[i::n], points[i::n], config["threads"]) for i in range(n)]
     context.say(f"{len(names)} models, {len(points)} points between them")
     found = context.share(measure, [t for t in tasks if t.names or t.points])
     losses = {name: entry for part in found for name, entry in part["losses"].items()}
@@ -84,11 +82,12 @@ def run(context: Context) -> None:
     )
 
 
-def measure(task: Task) -> dict[str, Any]:
+def measure(task: Task, inputs: Inputs) -> dict[str, Any]:
     """Losses of some models and of some points between models."""
     pin(task.threads)
-    model = load_float32(task.model)
-    factors = {name: _factors(task.adapters, name) for name in _wanted(task)}
+    model = load_float32(model_folder(inputs["base"]))
+    adapters = adapters_of(inputs)
+    factors = {name: _factors(adapters, name) for name in _wanted(task)}
     rows = [*task.right, *task.wrong]
     reference = completion_hidden(model, rows, BATCH)
     losses = {}

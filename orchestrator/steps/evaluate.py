@@ -60,6 +60,7 @@ def _task(context: Context, engine: Any, task: dict[str, Any], adapter: Path | N
             sampling = Sampling(n=1, temperature=0.0, top_p=1.0, max_tokens=context.config["max_tokens"], seed=0)
             answers = engine.generate([p["prompt_ids"] for p in problems], sampling, adapter)
             write_json(path, [[a[0].text, len(a[0].token_ids), a[0].finish] for a in answers])
+            context.keep()
         saved = json.loads(path.read_text())
         with Grader() as grader:
             verdicts = grader.grade([(s[0], p["answer"]) for s, p in zip(saved, problems, strict=True)])

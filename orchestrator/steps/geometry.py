@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from analysis.chance import floors
 from analysis.geometry import ModuleGeometry, module_geometry, summarise
 from analysis.lora import load_adapter, module_names, shared_modules
-from orchestrator.context import Context
+from orchestrator.context import Context, Inputs
+from orchestrator.context import adapters as adapters_of
 from orchestrator.store import write_json
 from orchestrator.threads import pin
 
 FILE = "geometry.json"
 MODULES_A_TASK = 16  # a Ray task costs more than a module
+
+
+class Task(NamedTuple):
+    """What one worker gets: some of the modules, and how they are measured."""
+
+    modules: list[str]
+    top: int
+    threads: int
 
 
 def run(context: Context) -> None:
@@ -27,7 +36,7 @@ def run(context: Context) -> None:
     modules = shared_modules([module_names(path) for path in adapters.values()])
     size = MODULES_A_TASK
     chunks = [
-        (list(adapters.values()), modules[i : i + size], context.config["top"], context.config["threads"])
+        Task(modules[i : i + size], context.config["top"], context.config["threads"])
         for i in range(0, len(modules), size)
     ]
     context.say(f"{len(adapters)} adapters at {len(modules)} modules")
@@ -40,12 +49,11 @@ def run(context: Context) -> None:
     write_json(context.out / FILE, result)
 
 
-def measure(chunk: tuple[list[Path], list[str], int, int]) -> list[tuple[str, ModuleGeometry]]:
+def measure(task: Task, inputs: Inputs) -> list[tuple[str, ModuleGeometry]]:
     """All adapters at some of the modules."""
-    paths, modules, top, threads = chunk
-    pin(threads)
-    loaded = [load_adapter(path, modules=modules).modules for path in paths]
-    return [(name, module_geometry([factors[name] for factors in loaded], top)) for name in modules]
+    pin(task.threads)
+    loaded = [load_adapter(path, modules=task.modules).modules for path in adapters_of(inputs).values()]
+    return [(name, module_geometry([factors[name] for factors in loaded], task.top)) for name in task.modules]
 
 
 def read_geometry(folder: Path) -> dict[str, Any]:

@@ -132,6 +132,7 @@ def _shards(
             prompts = [prompter.prompt_ids(p.problem, asked) for p in shard]
             answers = context.engine(engine_settings, model).generate(prompts, sampling, None)
             write_json(path, [[[list(c.token_ids), c.text, c.finish] for c in row] for row in answers])
+            context.keep()
         saved = json.loads(path.read_text())
         found += [[Completion(tuple(ids), text, finish) for ids, text, finish in row] for row in saved]
     return found

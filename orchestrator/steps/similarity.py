@@ -13,7 +13,8 @@ import torch
 from analysis.cka import gram, linear_cka, similarity
 from analysis.forward import attached, features
 from analysis.lora import layer_of, load_adapter, module_names, projection_of
-from orchestrator.context import Context
+from orchestrator.context import Context, Inputs
+from orchestrator.context import adapters as adapters_of
 from orchestrator.steps.base import load_float32, model_folder
 from orchestrator.steps.problems import read_problems
 from orchestrator.store import write_json
@@ -27,8 +28,6 @@ Grams = dict[str, dict[Any, np.ndarray]]  # "hidden" by layer, "modules" by name
 class Task(NamedTuple):
     """What one worker gets for the forward passes."""
 
-    model: Path
-    adapters: dict[str, Path]
     prompts: list[list[int]]
     modules: list[str]
     names: list[str]
@@ -43,12 +42,11 @@ def run(context: Context) -> None:
         raise ValueError("no adapter was trained: similarity has nothing to compare with the base")
     problems = read_problems(context.inputs["problems"])[0]["problems"][: config["prompts"]]
     prompts = [p["prompt_ids"] for p in problems]
-    model = model_folder(context.inputs["base"])
     modules = module_names(next(iter(adapters.values())))
     names = ["base", *adapters]
     context.say(f"{len(names)} models on {len(prompts)} prompts")
     tasks = [
-        Task(model, adapters, prompts, modules, names[i :: context.slots], config["position"], config["threads"])
+        Task(prompts, modules, names[i :: context.slots], config["position"], config["threads"])
         for i in range(min(context.slots, len(names)))
     ]
     grams = {name: g for part in context.share(observe, tasks) for name, g in part.items()}
@@ -71,20 +69,23 @@ def run(context: Context) -> None:
     )
 
 
-def observe(task: Task) -> dict[str, Grams]:
+def observe(task: Task, inputs: Inputs) -> dict[str, Grams]:
     """The Grams of some models' activations: all that CKA needs of them."""
     pin(task.threads)
-    model = load_float32(task.model)
+    model = load_float32(model_folder(inputs["base"]))
+    adapters = adapters_of(inputs)
     found: dict[str, Grams] = {}
     for name in task.names:
-        factors = {} if name == "base" else load_adapter(task.adapters[name], dtype=torch.float32).modules
+        factors = {} if name == "base" else load_adapter(adapters[name], dtype=torch.float32).modules
         with attached(model, factors):
             seen = features(model, task.prompts, task.position, task.modules)
         found[name] = {kind: {k: gram(x).numpy() for k, x in by.items()} for kind, by in seen.items()}
     return found
 
 
-def compare(share: tuple[list[tuple[str, str, Grams, Grams]], int, int]) -> list[tuple[str, str, list, list]]:
+def compare(
+    share: tuple[list[tuple[str, str, Grams, Grams]], int, int], inputs: Inputs
+) -> list[tuple[str, str, list, list]]:
     """CKA of some pairs of models. Controls are drawn per layer from the seed, whatever the share holds."""
     pairs, groups, seed = share
     pin(1)

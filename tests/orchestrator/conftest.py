@@ -128,7 +128,7 @@ class StandIn:
         if step.title in self.fails:
             self.store.record_failure(step, "planted")
             return [(step, "planted")]
-        with self.store.writing(step) as (out, _):
+        with self.store.writing(step) as (out, *_):
             if self.write is None:
                 (out / "result.txt").write_text(step.title)
             else:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator import cli, facts
+from orchestrator.lease import hold
 from orchestrator.plan import Step
 from orchestrator.runner import Walk
 from orchestrator.store import open_store, write_json
@@ -51,8 +52,8 @@ def test_the_command_line_grows_on_purpose() -> None:
     common = ["STUDY.yaml?", "--set", "--out"]
     assert words_of(parser) == ["COMMANDA..."]
     assert {name: words_of(sub) for name, sub in subparsers.choices.items()} == {
-        "run": [*common, "--serial", "--address"],
-        "plan": common,
+        "run": [*common, "--serial", "--address", "--store"],
+        "plan": [*common, "--store"],
         "status": common,
         "report": common,
         "doctor": [],
@@ -202,11 +203,8 @@ def test_a_folder_without_a_run_is_refused(
 def test_a_second_run_into_one_folder_is_refused(
     study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from orchestrator.commands import _alone
-
     out = tmp_path / "out"
-    out.mkdir()
-    with _alone(out):
+    with hold(open_store(out).place, print):
         line = refused(capsys, "run", str(study_file), "--out", str(out), "--serial")
     assert f"{out} is in use by process {os.getpid()}" in line
 
@@ -265,8 +263,7 @@ def test_status_counts_what_is_done_failed_begun_and_to_do(
     Walk(plan, store, lambda line: None).run(lambda: stand_in(store, fails=["train/dpo", "train/rft"]))
     rft = next(s for s in plan if s.title == "train/rft")
     store.clear_failure(rft)
-    (store.partial(rft) / "work").mkdir(parents=True)
-    (store.partial(rft) / "work" / "progress").write_text("step 3/4")
+    store.teller(rft)("step 3/4")
     assert cli.main(["status", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == [s.title for s in plan]

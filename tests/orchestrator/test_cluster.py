@@ -12,24 +12,31 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import LocalRayletDiedError, WorkerCrashedError
 
 from orchestrator import cluster
+from orchestrator.errors import ClusterLost
 from orchestrator.plan import Step
 from orchestrator.runner import Walk
 from orchestrator.store import Store, open_store
 from orchestrator.study import Placement, Study
 
+KILLED = WorkerCrashedError()
 LIMIT = 3000  # looks at the store before a run counts as hanging
 
 
 class Machine:
-    """Jobs that commit a step a tick and end a tick later; what they hold of the GPUs."""
+    """Jobs that commit a step a tick and end a tick later; what they hold of the GPUs.
 
-    def __init__(self, cpus: int, gpus: int, dies: str = "") -> None:
+    A step named ``dies`` kills its worker ``deaths`` times with ``error``.
+    """
+
+    def __init__(self, cpus: int, gpus: int, dies: str = "", deaths: int = 1, error: Any = KILLED) -> None:
         self.resources = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
         self.jobs: list[SimpleNamespace] = []
         self.actors: list[SimpleNamespace] = []
-        self.dies, self.ticks, self.peak, self.at_once = dies, 0, 0.0, 0
+        self.dies, self.deaths, self.error = dies, deaths, error
+        self.ticks, self.peak, self.at_once, self.alive = 0, 0.0, 0, True
 
     def add(self, steps: list[Step], store: Store, gpus: float) -> SimpleNamespace:
         job = SimpleNamespace(steps=list(steps), store=store, gpus=gpus, ended=False, error=None)
@@ -45,8 +52,8 @@ class Machine:
         for job in running:
             if not job.steps:
                 job.ended = True
-            elif job.steps[0].name == self.dies:
-                job.ended, job.error, self.dies = True, RuntimeError("killed by the kernel"), ""
+            elif job.steps[0].name == self.dies and self.deaths:
+                job.ended, job.error, self.deaths = True, self.error, self.deaths - 1
             else:
                 step = job.steps.pop(0)
                 with job.store.writing(step):
@@ -71,17 +78,19 @@ class Machine:
 def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
     """A function ``(cpus, gpus)`` that puts a simulated machine where the executor looks for Ray."""
 
-    def put(cpus: int, gpus: int, dies: str = "") -> Machine:
-        machine = Machine(cpus, gpus, dies)
+    def put(cpus: int, gpus: int, **dies: Any) -> Machine:
+        machine = Machine(cpus, gpus, **dies)
         stand_in = SimpleNamespace(
             cluster_resources=lambda: machine.resources,
+            nodes=lambda: [{"NodeID": "home", "Alive": machine.alive}],
+            get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "home"),
             wait=lambda refs, timeout: ([r for r in refs if r.ended], [r for r in refs if not r.ended]),
             get=machine.get,
             kill=machine.kill,
             shutdown=lambda: None,
         )
 
-        def task(*, num_cpus: float, num_gpus: float) -> SimpleNamespace:
+        def task(*, num_cpus: float, num_gpus: float, scheduling_strategy: Any = None) -> SimpleNamespace:
             return SimpleNamespace(remote=lambda step, store, share, slots: machine.add([step], store, num_gpus))
 
         def engine(*, num_cpus: float, num_gpus: float = 0) -> SimpleNamespace:
@@ -95,7 +104,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
             "train_cells": cells,
             "tune_cells": cells,
             "warm": SimpleNamespace(remote=lambda: None),
-            "time": SimpleNamespace(sleep=machine.tick, time=lambda: 0.0),
+            "time": SimpleNamespace(sleep=machine.tick, time=lambda: float(machine.ticks)),
         }
         for name, value in replaced.items():
             monkeypatch.setattr(cluster, name, value)
@@ -139,18 +148,69 @@ def test_many_gpus_train_at_once(
     assert machine.at_once >= 6
 
 
-def test_a_worker_that_dies_takes_one_cell_with_it(
+@pytest.mark.parametrize("cpus_gpus", [(1, 0), (16, 2)])
+@pytest.mark.parametrize("kind", ["train", "evaluate", "geometry"])
+def test_a_step_whose_worker_dies_is_placed_again(
+    make_study: Callable[..., Study],
+    plan_of: Callable[[Study], list[Step]],
+    on: Callable[..., Machine],
+    tmp_path: Path,
+    cpus_gpus: tuple[int, int],
+    kind: str,
+) -> None:
+    study = make_study()
+    plan = plan_of(study)
+    victim = next(step for step in plan if step.kind == kind)
+    on(*cpus_gpus, dies=victim.name, deaths=cluster.ATTEMPTS - 1)
+    outcome = walk(study, plan, tmp_path / "run")
+    assert outcome.made == {step.title for step in plan} and not outcome.failed
+
+
+def test_the_third_death_of_a_worker_is_its_steps_failure(
     make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine], tmp_path: Path
 ) -> None:
-    """On one core all cells are one queue: the cell whose worker was killed fails, those behind it are trained."""
+    """On one core all cells are one queue: the cell whose workers were killed fails, those behind it are trained."""
     study = make_study()
     plan = plan_of(study)
     victim = next(step for step in plan if step.kind == "train")
-    on(1, 0, dies=victim.name)
+    on(1, 0, dies=victim.name, deaths=cluster.ATTEMPTS)
     outcome = walk(study, plan, tmp_path / "run")
-    assert outcome.failed == {victim.title: "killed by the kernel"}
+    assert outcome.failed.keys() == {victim.title}
+    assert outcome.failed[victim.title].startswith("its worker died (")
+    assert outcome.failed[victim.title].endswith(", 3 times")
     trained = {step.title for step in plan if step.kind == "train"} - {victim.title}
     assert trained <= outcome.made
+
+
+def test_a_lost_cluster_ends_the_run_and_fails_no_step(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine], tmp_path: Path
+) -> None:
+    study = make_study()
+    plan = plan_of(study)
+    on(2, 0, dies="sft", error=LocalRayletDiedError())
+    with pytest.raises(ClusterLost, match="the driver's node of the Ray cluster has died"):
+        walk(study, plan, tmp_path / "run")
+    store = open_store(tmp_path / "run")
+    assert not [step for step in plan if store.failure(step)]
+    on(2, 0)
+    assert not walk(study, plan, tmp_path / "run").failed
+
+
+def test_gpus_that_come_later_are_used(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine], tmp_path: Path
+) -> None:
+    study = make_study()
+    machine = on(64, 1)
+    tick = machine.tick
+
+    def join(seconds: float) -> None:
+        tick(seconds)
+        if machine.ticks == 6:
+            machine.resources["GPU"] = 8.0
+
+    cluster.time.sleep = join  # type: ignore[attr-defined]
+    walk(study, plan_of(study), tmp_path / "run")
+    assert machine.at_once >= 4
 
 
 def test_a_training_takes_one_gpu_at_most() -> None:

@@ -39,8 +39,9 @@ def perform(tmp_path: Path, tiny_model: Path, write_rows: Callable[..., Path]) -
                 inputs={"base": base, "rollouts": rollouts},
                 out=out,
                 work=tmp_path,
+                keep=lambda: None,
                 say=lambda line: None,
-                share=lambda f, items: [f(i) for i in items],
+                share=lambda function, items: pytest.fail("nothing is shared out"),
                 engine=lambda config, model: pytest.fail("no engine is needed"),
             )
         )

@@ -12,10 +12,10 @@ import pytest
 
 from orchestrator import perform as performing
 from orchestrator.context import Context
-from orchestrator.perform import Engines, explain, progress_of
+from orchestrator.perform import Engines, explain
 from orchestrator.plan import Step
 from orchestrator.runner import NOT_RUN, Outcome, Serial, Walk, attempt
-from orchestrator.store import Store, open_store
+from orchestrator.store import Store, name_of, open_store
 from orchestrator.study import Study
 
 
@@ -180,11 +180,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[Context], N
 def test_serial_performs_steps_in_this_process(scripted: dict[str, Any], store: Store) -> None:
     def base(context: Context) -> None:
         context.say("step 1/2")
-        assert progress_of(TWO[0], store) == "step 1/2"
+        assert store.progress(TWO[0]) == "step 1/2"
         (context.out / "model").write_text(str(context.config["x"]))
 
     def rollouts(context: Context) -> None:
-        assert context.slots == 1 and context.share(str, [1, 2]) == ["1", "2"]
+        assert context.slots == 1 and context.share(lambda item, _: str(item), [1, 2]) == ["1", "2"]
         (context.out / "table").write_text((context.inputs["base"] / "model").read_text() + "!")
 
     scripted.update(base=base, rollouts=rollouts)
@@ -193,7 +193,7 @@ def test_serial_performs_steps_in_this_process(scripted: dict[str, Any], store: 
     assert (store.folder(TWO[1]) / "table").read_text() == "1!"
     times = store.times(TWO[0])
     assert times["ended"] - times["started"] == pytest.approx(times["seconds"])
-    assert progress_of(TWO[0], store) == ""
+    assert store.progress(TWO[0]) == ""
 
 
 def test_a_step_that_raises_is_a_recorded_failure(scripted: dict[str, Any], store: Store) -> None:
@@ -205,7 +205,7 @@ def test_a_step_that_raises_is_a_recorded_failure(scripted: dict[str, Any], stor
     assert attempt(TWO[0], store, Engines()) == "RuntimeError: at step 3"
     assert store.failure(TWO[0]) == "RuntimeError: at step 3"
     assert not store.done(TWO[0])
-    assert (store.partial(TWO[0]) / "work" / "state").read_text() == "kept"
+    assert (store.root / "partial" / name_of(TWO[0]) / "work" / "state").read_text() == "kept"
     scripted["base"] = lambda context: None
     assert attempt(TWO[0], store, Engines()) is None
     assert store.failure(TWO[0]) is None and store.done(TWO[0])

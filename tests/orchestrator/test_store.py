@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UserError
+from orchestrator.places import RECORD
 from orchestrator.plan import Step
-from orchestrator.store import RECORD, Store, open_store, write_json
+from orchestrator.store import Store, name_of, open_store, write_json
 
 STEP = Step("train", "sft", {"learning_rate": 5e-6, "targets": ("q", "v")})
 
 
 def committed(store: Store, step: Step = STEP) -> Path:
-    with store.writing(step) as (out, _):
+    with store.writing(step) as (out, *_):
         (out / "adapter").mkdir()
         (out / "adapter" / "weights").write_text("w")
         (out / "log.jsonl").write_text("{}\n")
@@ -28,13 +29,13 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_nothing_is_visible_before_the_commit(store: Store) -> None:
-    with store.writing(STEP) as (out, _):
+    with store.writing(STEP) as (out, *_):
         (out / "half").write_text("h")
         assert not store.done(STEP)
-        assert not store.folder(STEP).exists()
+        assert not (store.root / name_of(STEP)).exists()
     assert store.done(STEP)
     assert (store.folder(STEP) / "half").read_text() == "h"
-    assert not store.partial(STEP).exists()
+    assert not store.begun(STEP)
 
 
 def test_the_folder_is_readable_and_the_record_beside_the_files(store: Store) -> None:
@@ -46,13 +47,15 @@ def test_the_folder_is_readable_and_the_record_beside_the_files(store: Store) ->
 
 
 def test_an_error_leaves_no_result_and_keeps_the_work(store: Store) -> None:
-    with pytest.raises(RuntimeError, match="planted"), store.writing(STEP) as (out, work):
+    with pytest.raises(RuntimeError, match="planted"), store.writing(STEP) as (out, work, _):
         (out / "half").write_text("h")
         (work / "state").write_text("at 7")
         raise RuntimeError("planted")
     assert not store.done(STEP)
-    assert not store.folder(STEP).exists()
-    with store.writing(STEP) as (out, work):
+    assert not (store.root / name_of(STEP)).exists()
+    with pytest.raises(FileNotFoundError, match="train/sft is not in"):
+        store.folder(STEP)
+    with store.writing(STEP) as (out, work, _):
         assert list(out.iterdir()) == []
         assert (work / "state").read_text() == "at 7"
     assert store.done(STEP)

@@ -1,0 +1,68 @@
+"""How ready trainings are dealt out to jobs: the longest first, the sweep through one Tune job, small cells in queues.
+
+Pure: it knows steps and numbers, no cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from methods import METHODS
+from orchestrator.plan import Step
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """One job: its trainings in their order, and how many of them at once (more than one for a sweep alone)."""
+
+    steps: list[Step]
+    sweep: bool = False
+    at_once: int = 1
+
+
+def allot(trainings: Sequence[Step], slots: int, queues: bool, lengths: Mapping[str, float]) -> list[Allotment]:
+    """Jobs for the trainings, the longest first; ``lengths`` by title, in any unit.
+
+    The sweep's further rates are one Tune job, which takes at most half of the slots where there is other work. With
+    ``queues`` (on CPUs, where a job's start-up costs as much as a small cell) the swept method's own cell joins it,
+    and the rest is dealt into one queue a slot that is left, each cell to the queue that ends first; without, each
+    training is a job.
+    """
+    ordered = sorted(trainings, key=lambda step: -lengths.get(step.title, 0.0))  # stable: the plan's order in ties
+    sweep = [step for step in ordered if step.role == "sweep"]
+    if queues and sweep:
+        sweep += [step for step in ordered if step.role == "method" and _same_but_rate(step, sweep[0])]
+    rest = [step for step in ordered if step not in sweep]
+    at_once = min(len(sweep), max(1, slots // 2 if rest else slots))
+    jobs = [Allotment(sweep, True, at_once)] if sweep else []
+    if not queues:
+        return jobs + [Allotment([step]) for step in rest]
+    return jobs + [Allotment(queue) for queue in deal(rest, max(1, slots - at_once), lengths)]
+
+
+def deal(steps: Sequence[Step], queues: int, lengths: Mapping[str, float]) -> list[list[Step]]:
+    """Longest processing time first (Graham 1969, bound 4/3 - 1/(3 queues)): no empty queue among them."""
+    found: list[list[Step]] = [[] for _ in range(min(queues, len(steps)))]
+    load = [0.0] * len(found)
+    for step in steps:
+        place = load.index(min(load))
+        found[place].append(step)
+        load[place] += lengths.get(step.title, 1.0)
+    return found
+
+
+def _same_but_rate(step: Step, other: Step) -> bool:
+    """Whether two trainings differ in nothing but the learning rate."""
+
+    def rest(s: Step) -> dict[str, Any]:
+        return {k: v for k, v in s.config.items() if k != "learning_rate"}
+
+    return rest(step) == rest(other)
+
+
+def length(step: Step) -> float:
+    """A training's length in forward passes of rows, where nothing better is known: pairs are two rows a unit."""
+    rows = 2 if METHODS[step.config["method"]].view == "pairs" else 1
+    return float(step.config["run_steps"] * step.config["batch_size"] * rows)

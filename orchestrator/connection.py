@@ -1,0 +1,144 @@
+"""Starts a Ray cluster on loopback or joins a running one, and proves each node before anything is placed on it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray._private import ray_constants
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.errors import UserError
+from orchestrator.places import Place
+from orchestrator.store import Store
+from orchestrator.study import Study
+from orchestrator.threads import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("orchestrator", "methods", "analysis", "evals")
+SAME = ("torch", "transformers", "peft", "trl", "ray", "numpy")  # another version is another rounding, or another API
+PROOF = 300.0  # seconds that a node has to start a worker and answer
+
+
+def join(address: str | None) -> None:
+    """Start a local cluster on loopback, or join the one at ``address``. Workers get the four packages alone."""
+    variables = {
+        **ENVIRONMENT,
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default a finished training is noticed 2 s late, thrice
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }
+    os.environ.update(variables)
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    common: dict[str, Any] = {
+        "runtime_env": {"py_modules": [str(ROOT / p) for p in PACKAGES], "env_vars": variables},
+        **quiet,
+    }
+    if address:
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does so for its own clusters alone
+        try:
+            ray.init(address=address, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"--address {address}: no Ray cluster can be joined there ({why}); see `ray status`"
+            ) from None
+    else:
+        # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        warm = {"idle_worker_killing_time_threshold_ms": 600_000, "num_workers_soft_limit": 8}  # imports cost seconds
+        ray.init(address="local", include_dashboard=False, _system_config=warm, **common)
+
+
+def prove_nodes(store: Store, study: Study) -> list[str]:
+    """The names of the cluster's nodes. ``UserError`` names the first that cannot do a step's work, and why.
+
+    Each node reads what the driver wrote into the store and writes what the driver then reads; it sees a local base's
+    folder; its libraries are the driver's. Nodes that join later are not proved.
+    """
+    proof = uuid4().hex
+    folder = study.base.path if study.base.kind == "local" else None
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    asked = f".proof-{proof}"
+    store.place.write(asked, proof.encode())
+    try:
+        tasks = {
+            node["NodeID"]: _prove.options(
+                num_cpus=0, max_retries=0, scheduling_strategy=on_node(node["NodeID"])
+            ).remote(store.place, asked, node["NodeID"], folder)
+            for node in nodes
+        }
+        here = versions()
+        for node in nodes:
+            name = node["NodeName"]
+            try:
+                there = ray.get(tasks[node["NodeID"]], timeout=PROOF)
+            except RayError as error:
+                raise UserError(f"node {name} cannot run a task: {_first_line(error)}") from None
+            lack = _lack(there, here, store.place, f"{asked}-{node['NodeID']}", proof)
+            if lack:
+                raise UserError(f"node {name} {lack}")
+    finally:
+        for name in [asked, *(f"{asked}-{node['NodeID']}" for node in nodes)]:
+            store.place.remove(name)
+    return [node["NodeName"] for node in nodes]
+
+
+@ray.remote
+def _prove(place: Place, asked: str, node: str, folder: str | None) -> dict[str, Any]:
+    """On a node: what it read, whether it could write, what it has."""
+    found: dict[str, Any] = {"versions": versions(), "error": None}
+    try:
+        read = place.read(asked)
+        found["read"] = read is not None
+        if read is not None:
+            place.write(f"{asked}-{node}", read)
+    except OSError as error:
+        found["error"] = _first_line(error)
+    found["base"] = folder is None or Path(folder).is_dir()
+    found["folder"] = folder
+    return found
+
+
+def _lack(there: dict[str, Any], here: dict[str, str], place: Place, answer: str, proof: str) -> str | None:
+    """What a node lacks, as the end of a sentence."""
+    if there["error"]:
+        return f"cannot use the store {place}: {there['error']}"
+    if not there["read"]:
+        return f"does not see what was written to {place}: name a shared folder, or --store s3://BUCKET/PREFIX"
+    if place.read(answer) != proof.encode():
+        return f"writes to another {place} than this one: name a shared folder, or --store s3://BUCKET/PREFIX"
+    if not there["base"]:
+        return f"has no {there['folder']} (base.path): put the base where every node sees it"
+    for name, version in here.items():
+        if there["versions"].get(name) != version:
+            return f"has {name} {there['versions'].get(name, 'not at all')}, here it is {version}: install the same"
+    return None
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on all nodes."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in SAME:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not at all"
+    return found
+
+
+def on_node(node: str) -> Any:
+    """Ray's strategy for a task that runs on this node or nowhere."""
+    return NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1][:200] if lines else type(error).__name__

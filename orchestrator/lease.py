@@ -1,0 +1,121 @@
+"""One run a store at a time: who holds it says so in ``lease.json`` and renews that every few seconds.
+
+A second run says who holds what. A lease is taken over when its holder has ended (on the same machine, by its process)
+or has not renewed it for ``PATIENCE`` seconds of the taker's own clock; nobody's clock is compared with another's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from orchestrator.errors import Interrupted, UserError
+from orchestrator.places import Place
+
+FILE = "lease.json"
+BEAT = 5.0  # seconds between two renewals
+PATIENCE = 20.0  # seconds without a renewal after which a holder counts as dead
+
+
+class Lease:
+    """A held lease; ``check`` raises ``Interrupted`` once another run has taken it over."""
+
+    def __init__(self, place: Place, held: bytes, beat: float) -> None:
+        self._place, self._held, self._beat = place, held, beat
+        self._stop, self._lost = threading.Event(), False
+        self._thread = threading.Thread(target=self._renew, daemon=True, name="lease")
+        self._thread.start()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._beat):
+            told = json.loads(self._held)
+            renewed = _bytes(told | {"beat": told["beat"] + 1})
+            try:
+                if self._place.read(FILE) != self._held:
+                    self._lost = True
+                    return
+                self._place.write(FILE, renewed)
+            except OSError:  # a disk that is full, a network that is away: the next beat tries again
+                continue
+            self._held = renewed
+
+    def check(self) -> None:
+        if self._lost:
+            raise Interrupted(f"another run has taken over {self._place}")
+
+    def end(self) -> None:
+        """Stop renewing, and give the lease back if it is still ours."""
+        self._stop.set()
+        self._thread.join()
+        if not self._lost and self._place.read(FILE) == self._held:
+            self._place.remove(FILE)
+
+
+@contextmanager
+def hold(place: Place, say: Callable[[str], None], beat: float = BEAT, patience: float = PATIENCE) -> Iterator[Lease]:
+    """Hold the store's lease. ``UserError`` names a living holder; a dead one's lease is taken over, said."""
+    before = place.read(FILE)
+    if before is not None:
+        _wait_for_death(place, before, say, patience)
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "id": uuid4().hex}
+    mine = _bytes(me | {"beat": 0})
+    if not place.claim(FILE, before, mine):
+        raise _taken(place, place.read(FILE) or b"{}")
+    lease = Lease(place, mine, beat)
+    try:
+        yield lease
+    finally:
+        lease.end()
+
+
+def _wait_for_death(place: Place, held: bytes, say: Callable[[str], None], patience: float) -> None:
+    """Return when the holder is dead; ``UserError`` as soon as it shows life."""
+    told = _read(held)
+    if told.get("host") == socket.gethostname() and told.get("born") and isinstance(told.get("pid"), int):
+        if _born(told["pid"]) == told["born"]:  # a process id alone may be another's by now
+            raise _taken(place, held)
+    else:
+        say(f"{_who(told)} held {place}: looking for {patience:.0f} s whether it still does")
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            time.sleep(min(1.0, patience / 4))
+            if place.read(FILE) != held:
+                raise _taken(place, place.read(FILE) or held)
+    say(f"{_who(told)} ended without giving {place} back: taken over")
+
+
+def _taken(place: Place, held: bytes) -> UserError:
+    return UserError(f"{place} is in use by {_who(_read(held))}: wait for it, or name another --out or --store")
+
+
+def _who(told: dict[str, Any]) -> str:
+    return f"process {told.get('pid', '?')} on {told.get('host', '?')}"
+
+
+def _born(pid: int) -> str | None:
+    """When a process of this machine began, in the kernel's ticks; None where it has ended (collected or not)."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None
+    return None if state in "ZX" else rest[18]
+
+
+def _read(held: bytes) -> dict[str, Any]:
+    try:
+        told = json.loads(held)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _bytes(told: dict[str, Any]) -> bytes:
+    return json.dumps(told).encode()

@@ -1,0 +1,356 @@
+"""Where finished steps lie, and how a folder of files comes to count in one instant.
+
+A ``Folder`` is a POSIX file system, shared by all nodes where there are several: files are written aside and renamed
+into place. A ``Bucket`` is an S3-compatible object store through Arrow: files are uploaded, and the record that makes
+them count is uploaded last. Names are relative and use ``/``. Keys of an object store come from the environment of
+each node (or its instance's role), never from a study, a command line or a log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from orchestrator.errors import UserError
+from orchestrator.fingerprint import file_hash
+
+RECORD = "step.json"  # stands in a finished folder, and makes it count
+ENDING = 60.0  # seconds that the last holder of a workspace is given to die
+SETTLE = 1.0  # seconds after which a claim on an object store is read again: it has no compare-and-swap here
+LEFT = "work.tar"  # resume state, where a workspace is not shared
+
+
+class Place(Protocol):
+    """What the store asks of a file system.
+
+    ``pace`` is the least time in seconds between two looks that cost a round trip.
+    """
+
+    pace: float
+
+    def __str__(self) -> str: ...
+
+    def open(self) -> None:
+        """``OSError`` where nothing can be written or read back."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """A small file; None where it is not there."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """A small file, whole or not at all."""
+        ...
+
+    def claim(self, name: str, before: bytes | None, after: bytes) -> bool:
+        """Write ``after`` if the file still holds ``before``; whether it did."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """A file or a folder; its record first, so that it never counts with a part of its files."""
+        ...
+
+    def checksum(self, name: str) -> str | None:
+        """SHA-256 of a file's content as hex; None where it is not there."""
+        ...
+
+    def publish(self, source: Path, name: str) -> None:
+        """Make the files below ``source``, with their record, the folder ``name``. ``source`` may be moved."""
+        ...
+
+    def fetch(self, name: str, files: Mapping[str, str]) -> Path:
+        """A local folder with the ``files`` (path to checksum) of the finished folder ``name``."""
+        ...
+
+    def workspace(self, name: str) -> AbstractContextManager[Path]:
+        """A local folder for one unfinished step, for one process at a time; what was kept of ``work/`` is there."""
+        ...
+
+    def keep(self, name: str, workspace: Path) -> None:
+        """Make what stands in the workspace's ``work/`` outlive this node."""
+        ...
+
+    def begun(self, name: str) -> bool:
+        """Whether an unfinished step left anything."""
+        ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of a POSIX file system."""
+
+    root: Path
+    pace = 0.0
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def open(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        probe = self.root / f".write-test-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.root / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.{os.getpid()}.aside")
+        aside.write_bytes(data)
+        os.replace(aside, path)
+
+    def claim(self, name: str, before: bytes | None, after: bytes) -> bool:
+        with (self.root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.read(name) != before:
+                return False
+            self.write(name, after)
+            return True
+
+    def remove(self, name: str) -> None:
+        path = self.root / name
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if path.is_dir():
+                (path / RECORD).unlink(missing_ok=True)
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def checksum(self, name: str) -> str | None:
+        path = self.root / name
+        return file_hash(path) if path.is_file() else None
+
+    def publish(self, source: Path, name: str) -> None:
+        for path in source.rglob("*"):
+            if path.is_file():
+                _sync(path)
+        final = self.root / name
+        final.parent.mkdir(parents=True, exist_ok=True)
+        self.remove(name)  # only what holds no readable record can stand there
+        os.replace(source, final)
+        _sync(final.parent)
+
+    def fetch(self, name: str, files: Mapping[str, str]) -> Path:
+        return self.root / name
+
+    @contextmanager
+    def workspace(self, name: str) -> Iterator[Path]:
+        partial = self.root / "partial" / name
+        partial.mkdir(parents=True, exist_ok=True)
+        with _alone(partial / "lock"):
+            yield partial
+
+    def keep(self, name: str, workspace: Path) -> None:
+        pass  # it is there
+
+    def begun(self, name: str) -> bool:
+        return (self.root / "partial" / name).exists()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A prefix in an S3-compatible object store: ``s3://BUCKET/PREFIX``. Nodes keep verified copies in a cache.
+
+    The endpoint, where it is not Amazon's, is ``AWS_ENDPOINT_URL``; region and keys are AWS's usual variables.
+    """
+
+    uri: str
+    pace = 2.0
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def _prefix(self) -> str:
+        parts = urlsplit(self.uri)
+        return f"{parts.netloc}{parts.path}".rstrip("/")
+
+    @property
+    def _fs(self) -> Any:
+        return _file_system(urlsplit(self.uri).netloc)
+
+    @property
+    def _cache(self) -> Path:
+        """This node's copies; ``ORCHESTRATOR_CACHE`` moves them."""
+        own = hashlib.sha256(self.uri.encode()).hexdigest()[:12]
+        return Path(os.environ.get("ORCHESTRATOR_CACHE") or Path.home() / ".cache" / "orchestrator") / own
+
+    def open(self) -> None:
+        name = f".write-test-{os.getpid()}-{time.time_ns()}"
+        self.write(name, b"x")
+        found = self.read(name)
+        self.remove(name)
+        if found != b"x":
+            raise OSError(f"{self.uri}: what was written is not read back")
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            with self._fs.open_input_stream(f"{self._prefix}/{name}") as stream:
+                return stream.readall()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        with self._fs.open_output_stream(f"{self._prefix}/{name}") as stream:
+            stream.write(data)
+
+    def claim(self, name: str, before: bytes | None, after: bytes) -> bool:
+        if self.read(name) != before:
+            return False
+        self.write(name, after)
+        time.sleep(SETTLE)  # of two that claim at once the later one wins; both see which that was
+        return self.read(name) == after
+
+    def remove(self, name: str) -> None:
+        from pyarrow.fs import FileType
+
+        path = f"{self._prefix}/{name}"
+        if self._fs.get_file_info(path).type == FileType.File:
+            self._fs.delete_file(path)
+            return
+        files = sorted(self._files(name), key=lambda file: not file.endswith(f"/{RECORD}"))
+        for file in files:
+            self._fs.delete_file(file)
+
+    def _files(self, name: str) -> list[str]:
+        from pyarrow.fs import FileSelector, FileType
+
+        selector = FileSelector(f"{self._prefix}/{name}", recursive=True, allow_not_found=True)
+        return [info.path for info in self._fs.get_file_info(selector) if info.type == FileType.File]
+
+    def checksum(self, name: str) -> str | None:
+        digest = hashlib.sha256()
+        try:
+            with self._fs.open_input_stream(f"{self._prefix}/{name}") as stream:
+                while chunk := stream.read(1 << 22):
+                    digest.update(chunk)
+        except FileNotFoundError:
+            return None
+        return digest.hexdigest()
+
+    def publish(self, source: Path, name: str) -> None:
+        files = sorted((p for p in source.rglob("*") if p.is_file()), key=lambda p: (p.name == RECORD, str(p)))
+        for path in files:
+            self._upload(path, f"{name}/{path.relative_to(source).as_posix()}")
+
+    def _upload(self, path: Path, name: str) -> None:
+        with path.open("rb") as source, self._fs.open_output_stream(f"{self._prefix}/{name}") as target:
+            while chunk := source.read(1 << 22):
+                target.write(chunk)
+
+    def fetch(self, name: str, files: Mapping[str, str]) -> Path:
+        folder = self._cache / name
+        for file, checksum in files.items():
+            path = folder / file
+            if path.is_file() and file_hash(path) == checksum:
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f"{path.name}.{os.getpid()}.aside")
+            self._download(f"{name}/{file}", aside)
+            if file_hash(aside) != checksum:
+                aside.unlink()
+                raise OSError(f"{self.uri}/{name}/{file} is not what its record says: run again, and it is made anew")
+            os.replace(aside, path)
+        return folder
+
+    def _download(self, name: str, path: Path) -> None:
+        with self._fs.open_input_stream(f"{self._prefix}/{name}") as source, path.open("wb") as target:
+            while chunk := source.read(1 << 22):
+                target.write(chunk)
+
+    @contextmanager
+    def workspace(self, name: str) -> Iterator[Path]:
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=self._cache) as folder:
+            left = Path(folder) / LEFT
+            try:
+                self._download(f"partial/{name}/{LEFT}", left)
+            except FileNotFoundError:
+                left.unlink(missing_ok=True)
+            else:
+                with tarfile.open(left) as archive:
+                    archive.extractall(Path(folder) / "work", filter="data")
+                left.unlink()
+            yield Path(folder)
+
+    def keep(self, name: str, workspace: Path) -> None:
+        left = workspace / LEFT
+        with tarfile.open(left, "w") as archive:
+            archive.add(workspace / "work", arcname=".")
+        self._upload(left, f"partial/{name}/{LEFT}")
+        left.unlink()
+
+    def begun(self, name: str) -> bool:
+        return bool(self._files(f"partial/{name}"))
+
+
+def place_of(where: str) -> Place:
+    """The place that a user names: a folder, or ``s3://BUCKET/PREFIX``."""
+    if "://" not in where:
+        return Folder(Path(where).resolve())
+    parts = urlsplit(where)
+    if parts.username or parts.password:
+        raise UserError("--store: keys do not belong into the address: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if parts.scheme != "s3" or not parts.netloc or parts.query:
+        raise UserError(f"--store {where}: name a folder or s3://BUCKET/PREFIX (another endpoint: AWS_ENDPOINT_URL)")
+    return Bucket(where.rstrip("/"))
+
+
+@cache
+def _file_system(bucket: str) -> Any:
+    """Arrow's S3 of this process; ``UserError`` where an endpoint or a region cannot be had."""
+    from pyarrow.fs import S3FileSystem, resolve_s3_region
+
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
+    if endpoint.netloc:
+        return S3FileSystem(
+            endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=region or "us-east-1", connect_timeout=10
+        )
+    return S3FileSystem(region=region or resolve_s3_region(bucket), connect_timeout=10)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the file's lock. A killed run's worker may live on for some seconds: it is waited for, not joined.
+
+    ``BlockingIOError`` where it does not die. The kernel gives the lock back when its holder ends, however it ends.
+    """
+    with path.open("a") as lock:
+        until = time.monotonic() + ENDING
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise BlockingIOError(f"another process still works in {path.parent}: end it") from None
+                time.sleep(0.2)
+        yield
+
+
+def _sync(path: Path) -> None:
+    """What was written to this file or folder is on the disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,95 @@
+"""One run a store: a living holder is named, a dead one's lease is taken over."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import Interrupted, UserError
+from orchestrator.lease import FILE, hold
+from orchestrator.places import Folder
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Folder:
+    place = Folder(tmp_path)
+    place.open()
+    return place
+
+
+def held_by(place: Folder, **told: object) -> None:
+    place.write(FILE, json.dumps({"host": "elsewhere", "pid": 7, "born": "1", "id": "x", "beat": 3} | told).encode())
+
+
+def test_a_living_holder_is_named(place: Folder) -> None:
+    with (
+        hold(place, print),
+        pytest.raises(UserError, match=rf"in use by process {os.getpid()} on "),
+        hold(place, print),
+    ):
+        pass
+    assert place.read(FILE) is None
+
+
+@pytest.mark.parametrize("way", ["killed", "zombie", "reused"])
+def test_a_dead_holder_on_this_machine_is_taken_over_at_once(place: Folder, way: str) -> None:
+    program = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom orchestrator.lease import hold\n"
+        "from orchestrator.places import Folder\n"
+        f"with hold(Folder(Path({str(place.root)!r})), print):\n    os.kill(os.getpid(), 9)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, not collected
+    if way != "zombie":
+        child.wait()
+    told = json.loads(place.read(FILE) or b"")
+    if way == "reused":  # the process id is another process's by now
+        held_by(place, **told | {"pid": os.getpid()})
+    said: list[str] = []
+    with hold(place, said.append, patience=1000):
+        assert "taken over" in said[-1]
+    child.wait()
+
+
+def test_a_holder_elsewhere_that_does_not_renew_is_taken_over(place: Folder) -> None:
+    held_by(place)
+    said: list[str] = []
+    with hold(place, said.append, patience=0.4):
+        assert json.loads(place.read(FILE) or b"")["pid"] == os.getpid()
+    assert "process 7 on elsewhere" in said[-1]
+
+
+def test_a_holder_elsewhere_that_renews_is_not(place: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_by(place)
+    monkeypatch.setattr("orchestrator.lease.time.sleep", lambda seconds: held_by(place, beat=4))
+    with pytest.raises(UserError, match="in use by process 7 on elsewhere"), hold(place, print):
+        pass
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{", b"{}"])
+def test_a_lease_that_cannot_be_read_is_taken_over(place: Folder, text: bytes) -> None:
+    place.write(FILE, text)
+    with hold(place, print, patience=0.1):
+        pass
+    assert place.read(FILE) is None
+
+
+def test_the_loser_of_a_takeover_is_told(place: Folder) -> None:
+    with hold(place, print, beat=0.01) as lease:
+        held_by(place)
+        lease._thread.join(10)
+        with pytest.raises(Interrupted, match="another run has taken over"):
+            lease.check()
+    assert json.loads(place.read(FILE) or b"")["host"] == "elsewhere", "what is not ours is not given back"
+
+
+def test_a_held_lease_is_renewed(place: Folder) -> None:
+    with hold(place, print, beat=0.01) as lease:
+        while json.loads(place.read(FILE) or b"")["beat"] < 3:
+            pass
+        lease.check()
