@@ -12,12 +12,12 @@ from methods.view import PAIR_RULES
 CHOICES = {
     "schedule": ("cosine",),
     "precision": ("float32", "bfloat16"),
-    "attention": ("sdpa", "eager"),
+    "attention": ("sdpa", "eager", "flash"),
     "pair_rule": PAIR_RULES,
 }
 LEAST = {
     "steps": 1, "report_step": 1, "run_steps": 1, "checkpoint_every": 0, "resume_every": 0, "batch_size": 1,
-    "micro_batch": 1, "head_chunk": 1, "rank": 1, "threads": 1,
+    "micro_batch": 1, "head_chunk": 1, "rank": 1, "threads": 1, "workers": 1,
 }  # fmt: skip
 
 
@@ -27,7 +27,8 @@ class TrainConfig:
 
     ``steps`` is the horizon of the schedule, ``run_steps`` how far the training goes, ``report_step`` the
     step whose adapter counts (at most ``run_steps``, which is at most ``steps``). ``batch_size`` counts units
-    (rows, or pairs) an optimiser step, ``micro_batch`` units a forward pass. ``checkpoint_every`` keeps an
+    (rows, or pairs) an optimiser step, over all ``workers``; ``micro_batch`` units a forward pass, or, where
+    ``micro_tokens`` is given, as many as fit that budget of padded tokens. ``checkpoint_every`` keeps an
     adapter every so many steps, ``resume_every`` the state to go on from (0: none). ``warmup`` is a share of
     ``steps``. ``precision`` is that of the base weights; adapter and optimiser state are float32 always.
     ``head_chunk`` is the number of positions whose logits exist at once where the whole batch's would be too
@@ -65,6 +66,8 @@ class TrainConfig:
     pair_rule: str = "one"
     pairs: int | None = None
     threads: int = 1
+    workers: int = 1
+    micro_tokens: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", check(self.method, self.settings))
@@ -80,6 +83,10 @@ class TrainConfig:
             value = getattr(self, item.name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{item.name}: must be a finite number, not {value}")
+        if self.micro_tokens is not None and self.micro_tokens < 1:
+            raise ValueError(f"micro_tokens: must be at least 1, not {self.micro_tokens}")
+        if self.workers > self.batch_size:
+            raise ValueError(f"workers: {self.workers} cannot share a batch of {self.batch_size}")
         if not self.report_step <= self.run_steps <= self.steps:
             raise ValueError(
                 f"report_step {self.report_step} <= run_steps {self.run_steps} <= steps {self.steps} fails"

@@ -24,6 +24,7 @@ from methods.batch import Rollout
 
 # Up to so many logits (64 MiB in float32) recomputing the head costs more than it saves.
 WHOLE_HEAD = 2**24
+ATTENTION = {"flash": "flash_attention_2"}  # what Transformers calls otherwise
 # Factors on the logits that some architectures apply outside the head's own weights: not supported here.
 LOGIT_FACTORS = (
     "final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier",
@@ -33,7 +34,10 @@ LOGIT_FACTORS = (
 def load_model(model_dir: Path, precision: str, attention: str, device: str = "cpu") -> PreTrainedModel:
     """The causal language model in ``model_dir``, in eval mode and frozen; ``ValueError`` if unsuited."""
     model: Any = AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=getattr(torch, precision), attn_implementation=attention, use_safetensors=True
+        model_dir,
+        dtype=getattr(torch, precision),
+        attn_implementation=ATTENTION.get(attention, attention),
+        use_safetensors=True,
     )
     text_config = model.config.get_text_config().to_dict()
     for name in LOGIT_FACTORS:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from methods import durable
 from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.lora import Adapter
@@ -19,6 +20,12 @@ SUMMARY = "training.json"
 def units_at(config: TrainConfig, stream: Sequence[Unit], step: int) -> Sequence[Unit]:
     """The units of optimiser step ``step`` (from 1)."""
     return stream[(step - 1) * config.batch_size : step * config.batch_size]
+
+
+def lines_of(folder: Path) -> int:
+    """How many steps the log in ``folder`` holds whole."""
+    path = folder / LOG
+    return path.read_text(encoding="utf-8").count("\n") if path.is_file() else 0
 
 
 class Record:
@@ -36,7 +43,6 @@ class Record:
         self.folder, self.config, self.adapter, self.on_step = folder, config, adapter, on_step
         path = folder / LOG
         lines = path.read_text(encoding="utf-8").splitlines()[:done] if done else []
-        assert len(lines) == done, f"{path} holds {len(lines)} steps, the state {done}"
         self.log: list[dict[str, Any]] = [json.loads(line) for line in lines]
         # A killed run may have logged steps that its state does not hold: they are run, and logged, again.
         self._file = path.open("w", encoding="utf-8", newline="\n")
@@ -60,12 +66,23 @@ class Record:
         """Keep the adapter as it stands after ``step`` as ``checkpoints/step-NNNNNN``."""
         self.adapter.save(self.folder / "checkpoints" / f"step-{step:06d}", self.config.base_name)
 
+    def sync(self) -> None:
+        """Bring all that is written so far to the disk: a state that is ahead of its log is of no use."""
+        self._file.flush()
+        durable.sync_tree(self.folder)
+
     def close(self) -> None:
         self._file.close()
 
-    def finish(self, rollouts: Sequence[Rollout], units: Sequence[Unit], stream: Sequence[Unit]) -> dict[str, Any]:
+    def finish(
+        self,
+        rollouts: Sequence[Rollout],
+        units: Sequence[Unit],
+        stream: Sequence[Unit],
+        out_of_memory: Sequence[dict[str, int]] = (),
+    ) -> dict[str, Any]:
         """Write ``training.json`` and return what it holds."""
-        summary = summarise(self.config, rollouts, units, stream, self.log)
+        summary = summarise(self.config, rollouts, units, stream, self.log) | {"out_of_memory": list(out_of_memory)}
         text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
         (self.folder / SUMMARY).write_text(text, encoding="utf-8")
         return summary

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from methods import durable
 from methods.batch import Rollout
 from methods.config import TrainConfig
+from methods.parallel import Group
 
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -28,7 +31,9 @@ def identity(config: TrainConfig, rollouts: Sequence[Rollout], reference: Sequen
         row = [list(rollout.prompt_ids), list(rollout.completion_ids), float(rollout.reward), rollout.group]
         digest.update(json.dumps(row).encode())
     digest.update(json.dumps(None if reference is None else [repr(x) for x in reference]).encode())
-    return json.loads(json.dumps(asdict(config))) | {"rollouts": digest.hexdigest()}
+    settings = json.loads(json.dumps(asdict(config)))
+    del settings["resume_every"]  # how often a state is saved decides nothing
+    return settings | {"rollouts": digest.hexdigest()}
 
 
 def save(
@@ -37,20 +42,21 @@ def save(
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     who: dict[str, Any],
+    memory: dict[str, Any],
 ) -> None:
-    """Write the state after ``step``: tensors under a new name, then ``state.json``, which makes it count."""
+    """Write the state after ``step``: tensors under a new name, then ``state.json``, which makes it count.
+
+    ``memory`` is what running out of memory has made of the micro-batch (:class:`methods.trainer.Fit`).
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         tensors[name] = parameter.detach().cpu()
         for moment in MOMENTS:
             tensors[f"{name}/{moment}"] = optimizer.state[parameter][moment].cpu()
     target = work / f"state-{step:06d}.safetensors"
-    aside = target.with_suffix(".aside")
-    save_file(tensors, aside)
-    os.replace(aside, target)
-    aside = work / (STATE + ".aside")
-    aside.write_text(json.dumps({"step": step, "tensors": target.name, "identity": who}), encoding="utf-8")
-    os.replace(aside, work / STATE)
+    durable.replace(target, lambda path: save_file(tensors, path))
+    header = {"step": step, "tensors": target.name, "identity": who, "memory": memory}
+    durable.replace(work / STATE, lambda path: path.write_text(json.dumps(header), encoding="utf-8"))
     for old in work.glob("state-*.safetensors"):
         if old != target:
             old.unlink()
@@ -61,23 +67,49 @@ def load(
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     who: dict[str, Any],
-) -> int:
-    """Restore the state in ``work`` and return its step; 0 where there is none.
+    logged: int,
+) -> tuple[int, dict[str, Any]]:
+    """Restore the state in ``work``; its step (0 where there is none) and its ``memory``.
 
-    ``ValueError`` where it belongs to another training, naming the first setting that differs.
+    A state that cannot be read, or is ahead of the ``logged`` steps, is no error: a warning says so, and the training
+    starts over. ``ValueError`` where it belongs to another training, naming the first setting that differs.
     """
     path = work / STATE
     if not path.exists():
-        return 0
-    header = json.loads(path.read_text(encoding="utf-8"))
+        return 0, {}
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+        step, memory, tensors = header["step"], header["memory"], load_file(work / header["tensors"])
+        found = header["identity"]
+        wanted = {name + end for name in parameters for end in ("", *(f"/{moment}" for moment in MOMENTS))}
+        if not wanted <= tensors.keys() and found == who:
+            raise ValueError("tensors are missing")
+        if step > logged:
+            raise ValueError(f"its log ends at step {logged}")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        warnings.warn(f"{path} cannot be read ({error}): the training starts over", stacklevel=2)
+        return 0, {}
     for name, value in who.items():
-        if header["identity"].get(name) != value:
-            found = header["identity"].get(name)
-            raise ValueError(f"{path}: state of another training ({name} is {found!r} there, {value!r} here)")
-    tensors = load_file(work / header["tensors"])
+        if found.get(name) != value:
+            raise ValueError(f"{path}: state of another training ({name} is {found.get(name)!r} there, {value!r} here)")
     for name, parameter in parameters.items():
         parameter.data.copy_(tensors[name])
         moments = {moment: tensors[f"{name}/{moment}"].to(parameter.device) for moment in MOMENTS}
-        count = torch.tensor(float(header["step"]), device=parameter.device)
-        optimizer.state[parameter] = {"step": count, **moments}
-    return header["step"]
+        optimizer.state[parameter] = {"step": counter(step, parameter), **moments}
+    return step, memory
+
+
+def counter(step: int, parameter: Tensor) -> Tensor:
+    """AdamW's count of steps, as its fused form keeps it."""
+    return torch.tensor(float(step), device=parameter.device)
+
+
+def spread(group: Group, done: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Give all workers the first one's parameters and moments after ``done`` steps."""
+    if done == 0:
+        return
+    for parameter in parameters.values():
+        if group.rank:
+            moments = {moment: torch.zeros_like(parameter) for moment in MOMENTS}
+            optimizer.state[parameter] = {"step": counter(done, parameter), **moments}
+        group.copy([parameter.data, *(optimizer.state[parameter][moment] for moment in MOMENTS)])

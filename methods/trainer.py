@@ -5,11 +5,12 @@ Only the objective and its view of the rollouts differ from method to method.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from methods.batch import Batch, Rollout
 from methods.config import TrainConfig
 from methods.logprobs import check_rows, completion_logps, load_model, use_threads
 from methods.lora import Adapter, attach
-from methods.record import Record, drift_values, step_values, units_at
+from methods.parallel import STOP, Group, Stopped, group
+from methods.record import Record, drift_values, lines_of, step_values, units_at
 from methods.seeds import derive
+from methods.split import divisible, micro_batches, share
 from methods.view import Unit, group_means, order, view
 
-__all__ = ["TrainConfig", "TrainingDiverged", "train"]
+__all__ = ["TrainConfig", "TrainingDiverged", "assist", "train"]
 
 
 class TrainingDiverged(RuntimeError):
@@ -51,6 +54,7 @@ def train(
     reference: Sequence[float] | None = None,
     work: Path,
     on_step: Callable[[dict[str, Any]], None] | None = None,
+    on_save: Callable[[], None] | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Train one adapter on the model in ``model_dir`` and write it to ``out``; returns the summary.
@@ -59,36 +63,80 @@ def train(
     (:func:`methods.logprobs.reference_logprobs`), which DPO needs for the rows of its pairs. ``out`` receives
     ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends. Until then
     they, and the state to go on from, live in ``work``: called again with the same arguments after a kill,
-    training goes on from there and ends with the same bytes. ``on_step`` sees each log line. Raises
-    ``ValueError`` on bad input and :class:`TrainingDiverged`, after which ``out`` holds the log and the
-    adapter as it stood before the step that failed.
+    training goes on from there and ends with the same bytes. ``on_step`` sees each log line, ``on_save`` is
+    called when a state was saved. With ``config.workers`` above 1 this is what the first of them calls, the
+    others call :func:`assist`. Raises ``ValueError`` on bad input and :class:`TrainingDiverged`, after which
+    ``out`` holds the log and the adapter as it stood before the step that failed.
     """
-    units, stream = plan(config, rollouts)
-    check_reference(config.method, reference, units)
+    workers = group(config.workers, device)
     result = work / "result"
     with use_threads(config.threads):
-        model = load_model(model_dir, config.precision, config.attention, device)
-        check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
-        adapter = attach(model, config.targets, config.rank, config.alpha, config.dropout, config.init_seed)
-        set_modes(model, config.gradient_checkpointing)
-        substrate = Substrate(config, rollouts, group_means(rollouts), reference, adapter, device)
+        substrate, units, stream = prepared(config, model_dir, rollouts, reference, workers, device)
+        adapter, optimizer = substrate.adapter, substrate.optimizer
         who = state.identity(config, rollouts, reference)
-        done = state.load(work, adapter.parameters, substrate.optimizer, who)
+        done, memory = state.load(work, adapter.parameters, optimizer, who, lines_of(result))
+        substrate.fit = Fit(**memory) if memory else substrate.fit
+        substrate.join(done)
         record = Record(result, config, adapter, on_step, done)
         try:
             for step in range(done + 1, config.run_steps + 1):
+                workers.tell(step)
                 record.step(substrate.step(step, units_at(config, stream, step)))
                 if config.resume_every and step % config.resume_every == 0:
-                    state.save(work, step, adapter.parameters, substrate.optimizer, who)
-            summary = record.finish(rollouts, units, stream)
+                    record.sync()
+                    state.save(work, step, adapter.parameters, optimizer, who, asdict(substrate.fit))
+                    if on_save is not None:
+                        on_save()
+            summary = record.finish(rollouts, units, stream, substrate.fit.events)
         except TrainingDiverged as error:
             record.keep(error.step - 1)
             shutil.copytree(result, out, dirs_exist_ok=True)
+            raise
+        except (OSError, KeyboardInterrupt):  # of the first worker alone: the others wait for its next step
+            workers.tell(STOP)
             raise
         finally:
             record.close()
     shutil.copytree(result, out, dirs_exist_ok=True)
     return summary
+
+
+def assist(
+    config: TrainConfig,
+    model_dir: Path,
+    rollouts: Sequence[Rollout],
+    *,
+    reference: Sequence[float] | None = None,
+    device: str = "cpu",
+) -> None:
+    """A further worker's part in :func:`train`: it computes its share of every step and writes nothing.
+
+    Returns when the training has ended, however it did: the first worker tells how.
+    """
+    workers = group(config.workers, device)
+    with use_threads(config.threads), contextlib.suppress(Stopped, TrainingDiverged):
+        substrate, _, stream = prepared(config, model_dir, rollouts, reference, workers, device)
+        for step in range(substrate.join(0) + 1, config.run_steps + 1):
+            workers.tell(step)
+            substrate.step(step, units_at(config, stream, step))
+
+
+def prepared(
+    config: TrainConfig,
+    model_dir: Path,
+    rollouts: Sequence[Rollout],
+    reference: Sequence[float] | None,
+    workers: Group,
+    device: str,
+) -> tuple[Substrate, list[Unit], list[Unit]]:
+    """The substrate before the first step, the method's units, and all units in the order of training."""
+    units, stream = plan(config, rollouts)
+    check_reference(config.method, reference, units)
+    model = load_model(model_dir, config.precision, config.attention, device)
+    check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
+    adapter = attach(model, config.targets, config.rank, config.alpha, config.dropout, config.init_seed)
+    set_modes(model, config.gradient_checkpointing)
+    return Substrate(config, rollouts, group_means(rollouts), reference, adapter, device, workers), units, stream
 
 
 def plan(config: TrainConfig, rollouts: Sequence[Rollout]) -> tuple[list[Unit], list[Unit]]:
@@ -121,6 +169,21 @@ def set_modes(model: PreTrainedModel, gradient_checkpointing: bool) -> None:
 
 
 @dataclass
+class Fit:
+    """How much goes into one forward pass: units, or padded tokens; it shrinks where memory runs out.
+
+    ``events`` hold each shrinking: the step at which it happened, and the limit before and after.
+    """
+
+    limit: int
+    events: list[dict[str, int]] = field(default_factory=list)
+
+    def halve(self, step: int) -> None:
+        self.events.append({"step": step, "from": self.limit, "to": self.limit // 2})
+        self.limit //= 2
+
+
+@dataclass
 class Substrate:
     """Adapter, optimiser and data of one training; :meth:`step` does one optimiser step."""
 
@@ -130,9 +193,11 @@ class Substrate:
     reference: Sequence[float] | None
     adapter: Adapter
     device: str
+    workers: Group
 
     def __post_init__(self) -> None:
         c = self.config
+        self.fit = Fit(c.micro_tokens or c.micro_batch)
         self.method = METHODS[c.method]
         self.parameters: list[nn.Parameter] = list(self.adapter.parameters.values())
         self.optimizer = torch.optim.AdamW(
@@ -144,12 +209,20 @@ class Substrate:
             fused=True,
         )
 
+    def join(self, done: int) -> int:
+        """All workers stand where the first does, which has done so many steps; how many that is."""
+        done = self.workers.tell(done)
+        self.fit.limit = self.workers.tell(self.fit.limit)
+        state.spread(self.workers, done, self.adapter.parameters, self.optimizer)
+        return done
+
     def step(self, step: int, units: Sequence[Unit]) -> dict[str, Any]:
-        """Forward, backward, clip, update on ``units``; the log line. Nothing is updated if not finite."""
+        """Forward, backward, clip, update on ``units``; the log line. Nothing is updated if not finite.
+
+        Every decision is taken on what all workers hold alike, so they take it together.
+        """
         config = self.config
-        self.optimizer.zero_grad(set_to_none=True)
-        with dropout_stream(config, step):
-            sums, unit_losses = self.accumulate(units)
+        sums, unit_losses = self.gradients(step, units)
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         names = list(sums)
         *values, grad_norm = torch.stack([*sums.values(), norm.double()]).tolist()
@@ -159,21 +232,63 @@ class Substrate:
             what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {grad_norm}"
             raise TrainingDiverged(config.method, what, step, failing_rows(units, unit_losses))
         nn.utils.clip_grads_with_norm_(self.parameters, config.clip, norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.rate(step)
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = config.rate(step)
         self.optimizer.step()
         line = step_values(config, step, loss, grad_norm) | drift_values(self.adapter)
         if not all(math.isfinite(value) for value in line.values()):
             raise TrainingDiverged(config.method, "adapter is not finite", step, failing_rows(units, unit_losses))
         return line | self.means_of(totals, units)
 
-    def accumulate(self, units: Sequence[Unit]) -> tuple[dict[str, Tensor], Tensor]:
-        """Gradients added up over micro-batches; sums of values to log (float64), each unit's loss."""
-        count = self.count(units)
+    def gradients(self, step: int, units: Sequence[Unit]) -> tuple[dict[str, Tensor], Tensor]:
+        """Gradients of the step's units over all workers; where memory runs out, again with half the limit.
+
+        Returns sums of values to log (float64) and each unit's loss, the same on all workers.
+        """
+        tokens = self.config.micro_tokens is not None
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            found = None
+            with contextlib.suppress(torch.OutOfMemoryError), dropout_stream(self.config, step):
+                found = self.accumulate(share(units, self.workers.rank, self.workers.size), self.count(units))
+            if not self.workers.any(found is None):
+                assert found is not None
+                return self.over_workers(units, *found)
+            found = None
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if not divisible(units, self.rollouts, self.fit.limit, tokens):
+                raise RuntimeError(
+                    f"{self.config.method}: one {self.method.unit if self.method.unit == 'pair' else 'row'} of step "
+                    f"{step} does not fit into memory: set training.gradient_checkpointing=true, or lower "
+                    "prompt.max_answer_tokens"
+                )
+            self.fit.halve(step)
+
+    def over_workers(
+        self, units: Sequence[Unit], sums: dict[str, Tensor], unit_losses: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Sum gradients and logged values over the workers, and put the units' losses together."""
+        if self.workers.size == 1:
+            return sums, unit_losses
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.workers.add([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        together = unit_losses.new_zeros(len(units))
+        together[self.workers.rank :: self.workers.size] = unit_losses
+        self.workers.add([*sums.values(), together])
+        return sums, together
+
+    def accumulate(self, units: Sequence[Unit], count: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Gradients added up over forward passes; sums of values to log (float64), each unit's loss.
+
+        ``count`` is what the whole optimiser step's sum of losses is divided by.
+        """
         sums: dict[str, Tensor] = {}
         unit_losses = []
-        for first in range(0, len(units), self.config.micro_batch):
-            batch = self.batch(units[first : first + self.config.micro_batch])
+        for part in micro_batches(units, self.rollouts, self.fit.limit, self.config.micro_tokens is not None):
+            batch = self.batch(part)
             losses = self.method.losses(batch, **self.config.settings)
             (losses.sum() / count).backward()
             losses = losses.detach().double()

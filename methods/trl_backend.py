@@ -42,11 +42,13 @@ def train(
     reference: Sequence[float] | None = None,
     work: Path,
     on_step: Callable[[dict[str, Any]], None] | None = None,
+    on_save: Callable[[], None] | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """As :func:`methods.trainer.train`, through TRL; ``ValueError`` for a method that TRL lacks.
 
-    A killed training starts over: TRL's own checkpoints are pickles, which this project does not read.
+    A killed training starts over: TRL's own checkpoints are pickles, which this project does not read. So ``on_save``
+    is never called.
     ``nll_right`` and ``nll_wrong`` are None in the log, since TRL does not tell them. With dropout the draws
     are TRL's own.
     """

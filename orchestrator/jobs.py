@@ -122,7 +122,7 @@ def fit(steps: list[Step], store: Store, gpus: float, folder: str, callbacks: li
 
 def workers_of(step: Step) -> int:
     """On how many workers a training runs data-parallel."""
-    return int(step.config.get("workers", 1))
+    return int(step.config["workers"])
 
 
 def _loop(config: dict[str, Any]) -> None:
@@ -136,7 +136,7 @@ def _loop(config: dict[str, Any]) -> None:
         error = None
         if first and not store.done(step):
             error = attempt(step, store, Engines())
-        elif not first:
+        elif not first and not store.done(step):
             assist(step, store)
         ray.train.report({"cells": done, "failed": int(error is not None)})
 

@@ -24,7 +24,7 @@ VERSIONS = {
     "rollouts": 1,
     "problems": 1,
     "reference": 1,
-    "train": 1,
+    "train": 2,
     "evaluate": 1,
     "geometry": 1,
     "connectivity": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -27,6 +28,8 @@ def check(study: Study) -> None:
             _check_views(study, rows)
         asked = {normal(row.problem) for row in rows}
     _check_targets(study)
+    if study.training.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
+        raise UserError("training.attention: flash needs the package flash-attn: install it, or leave sdpa")
     _check_problems(study, asked)
     names = {cell.name for cell in cells(study)} | {"base"}
     for a, b in study.analysis.connectivity.pairs:

@@ -224,10 +224,22 @@ class Training(Frozen):
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: Positive = 1e-8
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash"] = "sdpa"
     gradient_checkpointing: bool = False
     head_chunk: Count = 1024
     threads: Count = 1
+    workers: Count = 1  # data-parallel; each holds the whole base
+    micro_tokens: Count | None = None  # padded tokens a forward pass, in place of micro_batch units
+
+    @model_validator(mode="after")
+    def _fits(self) -> Training:
+        if self.backend == "trl" and (self.workers > 1 or self.micro_tokens):
+            raise ValueError("training.backend: trl takes one worker and micro_batch: leave workers and micro_tokens")
+        if self.workers > self.batch_size:
+            raise ValueError(f"training.workers: {self.workers} cannot share a batch of {self.batch_size}")
+        if self.attention == "flash" and self.precision != "bfloat16":
+            raise ValueError("training.attention: flash needs training.precision=bfloat16")
+        return self
 
     @property
     def last_step(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from methods.config import TrainConfig
-from orchestrator.context import Context
+from orchestrator.context import Context, Inputs
 from orchestrator.device import device
 from orchestrator.steps.base import model_folder
 from orchestrator.steps.reference import read_reference
@@ -33,6 +33,21 @@ def run(context: Context) -> None:
         reference=None if reference is None else read_reference(reference),
         work=context.work,
         on_step=tell,
+        on_save=context.keep,
+        device=device(),
+    )
+
+
+def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> None:
+    """A further worker's part in a data-parallel training; writes nothing."""
+    from methods.trainer import assist
+
+    reference = inputs.get("reference")
+    assist(
+        train_config(config, where),
+        model_folder(inputs["base"]),
+        training_rollouts(inputs["rollouts"]),
+        reference=None if reference is None else read_reference(reference),
         device=device(),
     )
 

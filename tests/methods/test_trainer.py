@@ -16,6 +16,7 @@ from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.logprobs import load_model, reference_logprobs
 from methods.lora import attach
+from methods.parallel import Group
 from methods.trainer import Substrate, TrainingDiverged, set_modes, train
 from methods.view import group_means, order, view
 
@@ -168,9 +169,9 @@ def test_accumulation_32_equals_4_times_8(
         with torch.no_grad():
             for seed, b in enumerate(adapter.b.values()):
                 b.normal_(std=0.1, generator=torch.Generator().manual_seed(seed))
-        substrate = Substrate(config, rollouts, group_means(rollouts), reference, adapter, "cpu")
+        substrate = Substrate(config, rollouts, group_means(rollouts), reference, adapter, "cpu", Group())
         units = order(len(rollouts), view(method, rollouts), 32, 2)
-        sums, each = substrate.accumulate(units)
+        sums, each = substrate.accumulate(units, substrate.count(units))
         assert len(each) == 32
         losses.append(sums["loss"].item())
         gradients.append(torch.cat([p.grad.flatten().double() for p in substrate.parameters]))
@@ -193,7 +194,7 @@ def test_checkpointing_recomputes(tiny_model: Path, rollouts: list[Rollout], mak
         set_modes(model, gradient_checkpointing)
         calls: list[int] = []
         model.model.layers[0].self_attn.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
-        Substrate(config, rollouts, group_means(rollouts), None, adapter, "cpu").accumulate([(0,), (1,)])
+        Substrate(config, rollouts, group_means(rollouts), None, adapter, "cpu", Group()).accumulate([(0,), (1,)], 1)
         assert len(calls) == expected
 
 
@@ -235,7 +236,7 @@ def test_bad_row_alone_is_named(
     broken = list(reference)
     broken[pairs[3][0]] = math.inf
     adapter = attach(load_model(tiny_model, "float32", "sdpa"), config.targets, 4, 8, 0.0, 1)
-    substrate = Substrate(config, rollouts, group_means(rollouts), broken, adapter, "cpu")
+    substrate = Substrate(config, rollouts, group_means(rollouts), broken, adapter, "cpu", Group())
     with pytest.raises(TrainingDiverged) as caught:
         substrate.step(2, pairs)
     assert caught.value.rows == list(pairs[3])

@@ -1,0 +1,72 @@
+"""Data-parallel training: each worker takes its share of every optimiser step's units, gradients are summed.
+
+Torch's DistributedDataParallel is not used. It averages over workers, while an objective's sum is divided by the
+count (tokens, pairs) of the whole optimiser step, whoever holds which unit; and the gradients of a LoRA are one small
+tensor, so there is nothing to overlap. The process group is the caller's: Ray Train opens one (gloo on CPUs, nccl on
+GPUs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+STOP = -1
+
+
+class Stopped(RuntimeError):
+    """The first worker has ended the training before its last step."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The workers of one training; alone, every method is the identity."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over the workers, the same bytes on all of them; one exchange a dtype."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any worker."""
+        if self.size == 1:
+            return flag
+        told = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(told, op=dist.ReduceOp.MAX)
+        return bool(told.item())
+
+    def tell(self, value: int) -> int:
+        """The first worker's ``value``, on all of them; ``Stopped`` where it is ``STOP``."""
+        if self.size == 1:
+            return value
+        told = torch.tensor(value, device=self.device)
+        dist.broadcast(told, src=0)
+        found = int(told.item())
+        if found == STOP and self.rank:
+            raise Stopped
+        return found
+
+    def copy(self, tensors: Sequence[Tensor]) -> None:
+        """Give all workers the first one's tensors."""
+        for tensor in tensors if self.size > 1 else ():
+            dist.broadcast(tensor, src=0)
+
+
+def group(workers: int, device: str) -> Group:
+    """The open process group; ``ValueError`` where it has another size than the training asks for."""
+    size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if size != workers:
+        raise ValueError(f"workers: {workers} are asked for, {size} are there")
+    return Group(dist.get_rank(), size, device) if size > 1 else Group(device=device)

@@ -1,0 +1,125 @@
+"""Data-parallel training on two real gloo processes: the gradient is that of one, and no worker is left waiting."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from methods.batch import Rollout
+from methods.config import TrainConfig
+from methods.logprobs import reference_logprobs
+from methods.trainer import TrainingDiverged, train
+
+ROOT = Path(__file__).resolve().parents[2]
+Make = Callable[..., TrainConfig]
+WORKER = """
+import json, sys
+from datetime import timedelta
+from pathlib import Path
+import torch.distributed as dist
+from methods.batch import Rollout
+from methods.config import TrainConfig
+from methods.trainer import assist, train
+given = json.loads(Path(sys.argv[1]).read_text())
+rank, stop = int(sys.argv[2]), int(sys.argv[3])
+dist.init_process_group("gloo", init_method=f"file://{given['meet']}", rank=rank, world_size=given["config"]["workers"],
+                        timeout=timedelta(seconds=60))
+config = TrainConfig(**given["config"])
+rollouts = [Rollout(*row) for row in given["rollouts"]]
+common = {"reference": given["reference"]}
+def on_step(line):
+    if line["step"] == stop:
+        raise KeyboardInterrupt
+if rank:
+    assist(config, Path(given["model"]), rollouts, **common)
+else:
+    folders = {"out": Path(given["out"]), "work": Path(given["work"])}
+    train(config, Path(given["model"]), rollouts, on_step=on_step, **folders, **common)
+"""
+
+
+def run_workers(
+    config: TrainConfig, model: Path, rollouts: list[Rollout], reference: Any, folder: Path, stop: int = 0
+) -> list[subprocess.CompletedProcess[str]]:
+    folder.mkdir(exist_ok=True)
+    (folder / "work").mkdir(exist_ok=True)
+    (folder / "meet").unlink(missing_ok=True)
+    given = {
+        "config": asdict(config), "model": str(model), "reference": reference, "meet": str(folder / "meet"),
+        "rollouts": [[list(r.prompt_ids), list(r.completion_ids), r.reward, r.group] for r in rollouts],
+        "out": str(folder / "out"), "work": str(folder / "work"),
+    }  # fmt: skip
+    (folder / "given.json").write_text(json.dumps(given))
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(folder / "given.json"), str(rank), str(stop)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(config.workers)
+    ]
+    ended = []
+    for worker in workers:
+        out, err = worker.communicate(timeout=180)
+        ended.append(subprocess.CompletedProcess([], worker.returncode, out, err))
+    return ended
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "out" / "adapter" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_two_workers_train_what_one_trains(
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path, method: str
+) -> None:
+    """Also stopped in between and taken up again, to the same bytes."""
+    reference = reference_logprobs(tiny_model, rollouts)
+    train(make_config(method), tiny_model, rollouts, tmp_path / "one" / "out", reference=reference, work=tmp_path)
+    config = make_config(method, workers=2, resume_every=2)
+    ended = run_workers(config, tiny_model, rollouts, reference, tmp_path / "two")
+    assert [e.returncode for e in ended] == [0, 0], ended[0].stderr + ended[1].stderr
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5)
+    log = [json.loads((tmp_path / n / "out" / "log.jsonl").read_text().splitlines()[0]) for n in ("one", "two")]
+    assert log[0]["grad_norm"] == pytest.approx(log[1]["grad_norm"], rel=1e-5)
+    assert log[0]["nll_right"] == pytest.approx(log[1]["nll_right"], rel=1e-5)
+
+    stopped = run_workers(config, tiny_model, rollouts, reference, tmp_path / "again", stop=3)
+    assert stopped[0].returncode != 0 and stopped[1].returncode == 0, "the second worker is told, and ends"
+    ended = run_workers(config, tiny_model, rollouts, reference, tmp_path / "again")
+    assert [e.returncode for e in ended] == [0, 0], ended[0].stderr
+    again = weights(tmp_path / "again")
+    assert all(torch.equal(again[name], two[name]) for name in two)
+
+
+def test_all_workers_see_a_divergence(
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path
+) -> None:
+    config = make_config(workers=2, learning_rate=1e30)
+    first, second = run_workers(config, tiny_model, rollouts, None, tmp_path / "run")
+    with pytest.raises(TrainingDiverged) as alone:
+        train(make_config(learning_rate=1e30), tiny_model, rollouts, tmp_path / "out", work=tmp_path)
+    assert first.returncode == 1 and f"TrainingDiverged: {alone.value}" in first.stderr
+    assert second.returncode == 0
+
+
+def test_a_group_of_another_size_is_refused(
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="workers: 2 are asked for, 1 are there"):
+        train(make_config(workers=2), tiny_model, rollouts, tmp_path / "out", work=tmp_path)
+    with pytest.raises(ValueError, match="workers: 9 cannot share a batch of 8"):
+        make_config(workers=9)
