@@ -15,7 +15,7 @@ from typing import IO
 
 from orchestrator import doctor as doctor_checks
 from orchestrator import facts as outside
-from orchestrator import plan_view
+from orchestrator import plan_view, schedule
 from orchestrator.errors import BAD_INPUT, DONE, FAILED, UserError
 from orchestrator.plan import Step, make_plan
 from orchestrator.preflight import check
@@ -90,13 +90,17 @@ def _walk_and_report(study: Study, plan: list[Step], store: Store, options: argp
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Show the steps, what each needs, what is done. Touches nothing."""
+    """Show the steps, what each needs, what is done, and with --gpus who runs when. Touches nothing."""
+    gpus = None if options.gpus is None else schedule.gpu_count(options.gpus)
     study = load_study(options.study, options.set)
     out = _out(options, study)
     check(study)
     steps = make_plan(study, outside.gather(study, out, online=False))
     store = Store(out)
-    for line in plan_view.lines(study, steps, store):
+    shown = list(plan_view.lines(study, steps, store))
+    if gpus is not None:
+        shown += ["", *plan_view.schedule_lines(study, schedule.of_study(study, steps, gpus))]
+    for line in shown:
         print(line)
     return DONE
 
