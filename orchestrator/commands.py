@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import doctor as doctor_checks
 from orchestrator import facts as outside
-from orchestrator import plan_view
+from orchestrator import plan_view, schedule
 from orchestrator.errors import BAD_INPUT, DONE, FAILED, ClusterLost, UserError
 from orchestrator.lease import Lease, hold
 from orchestrator.places import Folder, place_of
@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     facts = outside.gather(study, out, online=True)  # what is missing is said before anything is made
     if options.serial and options.address:
         raise UserError("--serial runs in this process and --address on a cluster: choose one")
+    if options.serial and study.training.workers > 1:
+        raise UserError("training.workers: --serial has one worker; leave --serial, or set training.workers=1")
     store = open_store(out, options.store)
     with _stoppable(), hold(store.place, _say) as lease:
         outside.keep_pins(facts, out)
@@ -144,13 +146,17 @@ def _stoppable() -> Iterator[None]:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Show the steps, what each needs, what is done. Touches nothing."""
+    """Show the steps, what each needs, what is done, and with --gpus who runs when. Touches nothing."""
+    gpus = None if options.gpus is None else schedule.gpu_count(options.gpus)
     study = load_study(options.study, options.set)
     out = _out(options, study)
     check(study)
     steps = make_plan(study, outside.gather(study, out, online=False))
     store = Store(out, place_of(options.store) if options.store else Folder(out.resolve()))
-    for line in plan_view.lines(study, steps, store):
+    shown = list(plan_view.lines(study, steps, store))
+    if gpus is not None:
+        shown += ["", *plan_view.schedule_lines(study, schedule.of_study(study, steps, gpus))]
+    for line in shown:
         print(line)
     return DONE
 

@@ -1,17 +1,32 @@
-"""What a study asks of a machine, estimated from its settings alone: parameters, memory, GPU-hours.
+"""What a study asks of a machine, estimated from its settings alone: parameters, memory, GPU-hours, a step's seconds.
 
 An estimate for planning, with its assumptions named; measured figures are in ``provenance.json`` after a run.
+Counted is arithmetic; start-up, loading, downloads, tokenizing and grading are not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
-from orchestrator.plan import cells
-from orchestrator.study import Shape, Study
+from methods import METHODS
+from orchestrator.plan import Step, cells
+from orchestrator.study import Problems, SampledRollouts, Shape, Study
 
 SUSTAINED_FLOPS = 4e14 * 0.4  # a data-centre GPU's bf16 peak of about 4e14 to 1e15, at 40 % of the lower end
+SERVING_SHARE = 1 / 20  # of that, while an engine decodes: bound by memory
+FLOAT32_SHARE = 1 / 8  # of that, in the float32 of the measurements
+CPU_FLOPS = 5e10  # one core, float32
 TOKENS_A_ROW = 0.5  # mean length of prompt and answer, as a share of what the limits allow
+SCRATCH_TOKENS = 40  # of a text that a base made on the spot is pretrained on
+KNOWN_PROBLEMS = {
+    ("gsm8k", "test"): 1319,
+    ("gsm8k", "train"): 7473,
+    ("aime", "test"): 30,
+    ("deepscaler", "train"): 40315,
+}
+OTHER_PROBLEMS = 200  # of a task of unknown size without a draw
 BYTES = {"float32": 4, "bfloat16": 2}
 # Activations kept a token and layer, in multiples of the hidden size: with checkpointing one input a layer.
 KEPT, KEPT_CHECKPOINTED = 34, 2
@@ -56,27 +71,172 @@ def estimate(study: Study) -> Cost | None:
     adapted = [known[t] for t in study.adapter.targets if t in known]
     adapter = shape.layers * sum(study.adapter.rank * (out + in_) for out, in_ in adapted)
     training = study.training
-    tokens_a_row = TOKENS_A_ROW * (study.prompt.max_prompt_tokens + study.prompt.max_answer_tokens)
     longest = study.prompt.max_prompt_tokens + study.prompt.max_answer_tokens
     kept = KEPT_CHECKPOINTED if training.gradient_checkpointing else KEPT
     rows = training.micro_batch * (2 if "dpo" in study.methods else 1)
     activations = rows * longest * shape.hidden * (shape.layers * kept + KEPT) * BYTES[training.precision]
     memory = weights * BYTES[training.precision] + adapter * 16 + activations
-    # Forward 2, backward through frozen weights 2, and 2 more where activations are made again: per weight, token.
-    flops_a_token = weights * (6 if training.gradient_checkpointing else 4)
-    total = 0.0
-    for cell in cells(study):
-        units = training.last_step * training.batch_size * (2 if cell.method == "dpo" else 1)
-        total += units * tokens_a_row * flops_a_token
-    problems = sum(t.draw or {"gsm8k": 1319, "aime": 30}.get(t.task, 200) for t in study.evaluation.tasks)
-    answered = (1 + len(cells(study))) * problems * study.evaluation.max_tokens * TOKENS_A_ROW
+    trainings = cells(study)
     return Cost(
         parameters=weights,
         modules=shape.layers * len(adapted),
         adapter_parameters=adapter,
         training_gib=memory / 2**30,
-        trainings=len(cells(study)),
-        training_gpu_hours=total / SUSTAINED_FLOPS / 3600,
-        # A served token costs two operations a weight, at a twentieth of what training sustains: memory-bound.
-        evaluation_gpu_hours=answered * 2 * weights / (SUSTAINED_FLOPS / 20) / 3600,
+        trainings=len(trainings),
+        training_gpu_hours=sum(training_seconds(study, shape, cell.method) for cell in trainings) / 3600,
+        evaluation_gpu_hours=(1 + len(trainings)) * _evaluation(study, shape) / 3600,
     )
+
+
+def durations(study: Study, steps: Sequence[Step]) -> dict[str, float] | None:
+    """Each step's seconds by title; None where the base has no ``shape`` to reckon with."""
+    shape = study.base.shape
+    if shape is None:
+        return None
+    return {step.title: _SECONDS[step.kind](study, shape, step) for step in steps}
+
+
+def seconds(study: Study, step: Step) -> float | None:
+    """How long one step takes, placed as the study says; None where the base has no ``shape`` to reckon with.
+
+    A training holds ``placement.gpus_per_training`` of a GPU with each of its workers, and its time times what it
+    holds is its GPU-seconds however it is placed: half a GPU takes twice as long. A connectivity or similarity step
+    is given as on one GPU. What is read or downloaded takes no time, and neither does sampling from a teacher that
+    has no ``shape``.
+    """
+    if study.base.shape is None:
+        return None
+    return _SECONDS[step.kind](study, study.base.shape, step)
+
+
+def workers(study: Study) -> int:
+    """The workers that train one adapter together."""
+    return getattr(study.training, "workers", 1)
+
+
+def teacher_shape(study: Study) -> Shape | None:
+    """The shape of what rollouts are sampled from; None where it is not known or nothing is sampled."""
+    if not isinstance(study.rollouts, SampledRollouts):
+        return None
+    return study.base.shape if study.rollouts.model == "base" else study.rollouts.model.shape
+
+
+def models(step: Step) -> int:
+    """The models a collective step measures: its adapters and the base."""
+    return 1 + sum(role.startswith("adapter:") for role in step.inputs)
+
+
+def points_between(step: Step) -> int:
+    """The points between models at which a connectivity step takes a loss."""
+    return len(step.config["pairs"]) * (step.config["points"] - 2)
+
+
+def rows_a_unit(method: str) -> int:
+    """Rows in one unit of a method's batch: a pair is two."""
+    return 2 if METHODS[method].view == "pairs" else 1
+
+
+def training_seconds(study: Study, shape: Shape, method: str) -> float:
+    """GPU-seconds of one training."""
+    training = study.training
+    # Forward 2, backward through frozen weights 2, and 2 more where activations are made again: per weight, token.
+    flops = parameters(shape) * (6 if training.gradient_checkpointing else 4)
+    rows = training.last_step * training.batch_size * rows_a_unit(method)
+    return rows * _row_tokens(study) * flops / SUSTAINED_FLOPS
+
+
+def _row_tokens(study: Study) -> float:
+    return TOKENS_A_ROW * (study.prompt.max_prompt_tokens + study.prompt.max_answer_tokens)
+
+
+def _problems(spec: Problems) -> int:
+    return spec.draw or KNOWN_PROBLEMS.get((spec.task, spec.split), OTHER_PROBLEMS)
+
+
+def _served(shape: Shape, tokens: float) -> float:
+    """Seconds in which an engine on one GPU answers with so many tokens: two operations a weight; prompts left out."""
+    return tokens * 2 * parameters(shape) / (SUSTAINED_FLOPS * SERVING_SHARE)
+
+
+def _evaluation(study: Study, shape: Shape) -> float:
+    """GPU-seconds of one model's evaluation."""
+    problems = sum(_problems(task) for task in study.evaluation.tasks)
+    return _served(shape, problems * study.evaluation.max_tokens * TOKENS_A_ROW)
+
+
+def _train(study: Study, shape: Shape, step: Step) -> float:
+    held = study.placement.gpus_per_training * workers(study)
+    return training_seconds(study, shape, step.config["method"]) / held
+
+
+def _base(study: Study, shape: Shape, step: Step) -> float:
+    config = step.config
+    if config["kind"] != "from_scratch":
+        return 0.0
+    own = Shape(**config["shape"])
+    return config["steps"] * config["batch"] * SCRATCH_TOKENS * 6 * parameters(own) / CPU_FLOPS
+
+
+def _rollouts(study: Study, shape: Shape, step: Step) -> float:
+    spec, teacher = study.rollouts, teacher_shape(study)
+    if not isinstance(spec, SampledRollouts) or teacher is None:
+        return 0.0
+    return _served(teacher, _problems(spec.problems) * spec.samples * spec.max_tokens * TOKENS_A_ROW)
+
+
+def _reference(study: Study, shape: Shape, step: Step) -> float:
+    """One forward pass over the rows of pairs, as many as the settings allow."""
+    spec, table = study.rollouts, study.rollouts.table
+    problems = _problems(spec.problems) if isinstance(spec, SampledRollouts) else spec.draw
+    if table.pairs is not None:
+        rows = 2.0 * table.pairs
+    elif problems is None:  # a file without a draw: the rows that one training takes
+        rows = 2.0 * study.training.last_step * study.training.batch_size
+    else:
+        samples = spec.samples if isinstance(spec, SampledRollouts) and table.pair_rule == "all" else 2
+        rows = problems * (1 - table.heldout) * samples
+    return rows * _row_tokens(study) * 2 * parameters(shape) / SUSTAINED_FLOPS
+
+
+def _evaluate(study: Study, shape: Shape, step: Step) -> float:
+    return _evaluation(study, shape)
+
+
+def _connectivity(study: Study, shape: Shape, step: Step) -> float:
+    """Forward passes over held-out rows: right and wrong ones at the models, right ones on the paths between.
+
+    The pass over the base that every worker makes for itself is left out: how many there are is not the study's.
+    """
+    rows = step.config["rows"] * (2 * models(step) + points_between(step))
+    return rows * _row_tokens(study) * 2 * parameters(shape) / (SUSTAINED_FLOPS * FLOAT32_SHARE)
+
+
+def _similarity(study: Study, shape: Shape, step: Step) -> float:
+    """Forward passes over prompts; the comparison of Grams is small beside them."""
+    tokens = models(step) * step.config["prompts"] * TOKENS_A_ROW * study.prompt.max_prompt_tokens
+    return tokens * 2 * parameters(shape) / (SUSTAINED_FLOPS * FLOAT32_SHARE)
+
+
+def _geometry(study: Study, shape: Shape, step: Step) -> float:
+    """Algebra of low-rank factors: some products of rank x rank x width a pair of adapters and module."""
+    known, rank = module_shapes(shape), study.adapter.rank
+    width = shape.layers * sum(sum(known[t]) for t in study.adapter.targets if t in known)
+    pairs = sum(1 for _ in combinations(step.inputs, 2))
+    return pairs * 4 * rank**2 * width / CPU_FLOPS
+
+
+def _nothing(study: Study, shape: Shape, step: Step) -> float:
+    return 0.0
+
+
+_SECONDS: dict[str, Callable[[Study, Shape, Step], float]] = {
+    "base": _base,
+    "rollouts": _rollouts,
+    "problems": _nothing,
+    "reference": _reference,
+    "train": _train,
+    "evaluate": _evaluate,
+    "geometry": _geometry,
+    "connectivity": _connectivity,
+    "similarity": _similarity,
+}

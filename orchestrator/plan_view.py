@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from methods import METHODS
-from orchestrator.cost import Cost, estimate, module_shapes
+from orchestrator.cost import (
+    CPU_FLOPS,
+    FLOAT32_SHARE,
+    SERVING_SHARE,
+    SUSTAINED_FLOPS,
+    Cost,
+    estimate,
+    module_shapes,
+    teacher_shape,
+)
 from orchestrator.plan import Cell, Step, cells, rate_name
+from orchestrator.schedule import Entry, Schedule
 from orchestrator.store import Store
 from orchestrator.study import SampledRollouts, Study
 
+WIDEST = 16  # characters of a list of GPUs
 RESOURCES = {
     "train": "training slot (Ray Train)",
     "evaluate": "engine",
@@ -119,6 +130,58 @@ def _cost(study: Study, cost: Cost) -> Iterator[str]:
         f"{cost.trainings} trainings, {cost.evaluation_gpu_hours:.2g} for evaluation"
     )
     yield "(at 160 TFLOP/s sustained, rows half as long as their limits; a teacher's sampling is not counted)"
+
+
+def schedule_lines(study: Study, schedule: Schedule) -> Iterator[str]:
+    """A schedule as a table by start, its makespan beside the two bounds, and what the estimate assumes."""
+    hours = schedule.makespan >= 3600
+    yield f"schedule on {_gpus(schedule.gpus)}, times in {'h:mm' if hours else 'seconds'}"
+    rows = ((_clock(e.start, hours), _clock(e.end, hours), _held(e), e.step.title) for e in schedule.entries)
+    yield from _table(("start", "end", "GPUs", "step"), rows)
+    yield ""
+    yield (
+        f"makespan {_span(schedule.makespan)} on {_gpus(schedule.gpus)}, {schedule.busy:.0%} busy; no schedule is "
+        f"shorter than {_span(schedule.chain)} (longest chain) or {_span(schedule.work)} (work)"
+    )
+    flops = SUSTAINED_FLOPS / 1e12
+    yield (
+        f"(an estimate of the whole study: {flops:g} TFLOP/s sustained in training, {flops * SERVING_SHARE:g} in an "
+        f"engine, {flops * FLOAT32_SHARE:g} in measurements, {CPU_FLOPS / 1e12:g} on a core; rows half as long as "
+        "their limits; start-up, loading, downloads and grading are not counted)"
+    )
+    if isinstance(study.rollouts, SampledRollouts) and teacher_shape(study) is None:
+        yield "(the teacher's sampling is not counted: give rollouts.model.shape)"
+
+
+def _gpus(number: int) -> str:
+    return f"{number} GPU{'s' if number > 1 else ''}"
+
+
+def _clock(seconds: float, hours: bool) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}:{minutes % 60:02}" if hours else f"{seconds:.3f}"
+
+
+def _span(seconds: float) -> str:
+    """A length of time to three digits in the unit that suits it."""
+    size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if seconds >= s), (1, "s"))
+    value = seconds / size
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+def _held(entry: Entry) -> str:
+    """GPUs by number, neighbours as ranges: 0-3,7; a count where that grows long, and the share where it is below 1."""
+    ranges: list[list[int]] = []
+    for gpu in entry.gpus:
+        if ranges and gpu == ranges[-1][1] + 1:
+            ranges[-1][1] = gpu
+        else:
+            ranges.append([gpu, gpu])
+    told = ",".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges) or "-"
+    if len(told) > WIDEST:
+        told = f"{len(entry.gpus)} GPUs"
+    share = entry.holds[0].share if entry.holds else 1.0
+    return told if share == 1 else f"{told} x{share:.3g}"
 
 
 def _count(number: int) -> str:

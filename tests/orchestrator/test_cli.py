@@ -53,7 +53,7 @@ def test_the_command_line_grows_on_purpose() -> None:
     assert words_of(parser) == ["COMMANDA..."]
     assert {name: words_of(sub) for name, sub in subparsers.choices.items()} == {
         "run": [*common, "--serial", "--address", "--store"],
-        "plan": [*common, "--store"],
+        "plan": [*common, "--gpus", "--store"],
         "status": common,
         "report": common,
         "doctor": [],
@@ -246,6 +246,42 @@ def test_the_reference_study_is_planned_in_full_without_a_hub(
     assert rows["sft"][:5] == ["sft", "sft", "5e-6", "42", "42"] and rows["sft"][-1] == "0.43"  # 32 000 of 75 000
     assert rows["dpo"][2] == "5e-7" and "beta=0.1" in rows["dpo"] and rows["dpo"][-1] == "17.78"  # of 1 800
     assert rows["sft-init123"][3:5] == ["123", "42"] and rows["dpo-order123"][3:5] == ["42", "123"]
+
+
+@pytest.mark.parametrize("gpus", [1, 8, 64, 4096])
+@pytest.mark.parametrize("study", ["qwen3-4b", "tiny"])
+def test_a_schedule_stands_behind_the_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: str, gpus: int
+) -> None:
+    monkeypatch.setattr(facts, "_ask_hub", lambda *a: pytest.fail("planning reached for the network"))
+    words = ["plan", str(ROOT / "configs" / f"{study}.yaml"), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    page = capsys.readouterr().out
+    assert "makespan" not in page
+    assert cli.main([*words, "--gpus", str(gpus)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(page)
+    table, _, end = shown[len(page) :].strip().partition("\n\n")
+    steps = [line.split()[0] for line in page.splitlines() if line.endswith((" base", " -")) or "to do" in line]
+    assert {line.split()[-1] for line in table.splitlines()[2:]} == {s for s in steps if "/" in s}
+    assert max(map(len, table.splitlines())) <= 80
+    assert f"on {gpus} GPU{'s' if gpus > 1 else ''}, " in end.splitlines()[0]
+    assert "(longest chain)" in end and "(work)" in end and "an estimate" in end
+    assert ("the teacher's sampling is not counted" in end) == (study == "qwen3-4b")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("gpus", ["0", "-1", "4097", "1.5", "many", "", "99999999999999999999"])
+def test_a_bad_number_of_gpus_is_one_line(
+    study_file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, gpus: str
+) -> None:
+    line = refused(capsys, "plan", str(study_file), "--gpus", gpus, "--out", str(tmp_path / "out"))
+    assert line == f"error: --gpus {gpus}: give a whole number of GPUs, 1 to 4096"
+
+
+def test_no_schedule_without_a_shape(study_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hub = "base={kind: hub, name: a/b}"
+    assert "--gpus needs base.shape" in refused(capsys, "plan", str(study_file), "--set", hub, "--gpus", "8")
 
 
 def test_status_counts_what_is_done_failed_begun_and_to_do(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.cost import estimate, module_shapes, parameters
+from orchestrator import cost as cost_module
+from orchestrator.cost import durations, estimate, module_shapes, parameters, seconds
+from orchestrator.facts import gather
+from orchestrator.plan import Step, make_plan
 from orchestrator.study import Shape, Study
 from orchestrator.study_file import load_study
 
@@ -71,3 +75,79 @@ def test_checkpointing_takes_time_and_gives_memory(make_study: Callable[..., Stu
     assert plain is not None and kept is not None
     assert kept.training_gpu_hours == pytest.approx(1.5 * plain.training_gpu_hours)
     assert kept.training_gib < plain.training_gib
+
+
+def timed(study: Study) -> tuple[list[Step], dict[str, float]]:
+    steps = make_plan(study, gather(study, Path("nowhere"), online=False))
+    found = durations(study, steps)
+    assert found is not None
+    return steps, found
+
+
+def test_every_step_of_the_reference_study_by_hand() -> None:
+    study = load_study(CONFIGS / "qwen3-4b.yaml")
+    steps, found = timed(study)
+    assert list(found) == [s.title for s in steps]
+    forward = 2048 * 2 * QWEN_WEIGHTS  # of a row, of (1024 + 3072) / 2 tokens
+    assert found["train/sft"] == pytest.approx(1500 * 32 * 3 * forward / 1.6e14)
+    assert found["train/dpo"] == pytest.approx(2 * found["train/sft"])
+    assert found["reference/base"] == pytest.approx(2 * 1800 * forward / 1.6e14)
+    assert found["evaluate/base"] == pytest.approx(1349 * 2048 * 2 * QWEN_WEIGHTS / 8e12)
+    # 256 right and 256 wrong rows at 15 models, 256 right ones at 6 x 9 points between.
+    assert found["connectivity/paths"] == pytest.approx((15 * 512 + 54 * 256) * forward / 2e13)
+    assert found["similarity/cka"] == pytest.approx(15 * 100 * 512 * 2 * QWEN_WEIGHTS / 2e13)
+    assert 0 < found["geometry/weights"] < 60
+    # It has no shape, so its sampling has no time; nor has what is downloaded or read.
+    for title in ("rollouts/sampled", "base/Qwen--Qwen3-4B-Instruct-2507", "problems/evaluation"):
+        assert found[title] == 0
+
+
+@pytest.mark.parametrize("name", ["qwen3-4b", "tiny"])
+@pytest.mark.parametrize("share", [1, 0.5, 0.25])
+def test_the_steps_add_up_to_the_studys_cost(name: str, share: float) -> None:
+    study = load_study(CONFIGS / f"{name}.yaml", [f"placement.gpus_per_training={share}"])
+    cost, (steps, found) = estimate(study), timed(study)
+    assert cost is not None
+    hours = {kind: sum(found[s.title] for s in steps if s.kind == kind) / 3600 for kind in ("train", "evaluate")}
+    assert hours["train"] * share == pytest.approx(cost.training_gpu_hours)
+    assert hours["evaluate"] == pytest.approx(cost.evaluation_gpu_hours)
+
+
+def test_workers_share_a_trainings_time(make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study()
+    _, alone = timed(study)
+    monkeypatch.setattr(cost_module, "workers", lambda study: 4)
+    _, together = timed(study)
+    assert together["train/dpo"] == pytest.approx(alone["train/dpo"] / 4)
+    assert together["evaluate/dpo"] == alone["evaluate/dpo"]
+
+
+def test_a_study_of_before_workers_has_one_of_them() -> None:
+    assert cost_module.workers(SimpleNamespace(training=SimpleNamespace())) == 1  # type: ignore[arg-type]
+    assert cost_module.workers(SimpleNamespace(training=SimpleNamespace(workers=3))) == 3  # type: ignore[arg-type]
+
+
+def test_sampling_costs_what_its_model_weighs(make_study: Callable[..., Study]) -> None:
+    _, own = timed(make_study())
+    weights = 4 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 384)
+    assert own["rollouts/sampled"] == pytest.approx(10 * 4 * 1024 * 0.5 * 2 * weights / 8e12)
+    shape = "{layers: 8, hidden: 128, heads: 4, kv_heads: 2, head_dim: 32, intermediate: 384}"
+    _, bigger = timed(make_study(f"rollouts.model={{kind: hub, name: big/teacher, shape: {shape}}}"))
+    assert bigger["rollouts/sampled"] == pytest.approx(2 * own["rollouts/sampled"])
+
+
+def test_the_reference_reads_the_rows_that_stand_in_pairs(make_study: Callable[..., Study]) -> None:
+    rows = {
+        override: timed(make_study(*override))[1]["reference/base"]
+        for override in ((), ("rollouts.table.pairs=3",), ("rollouts.table.pair_rule=all",))
+    }
+    one, limited, every = rows.values()
+    assert limited / one == pytest.approx(6 / (2 * 9))  # 9 of 10 problems are trained on
+    assert every / one == pytest.approx(4 / 2)  # all four completions of a problem
+
+
+def test_no_steps_time_is_known_without_a_shape(make_study: Callable[..., Study]) -> None:
+    study = make_study("base={kind: hub, name: a/b}")
+    steps = make_plan(study, gather(study, Path("nowhere"), online=False))
+    assert durations(study, steps) is None
+    assert seconds(study, steps[0]) is None

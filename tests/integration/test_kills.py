@@ -1,0 +1,146 @@
+"""Kills at chosen instants, a stop, a full disk, an object store: `run` to the end gives the same results."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import ROOT, orchestrator
+from tests.object_store import object_store
+
+# Kills the serial run's process when a function is called for the n-th time with words that fit.
+KILLER = """
+import os, signal, sys
+from orchestrator import {module} as place
+function = place.{owner}.{name}
+calls = 0
+def deadly(*given, **named):
+    global calls
+    calls += {fits!r} in " ".join(map(str, given))
+    if calls == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*given, **named)
+place.{owner}.{name} = deadly
+from orchestrator.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def results(out: Path) -> bytes:
+    return (out / "report" / "results.json").read_bytes()
+
+
+def killed(mini: Path, out: Path, **how: object) -> None:
+    program = KILLER.format(**how)
+    words = [sys.executable, "-c", program, "run", str(mini), "--serial", "--out", str(out)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+
+
+@pytest.fixture
+def begun(serial: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A run's folder in which only some kinds of steps are finished."""
+
+    def copy(*kinds: str) -> Path:
+        out = tmp_path / "out"
+        for kind in kinds:
+            shutil.copytree(serial / kind, out / kind)
+        return out
+
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("kinds", "how"),
+    [
+        # While the third state of some training is told of; between two shards; between the writing and the rename.
+        (("base", "rollouts", "problems"), ("places", "Folder", "keep", "train", 3)),
+        (("base", "rollouts", "problems", "reference", "train"), ("places", "Folder", "keep", "evaluate", 2)),
+        (("base", "rollouts", "problems", "reference"), ("places", "Folder", "publish", "train", 2)),
+    ],
+    ids=["mid-training", "mid-evaluation", "before-the-rename"],
+)
+def test_killed_at_a_chosen_instant(
+    mini: Path, serial: Path, begun: Callable[..., Path], kinds: tuple[str, ...], how: tuple[str, str, str, str, int]
+) -> None:
+    out = begun(*kinds)
+    killed(mini, out, **dict(zip(("module", "owner", "name", "fits", "at"), how, strict=True)))
+    unfinished = [p for p in out.glob("partial/*/*") if p.is_dir()]
+    assert len(unfinished) == 1, "one step was under way"
+    done = orchestrator("run", str(mini), "--serial", "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ended without giving" in done.stdout, "the dead run's lease is taken over, said"
+    assert results(out) == results(serial)
+
+
+def test_a_stop_says_how_to_go_on(mini: Path, serial: Path, begun: Callable[..., Path]) -> None:
+    out = begun("base", "rollouts", "problems", "reference")
+    words = [sys.executable, "-m", "orchestrator", "run", str(mini), "--serial", "--out", str(out)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 120
+        while not list(out.glob("train/*/step.json")):
+            assert process.poll() is None and time.monotonic() < until
+            os.sched_yield()
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    again = told.strip().splitlines()[-1].partition("Go on with: python -m ")[2]
+    assert again.startswith("orchestrator run ")
+    assert not (out / "lease.json").exists()
+    done = orchestrator(*again.split()[1:])
+    assert done.returncode == 0, done.stderr
+    assert results(out) == results(serial)
+
+
+def test_a_full_disk_loses_nothing(mini: Path, serial: Path, begun: Callable[..., Path]) -> None:
+    """The kernel refuses to let any file grow beyond 20 kB: adapters cannot be written, and every training fails."""
+    out = begun("base", "rollouts", "problems", "reference")
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    words = [sys.executable, "-m", "orchestrator", "run", str(mini), "--serial", "--out", str(out)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, preexec_fn=limit)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "train/sft: FAILED" in done.stdout and "File too large" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    done = orchestrator("run", str(mini), "--serial", "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(out) == results(serial)
+
+
+def test_an_object_store_gives_the_same_results(mini: Path, serial: Path, tmp_path: Path) -> None:
+    """On Ray, through a real S3 server, its driver and workers killed midway."""
+    out = tmp_path / "out"
+    with object_store() as environment:
+        environment |= {"ORCHESTRATOR_CACHE": str(tmp_path / "cache")}
+        words = ["run", str(mini), "--out", str(out), "--store", "s3://studies/mini"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *words], cwd=ROOT, env=os.environ | environment,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            for line in process.stdout:
+                if " train/" in line and "done in" in line:
+                    break
+            assert process.poll() is None, "the run ended before it could be killed"
+            os.killpg(process.pid, signal.SIGKILL)
+        done = orchestrator(*words, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "base/scratch" not in done.stdout.partition("step ")[0], "what is finished is not made again"
+        assert results(out) == results(serial)
+        assert not list(out.glob("*/*/step.json")), "the steps lie in the bucket alone"
+        again = orchestrator(*words, **environment)
+        assert again.returncode == 0 and "nothing to do" in again.stdout
+        told = json.loads((out / "study.json").read_text())
+        assert told["store"] == "s3://studies/mini" and "testing" not in json.dumps(told)
