@@ -22,7 +22,7 @@ from methods.trainer import TrainingDiverged, train
 ROOT = Path(__file__).resolve().parents[2]
 Make = Callable[..., TrainConfig]
 WORKER = """
-import json, sys
+import json, os, sys, time
 from datetime import timedelta
 from pathlib import Path
 import torch.distributed as dist
@@ -39,11 +39,18 @@ common = {"reference": given["reference"]}
 def on_step(line):
     if line["step"] == stop:
         raise KeyboardInterrupt
+left = Path(given["meet"] + "-left")
 if rank:
     assist(config, Path(given["model"]), rollouts, **common)
-else:
-    folders = {"out": Path(given["out"]), "work": Path(given["work"])}
+    left.write_text("")
+    os._exit(0)  # gloo's threads abort a process that is taken down after the other one has gone
+folders = {"out": Path(given["out"]), "work": Path(given["work"])}
+try:
     train(config, Path(given["model"]), rollouts, on_step=on_step, **folders, **common)
+finally:
+    until = time.monotonic() + 30
+    while config.workers > 1 and not left.exists() and time.monotonic() < until:
+        time.sleep(0.01)
 """
 
 
@@ -52,7 +59,8 @@ def run_workers(
 ) -> list[subprocess.CompletedProcess[str]]:
     folder.mkdir(exist_ok=True)
     (folder / "work").mkdir(exist_ok=True)
-    (folder / "meet").unlink(missing_ok=True)
+    for name in ("meet", "meet-left"):
+        (folder / name).unlink(missing_ok=True)
     given = {
         "config": asdict(config), "model": str(model), "reference": reference, "meet": str(folder / "meet"),
         "rollouts": [[list(r.prompt_ids), list(r.completion_ids), r.reward, r.group] for r in rollouts],
