@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import socket
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,11 +25,14 @@ from orchestrator.threads import ENVIRONMENT
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("orchestrator", "methods", "analysis", "evals")
 SAME = ("torch", "transformers", "peft", "trl", "ray", "numpy")  # another version is another rounding, or another API
+KNOCK = 10.0  # seconds until an address that does not answer is given up
 PROOF = 300.0  # seconds that a node has to start a worker and answer
 
 
 def join(address: str | None) -> None:
     """Start a local cluster on loopback, or join the one at ``address``. Workers get the four packages alone."""
+    if address:
+        knock(address)
     variables = {
         **ENVIRONMENT,
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default a finished training is noticed 2 s late, thrice
@@ -55,6 +59,19 @@ def join(address: str | None) -> None:
         ray_constants.ENABLE_RAY_CLUSTER = False
         warm = {"idle_worker_killing_time_threshold_ms": 600_000, "num_workers_soft_limit": 8}  # imports cost seconds
         ray.init(address="local", include_dashboard=False, _system_config=warm, **common)
+
+
+def knock(address: str) -> None:
+    """``UserError`` where nothing listens at HOST:PORT: Ray itself would try for minutes. Other forms are Ray's."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster can be joined there ({error}); see `ray status`"
+        ) from None
 
 
 def prove_nodes(store: Store, study: Study) -> list[str]:

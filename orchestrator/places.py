@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from methods.durable import sync
 from orchestrator.errors import UserError
 from orchestrator.fingerprint import file_hash
 
@@ -141,12 +142,12 @@ class Folder:
     def publish(self, source: Path, name: str) -> None:
         for path in source.rglob("*"):
             if path.is_file():
-                _sync(path)
+                sync(path)
         final = self.root / name
         final.parent.mkdir(parents=True, exist_ok=True)
         self.remove(name)  # only what holds no readable record can stand there
         os.replace(source, final)
-        _sync(final.parent)
+        sync(final.parent)
 
     def fetch(self, name: str, files: Mapping[str, str]) -> Path:
         return self.root / name
@@ -345,12 +346,3 @@ def _alone(path: Path) -> Iterator[None]:
                     raise BlockingIOError(f"another process still works in {path.parent}: end it") from None
                 time.sleep(0.2)
         yield
-
-
-def _sync(path: Path) -> None:
-    """What was written to this file or folder is on the disk when this returns."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
