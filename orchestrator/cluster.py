@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ray.exceptions import LocalRayletDiedError, RayError
 from orchestrator.allotment import Allotment, allot, length
 from orchestrator.connection import on_node
 from orchestrator.errors import ClusterLost
-from orchestrator.jobs import EngineActor, perform_step, run_shared, train_cells, tune_cells, warm, workers_of
+from orchestrator.jobs import EngineActor, clear, perform_step, run_shared, train_cells, tune_cells, warm, workers_of
 from orchestrator.plan import Step
 from orchestrator.store import Store
 from orchestrator.study import Placement
@@ -43,6 +44,7 @@ class Job:
     cost: float
     actor: Any = None
     sweep: bool = False
+    mark: int = 0  # of what Ray holds for it
     begun: float = field(default_factory=time.time)
     entered: bool = False  # whether its first step has begun: until then it was starting up
 
@@ -66,6 +68,7 @@ class Cluster:
     def __post_init__(self) -> None:
         self.gpus = int(ray.cluster_resources().get("GPU", 0)) > 0
         self.total, self._looked = 0.0, float("-inf")
+        self._marks, self._gone = count(1), set[int]()  # of trainings' jobs: the next one, those that have ended
         self.home = ray.get_runtime_context().get_node_id()
         self._look()
         self.training_cost = self.placement.gpus_per_training if self.gpus else 1
@@ -90,6 +93,7 @@ class Cluster:
         try:
             resources = ray.cluster_resources()
             here = any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self.home)
+            clear(self._gone)
         except RayError as error:
             raise ClusterLost(f"the Ray cluster does not answer ({_last_line(error)})") from None
         if not here:
@@ -205,6 +209,7 @@ class Cluster:
 
     def _release(self, job: Job) -> None:
         self.jobs.remove(job)
+        self._gone |= {job.mark} - {0}
         if job.actor is None:
             return
         if self.gpus and not self.engine_steps:
@@ -244,8 +249,9 @@ class Cluster:
     def _train(self, allotment: Allotment, cost: float) -> None:
         job = tune_cells if allotment.sweep else train_cells
         gpus = self.training_cost if self.gpus else 0
-        ref = job.remote(allotment.steps, self.store, gpus, allotment.at_once)
-        self.jobs.append(Job(list(allotment.steps), ref, cost, sweep=allotment.sweep))
+        mark = next(self._marks)
+        ref = job.remote(allotment.steps, self.store, gpus, allotment.at_once, mark)
+        self.jobs.append(Job(list(allotment.steps), ref, cost, sweep=allotment.sweep, mark=mark))
         self.trainings = [step for step in self.trainings if step not in allotment.steps]
 
     def _place_engines(self, new: bool) -> None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 import ray.train
 import ray.tune
+from ray import PlacementGroupID
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from evals.engines import prepare as import_engine
 from orchestrator.context import Inputs, Share
@@ -24,6 +26,9 @@ from orchestrator.perform import Engines, assist, inputs_of
 from orchestrator.plan import Step
 from orchestrator.runner import attempt
 from orchestrator.store import Store
+
+# Every placement group of a job asks for so many bytes of memory beside what it needs: by them it can be told later.
+MARK = "memory"
 
 # A trial only waits for the Ray Train job that it starts, but Tune gives none away for nothing. Both shares fit a core.
 TRIAL_CPUS, TRAINING_CPUS = 0.02, 0.9
@@ -73,25 +78,25 @@ def run_shared(step: Step, store: Store, gpus: float) -> Share:
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def train_cells(steps: list[Step], store: Store, gpus: float, slots: int) -> None:
+def train_cells(steps: list[Step], store: Store, gpus: float, slots: int, mark: int) -> None:
     """One Ray Train job that trains ``steps`` one after another."""
     with _scratch() as folder:
-        fit(steps, store, gpus, folder)
+        fit(steps, store, gpus, folder, mark)
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def tune_cells(steps: list[Step], store: Store, gpus: float, slots: int) -> None:
+def tune_cells(steps: list[Step], store: Store, gpus: float, slots: int, mark: int) -> None:
     """The sweep: Ray Tune over learning rates, ``slots`` trials at once, each trial a Ray Train job."""
     by_rate = {step.config["learning_rate"]: step for step in steps}
     rates = [step.config["learning_rate"] for step in steps]  # the longest first, as they were given
 
     def trial(config: dict[str, float]) -> None:
         with _scratch() as folder:
-            fit([by_rate[config["learning_rate"]]], store, gpus, folder, [TuneReportCallback()])
+            fit([by_rate[config["learning_rate"]]], store, gpus, folder, mark, [TuneReportCallback()])
 
     with _scratch() as folder:
         tuner = ray.tune.Tuner(
-            ray.tune.with_resources(trial, {"CPU": TRIAL_CPUS}),
+            ray.tune.with_resources(trial, {"CPU": TRIAL_CPUS, MARK: mark}),
             param_space={"learning_rate": ray.tune.grid_search(rates)},
             tune_config=ray.tune.TuneConfig(max_concurrent_trials=slots),
             run_config=ray.tune.RunConfig(name="sweep", storage_path=folder, verbose=0),
@@ -99,7 +104,9 @@ def tune_cells(steps: list[Step], store: Store, gpus: float, slots: int) -> None
         tuner.fit()
 
 
-def fit(steps: list[Step], store: Store, gpus: float, folder: str, callbacks: list[Any] | None = None) -> None:
+def fit(
+    steps: list[Step], store: Store, gpus: float, folder: str, mark: int, callbacks: list[Any] | None = None
+) -> None:
     """A ``TorchTrainer`` over a queue of cells, on as many workers as each of them asks for.
 
     A training keeps its own resume state in the store, the same with and without Ray, so no Ray checkpoint is
@@ -113,11 +120,24 @@ def fit(steps: list[Step], store: Store, gpus: float, folder: str, callbacks: li
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers_of(steps[0]),
             use_gpu=gpus > 0,
-            resources_per_worker={"GPU": gpus} if gpus else {"CPU": TRAINING_CPUS},
+            resources_per_worker=({"GPU": gpus} if gpus else {"CPU": TRAINING_CPUS}) | {MARK: mark},
         ),
         run_config=ray.train.RunConfig(name=steps[0].name, storage_path=folder, callbacks=callbacks or []),
     )
     trainer.fit()
+
+
+def clear(marks: Collection[int]) -> None:
+    """Remove the placement groups of jobs that have ended.
+
+    Ray keeps the group of an actor that died until the whole run ends, and Ray Train's own cleaner neither works
+    without the dashboard nor knows a group whose workers had not started: each would hold a slot for good.
+    """
+    run = ray.get_runtime_context().get_job_id()
+    for name, group in ray.util.placement_group_table().items():
+        marked = any(bundle.get(MARK) in marks for bundle in group["bundles"].values())
+        if marked and name.endswith(run) and group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 
 
 def workers_of(step: Step) -> int:

@@ -96,13 +96,14 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
         def engine(*, num_cpus: float, num_gpus: float = 0) -> SimpleNamespace:
             return SimpleNamespace(remote=lambda: machine.actor(num_gpus))
 
-        cells = SimpleNamespace(remote=lambda steps, store, gpus, slots: machine.add(steps, store, gpus * slots))
+        cells = SimpleNamespace(remote=lambda steps, store, gpus, slots, mark: machine.add(steps, store, gpus * slots))
         replaced: dict[str, Any] = {
             "ray": stand_in,
             "perform_step": SimpleNamespace(options=task),
             "EngineActor": SimpleNamespace(options=engine),
             "train_cells": cells,
             "tune_cells": cells,
+            "clear": lambda marks: None,
             "warm": SimpleNamespace(remote=lambda: None),
             "time": SimpleNamespace(sleep=machine.tick, time=lambda: float(machine.ticks)),
         }
