@@ -27,8 +27,8 @@ def allot(trainings: Sequence[Step], slots: int, queues: bool, lengths: Mapping[
 
     The sweep's further rates are one Tune job, which takes at most half of the slots where there is other work. With
     ``queues`` (on CPUs, where a job's start-up costs as much as a small cell) the swept method's own cell joins it,
-    and the rest is dealt into one queue a slot that is left, each cell to the queue that ends first; without, each
-    training is a job.
+    and the rest is dealt into one queue a slot, each cell to the queue that ends first; the queues of the sweep's
+    slots come last, to be placed when it has ended. Without, each training is a job.
     """
     ordered = sorted(trainings, key=lambda step: -lengths.get(step.title, 0.0))  # stable: the plan's order in ties
     sweep = [step for step in ordered if step.role == "sweep"]
@@ -39,17 +39,22 @@ def allot(trainings: Sequence[Step], slots: int, queues: bool, lengths: Mapping[
     jobs = [Allotment(sweep, True, at_once)] if sweep else []
     if not queues:
         return jobs + [Allotment([step]) for step in rest]
-    return jobs + [Allotment(queue) for queue in deal(rest, max(1, slots - at_once), lengths)]
+    taken = sum(lengths.get(step.title, 1.0) for step in sweep) / max(1, at_once)
+    loads = [0.0] * (slots - at_once) + [taken] * at_once
+    return jobs + [Allotment(queue) for queue in deal(rest, loads, lengths) if queue]
 
 
-def deal(steps: Sequence[Step], queues: int, lengths: Mapping[str, float]) -> list[list[Step]]:
-    """Longest processing time first (Graham 1969, bound 4/3 - 1/(3 queues)): no empty queue among them."""
-    found: list[list[Step]] = [[] for _ in range(min(queues, len(steps)))]
-    load = [0.0] * len(found)
+def deal(steps: Sequence[Step], loads: Sequence[float], lengths: Mapping[str, float]) -> list[list[Step]]:
+    """A queue for each of ``loads``, what its slot has before it: each step in turn to the one that ends first.
+
+    With the longest step first and no loads this is Graham's rule (1969, bound 4/3 - 1/(3 queues)).
+    """
+    ends = list(loads)
+    found: list[list[Step]] = [[] for _ in ends]
     for step in steps:
-        place = load.index(min(load))
+        place = ends.index(min(ends))
         found[place].append(step)
-        load[place] += lengths.get(step.title, 1.0)
+        ends[place] += lengths.get(step.title, 1.0)
     return found
 
 

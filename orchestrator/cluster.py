@@ -230,7 +230,7 @@ class Cluster:
         for step in self.tasks:
             options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if self.gpus and step.kind in GPU_TASKS else 0}
             if reads_files(step):
-                options["scheduling_strategy"] = on_node(self.home)
+                options |= {"scheduling_strategy": on_node(self.home), "num_cpus": 0}  # a head may offer no CPU at all
             share = run_shared(step, self.store, 1 if self.gpus and step.kind != "geometry" else 0)
             ref = perform_step.options(**options).remote(step, self.store, share, self.slots)
             self.jobs.append(Job([step], ref, 0))
@@ -240,7 +240,8 @@ class Cluster:
         """On GPUs each training when it is ready; on CPUs all together, so that they can share start-ups."""
         if not self.trainings or (not self.gpus and any(step.kind == "train" for step in self.coming)):
             return
-        at_once = max(1, self.slots // workers_of(self.trainings[0]))
+        slots = self.slots if self.gpus else math.floor(self.free)
+        at_once = max(1, slots // workers_of(self.trainings[0]))
         for allotment in allot(self.trainings, at_once, not self.gpus, self.lengths):
             cost = allotment.at_once * self.training_cost * workers_of(allotment.steps[0])
             if cost <= self.free:

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.tune
+import torch
 from ray import PlacementGroupID
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
@@ -113,12 +114,13 @@ def fit(
     reported: what is reported are the finished cells, and for Tune the cell's own summary. ``folder`` holds Ray's
     notes about this one attempt.
     """
+    workers = workers_of(steps[0])
     trainer = TorchTrainer(
         _loop,
         train_loop_config={"steps": steps, "store": store},
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if gpus and workers > 1 else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers_of(steps[0]),
+            num_workers=workers,
             use_gpu=gpus > 0,
             resources_per_worker=({"GPU": gpus} if gpus else {"CPU": TRAINING_CPUS}) | {MARK: mark},
         ),
@@ -150,6 +152,8 @@ def _loop(config: dict[str, Any]) -> None:
 
     The first worker attempts the step and commits it; the others compute their share of each optimiser step.
     """
+    if torch.cuda.is_available():
+        torch.cuda.set_device(ray.train.torch.get_device())  # Ray shows all workers of a node the GPUs of all of them
     store: Store = config["store"]
     first = ray.train.get_context().get_world_rank() == 0
     for done, step in enumerate(config["steps"], 1):

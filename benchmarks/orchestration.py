@@ -1,0 +1,192 @@
+"""What running a study costs beside its own work, measured on real runs.
+
+    python benchmarks/orchestration.py [gpus] [cells] [default] [memory]
+
+gpus     eight logical GPUs (CPU devices) of a cluster: how many trainings ran at once, each on its own GPU id
+cells    sixteen small trainings on this machine's CPUs: wall time over (sum of their own work / slots)
+default  the default study: the sum of all start-up over the wall time
+memory   thirty-six trainings: the driver's memory as steps finish
+
+Without words all four, one after another: about half an hour on two cores. Nothing else should run beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+RAY = str(Path(sys.executable).with_name("ray"))
+MINI, TINY = ROOT / "configs" / "mini.yaml", ROOT / "configs" / "tiny.yaml"
+METHODS = ("sft", "rft", "dft", "rift", "offline_grpo", "dpo")
+
+
+def run(study: Path, out: Path, *words: str, **environment: str) -> float:
+    """Seconds that a run took by the clock; ends the benchmark where it fails."""
+    begun = time.monotonic()
+    done = subprocess.run(command(study, out, *words), cwd=ROOT, env=os.environ | environment, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    if done.returncode:
+        raise SystemExit(done.stdout)
+    return time.monotonic() - begun
+
+
+def command(study: Path, out: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "orchestrator", "run", str(study), "--out", str(out), *words]
+
+
+def settings(**values: object) -> list[str]:
+    """``--set`` words; two underscores stand for a dot."""
+    return [w for name, value in values.items() for w in ("--set", f"{name.replace('__', '.')}={json.dumps(value)}")]
+
+
+def times(out: Path, *kinds: str) -> dict[str, dict[str, float | str]]:
+    """What the store knows of each finished step's time, by title."""
+    found = {}
+    for path in out.glob("times/*/*.json"):
+        if not kinds or path.parent.name in kinds:
+            found[f"{path.parent.name}/{path.stem.rpartition('-')[0]}"] = json.loads(path.read_text())
+    return found
+
+
+def replicas(count: int, *methods: str) -> list[dict[str, object]]:
+    """Further orders of rows, for each method in turn."""
+    return [{"method": methods[i % len(methods)], "order_seed": 43 + i // len(methods)} for i in range(count)]
+
+
+@contextmanager
+def cluster(**resources: int) -> Iterator[tuple[str, dict[str, str]]]:
+    """A node of its own on loopback, and the environment in which a driver joins it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's word for staying on loopback
+    }
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in resources.items()]
+    node = subprocess.Popen(
+        [RAY, "start", "--head", "--block", f"--port={port}", "--include-dashboard=false", *words],
+        env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if node.poll() is not None or time.monotonic() > until:
+                    raise SystemExit("the cluster does not start") from None
+                time.sleep(0.5)
+        time.sleep(5)  # until its one node has joined itself
+        yield f"127.0.0.1:{port}", environment
+    finally:
+        for pid in psutil.pids():
+            try:
+                if os.getsid(pid) == node.pid:
+                    os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+        node.wait()
+
+
+def gpus(folder: Path) -> None:
+    """Six trainings and two of the sweep's trials, long enough to be there together once all have started."""
+    words = settings(training__steps=2000, sweep__learning_rates=[3e-5, 1e-4, 3e-4], replicas=[])
+    with cluster(num_gpus=8) as (address, environment):
+        wall = run(MINI, folder, *words, "--address", address, **environment)
+    trainings = times(folder, "train")
+    starts = {title: t["started"] for title, t in trainings.items()}
+    at_once = {
+        title: [(other, t["gpus"]) for other, t in trainings.items() if t["started"] <= now < t["ended"]]
+        for title, now in starts.items()
+    }
+    fullest = max(at_once.values(), key=len)
+    ids = [gpu for _, gpu in fullest]
+    print(f"gpus: {len(fullest)} trainings at once on GPUs {', '.join(sorted(map(str, ids)))} (must reach: 8 at once)")
+    for title, t in sorted(trainings.items(), key=lambda pair: pair[1]["started"]):
+        first = min(starts.values())
+        print(f"    {title:<22} GPU {t['gpus']}  from {t['started'] - first:6.1f} to {t['ended'] - first:6.1f} s")
+    print(f"    each on its own: {'yes' if len(set(ids)) == len(ids) else 'NO'}; the whole run {wall:.0f} s")
+
+
+def cells(folder: Path) -> None:
+    """Base and rollouts stand already; then sixteen trainings and what is measured on them, from start to report."""
+    few = settings(replicas=[], sweep=None)
+    run(TINY, folder, "--serial", *few, *settings(methods={"sft": {}}, training__steps=1,
+                                                  analysis__connectivity__pairs=[]))  # fmt: skip
+    before = times(folder)
+    words = settings(replicas=replicas(8, "sft", "rft", "rift", "offline_grpo"))
+    wall = run(TINY, folder, *words)
+    made = {title: t for title, t in times(folder).items() if before.get(title) != t}
+    trainings = {title: t for title, t in made.items() if title.startswith("train/")}
+    slots = os.cpu_count() or 1
+
+    def own(steps: dict[str, dict[str, float | str]]) -> float:
+        return sum(float(t["seconds"]) - float(t["startup_seconds"]) for t in steps.values())
+
+    from_first = min(float(t["started"]) - float(t["startup_seconds"]) for t in trainings.values())
+    span = max(float(t["ended"]) for t in trainings.values()) - from_first
+    alone, whole = span / own(trainings) * slots, wall / own(made) * slots
+    print(f"cells: {len(trainings)} trainings, {slots} slots (must reach: 1.3)")
+    print(f"    first placed to last done: {span:.0f} s / ({own(trainings):.0f} s / {slots}) = {alone:.2f}")
+    print(f"    the whole run, all {len(made)} steps: {wall:.0f} s / ({own(made):.0f} s / {slots}) = {whole:.2f}")
+
+
+def default(folder: Path) -> None:
+    """The figures are those of the run's own provenance."""
+    run(TINY, folder)
+    found = json.loads((folder / "report" / "provenance.json").read_text())["run"]
+    startup = sum(step["startup_seconds"] or 0.0 for step in found["steps"] if not step["cached"])
+    wall = found["wall_seconds"]
+    print(f"default: start-up {startup:.0f} s of {wall:.0f} s by the clock = {startup / wall:.0%} (must reach: 25 %)")
+
+
+def memory(folder: Path) -> None:
+    """The driver's resident memory each half second, and a line fitted to it over the steps that were finished."""
+    words = settings(replicas=replicas(29, *METHODS[:5]))
+    run_ = subprocess.Popen(command(MINI, folder, *words), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    driver, seen = psutil.Process(run_.pid), []
+    while run_.poll() is None:
+        try:
+            held = driver.memory_info()
+            seen.append((len(list(folder.glob("times/*/*.json"))), (held.rss - held.shared) / 2**20))
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            break
+        time.sleep(0.5)
+    if run_.wait():
+        raise SystemExit("the run failed")
+    trainings = len(times(folder, "train"))
+    running = [(done, held) for done, held in seen if 4 < done < max(n for n, _ in seen)]  # the report is made after
+    by_step = np.polyfit([done for done, _ in running], [held for _, held in running], 1)[0] * 1024
+    quarters = [running[int(share * (len(running) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)]
+    print(f"memory: {trainings} trainings; the driver's own memory with so many steps finished (must reach: no growth)")
+    print("    " + ", ".join(f"{done}: {held:.1f} MiB" for done, held in quarters) + f"; {by_step:+.1f} KiB a step")
+
+
+def main(words: list[str]) -> None:
+    parts = {"gpus": gpus, "cells": cells, "default": default, "memory": memory}
+    if unknown := set(words) - parts.keys():
+        raise SystemExit(f"{unknown.pop()}: one of {', '.join(parts)}")
+    for name in words or parts:
+        with tempfile.TemporaryDirectory(prefix=f"orchestration-{name}-", ignore_cleanup_errors=True) as folder:
+            parts[name](Path(folder) / "out")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
