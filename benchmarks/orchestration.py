@@ -54,12 +54,9 @@ def settings(**values: object) -> list[str]:
 
 
 def times(out: Path, *kinds: str) -> dict[str, dict[str, float | str]]:
-    """What the store knows of each finished step's time, by title."""
-    found = {}
-    for path in out.glob("times/*/*.json"):
-        if not kinds or path.parent.name in kinds:
-            found[f"{path.parent.name}/{path.stem.rpartition('-')[0]}"] = json.loads(path.read_text())
-    return found
+    """What the store knows of each finished step's time, by kind, name and key."""
+    paths = [path for path in out.glob("times/*/*.json") if not kinds or path.parent.name in kinds]
+    return {f"{path.parent.name}/{path.stem}": json.loads(path.read_text()) for path in paths}
 
 
 def replicas(count: int, *methods: str) -> list[dict[str, object]]:
@@ -121,7 +118,7 @@ def gpus(folder: Path) -> None:
     print(f"gpus: {len(fullest)} trainings at once on GPUs {', '.join(sorted(map(str, ids)))} (must reach: 8 at once)")
     for title, t in sorted(trainings.items(), key=lambda pair: pair[1]["started"]):
         first = min(starts.values())
-        print(f"    {title:<22} GPU {t['gpus']}  from {t['started'] - first:6.1f} to {t['ended'] - first:6.1f} s")
+        print(f"    {title:<28} GPU {t['gpus']}  from {t['started'] - first:6.1f} to {t['ended'] - first:6.1f} s")
     print(f"    each on its own: {'yes' if len(set(ids)) == len(ids) else 'NO'}; the whole run {wall:.0f} s")
 
 
@@ -133,8 +130,8 @@ def cells(folder: Path) -> None:
     before = times(folder)
     words = settings(replicas=replicas(8, "sft", "rft", "rift", "offline_grpo"))
     wall = run(TINY, folder, *words)
-    made = {title: t for title, t in times(folder).items() if before.get(title) != t}
-    trainings = {title: t for title, t in made.items() if title.startswith("train/")}
+    made = {name: t for name, t in times(folder).items() if name not in before}
+    trainings = {name: t for name, t in made.items() if name.startswith("train/")}
     slots = os.cpu_count() or 1
 
     def own(steps: dict[str, dict[str, float | str]]) -> float:
@@ -151,7 +148,7 @@ def cells(folder: Path) -> None:
 def default(folder: Path) -> None:
     """The figures are those of the run's own provenance."""
     run(TINY, folder)
-    found = json.loads((folder / "report" / "provenance.json").read_text())["run"]
+    found = json.loads((folder / "report" / "provenance.json").read_text())
     startup = sum(step["startup_seconds"] or 0.0 for step in found["steps"] if not step["cached"])
     wall = found["wall_seconds"]
     print(f"default: start-up {startup:.0f} s of {wall:.0f} s by the clock = {startup / wall:.0%} (must reach: 25 %)")

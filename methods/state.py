@@ -24,6 +24,10 @@ STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+class StateLost(UserWarning):
+    """A saved state cannot be gone on from: the training starts over."""
+
+
 def identity(config: TrainConfig, rollouts: Sequence[Rollout], reference: Sequence[float] | None) -> dict[str, Any]:
     """What must be the same for a state to be gone on from: every setting, and the data by digest."""
     digest = hashlib.sha256()
@@ -87,7 +91,7 @@ def load(
         if step > logged:
             raise ValueError(f"its log ends at step {logged}")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        warnings.warn(f"{path} cannot be read ({error}): the training starts over", stacklevel=2)
+        warnings.warn(f"{path} cannot be read ({error}): the training starts over", StateLost, stacklevel=2)
         return 0, {}
     for name, value in who.items():
         if found.get(name) != value:

@@ -132,7 +132,13 @@ def prepared(
     """The substrate before the first step, the method's units, and all units in the order of training."""
     units, stream = plan(config, rollouts)
     check_reference(config.method, reference, units)
-    model = load_model(model_dir, config.precision, config.attention, device)
+    try:
+        model = load_model(model_dir, config.precision, config.attention, device)
+    except torch.OutOfMemoryError:
+        raise RuntimeError(
+            f"the base does not fit one {device} device in {config.precision}, and it is not sharded over several (no "
+            "FSDP): set training.precision=bfloat16, or take a smaller base or a device with more memory"
+        ) from None
     check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
     adapter = attach(model, config.targets, config.rank, config.alpha, config.dropout, config.init_seed)
     set_modes(model, config.gradient_checkpointing)

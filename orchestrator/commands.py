@@ -55,6 +55,10 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("--serial runs in this process and --address on a cluster: choose one")
     if options.serial and study.training.workers > 1:
         raise UserError("training.workers: --serial has one worker; leave --serial, or set training.workers=1")
+    if options.address:
+        from orchestrator.connection import knock
+
+        knock(options.address)
     store = open_store(out, options.store)
     with _stoppable(), hold(store.place, _say) as lease:
         outside.keep_pins(facts, out)

@@ -31,8 +31,6 @@ PROOF = 300.0  # seconds that a node has to start a worker and answer
 
 def join(address: str | None) -> None:
     """Start a local cluster on loopback, or join the one at ``address``. Workers get the four packages alone."""
-    if address:
-        knock(address)
     variables = {
         **ENVIRONMENT,
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default a finished training is noticed 2 s late, thrice

@@ -87,19 +87,29 @@ def train_cells(steps: list[Step], store: Store, gpus: float, slots: int, mark: 
 
 @ray.remote(num_cpus=0, max_retries=0)
 def tune_cells(steps: list[Step], store: Store, gpus: float, slots: int, mark: int) -> None:
-    """The sweep: Ray Tune over learning rates, ``slots`` trials at once, each trial a Ray Train job."""
+    """The sweep: Ray Tune over learning rates, ``slots`` trials at once.
+
+    A trial is a Ray Train job. On CPUs, where starting one costs as much as a small cell, a trial of one worker trains
+    in its own process, which Tune keeps from trial to trial.
+    """
     by_rate = {step.config["learning_rate"]: step for step in steps}
     rates = [step.config["learning_rate"] for step in steps]  # the longest first, as they were given
+    alone = not gpus and workers_of(steps[0]) == 1
 
     def trial(config: dict[str, float]) -> None:
-        with _scratch() as folder:
-            fit([by_rate[config["learning_rate"]]], store, gpus, folder, mark, [TuneReportCallback()])
+        step = by_rate[config["learning_rate"]]
+        if alone:
+            error = None if store.done(step) else attempt(step, store, Engines())
+            ray.tune.report({"cells": 1, "failed": int(error is not None)})
+        else:
+            with _scratch() as folder:
+                fit([step], store, gpus, folder, mark, [TuneReportCallback()])
 
     with _scratch() as folder:
         tuner = ray.tune.Tuner(
-            ray.tune.with_resources(trial, {"CPU": TRIAL_CPUS, MARK: mark}),
+            ray.tune.with_resources(trial, {"CPU": TRAINING_CPUS if alone else TRIAL_CPUS, MARK: mark}),
             param_space={"learning_rate": ray.tune.grid_search(rates)},
-            tune_config=ray.tune.TuneConfig(max_concurrent_trials=slots),
+            tune_config=ray.tune.TuneConfig(max_concurrent_trials=slots, reuse_actors=alone),
             run_config=ray.tune.RunConfig(name="sweep", storage_path=folder, verbose=0),
         )
         tuner.fit()
@@ -162,6 +172,8 @@ def _loop(config: dict[str, Any]) -> None:
             error = attempt(step, store, Engines())
         elif not first and not store.done(step):
             assist(step, store)
+        if error is not None and workers_of(step) > 1:
+            raise RuntimeError(error)  # the others may wait for this one in the middle of a step: they end with the job
         ray.train.report({"cells": done, "failed": int(error is not None)})
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +68,27 @@ def perform(step: Step, store: Store, engines: Engines, share: Share | None = No
     with store.writing(step) as space:
         say = store.teller(step)
         context = Context(step.config, step.where, inputs, *space, say, share or in_turn(inputs), engines, slots)
-        function_of(step.kind)(context)
+        with lost_states() as lost:
+            function_of(step.kind)(context)
         startup, ended = engines.seconds - opening, time.time()  # start-up is part of the seconds
-        times = where() | {"started": begun, "ended": ended, "seconds": ended - begun, "startup_seconds": startup}
-        store.record_times(step, times)  # before the commit: who sees the step finds its times
+        times = {"started": begun, "ended": ended, "seconds": ended - begun, "startup_seconds": startup, "lost": lost}
+        store.record_times(step, where() | times)  # before the commit: who sees the step finds its times
+
+
+@contextmanager
+def lost_states() -> Iterator[list[str]]:
+    """The warnings of saved states that could not be gone on from, as lines; other warnings are shown as ever."""
+    from methods.state import StateLost
+
+    lines: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", StateLost)
+        yield lines
+    for warning in caught:
+        if issubclass(warning.category, StateLost):
+            lines.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def assist(step: Step, store: Store) -> None:

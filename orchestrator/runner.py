@@ -177,8 +177,10 @@ class Walk:
     def _settle(self, step: Step, error: str | None) -> None:
         del self.running[step.title]
         if error is None:
-            seconds = self.store.times(step).get("seconds", 0.0)
-            self.say(f"{step.title}: done in {seconds:.1f} s")
+            times = self.store.times(step)
+            for line in times.get("lost", ()):
+                self.say(f"{step.title}: {line}")
+            self.say(f"{step.title}: done in {times.get('seconds', 0.0):.1f} s")
             self.outcome.made.add(step.title)
             self.outcome.steps.append(step)
         else:

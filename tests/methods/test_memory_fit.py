@@ -118,3 +118,14 @@ def test_one_row_that_does_not_fit_says_how_to_mend_it(
     monkeypatch.setattr(trainer.Substrate, "batch", lambda self, units: short(self, units))
     with pytest.raises(RuntimeError, match="one row of step 1 does not fit into memory: set"):
         trained(make_config(), tiny_model, rollouts, tmp_path / "none")
+
+
+def test_a_base_that_does_not_fit_says_that_it_is_not_sharded(
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 60.00 GiB")
+
+    monkeypatch.setattr(trainer, "load_model", load)
+    with pytest.raises(RuntimeError, match=r"does not fit one cpu device .* \(no FSDP\): set training\.precision"):
+        trained(make_config(), tiny_model, rollouts, tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -179,6 +180,17 @@ def test_a_file_that_is_no_study_starts_nothing(
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
     assert str(path) in refused(capsys, "run", str(path), "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_is_not_there_starts_nothing(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as held:  # bound, not listening
+        held.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        line = refused(capsys, "run", str(study_file), "--out", str(tmp_path / "out"), "--address", address)
+    assert f"--address {address}: no Ray cluster can be joined there" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from methods.state import StateLost
 from orchestrator import perform as performing
 from orchestrator.context import Context
 from orchestrator.perform import Engines, explain
@@ -209,6 +211,19 @@ def test_a_step_that_raises_is_a_recorded_failure(scripted: dict[str, Any], stor
     scripted["base"] = lambda context: None
     assert attempt(TWO[0], store, Engines()) is None
     assert store.failure(TWO[0]) is None and store.done(TWO[0])
+
+
+def test_a_lost_state_is_told_when_the_step_is_done(scripted: dict[str, Any], store: Store) -> None:
+    def base(context: Context) -> None:
+        warnings.warn("state.json cannot be read: the training starts over", StateLost, stacklevel=1)
+        warnings.warn("of another kind", stacklevel=1)
+
+    scripted.update(base=base, rollouts=lambda context: None)
+    told: list[str] = []
+    with pytest.warns(UserWarning, match="of another kind"):
+        Walk(TWO, store, told.append).run(lambda: Serial(store))
+    assert told[0] == "base/b: state.json cannot be read: the training starts over"
+    assert [line.partition(" in ")[0] for line in told[1:]] == ["base/b: done", "rollouts/r: done"]
 
 
 @pytest.mark.parametrize(
