@@ -186,13 +186,13 @@ def status(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Rebuild the report from the store alone."""
+    """Rebuild the report from the store alone: at any time, with the geometry of the adapters that are there."""
     set_environment()
     from orchestrator.reporting import write_report
     from orchestrator.runner import Walk
 
     study, steps, store = _saved(options)
-    outcome = Walk(steps, store, _say).survey()
+    outcome = Walk(steps, store, _say).survey(make=("geometry",))  # seconds, where others take a model
     write_report(study, outcome, store, None)
     print(f"report: {store.root / 'report' / 'report.html'}")
     return FAILED if outcome.failed else DONE

@@ -85,6 +85,22 @@ def test_report_is_rebuilt_from_the_store_alone(mini: Path, serial: Path, tmp_pa
         assert (copy / "report" / name).read_bytes() == (serial / "report" / name).read_bytes()
 
 
+def test_a_report_midway_has_the_geometry_of_what_is_finished(serial: Path, tmp_path: Path) -> None:
+    out = tmp_path / "midway"
+    for part in ("base/*", "rollouts/*", "problems/*", "train/sft-[0-9a-f]*", "train/rift-*"):
+        for folder in serial.glob(part):
+            shutil.copytree(folder, out / folder.relative_to(serial))
+    shutil.copy(serial / "study.json", out)
+    done = orchestrator("report", "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    whole, half = (json.loads((folder / "report" / "results.json").read_text()) for folder in (serial, out))
+    assert [a["name"] for a in half["geometry"]["adapters"]] == ["sft", "rift"]
+    (pair,) = half["geometry"]["pairs"]
+    same = next(p for p in whole["geometry"]["pairs"] if (p["a"], p["b"]) == ("sft", "rift"))
+    assert pair == pytest.approx(same, rel=1e-9)
+    assert {t["name"]: t["status"] for t in half["trainings"]}["dpo"] == "not run"
+
+
 def test_ray_gives_the_same_bytes_after_a_kill(mini: Path, serial: Path, tmp_path: Path) -> None:
     """The run is killed, with all its workers, when a training has begun; then taken up to its end."""
     out = tmp_path / "ray"
