@@ -104,7 +104,7 @@ def cluster(**resources: int) -> Iterator[tuple[str, dict[str, str]]]:
 
 def gpus(folder: Path) -> None:
     """Six trainings and two of the sweep's trials, long enough to be there together once all have started."""
-    words = settings(training__steps=2000, sweep__learning_rates=[3e-5, 1e-4, 3e-4], replicas=[])
+    words = settings(training__steps=800, sweep__learning_rates=[3e-5, 1e-4, 3e-4], replicas=[])
     with cluster(num_gpus=8) as (address, environment):
         wall = run(MINI, folder, *words, "--address", address, **environment)
     trainings = times(folder, "train")
