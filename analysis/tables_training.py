@@ -172,9 +172,26 @@ def moved_table(results: dict, roster: Roster) -> Table | None:
                 lambda row: number(formats.significant(row.get("a_moved_rel"))),
             ),
             (Column("‖B‖", "from zero"), lambda row: number(formats.significant(row.get("b_norm")))),
+            (
+                Column("Gradient from wrong rows", "mean share"),
+                lambda row: number(formats.percent(row.get("gradient_wrong"), 0)),
+            ),
+            (
+                Column("Pushed rows", "nats a token, first → last"),
+                lambda row: number(
+                    f"{formats.significant(row.get('nll_pushed_first'))} → "
+                    f"{formats.significant(row.get('nll_pushed_last'))}"
+                    if row.get("nll_pushed_last") is not None
+                    else formats.MISSING
+                ),
+            ),
+            (Column("Held-out KL", "from the base"), lambda row: number(formats.significant(row.get("heldout_kl")))),
         ],
         "Losses of different objectives are not on one scale: compare a method with itself only. Where "
-        "most steps are clipped, the gradient’s size is lost and rate × steps decides the norm.",
+        "most steps are clipped, the gradient’s size is lost and rate × steps decides the norm. The gradient "
+        "is that at the log-probabilities of the step’s tokens. Pushed rows are those that a step makes less "
+        "likely: where their nats rise and rise, the objective has no bound. KL(base ‖ adapted) is exact, a "
+        "token of the first held-out rollouts.",
         kind=lambda row: "floor" if row.get("role") in ("order", "init") else "",
     )
     return _with_failures(table, roster, "trainings-did")

@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion of a prompt, as token ids, with its verified reward (0 or 1) and its problem's index."""
+    """One completion of a prompt, as token ids, with its reward and its problem's index.
+
+    The reward of a verifier is 0 or 1. Some objectives take any real number; a row is right if it is above 0.
+    """
 
     prompt_ids: Sequence[int]
     completion_ids: Sequence[int]
     reward: float
     group: int
+
+    @property
+    def right(self) -> bool:
+        return self.reward > 0
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,8 @@ class Batch:
 
     ``logp`` n x t: log pi(y_t | x, y_<t) in nats. ``mask`` n x t, bool: True on completion tokens, False on
     padding (prompts are not in it at all). ``reward`` n. ``group_mean`` n: mean reward of all rollouts of the
-    row's problem, not only of those in the batch. ``reference`` n: the base model's summed log-probability of
-    the completion, or None. Where the view is pairs, rows 2i are chosen and rows 2i + 1 rejected.
+    row's problem, not only of those in the batch. ``reference`` n x t: log pi_base(y_t | x, y_<t), or None.
+    Where the view is pairs, rows 2i are chosen and rows 2i + 1 rejected. What stands off the mask never counts.
     """
 
     logp: Tensor
@@ -44,3 +51,19 @@ class Batch:
     def nll(self) -> Tensor:
         """n x t, nats: -log pi(y_t), zero off the mask whatever ``logp`` holds there."""
         return (-self.logp).masked_fill(~self.mask, 0.0)
+
+    @property
+    def probability(self) -> Tensor:
+        """n x t: pi(y_t), zero off the mask."""
+        return (-self.nll).exp().masked_fill(~self.mask, 0.0)
+
+    @property
+    def logratio(self) -> Tensor:
+        """n x t, nats: log pi(y_t) - log pi_base(y_t), zero off the mask."""
+        assert self.reference is not None, "the method declares that it reads the reference"
+        return (self.logp - self.reference).masked_fill(~self.mask, 0.0)
+
+    @property
+    def lengths(self) -> Tensor:
+        """n: completion tokens a row."""
+        return self.mask.sum(dim=1)

@@ -18,6 +18,7 @@ CHOICES = {
 LEAST = {
     "steps": 1, "report_step": 1, "run_steps": 1, "checkpoint_every": 0, "resume_every": 0, "batch_size": 1,
     "micro_batch": 1, "head_chunk": 1, "rank": 1, "threads": 1, "workers": 1,
+    "probe_every": 0, "probe_rows": 1,
 }  # fmt: skip
 
 
@@ -33,7 +34,8 @@ class TrainConfig:
     ``steps``. ``precision`` is that of the base weights; adapter and optimiser state are float32 always.
     ``head_chunk`` is the number of positions whose logits exist at once where the whole batch's would be too
     many. ``targets`` are names of modules, or their endings. ``base_name`` goes into the adapter's own config
-    as the name of its base. ``pairs`` is the most (chosen, rejected) pairs to draw, None for all.
+    as the name of its base. ``probe_every`` looks at the first ``probe_rows`` held-out rollouts every so many steps
+    (0: never). ``pairs`` is the most (chosen, rejected) pairs to draw, None for all.
     """
 
     method: str
@@ -68,6 +70,8 @@ class TrainConfig:
     threads: int = 1
     workers: int = 1
     micro_tokens: int | None = None
+    probe_every: int = 0
+    probe_rows: int = 64
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", check(self.method, self.settings))

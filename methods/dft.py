@@ -22,4 +22,4 @@ def losses(batch: Batch) -> Tensor:
     return probability * nll
 
 
-METHOD = Method(title="DFT", unit="token", view="all", losses=losses)
+METHOD = Method(title="DFT", unit="token", view="all", losses=losses, real=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from methods.method import Method
 
@@ -12,28 +12,57 @@ if TYPE_CHECKING:
     from methods.batch import Batch
 
 
-def margin(batch: Batch, *, beta: float) -> Tensor:
-    """Implicit reward of chosen over rejected, a pair: ``beta * (logratio(chosen) - logratio(rejected))``."""
-    assert batch.reference is not None, "DPO reads the reference's log-probabilities"
-    logratio = -batch.nll.sum(dim=1) - batch.reference
-    return beta * (logratio[0::2] - logratio[1::2])
+def preference(batch: Batch, *, length_normalised: bool) -> Tensor:
+    """Log-ratio of chosen over rejected, one a pair, nats: ``logratio(chosen) - logratio(rejected)``.
 
-
-def losses(batch: Batch, *, beta: float = 0.1) -> Tensor:
-    """``-log sigmoid(margin)``, one a pair; rows 2i are chosen, rows 2i + 1 rejected, log-probabilities are
-    summed.
-
-    Rafailov et al. 2023 (arXiv 2305.18290), section 4, equation 7; the reference is the base model.
+    A row's log-ratio to the base is the sum over its tokens, or their mean.
     """
-    z = margin(batch, beta=beta)
+    logratio = batch.logratio.sum(dim=1)
+    if length_normalised:
+        logratio = logratio / batch.lengths
+    return logratio[0::2] - logratio[1::2]
+
+
+def losses(
+    batch: Batch,
+    *,
+    beta: float = 0.1,
+    loss: str = "sigmoid",
+    label_smoothing: float = 0.0,
+    length_normalised: bool = False,
+) -> Tensor:
+    """One loss a pair; rows 2i are chosen, rows 2i + 1 rejected; h is their :func:`preference`, z = beta * h.
+
+    ``sigmoid``: ``-log sigmoid(z)``, Rafailov et al. 2023 (arXiv 2305.18290), section 4, equation 7; the reference is
+    the base model. With ``label_smoothing`` e: ``-(1 - e) log sigmoid(z) - e log sigmoid(-z)`` (Mitchell 2023,
+    "A note on DPO with noisy preferences"). ``ipo``: ``(h - 1 / (2 beta))^2``, Azar et al. 2023
+    (arXiv 2310.12036), equation 17. ``hinge``: ``max(0, 1 - z)``, Zhao et al. 2023 (arXiv 2305.10425), here on
+    log-ratios.
+    """
+    h = preference(batch, length_normalised=length_normalised)
+    z = beta * h
+    if loss == "ipo":
+        return (h - 1 / (2 * beta)).square()
+    if loss == "hinge":
+        return (1 - z).clamp(min=0)
+    zero = z.new_zeros(())
     # log(exp(0) + exp(-z)): the same function, stable for margins of any size.
-    return (-z).logaddexp(z.new_zeros(()))
+    right = (-z).logaddexp(zero)
+    return (1 - label_smoothing) * right + label_smoothing * z.logaddexp(zero) if label_smoothing else right
 
 
-def metrics(batch: Batch, *, beta: float) -> dict[str, Tensor]:
-    """``margin`` and ``reward_accuracy`` (1 where the margin is above 0), one value a pair."""
-    z = margin(batch, beta=beta).detach()
+def metrics(batch: Batch, *, beta: float, length_normalised: bool, **_: Any) -> dict[str, Tensor]:
+    """``margin`` (z) and ``reward_accuracy`` (1 where it is above 0), one value a pair."""
+    z = beta * preference(batch, length_normalised=length_normalised).detach()
     return {"margin": z, "reward_accuracy": (z > 0).to(z.dtype)}
+
+
+def refuse(*, loss: str, label_smoothing: float, **_: Any) -> str | None:
+    if not 0 <= label_smoothing < 0.5:
+        return f"label_smoothing must be at least 0 and below 0.5, not {label_smoothing:g}"
+    if label_smoothing and loss != "sigmoid":
+        return f"label_smoothing is defined for loss: sigmoid, not {loss}"
+    return None
 
 
 METHOD = Method(
@@ -44,4 +73,6 @@ METHOD = Method(
     metrics=metrics,
     reference=True,
     positive=("beta",),
+    choices={"loss": ("sigmoid", "ipo", "hinge")},
+    refuse=refuse,
 )

@@ -6,7 +6,6 @@ all completion tokens of the batch, d hidden size, v vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,22 +73,42 @@ def check_rows(model: PreTrainedModel, rollouts: Sequence[Rollout], rows: Iterab
 def completion_logps(
     model: PreTrainedModel | PeftModel, rollouts: Sequence[Rollout], head_chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """``(logp, mask)``, both n x t: float32 log pi(y_t | x, y_<t) of each completion, 0 where the mask is
+    """``(logp, mask)``, both n x t: log pi(y_t | x, y_<t) of each completion, 0 where the mask is
     False.
 
     Rows are padded on the right, and attention is causal: no real token sees padding, so no attention mask is
     passed.
     """
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    head = base.get_output_embeddings()
-    device = head.weight.device
-    ids, at, targets, mask = _arrays(rollouts)
-    ids_nl, at_p, targets_p, mask_nt = (torch.from_numpy(x).to(device) for x in (ids, at, targets, mask))
-    hidden_nld = base.base_model(input_ids=ids_nl, use_cache=False).last_hidden_state
-    hidden_pd = hidden_nld.flatten(0, 1).index_select(0, at_p)
+    head = head_of(model)
+    hidden_pd, targets_p, mask_nt = completion_states(model, rollouts)
     logp_p = _head(hidden_pd, head.weight, head.bias, targets_p, head_chunk)
     logp_nt = logp_p.new_zeros(mask_nt.shape).masked_scatter(mask_nt, logp_p)
     return logp_nt, mask_nt
+
+
+def completion_states(model: PreTrainedModel | PeftModel, rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor, Tensor]:
+    """Final hidden states from which completion tokens are predicted, p x d; those tokens, p; the mask, n x t."""
+    base = _inner(model)
+    ids, at, targets, mask = _arrays(rollouts)
+    device = head_of(model).weight.device
+    ids_nl, at_p, targets_p, mask_nt = (torch.from_numpy(x).to(device) for x in (ids, at, targets, mask))
+    hidden_nld = base.base_model(input_ids=ids_nl, use_cache=False).last_hidden_state
+    return hidden_nld.flatten(0, 1).index_select(0, at_p), targets_p, mask_nt
+
+
+def padded(rows: Sequence[np.ndarray], mask: Tensor) -> Tensor:
+    """Ragged rows as one n x t float32 tensor beside ``mask``, zero off it."""
+    flat = torch.from_numpy(np.concatenate(rows).astype(np.float32)).to(mask.device)
+    return flat.new_zeros(mask.shape).masked_scatter(mask, flat)
+
+
+def head_of(model: PreTrainedModel | PeftModel) -> Any:
+    """The linear layer from hidden states to logits."""
+    return _inner(model).get_output_embeddings()
+
+
+def _inner(model: PreTrainedModel | PeftModel) -> Any:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _arrays(rollouts: Sequence[Rollout]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -121,7 +140,8 @@ def _head(hidden_pd: Tensor, weight: Tensor, bias: Tensor | None, targets_p: Ten
 
 
 def _logps(hidden_pd: Tensor, weight: Tensor, bias: Tensor | None, targets_p: Tensor) -> Tensor:
-    return -F.cross_entropy(F.linear(hidden_pd, weight, bias).float(), targets_p, reduction="none")
+    logits = F.linear(hidden_pd, weight, bias)
+    return -F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets_p, reduction="none")
 
 
 @torch.no_grad()
@@ -136,20 +156,20 @@ def reference_logprobs(
     head_chunk: int = 1024,
     threads: int = 1,
     device: str = "cpu",
-) -> list[float]:
-    """Summed log-probability of each completion under the base alone, in nats; NaN for rows not asked for.
+) -> list[np.ndarray]:
+    """log pi_base(y_t | x, y_<t) of each completion's tokens, float32, nats; of no token for rows not asked for.
 
-    ``rows`` None means all. Rows of like length share a batch. Sums are taken in float64.
+    ``rows`` None means all. Rows of like length share a batch.
     """
     wanted = sorted(range(len(rollouts)) if rows is None else set(rows))
     with use_threads(threads):
         model = load_model(model_dir, precision, attention, device)
         check_rows(model, rollouts, wanted)
         wanted.sort(key=lambda row: len(rollouts[row].prompt_ids) + len(rollouts[row].completion_ids))
-        values = [math.nan] * len(rollouts)
+        values = [np.empty(0, dtype=np.float32)] * len(rollouts)
         for first in range(0, len(wanted), batch_size):
             part = wanted[first : first + batch_size]
             logp, _ = completion_logps(model, [rollouts[row] for row in part], head_chunk)
-            for row, value in zip(part, logp.double().sum(dim=1).tolist(), strict=True):
-                values[row] = value
+            for row, line in zip(part, logp.float().cpu().numpy(), strict=True):
+                values[row] = line[: len(rollouts[row].completion_ids)].copy()
     return values

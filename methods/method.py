@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Setting = float | str | bool
+Unit = Literal["token", "sequence", "pair"]
 
 
 @dataclass(frozen=True)
@@ -20,25 +21,52 @@ class Method:
 
     ``losses(batch, **settings)`` is a pure function of a :class:`methods.batch.Batch`; the sum of what it
     returns is the numerator of the loss. ``unit`` names what the denominator counts over a whole optimiser
-    step: completion tokens or pairs. ``view`` names the rollouts it sees: all, those with reward 1, or
-    (chosen, rejected) pairs. ``metrics(batch, **settings)`` gives further values, one a unit, whose means are
-    logged. ``reference`` says that the batch must carry the base model's log-probabilities, ``positive``
-    which settings must be above zero.
+    step: completion tokens, rows (sequence), or pairs; it may hang on the settings. ``view`` names the rollouts it
+    sees: all, those with reward 1, or (chosen, rejected) pairs. ``weights(reward, group_mean, **settings)`` is the
+    signed weight of a row, for methods whose setting ``divide_by`` may make the sum of its sizes the denominator.
+    ``metrics(batch, **settings)`` gives further values, one a unit, whose means are logged. ``reference`` says that
+    the batch must carry the base model's log-probabilities, and may hang on the settings too. ``real`` says that
+    the objective is defined for rewards other than 0 and 1, and may hang on them as well. ``positive`` names
+    settings that must be above zero, ``choices`` the words that others may be, ``forms`` those that are
+    read under one value of the setting ``form`` only, and ``refuse(**settings)`` says what is wrong with their
+    combination.
     """
 
     title: str
-    unit: Literal["token", "pair"]
+    unit: Unit | Callable[..., Unit]
     view: Literal["all", "right", "pairs"]
     losses: Callable[..., Tensor]
+    weights: Callable[..., Any] | None = None
     metrics: Callable[..., dict[str, Tensor]] | None = None
-    reference: bool = False
+    reference: bool | Callable[..., bool] = False
+    real: bool | Callable[..., bool] = False
     positive: tuple[str, ...] = ()
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    forms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    refuse: Callable[..., str | None] | None = None
 
     @property
     def settings(self) -> dict[str, Setting]:
         """Names and defaults of the settings: the keyword-only parameters of ``losses``."""
         parameters = inspect.signature(self.losses).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def read(self, settings: Mapping[str, Any]) -> dict[str, Setting]:
+        """Those of the (complete) settings that count: what belongs to another form is left out."""
+        idle = {key for form, keys in self.forms.items() if form != settings["form"] for key in keys}
+        return {key: value for key, value in settings.items() if key not in idle}
+
+    def unit_of(self, settings: Mapping[str, Any]) -> Unit:
+        """The unit under these (complete) settings."""
+        return self.unit(**settings) if callable(self.unit) else self.unit
+
+    def needs_reference(self, settings: Mapping[str, Any]) -> bool:
+        """Whether these (complete) settings need the base model's log-probabilities."""
+        return self.reference(**settings) if callable(self.reference) else self.reference
+
+    def takes_real(self, settings: Mapping[str, Any]) -> bool:
+        """Whether rewards may be other than 0 and 1 under these (complete) settings."""
+        return self.real(**settings) if callable(self.real) else self.real
 
     def check(self, name: str, given: Mapping[str, Any]) -> dict[str, Setting]:
         """``given`` completed with the defaults; ``ValueError`` on an unknown name or a bad value."""
@@ -50,8 +78,19 @@ class Method:
             _check_type(name, key, value, known[key])
             if key in self.positive and not value > 0:
                 raise ValueError(f"{name}: setting {key} must be above 0, not {value}")
+            if key in self.choices and value not in self.choices[key]:
+                raise ValueError(f"{name}: setting {key} must be one of {', '.join(self.choices[key])}, not {value!r}")
         numbers = {key: float(value) for key, value in given.items() if isinstance(known[key], float)}
-        return {**known, **given, **numbers}
+        settings = {**known, **given, **numbers}
+        idle = [key for key in settings.keys() - self.read(settings).keys() if settings[key] != known[key]]
+        if idle:
+            key = min(idle)
+            form = next(form for form, keys in self.forms.items() if key in keys)
+            raise ValueError(f"{name}: setting {key} belongs to form {form}, this is form {settings['form']}")
+        wrong = self.refuse(**settings) if self.refuse else None
+        if wrong:
+            raise ValueError(f"{name}: {wrong}")
+        return settings
 
 
 def _check_type(name: str, key: str, value: Any, default: Setting) -> None:

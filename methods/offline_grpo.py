@@ -1,8 +1,8 @@
-"""Offline GRPO in the reference study's form: likelihood weighted with the centred reward plus a bias."""
+"""Offline GRPO: likelihood, or probability, weighted with the centred reward, in the study's and its source's form."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from methods.method import Method
 
@@ -11,16 +11,66 @@ if TYPE_CHECKING:
 
     from methods.batch import Batch
 
+# The coefficient of KRAFTON's published training script, kl_loss_coef.
+KL = 0.2
 
-def losses(batch: Batch, *, bias: float = 0.1) -> Tensor:
-    """``A * nll_t`` with ``A = r - mean_g(r) + bias``, n x t; g are all rollouts of the row's problem.
+
+def weights(reward: Any, group_mean: Any, *, form: str, bias: float, **_: Any) -> Any:
+    """Advantage of each row, of the shape of ``reward``: ``r - mean_g(r)``, and the bias where the form puts it."""
+    centred = reward - group_mean
+    return centred + bias if form == "study" else centred + bias * (group_mean * (group_mean == 1))
+
+
+def losses(batch: Batch, *, form: str = "study", bias: float = 0.1, kl: float = KL, divide_by: str = "count") -> Tensor:
+    """``study``: ``A * nll_t`` with ``A = r - mean_g(r) + bias``, n x t; g are all rollouts of the row's problem.
 
     arXiv 2606.23740, objective "Offline GRPO": no division by the group's standard deviation, no probability
     weight, no KL term. Rows with A < 0 are pushed away from without a lower bound, and a group that is wrong
     throughout still gets the weight ``bias``.
+
+    ``source``: ``-A * pi(y_t) + kl * k3_t`` with the bias only where the whole group is right (KRAFTON 2025,
+    "Continual Post-Training of LLMs via Offline GRPO"). k3 is the estimate of KL(pi || base) of Schulman (2020),
+    ``exp(-d) + d - 1`` with ``d = log pi(y_t) - log pi_base(y_t)``, here taken on the given rollouts.
     """
-    advantage = batch.reward - batch.group_mean + bias
-    return advantage[:, None] * batch.nll
+    advantage = weights(batch.reward, batch.group_mean, form=form, bias=bias)[:, None]
+    if form == "study":
+        return advantage * batch.nll
+    policy = -advantage * batch.probability
+    return policy + kl * divergence(batch) if kl else policy
 
 
-METHOD = Method(title="Offline GRPO", unit="token", view="all", losses=losses)
+def divergence(batch: Batch) -> Tensor:
+    """k3, n x t, nats: never negative, zero where policy and base agree, and off the mask."""
+    d = batch.logratio
+    return (-d).exp() + d - 1.0
+
+
+def reference(*, form: str, kl: float, **_: Any) -> bool:
+    """The source's KL term reads the base's log-probabilities."""
+    return form == "source" and kl > 0
+
+
+def refuse(*, kl: float, **_: Any) -> str | None:
+    return f"kl must be at least 0, not {kl:g}" if kl < 0 else None
+
+
+def metrics(batch: Batch, **settings: Any) -> dict[str, Tensor]:
+    """``kl``, k3 summed over the row's tokens, a row; nothing where the form has no KL term."""
+    if not reference(**settings):
+        return {}
+    return {"kl": divergence(batch).detach().sum(dim=1)}
+
+
+METHOD = Method(
+    title="Offline GRPO",
+    unit="token",
+    view="all",
+    losses=losses,
+    weights=weights,
+    metrics=metrics,
+    reference=reference,
+    real=True,
+    choices={"form": ("study", "source"), "divide_by": ("count", "weights")},
+    forms={"source": ("kl",)},
+    refuse=refuse,
+)

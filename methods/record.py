@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from methods.view import Unit
 
 LOG = "log.jsonl"
 SUMMARY = "training.json"
+HELDOUT = ("heldout_nll_right", "heldout_nll_wrong", "heldout_kl")
 
 
 def units_at(config: TrainConfig, stream: Sequence[Unit], step: int) -> Sequence[Unit]:
@@ -105,6 +107,12 @@ def drift_values(adapter: Adapter) -> dict[str, float]:
     return {"a_moved": a_moved, "a_moved_rel": a_moved / a_start, "b_norm": b_norm}
 
 
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of the values that are there; None without any."""
+    held = [value for value in values if value is not None]
+    return math.fsum(held) / len(held) if held else None
+
+
 def summarise(
     config: TrainConfig,
     rollouts: Sequence[Rollout],
@@ -135,6 +143,10 @@ def summarise(
         "distinct_rows": len(set(rows)),
         "loss_first": reported[0]["loss"],
         "loss_last": reported[-1]["loss"],
+        "gradient_wrong": mean(line["gradient_wrong"] for line in reported),
+        "nll_pushed_first": next((x for line in reported if (x := line["nll_pushed"]) is not None), None),
+        "nll_pushed_last": next((x for line in reversed(reported) if (x := line["nll_pushed"]) is not None), None),
+        **{name: reported[-1].get(name) for name in HELDOUT},
         "clip_rate": sum(line["clipped"] for line in reported) / len(reported),
         "a_moved_rel": reported[-1]["a_moved_rel"],
         "b_norm": reported[-1]["b_norm"],

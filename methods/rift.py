@@ -1,10 +1,10 @@
-"""RIFT in the reference study's form: likelihood with a weight that falls with the reward."""
+"""RIFT: likelihood with signed weights, in the reference study's form and in its own source's bounded one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from methods.method import Method
+from methods.method import Method, Unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,15 +15,69 @@ if TYPE_CHECKING:
 LAMBDA = 0.2
 
 
-def losses(batch: Batch, *, lambda_: float = LAMBDA) -> Tensor:
-    """``(1 - r * lambda) * nll_t``, n x t, with the row's reward r.
+def weights(reward: Any, group_mean: Any, *, form: str, lambda_: float, right: float, wrong: float, **_: Any) -> Any:
+    """Signed weight of each row, of the shape of ``reward``: ``1 - r * lambda``, or the source's reward."""
+    return 1.0 - reward * lambda_ if form == "study" else right * reward + wrong * (1.0 - reward)
+
+
+def losses(
+    batch: Batch,
+    *,
+    form: str = "study",
+    lambda_: float = LAMBDA,
+    probability: str = "token",
+    right: float = 1.0,
+    wrong: float = -0.2,
+    divide_by: str = "count",
+) -> Tensor:
+    """``study``: ``(1 - r * lambda) * nll_t``, n x t, with the row's reward r.
 
     arXiv 2606.23740, objective "RIFT", read literally: with r in {0, 1} and lambda > 0 a wrong row weighs 1
-    and a right one 1 - lambda, less. The source of the method (Liu et al. 2026, arXiv 2601.09253) pulls wrong
-    rows down instead.
+    and a right one 1 - lambda, less.
+
+    ``source``: Liu et al. 2026 (arXiv 2601.09253), the stabilized loss. Rows of positive reward w keep ``w * nll``,
+    rows of negative reward get ``-w * pi(y)``, linear in the probability, so that the loss has a lower bound.
+    ``probability`` says of what: of each token (n x t); of the sequence, length-normalised, ``pi(y)^(1/|y|)``, beside
+    the mean nll (n); or of the whole sequence, beside the summed nll (n), which underflows on long completions.
     """
-    weight = 1.0 - batch.reward * lambda_
-    return weight[:, None] * batch.nll
+    weight = weights(batch.reward, batch.group_mean, form=form, lambda_=lambda_, right=right, wrong=wrong)
+    if form == "study":
+        return weight[:, None] * batch.nll
+    pull, push = weight.clamp(min=0), (-weight).clamp(min=0)
+    if probability == "token":
+        return pull[:, None] * batch.nll + push[:, None] * batch.probability
+    nll = batch.nll.sum(dim=1)
+    if probability == "normalised":
+        nll = nll / batch.lengths
+    return pull * nll + push * (-nll).exp()
 
 
-METHOD = Method(title="RIFT", unit="token", view="all", losses=losses)
+def unit(*, form: str, probability: str, **_: Any) -> Unit:
+    """Rows where the source's form takes the probability of a sequence, else tokens."""
+    return "token" if form == "study" or probability == "token" else "sequence"
+
+
+def real(*, form: str, **_: Any) -> bool:
+    """The study's form is linear in the reward; the source's tells right from wrong alone."""
+    return form == "study"
+
+
+def refuse(*, right: float, wrong: float, **_: Any) -> str | None:
+    return None if right > 0 >= wrong else f"right must be above 0 and wrong at most 0, not {right:g} and {wrong:g}"
+
+
+METHOD = Method(
+    title="RIFT",
+    unit=unit,
+    view="all",
+    losses=losses,
+    weights=weights,
+    real=real,
+    choices={
+        "form": ("study", "source"),
+        "probability": ("token", "normalised", "sequence"),
+        "divide_by": ("count", "weights"),
+    },
+    forms={"study": ("lambda_",), "source": ("probability", "right", "wrong")},
+    refuse=refuse,
+)

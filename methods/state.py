@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -28,13 +29,16 @@ class StateLost(UserWarning):
     """A saved state cannot be gone on from: the training starts over."""
 
 
-def identity(config: TrainConfig, rollouts: Sequence[Rollout], reference: Sequence[float] | None) -> dict[str, Any]:
+def identity(
+    config: TrainConfig, rollouts: Sequence[Rollout], reference: Sequence[np.ndarray] | None
+) -> dict[str, Any]:
     """What must be the same for a state to be gone on from: every setting, and the data by digest."""
     digest = hashlib.sha256()
     for rollout in rollouts:
         row = [list(rollout.prompt_ids), list(rollout.completion_ids), float(rollout.reward), rollout.group]
         digest.update(json.dumps(row).encode())
-    digest.update(json.dumps(None if reference is None else [repr(x) for x in reference]).encode())
+    for values in reference or ():
+        digest.update(values.astype("<f4").tobytes() + b";")
     settings = json.loads(json.dumps(asdict(config)))
     del settings["resume_every"]  # how often a state is saved decides nothing
     return settings | {"rollouts": digest.hexdigest()}

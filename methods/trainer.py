@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -22,15 +23,19 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from methods import METHODS, state
 from methods.batch import Batch, Rollout
 from methods.config import TrainConfig
-from methods.logprobs import check_rows, completion_logps, load_model, use_threads
+from methods.divisor import divisor
+from methods.logprobs import check_rows, completion_logps, load_model, padded, use_threads
 from methods.lora import Adapter, attach
 from methods.parallel import STOP, Group, Stopped, group
+from methods.probe import probe
 from methods.record import Record, drift_values, lines_of, step_values, units_at
 from methods.seeds import derive
 from methods.split import divisible, micro_batches, share
 from methods.view import Unit, group_means, order, view
 
 __all__ = ["TrainConfig", "TrainingDiverged", "assist", "train"]
+
+Reference = Sequence[np.ndarray]  # each rollout's token log-probabilities under the base, nats; empty where not made
 
 
 class TrainingDiverged(RuntimeError):
@@ -51,7 +56,8 @@ def train(
     rollouts: Sequence[Rollout],
     out: Path,
     *,
-    reference: Sequence[float] | None = None,
+    reference: Reference | None = None,
+    heldout: Sequence[Rollout] = (),
     work: Path,
     on_step: Callable[[dict[str, Any]], None] | None = None,
     on_save: Callable[[], None] | None = None,
@@ -59,8 +65,9 @@ def train(
 ) -> dict[str, Any]:
     """Train one adapter on the model in ``model_dir`` and write it to ``out``; returns the summary.
 
-    ``reference`` holds the base's summed log-probability of each rollout
-    (:func:`methods.logprobs.reference_logprobs`), which DPO needs for the rows of its pairs. ``out`` receives
+    ``reference`` holds the base's log-probabilities of each rollout's tokens
+    (:func:`methods.logprobs.reference_logprobs`), for the rows of methods that need them. ``heldout`` are rollouts that
+    are only looked at, every ``config.probe_every`` steps (:func:`methods.probe.probe`). ``out`` receives
     ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends. Until then
     they, and the state to go on from, live in ``work``: called again with the same arguments after a kill,
     training goes on from there and ends with the same bytes. ``on_step`` sees each log line, ``on_save`` is
@@ -81,7 +88,8 @@ def train(
         try:
             for step in range(done + 1, config.run_steps + 1):
                 workers.tell(step)
-                record.step(substrate.step(step, units_at(config, stream, step)))
+                line = substrate.step(step, units_at(config, stream, step))
+                record.step(line | look(config, adapter, step, heldout))
                 if config.resume_every and step % config.resume_every == 0:
                     record.sync()
                     state.save(work, step, adapter.parameters, optimizer, who, asdict(substrate.fit))
@@ -106,7 +114,7 @@ def assist(
     model_dir: Path,
     rollouts: Sequence[Rollout],
     *,
-    reference: Sequence[float] | None = None,
+    reference: Reference | None = None,
     device: str = "cpu",
 ) -> None:
     """A further worker's part in :func:`train`: it computes its share of every step and writes nothing.
@@ -125,13 +133,13 @@ def prepared(
     config: TrainConfig,
     model_dir: Path,
     rollouts: Sequence[Rollout],
-    reference: Sequence[float] | None,
+    reference: Reference | None,
     workers: Group,
     device: str,
 ) -> tuple[Substrate, list[Unit], list[Unit]]:
     """The substrate before the first step, the method's units, and all units in the order of training."""
     units, stream = plan(config, rollouts)
-    check_reference(config.method, reference, units)
+    check_reference(config, reference, rollouts, units)
     try:
         model = load_model(model_dir, config.precision, config.attention, device)
     except torch.OutOfMemoryError:
@@ -147,20 +155,32 @@ def prepared(
 
 def plan(config: TrainConfig, rollouts: Sequence[Rollout]) -> tuple[list[Unit], list[Unit]]:
     """The method's view of the rollouts, and all units of the training in the order they are trained on."""
-    units = view(config.method, rollouts, config.pair_rule, config.pairs)
+    units = view(config.method, rollouts, config.pair_rule, config.pairs, config.settings)
     needed = config.run_steps * config.batch_size
     return units, order(len(rollouts), units, needed, config.order_seed)
 
 
-def check_reference(method: str, reference: Sequence[float] | None, units: Sequence[Unit]) -> None:
+def look(config: TrainConfig, adapter: Adapter, step: int, heldout: Sequence[Rollout]) -> dict[str, float | None]:
+    """The held-out rows' values after ``step``, where the config asks for them; else nothing."""
+    every, rows = config.probe_every, heldout[: config.probe_rows]
+    if not every or not rows or (step % every and step != config.report_step):
+        return {}
+    return probe(adapter.model, rows, config.micro_batch, config.head_chunk)
+
+
+def check_reference(
+    config: TrainConfig, reference: Reference | None, rollouts: Sequence[Rollout], units: Sequence[Unit]
+) -> None:
     """``ValueError`` where the method needs reference log-probabilities that are not there."""
-    if not METHODS[method].reference:
+    method = config.method
+    if not METHODS[method].needs_reference(config.settings):
         return
     if reference is None:
         raise ValueError(f"{method}: needs reference log-probabilities; make them with reference_logprobs")
     for row in sorted({row for unit in units for row in unit}):
-        if row >= len(reference) or not math.isfinite(reference[row]):
-            raise ValueError(f"{method}: no finite reference log-probability for row {row}")
+        values = reference[row] if row < len(reference) else np.empty(0)
+        if len(values) != len(rollouts[row].completion_ids) or not np.isfinite(values).all():
+            raise ValueError(f"{method}: no finite reference log-probabilities for row {row}")
 
 
 def set_modes(model: PreTrainedModel, gradient_checkpointing: bool) -> None:
@@ -196,7 +216,7 @@ class Substrate:
     config: TrainConfig
     rollouts: Sequence[Rollout]
     means: Sequence[float]
-    reference: Sequence[float] | None
+    reference: Reference | None
     adapter: Adapter
     device: str
     workers: Group
@@ -286,7 +306,7 @@ class Substrate:
         self.workers.add([*sums.values(), together])
         return sums, together
 
-    def accumulate(self, units: Sequence[Unit], count: int) -> tuple[dict[str, Tensor], Tensor]:
+    def accumulate(self, units: Sequence[Unit], count: float) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients added up over forward passes; sums of values to log (float64), each unit's loss.
 
         ``count`` is what the whole optimiser step's sum of losses is divided by.
@@ -296,20 +316,28 @@ class Substrate:
         for part in micro_batches(units, self.rollouts, self.fit.limit, self.config.micro_tokens is not None):
             batch = self.batch(part)
             losses = self.method.losses(batch, **self.config.settings)
-            (losses.sum() / count).backward()
+            (pull,) = torch.autograd.grad(losses.sum(), batch.logp)
+            batch.logp.backward(pull / count)
             losses = losses.detach().double()
             unit_losses.append(losses.sum(dim=1) if losses.dim() == 2 else losses)
-            for name, value in self.logged(batch, unit_losses[-1]).items():
+            for name, value in self.logged(batch, pull, unit_losses[-1]).items():
                 sums[name] = sums[name] + value if name in sums else value
         return sums, torch.cat(unit_losses)
 
-    def logged(self, batch: Batch, unit_losses: Tensor) -> dict[str, Tensor]:
+    def logged(self, batch: Batch, pull: Tensor, unit_losses: Tensor) -> dict[str, Tensor]:
+        """Sums of what a step logs; ``pull`` n x t is the losses' gradient at the log-probabilities."""
         nll = batch.nll.detach().double().sum(dim=1)
-        reward = batch.reward.double()
+        reward, right, size = batch.reward.double(), batch.reward > 0, pull.double().abs().sum(dim=1)
+        pushed = pull.sum(dim=1) > 0  # a step down the gradient makes these rows less likely
         sums = {
             "loss": unit_losses.sum(),
-            "nll_right": (nll * reward).sum(),
-            "nll_wrong": (nll * (1 - reward)).sum(),
+            "nll_right": (nll * right).sum(),
+            "nll_wrong": (nll * ~right).sum(),
+            "nll_pushed": (nll * pushed).sum(),
+            "reward_nll": (nll * reward).sum(),
+            "gradient_wrong": (size * ~right).sum(),
+            "gradient": size.sum(),
+            "tokens_pushed": (batch.lengths * pushed).sum().double(),
         }
         if self.method.metrics is not None:
             metrics = self.method.metrics(batch, **self.config.settings)
@@ -317,20 +345,20 @@ class Substrate:
         return sums
 
     def means_of(self, totals: dict[str, float], units: Sequence[Unit]) -> dict[str, float | None]:
-        """Nats a token on right and on wrong rows (None where the step has no such row), metrics a unit."""
-        counts = dict.fromkeys(totals, len(units))
-        counts |= {"nll_right": self.tokens(units, 1), "nll_wrong": self.tokens(units, 0)}
+        """Nats a token on right, wrong and pushed rows (None without such a row), shares, metrics a unit."""
+        right, wrong = (self.tokens(units, kind) for kind in (True, False))
+        counts: dict[str, float] = dict.fromkeys(totals, len(units))
+        counts |= {"nll_right": right, "nll_wrong": wrong, "reward_nll": right + wrong}
+        counts |= {"nll_pushed": totals.pop("tokens_pushed"), "gradient_wrong": totals.pop("gradient")}
         return {name: total / counts[name] if counts[name] else None for name, total in totals.items()}
 
-    def tokens(self, units: Sequence[Unit], reward: int) -> int:
+    def tokens(self, units: Sequence[Unit], right: bool) -> int:
         rows = [self.rollouts[row] for unit in units for row in unit]
-        return sum(len(rollout.completion_ids) for rollout in rows if rollout.reward == reward)
+        return sum(len(rollout.completion_ids) for rollout in rows if rollout.right == right)
 
-    def count(self, units: Sequence[Unit]) -> int:
-        """What the sum of an optimiser step's losses is divided by: its completion tokens, or its pairs."""
-        if self.method.unit == "pair":
-            return len(units)
-        return self.tokens(units, 0) + self.tokens(units, 1)
+    def count(self, units: Sequence[Unit]) -> float:
+        """What the sum of an optimiser step's losses is divided by."""
+        return divisor(self.method, self.config.settings, units, self.rollouts, self.means)
 
     def batch(self, units: Sequence[Unit]) -> Batch:
         """Forward pass of these units; rows of a pair stand next to each other, chosen first."""
@@ -341,9 +369,9 @@ class Substrate:
             return torch.tensor(values, dtype=torch.float32, device=self.device)
 
         reference = None
-        if self.method.reference:
+        if self.method.needs_reference(self.config.settings):
             assert self.reference is not None, "checked before training"
-            reference = column([self.reference[row] for row in rows])
+            reference = padded([self.reference[row] for row in rows], mask)
         return Batch(
             logp=logp,
             mask=mask,

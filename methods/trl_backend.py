@@ -27,10 +27,11 @@ from methods.config import TrainConfig
 from methods.logprobs import check_rows, load_model, use_threads
 from methods.lora import Adapter, adapter_of, lora_config
 from methods.record import Record, drift_values, step_values, units_at
-from methods.trainer import TrainingDiverged, check_reference, plan
+from methods.trainer import Reference, TrainingDiverged, check_reference, look, plan
+from methods.trl_losses import trl_loss
 from methods.view import Unit
 
-SUPPORTED = ("sft", "dft", "dpo")
+UNTOLD = ("nll_right", "nll_wrong", "nll_pushed", "reward_nll", "gradient_wrong")
 
 
 def train(
@@ -39,7 +40,8 @@ def train(
     rollouts: Sequence[Rollout],
     out: Path,
     *,
-    reference: Sequence[float] | None = None,
+    reference: Reference | None = None,
+    heldout: Sequence[Rollout] = (),
     work: Path,
     on_step: Callable[[dict[str, Any]], None] | None = None,
     on_save: Callable[[], None] | None = None,
@@ -49,17 +51,13 @@ def train(
 
     A killed training starts over: TRL's own checkpoints are pickles, which this project does not read. So ``on_save``
     is never called.
-    ``nll_right`` and ``nll_wrong`` are None in the log, since TRL does not tell them. With dropout the draws
-    are TRL's own.
+    What TRL does not tell (:data:`UNTOLD`) is None in the log. With dropout the draws are TRL's own.
     """
-    if config.method not in SUPPORTED:
-        raise ValueError(
-            f"TRL has no trainer for {config.method}; set training.backend to native, or train one of {SUPPORTED}"
-        )
+    trl_loss(config.method, config.settings)  # before anything is loaded
     if config.batch_size % config.micro_batch:
         raise ValueError(f"TRL: batch_size {config.batch_size} is no multiple of micro_batch {config.micro_batch}")
     units, stream = plan(config, rollouts)
-    check_reference(config.method, reference, units)
+    check_reference(config, reference, rollouts, units)
     with use_threads(config.threads), global_generators_kept():
         model = load_model(model_dir, config.precision, config.attention, device)
         check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
@@ -67,7 +65,7 @@ def train(
         adapter = adapter_of(cast(PeftModel, trainer.model), config.init_seed)
         record = Record(out, config, adapter, on_step)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(Follow(config, stream, record, adapter))
+        trainer.add_callback(Follow(config, stream, record, adapter, heldout))
         try:
             trainer.train()
             return record.finish(rollouts, units, stream)
@@ -83,19 +81,20 @@ def build(
     model: PreTrainedModel,
     model_dir: Path,
     rollouts: Sequence[Rollout],
-    reference: Sequence[float] | None,
+    reference: Reference | None,
     stream: Sequence[Unit],
     folder: Path,
     device: str,
 ) -> Trainer:
-    """TRL's trainer over the units of ``stream``, in that order."""
+    """TRL's trainer over the units of ``stream``, in that order; ``ValueError`` for a loss that TRL lacks."""
+    loss = trl_loss(config.method, config.settings)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     peft_config = lora_config(model, config.targets, config.rank, config.alpha, config.dropout)
     settings = arguments(config, folder, device)
     if config.method == "dpo":
         assert reference is not None, "checked before"
         preference = DPOConfig(
-            loss_type=["sigmoid"], beta=float(config.settings["beta"]), disable_dropout=False,
+            loss_type=[loss], beta=float(config.settings["beta"]), disable_dropout=False,
             precompute_ref_log_probs=True, max_length=None, **settings,
         )  # fmt: skip
         return PreparedDPO(
@@ -103,7 +102,7 @@ def build(
             processing_class=tokenizer, peft_config=peft_config,
         )  # fmt: skip
     args = SFTConfig(
-        loss_type="nll" if config.method == "sft" else "dft", max_length=None,
+        loss_type=loss, max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True}, **settings,
     )  # fmt: skip
     return SFTTrainer(
@@ -152,15 +151,16 @@ def single_rows(rollouts: Sequence[Rollout], stream: Sequence[Unit]) -> Dataset:
     )
 
 
-def pair_rows(rollouts: Sequence[Rollout], reference: Sequence[float], stream: Sequence[Unit]) -> Dataset:
-    """Columns of TRL's preference collator, the reference's log-probabilities among them."""
+def pair_rows(rollouts: Sequence[Rollout], reference: Reference, stream: Sequence[Unit]) -> Dataset:
+    """Columns of TRL's preference collator, the reference's summed log-probabilities among them."""
+    sums = [float(values.sum(dtype=np.float64)) for values in reference]
     return Dataset.from_dict(
         {
             "prompt_ids": [list(rollouts[chosen].prompt_ids) for chosen, _ in stream],
             "chosen_ids": [list(rollouts[chosen].completion_ids) for chosen, _ in stream],
             "rejected_ids": [list(rollouts[rejected].completion_ids) for _, rejected in stream],
-            "ref_chosen_logps": [reference[chosen] for chosen, _ in stream],
-            "ref_rejected_logps": [reference[rejected] for _, rejected in stream],
+            "ref_chosen_logps": [sums[chosen] for chosen, _ in stream],
+            "ref_rejected_logps": [sums[rejected] for _, rejected in stream],
         }
     )
 
@@ -178,8 +178,15 @@ class PreparedDPO(DPOTrainer):
 class Follow(TrainerCallback):
     """Writes the record of each step of a TRL training, stops it at ``run_steps`` and where it diverges."""
 
-    def __init__(self, config: TrainConfig, stream: Sequence[Unit], record: Record, adapter: Adapter) -> None:
-        self.config, self.stream, self.record, self.adapter = config, stream, record, adapter
+    def __init__(
+        self,
+        config: TrainConfig,
+        stream: Sequence[Unit],
+        record: Record,
+        adapter: Adapter,
+        heldout: Sequence[Rollout],
+    ) -> None:
+        self.config, self.stream, self.record, self.adapter, self.heldout = config, stream, record, adapter, heldout
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         gradients = [p.grad for p in self.adapter.parameters.values() if p.grad is not None]
@@ -198,10 +205,10 @@ class Follow(TrainerCallback):
         if "loss" not in logs:  # the summary that TRL logs after its last step
             return
         line = step_values(self.config, state.global_step, logs["loss"], logs["grad_norm"])
-        line |= drift_values(self.adapter) | {"nll_right": None, "nll_wrong": None}
+        line |= drift_values(self.adapter) | dict.fromkeys(UNTOLD)
         if self.config.method == "dpo":
             line |= {"margin": logs["rewards/margins"], "reward_accuracy": logs["rewards/accuracies"]}
-        self.record.step(line)
+        self.record.step(line | look(self.config, self.adapter, state.global_step, self.heldout))
 
 
 @contextmanager

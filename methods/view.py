@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,20 +26,27 @@ def group_means(rollouts: Sequence[Rollout]) -> list[float]:
     return [means[rollout.group] for rollout in rollouts]
 
 
-def view(method: str, rollouts: Sequence[Rollout], pair_rule: str = "one", pairs: int | None = None) -> list[Unit]:
-    """The units of ``method`` in row order.
+def view(
+    method: str,
+    rollouts: Sequence[Rollout],
+    pair_rule: str = "one",
+    pairs: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> list[Unit]:
+    """The units of ``method`` under ``settings`` (the defaults where None) in row order.
 
     ``pair_rule`` "one": a pair for each problem with a right and a wrong rollout, its first right one
     (chosen) with its first wrong one (rejected). "all": every right with every wrong one of a problem.
-    ``pairs`` keeps a fixed draw of at most so many pairs, the same for every seed of a study.
-    ``ValueError`` where nothing is left, where a reward is neither 0 nor 1, or where prompt or completion is
-    empty.
+    ``pairs`` keeps a fixed draw of at most so many pairs, the same for every seed of a study. With the setting
+    ``duplicates`` "drop" only the first of a problem's equal completions is kept. ``ValueError`` where nothing is left,
+    where a reward is neither 0 nor 1 and the method needs that, or where prompt or completion is empty.
     """
+    settings = METHODS[method].check(method, settings or {})
     if pair_rule not in PAIR_RULES:
         raise ValueError(f"unknown pair rule {pair_rule!r}; known rules: {', '.join(PAIR_RULES)}")
     for row, rollout in enumerate(rollouts):
-        if rollout.reward not in (0, 1):
-            raise ValueError(f"row {row}: reward {rollout.reward!r} is neither 0 nor 1")
+        if rollout.reward not in (0, 1) and not METHODS[method].takes_real(settings):
+            raise ValueError(f"row {row}: reward {rollout.reward!r} is neither 0 nor 1, which {method} needs")
         if not len(rollout.prompt_ids) or not len(rollout.completion_ids):
             raise ValueError(f"row {row}: prompt and completion need at least one token each")
     kind = METHODS[method].view
@@ -49,12 +57,23 @@ def view(method: str, rollouts: Sequence[Rollout], pair_rule: str = "one", pairs
             units = [units[i] for i in sorted(drawn.tolist())]
     elif kind == "right":
         units = [(row,) for row, rollout in enumerate(rollouts) if rollout.reward == 1]
+        if settings.get("duplicates") == "drop":
+            units = _first_of_equals(units, rollouts)
         lack = "no rollout has reward 1"
     else:
         units, lack = [(row,) for row in range(len(rollouts))], "there are no rollouts"
     if not units:
         raise ValueError(f"{method}: {lack}")
     return units
+
+
+def _first_of_equals(units: Sequence[Unit], rollouts: Sequence[Rollout]) -> list[Unit]:
+    """The units without those whose completion an earlier one of the same problem has, token for token."""
+    seen: dict[tuple[int, tuple[int, ...]], Unit] = {}
+    for unit in units:
+        rollout = rollouts[unit[0]]
+        seen.setdefault((rollout.group, tuple(rollout.completion_ids)), unit)
+    return list(seen.values())
 
 
 def _pairs(rollouts: Sequence[Rollout], pair_rule: str) -> list[Unit]:

@@ -73,7 +73,7 @@ def estimate(study: Study) -> Cost | None:
     training = study.training
     longest = study.prompt.max_prompt_tokens + study.prompt.max_answer_tokens
     kept = KEPT_CHECKPOINTED if training.gradient_checkpointing else KEPT
-    rows = training.micro_batch * (2 if "dpo" in study.methods else 1)
+    rows = training.micro_batch * max(rows_a_unit(study.objective(name)) for name in study.methods)
     activations = rows * longest * shape.hidden * (shape.layers * kept + KEPT) * BYTES[training.precision]
     memory = weights * BYTES[training.precision] + adapter * 16 + activations
     trainings = cells(study)
@@ -83,7 +83,7 @@ def estimate(study: Study) -> Cost | None:
         adapter_parameters=adapter,
         training_gib=memory / 2**30,
         trainings=len(trainings),
-        training_gpu_hours=sum(training_seconds(study, shape, cell.method) for cell in trainings) / 3600,
+        training_gpu_hours=sum(training_seconds(study, shape, cell.objective) for cell in trainings) / 3600,
         evaluation_gpu_hours=(1 + len(trainings)) * _evaluation(study, shape) / 3600,
     )
 

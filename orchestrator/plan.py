@@ -23,8 +23,8 @@ VERSIONS = {
     "base": 1,
     "rollouts": 1,
     "problems": 1,
-    "reference": 1,
-    "train": 2,
+    "reference": 2,
+    "train": 3,
     "evaluate": 1,
     "geometry": 1,
     "connectivity": 1,
@@ -76,7 +76,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of the study: a method at a learning rate and two seeds."""
+    """One training of the study: a method, by its name there, at a learning rate and two seeds."""
 
     name: str
     method: str
@@ -84,6 +84,7 @@ class Cell:
     learning_rate: float
     init_seed: int
     order_seed: int
+    objective: str  # its key in METHODS
 
 
 def rate_name(rate: float) -> str:
@@ -96,21 +97,22 @@ def rate_name(rate: float) -> str:
 def cells(study: Study) -> list[Cell]:
     """All trainings: the methods, the sweep's further points, the replicas; no name twice."""
     init, order = study.seeds.init, study.seeds.order
-    found = [Cell(m, m, "method", study.learning_rate(m), init, order) for m in study.methods]
+    found = [Cell(m, m, "method", study.learning_rate(m), init, order, study.objective(m)) for m in study.methods]
     if study.sweep:
         method = study.sweep.method
         for rate in sorted(set(study.sweep.learning_rates) - {study.learning_rate(method)}):
-            found.append(Cell(f"{method}-lr{rate_name(rate)}", method, "sweep", rate, init, order))
+            name = f"{method}-lr{rate_name(rate)}"
+            found.append(Cell(name, method, "sweep", rate, init, order, study.objective(method)))
     for r in study.replicas:
-        rate = study.learning_rate(r.method)
+        rate, objective = study.learning_rate(r.method), study.objective(r.method)
         if r.order_seed is not None:
-            cell = Cell(f"{r.method}-order{r.order_seed}", r.method, "order", rate, init, r.order_seed)
+            cell = Cell(f"{r.method}-order{r.order_seed}", r.method, "order", rate, init, r.order_seed, objective)
         elif r.init_seed is not None:
-            cell = Cell(f"{r.method}-init{r.init_seed}", r.method, "init", rate, r.init_seed, order)
+            cell = Cell(f"{r.method}-init{r.init_seed}", r.method, "init", rate, r.init_seed, order, objective)
         else:
             assert r.learning_rate is not None
             name = f"{r.method}-lr{rate_name(r.learning_rate)}"
-            cell = Cell(name, r.method, "rate", r.learning_rate, init, order)
+            cell = Cell(name, r.method, "rate", r.learning_rate, init, order, objective)
         if all(cell.name != other.name for other in found):
             found.append(cell)
     return found
@@ -158,7 +160,8 @@ def make_plan(study: Study, facts: Mapping[str, str]) -> list[Step]:
     )
     steps += [rollouts, problems]
     trainings = _training_steps(study, base, rollouts)
-    steps += [t.inputs["reference"] for t in trainings if "reference" in t.inputs][:1]  # one, shared by all
+    shared = {t.inputs["reference"].title: t.inputs["reference"] for t in trainings if "reference" in t.inputs}
+    steps += shared.values()
     steps += trainings
     steps += _evaluation_steps(study, facts, base, problems, trainings)
     steps += _analysis_steps(study, base, rollouts, problems, trainings)
@@ -231,14 +234,18 @@ def _training_steps(study: Study, base: Step, rollouts: Step) -> list[Step]:
     common |= {"report_step": study.training.report_step or study.training.last_step}
     common |= {"run_steps": study.training.last_step}
     pairs = {"pair_rule": study.rollouts.table.pair_rule, "pairs": study.rollouts.table.pairs}
-    forward = {k: common[k] for k in ("precision", "attention", "head_chunk", "micro_batch", "threads")} | pairs
-    reference = Step("reference", "base", forward, {"base": base, "rollouts": rollouts})
+    forward = {k: common[k] for k in ("precision", "attention", "head_chunk", "micro_batch", "threads")}
+    of = {"base": base, "rollouts": rollouts}
+    references = {  # two steps, so that a method which reads all rows takes nothing from those that read pairs
+        True: Step("reference", "base", forward | {"rows": "pairs"} | pairs, of),
+        False: Step("reference", "all-rows", forward | {"rows": "all"}, of),
+    }
     steps = []
     for cell in cells(study):
-        method = METHODS[cell.method]
+        method, settings = METHODS[cell.objective], study.settings_of(cell.method)
         config = common | {
-            "method": cell.method,
-            "settings": method.check(cell.method, study.methods[cell.method].settings),
+            "method": cell.objective,
+            "settings": settings,
             "learning_rate": cell.learning_rate,
             "init_seed": cell.init_seed,
             "order_seed": cell.order_seed,
@@ -246,8 +253,8 @@ def _training_steps(study: Study, base: Step, rollouts: Step) -> list[Step]:
             "adapter": study.adapter.model_dump(),
         }
         inputs = {"base": base, "rollouts": rollouts}
-        if method.reference:
-            inputs["reference"] = reference
+        if method.needs_reference(settings):
+            inputs["reference"] = references[method.view == "pairs"]
         where = {"base_name": study.base.name, "resume_every": study.training.resume_every}
         steps.append(Step("train", cell.name, config, inputs, where, role=cell.role))
     return steps

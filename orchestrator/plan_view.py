@@ -87,7 +87,7 @@ def _protocol(study: Study) -> Iterator[str]:
 
 def _trainings(study: Study) -> Iterator[tuple[str, ...]]:
     for cell in cells(study):
-        settings = METHODS[cell.method].check(cell.method, study.methods[cell.method].settings)
+        settings = METHODS[cell.objective].read(study.settings_of(cell.method))
         told = ", ".join(f"{name.rstrip('_')}={value}" for name, value in settings.items())
         seeds = str(cell.init_seed), str(cell.order_seed)
         yield cell.name, cell.method, rate_name(cell.learning_rate), *seeds, told or "-", _epochs(study, cell)
@@ -95,7 +95,7 @@ def _trainings(study: Study) -> Iterator[tuple[str, ...]]:
 
 def _epochs(study: Study, cell: Cell) -> str:
     """Passes over the method's rows at the reported step, where the table's limits say how many these are."""
-    table, view = study.rollouts.table, METHODS[cell.method].view
+    table, view = study.rollouts.table, METHODS[cell.objective].view
     units = {"all": table.rows, "pairs": table.pairs, "right": None}[view]
     steps = study.training.report_step or study.training.last_step
     return f"{steps * study.training.batch_size / units:.2f}" if units else "-"

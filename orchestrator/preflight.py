@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.tasks import TASKS
+from methods import METHODS
 from orchestrator.errors import UserError
 from orchestrator.facts import gguf_path, local_folder
 from orchestrator.plan import cells
@@ -38,17 +39,28 @@ def check(study: Study) -> None:
 
 
 def _check_views(study: Study, rows: list[Row]) -> None:
-    """Methods that would find no row: known where the file gives the rewards."""
+    """Methods that would find no row, or rewards that they cannot take: known where the file gives the rewards."""
     rewards: dict[str, set[float]] = defaultdict(set)
     for row in rows:
         rewards[row.problem_id].add(row.reward or 0.0)
-    if "rft" in study.methods and not any(1.0 in found for found in rewards.values()):
-        raise UserError("methods.rft: no rollout is right, so RFT has nothing to train on; drop rft, or other rollouts")
-    if "dpo" in study.methods and not any(len(found) == 2 for found in rewards.values()):
-        raise UserError(
-            "methods.dpo: no problem has a right and a wrong rollout, so DPO has no pair; drop dpo and its sweep, "
-            "or other rollouts"
-        )
+    other = next((reward for found in rewards.values() for reward in found - {0.0, 1.0}), None)
+    for name in study.methods:
+        method = METHODS[study.objective(name)]
+        if other is not None and not method.takes_real(study.settings_of(name)):
+            raise UserError(
+                f"methods.{name}: {method.title} needs rewards 0 and 1, the rollouts have {other:g}; drop {name}, or "
+                "set rollouts.rewards=graded"
+            )
+        if method.view == "right" and not any(1.0 in found for found in rewards.values()):
+            raise UserError(
+                f"methods.{name}: no rollout is right, so {method.title} has nothing to train on; drop {name}, or "
+                "other rollouts"
+            )
+        if method.view == "pairs" and not any(len(found) == 2 for found in rewards.values()):
+            raise UserError(
+                f"methods.{name}: no problem has a right and a wrong rollout, so {method.title} has no pair; drop "
+                f"{name} and its sweep, or other rollouts"
+            )
 
 
 def _check_targets(study: Study) -> None:

@@ -91,7 +91,8 @@ def _rollouts(study: Study, done: Mapping[str, Step], folders: Mapping[str, Path
     views = []
     for method in study.methods:
         try:
-            units = view(method, rollouts, study.rollouts.table.pair_rule, study.rollouts.table.pairs)
+            table, settings = study.rollouts.table, study.settings_of(method)
+            units = view(study.objective(method), rollouts, table.pair_rule, table.pairs, settings)
         except ValueError:  # an empty view: its training says so itself
             units = []
         rows = {row for unit in units for row in unit}
@@ -110,6 +111,7 @@ def _trainings(study: Study, folders: Mapping[str, Path], outcome: Outcome) -> l
         row: dict[str, Any] = {
             "name": cell.name,
             "method": cell.method,
+            "objective": cell.objective,
             "role": cell.role,
             "learning_rate": cell.learning_rate,
             "init_seed": cell.init_seed,

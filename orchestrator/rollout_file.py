@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +102,8 @@ def _row(record: Any, where: str) -> Row:
         if not texts[name].strip():
             raise UserError(f"{where}: {name} is empty")
     reward = record.get("reward")
-    if reward is not None and reward not in (0, 1):
-        raise UserError(f"{where}: reward must be 0 or 1, not {reward!r}")
+    if reward is not None and not (isinstance(reward, int | float) and abs(reward) <= sys.float_info.max):
+        raise UserError(f"{where}: reward must be a number (0 or 1 from a verifier), not {reward!r}")
     return Row(
         problem_id=str(record.get("problem_id") or texts["problem"]),
         teacher=str(record.get("teacher") or "unnamed"),

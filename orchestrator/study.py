@@ -7,6 +7,7 @@ say so in their comments.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from evals.tasks import TASKS
 from methods import METHODS
 from methods import check as check_method
+from methods.trl_losses import trl_loss
 
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=96)]
+NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -230,6 +233,8 @@ class Training(Frozen):
     threads: Count = 1
     workers: Count = 1  # data-parallel; each holds the whole base
     micro_tokens: Count | None = None  # padded tokens a forward pass, in place of micro_batch units
+    probe_every: Annotated[int, Field(ge=0)] = 0  # steps between two looks at held-out rollouts; 0: none
+    probe_rows: Count = 64
 
     @model_validator(mode="after")
     def _fits(self) -> Training:
@@ -247,8 +252,12 @@ class Training(Frozen):
 
 
 class MethodSpec(Frozen):
-    """One method of the study: its own settings, and a learning rate where it is not the common one."""
+    """One method of the study: its own settings, and a learning rate where it is not the common one.
 
+    ``method`` names the objective where the entry has a name of its own: a variant beside the default form.
+    """
+
+    method: str | None = None
     settings: dict[str, Any] = {}
     learning_rate: Positive | None = None
 
@@ -379,10 +388,12 @@ class Study(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        for name, spec in self.methods.items():
-            check_method(name, spec.settings)
-            if self.training.backend == "trl" and name not in ("sft", "dft", "dpo"):
-                raise ValueError(f"methods.{name}: training.backend trl runs sft, dft and dpo; use native")
+        for name in self.methods:
+            if not re.fullmatch(NAME, name):
+                raise ValueError(f"methods.{name}: a name is lower-case letters, digits and _, a letter first")
+            settings = self.settings_of(name)
+            if self.training.backend == "trl":
+                trl_loss(self.objective(name), settings)
         named = [r.method for r in self.replicas] + ([self.sweep.method] if self.sweep else [])
         for name in named:
             if name not in self.methods:
@@ -395,7 +406,7 @@ class Study(Frozen):
                 )
         if self.engine.max_model_len <= self.prompt.max_prompt_tokens:
             raise ValueError("engine.max_model_len must be above prompt.max_prompt_tokens, or no answer fits")
-        pairs = [name for name in self.methods if METHODS[name].view == "pairs"]
+        pairs = [name for name in self.methods if METHODS[self.objective(name)].view == "pairs"]
         if pairs and isinstance(self.rollouts, SampledRollouts) and self.rollouts.samples < 2:
             raise ValueError(f"methods.{pairs[0]} needs pairs: rollouts.samples must be 2 or more")
         last, report = self.training.last_step, self.training.report_step
@@ -403,8 +414,16 @@ class Study(Frozen):
             raise ValueError("training: report_step <= run_steps <= steps must hold")
         return self
 
+    def objective(self, name: str) -> str:
+        """The key in ``METHODS`` of the study's method of this name."""
+        return self.methods[name].method or name
+
+    def settings_of(self, name: str) -> dict[str, Any]:
+        """All settings of the study's method of this name, the defaults filled in."""
+        return check_method(self.objective(name), self.methods[name].settings)
+
     def learning_rate(self, method: str) -> float:
-        """The peak learning rate at which the study runs ``method``."""
+        """The peak learning rate at which the study runs the method of this name."""
         return self.methods[method].learning_rate or self.training.learning_rate
 
 

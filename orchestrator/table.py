@@ -70,21 +70,24 @@ def freeze(rows: list[dict[str, Any]], spec: Mapping[str, Any]) -> list[dict[str
 
 
 def statistics_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What there was to learn: shares, mixed groups, lengths, teachers. Counts training and held-out rows."""
-    groups: dict[str, list[float]] = defaultdict(list)
-    teachers: dict[str, list[float]] = defaultdict(list)
+    """What there was to learn: shares, mixed groups, lengths, teachers. Counts training and held-out rows.
+
+    A row is right where its reward is above 0.
+    """
+    groups: dict[str, list[bool]] = defaultdict(list)
+    teachers: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
-        groups[row["problem_id"]].append(row["reward"])
-        teachers[row["teacher"]].append(row["reward"])
+        groups[row["problem_id"]].append(row["reward"] > 0)
+        teachers[row["teacher"]].append(row["reward"] > 0)
     means = [statistics.fmean(rewards) for rewards in groups.values()]
     lengths = sorted(len(row["completion_ids"]) for row in rows)
-    right = [(row["problem_id"], row["completion"].strip()) for row in rows if row["reward"] == 1]
+    right = [(row["problem_id"], row["completion"].strip()) for row in rows if row["reward"] > 0]
     return {
         "rows": len(rows),
         "problems": len(groups),
         "train_rows": sum(row["split"] == "train" for row in rows),
         "heldout_rows": sum(row["split"] == "heldout" for row in rows),
-        "share_right": statistics.fmean(row["reward"] for row in rows),
+        "share_right": statistics.fmean(row["reward"] > 0 for row in rows),
         "groups": {
             "mixed": sum(0 < m < 1 for m in means),
             "all_right": sum(m == 1 for m in means),
@@ -121,7 +124,15 @@ def read_table(folder: Path, split: str | None = None) -> list[dict[str, Any]]:
 
 def training_rollouts(folder: Path) -> list[Rollout]:
     """The training rows as the methods read them."""
+    return _rollouts(read_table(folder, "train"))
+
+
+def heldout_rollouts(folder: Path) -> list[Rollout]:
+    """The rows that no method trains on."""
+    return _rollouts(read_table(folder, "heldout"))
+
+
+def _rollouts(rows: Sequence[Mapping[str, Any]]) -> list[Rollout]:
     return [
-        Rollout(tuple(row["prompt_ids"]), tuple(row["completion_ids"]), row["reward"], row["group"])
-        for row in read_table(folder, "train")
+        Rollout(tuple(row["prompt_ids"]), tuple(row["completion_ids"]), row["reward"], row["group"]) for row in rows
     ]

@@ -4,8 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+Agreement = Callable[[str, Any, Any, float], None]
+DIFFERENCES = pytest.StashKey[list[tuple[str, float, float]]]()
+
+
+@pytest.fixture
+def agreement(request: pytest.FixtureRequest) -> Agreement:
+    """``(oracle, found, expected, limit)``: asserts that the largest difference, over the largest expected value, is
+    within the limit, and has it listed when the tests end.
+    """
+
+    def check(oracle: str, found: Any, expected: Any, limit: float) -> None:
+        one, two = (np.asarray(values, dtype=np.float64) for values in (found, expected))
+        assert one.shape == two.shape
+        difference = float(np.abs(one - two).max() / max(1e-300, np.abs(two).max()))
+        request.config.stash.setdefault(DIFFERENCES, []).append((oracle, difference, limit))
+        assert difference <= limit, oracle
+
+    return check
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Where tests of agreement were asked for by name: each oracle with its largest difference."""
+    if "agreement" not in config.option.keyword:
+        return
+    rows = config.stash.get(DIFFERENCES, [])
+    terminalreporter.write_sep("-", "largest difference, relative to the largest value")
+    for oracle, difference, limit in sorted(rows):
+        terminalreporter.write_line(f"{oracle:<60} {difference:8.1e}  (limit {limit:.0e})")
 
 
 @pytest.fixture(scope="session")

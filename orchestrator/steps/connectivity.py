@@ -39,16 +39,16 @@ def run(context: Context) -> None:
     config, adapters = context.config, context.adapters()
     held = read_table(context.inputs["rollouts"], "heldout")
     rows = {
-        reward: [(r["prompt_ids"], r["completion_ids"]) for r in held if r["reward"] == reward][: config["rows"]]
-        for reward in (1, 0)
+        right: [(r["prompt_ids"], r["completion_ids"]) for r in held if (r["reward"] > 0) == right][: config["rows"]]
+        for right in (True, False)
     }
     weights = [i / (config["points"] - 1) for i in range(config["points"])]
     pairs = [(a, b) for a, b in config["pairs"] if {a, b} <= adapters.keys() | {"base"}]
-    pairs = pairs if rows[1] else []  # a path is measured on right rows
+    pairs = pairs if rows[True] else []  # a path is measured on right rows
     names = ["base", *adapters]
     points = [(a, b, w) for a, b in pairs for w in weights[1:-1]]
     n = context.slots
-    tasks = [Task(rows[1], rows[0], names[i::n], points[i::n], config["threads"]) for i in range(n)]
+    tasks = [Task(rows[True], rows[False], names[i::n], points[i::n], config["threads"]) for i in range(n)]
     context.say(f"{len(names)} models, {len(points)} points between them")
     found = context.share(measure, [t for t in tasks if t.names or t.points])
     losses = {name: entry for part in found for name, entry in part["losses"].items()}
@@ -75,7 +75,7 @@ def run(context: Context) -> None:
             "losses": [{"name": name, **losses[name]} for name in names],
             "connectivity": {
                 "loss": "nats a token of right held-out completions",
-                "rows": len(rows[1]),
+                "rows": len(rows[True]),
                 "paths": paths,
             },
         },

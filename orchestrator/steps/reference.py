@@ -1,10 +1,12 @@
-"""Log-probabilities of the training rows under the base, of pairs, once for all trainings that measure against it."""
+"""Log-probabilities of training rows under the base, once for all trainings that measure against it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
 
 from methods.logprobs import reference_logprobs
 from methods.view import view
@@ -13,17 +15,20 @@ from orchestrator.device import device
 from orchestrator.steps.base import model_folder
 from orchestrator.table import training_rollouts
 
-FILE = "reference.npy"
+FILE = "reference.safetensors"
 
 
 def run(context: Context) -> None:
-    """Writes ``reference.npy``: float64, one summed log-probability (nats) a training row, in the table's order.
+    """Writes ``reference.safetensors``: ``logp``, float32, nats, one a completion token, row after row in the table's
+    order, and ``lengths``, int64, how many each row has.
 
-    Only rows that stand in a pair are computed; the others are NaN.
+    Rows that were not asked for (with ``rows`` "pairs" those that stand in none) have length 0.
     """
     rollouts = training_rollouts(context.inputs["rollouts"])
     config = context.config
-    rows = {row for pair in view("dpo", rollouts, config["pair_rule"], config["pairs"]) for row in pair}
+    rows = set(range(len(rollouts)))
+    if config["rows"] == "pairs":
+        rows = {row for pair in view("dpo", rollouts, config["pair_rule"], config["pairs"]) for row in pair}
     context.say(f"log-probabilities of {len(rows)} rows")
     values = reference_logprobs(
         model_folder(context.inputs["base"]),
@@ -36,8 +41,12 @@ def run(context: Context) -> None:
         threads=config["threads"],
         device=device(),
     )
-    np.save(context.out / FILE, np.array(values, dtype=np.float64), allow_pickle=False)
+    lengths = torch.tensor([len(row) for row in values])
+    save_file({"logp": torch.from_numpy(np.concatenate(values)), "lengths": lengths}, context.out / FILE)
 
 
-def read_reference(folder: Path) -> list[float]:
-    return np.load(folder / FILE, allow_pickle=False).tolist()
+def read_reference(folder: Path) -> list[np.ndarray]:
+    """Each training row's log-probabilities, in the table's order."""
+    held = load_file(folder / FILE)
+    ends = np.cumsum(held["lengths"].numpy())
+    return np.split(held["logp"].numpy(), ends[:-1])

@@ -10,7 +10,7 @@ from orchestrator.context import Context, Inputs
 from orchestrator.device import device
 from orchestrator.steps.base import model_folder
 from orchestrator.steps.reference import read_reference
-from orchestrator.table import training_rollouts
+from orchestrator.table import heldout_rollouts, training_rollouts
 
 
 def run(context: Context) -> None:
@@ -31,6 +31,7 @@ def run(context: Context) -> None:
         training_rollouts(context.inputs["rollouts"]),
         context.out,
         reference=None if reference is None else read_reference(reference),
+        heldout=heldout_rollouts(context.inputs["rollouts"]) if config.probe_every else (),
         work=context.work,
         on_step=tell,
         on_save=context.keep,

@@ -21,7 +21,7 @@ def batch() -> Batch:
     mask = torch.arange(5)[None, :] < torch.tensor([5, 2, 3, 1])[:, None]
     logp = torch.where(mask, logp, 1e6)
     reward = torch.tensor([1.0, 0.0, 1.0, 0.0], dtype=torch.float64)
-    reference = torch.tensor([-4.0, -2.5, -3.0, -1.0], dtype=torch.float64)
+    reference = logp + 2 * torch.rand((4, 5), generator=generator, dtype=torch.float64) - 1
     return Batch(logp, mask, reward, torch.full((4,), 0.5, dtype=torch.float64), reference)
 
 

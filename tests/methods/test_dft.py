@@ -8,6 +8,7 @@ import torch
 
 from methods import dft
 from methods.batch import Batch
+from tests.conftest import Agreement
 
 
 def test_value_by_hand() -> None:
@@ -17,9 +18,9 @@ def test_value_by_hand() -> None:
     assert losses.tolist() == [pytest.approx([0.34657359027997264] * 2, abs=1e-15)]
 
 
-def test_equals_numpy_and_ignores_padding(batch: Batch) -> None:
+def test_agreement_with_numpy_whatever_the_padding_holds(batch: Batch, agreement: Agreement) -> None:
     logp = np.where(batch.mask.numpy(), batch.logp.numpy(), 0.0)
-    np.testing.assert_allclose(dft.losses(batch).numpy(), -np.exp(logp) * logp, rtol=1e-14)
+    agreement("DFT: numpy", dft.losses(batch).numpy(), -np.exp(logp) * logp, 1e-14)
 
 
 def test_gradient_is_that_of_the_stopped_weight(batch: Batch) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -73,15 +72,16 @@ def test_chunked_head_equals_whole(tiny_model: Path, monkeypatch: MonkeyPatch) -
 
 
 def test_reference(tiny_model: Path, rollouts: list[Rollout]) -> None:
-    """Sums of the plain log-probabilities for the rows asked for, NaN for the others."""
+    """The plain log-probabilities of the rows asked for, nothing for the others."""
     values = reference_logprobs(tiny_model, rollouts, rows=[5, 2, 40], batch_size=2)
     model = load_model(tiny_model, "float32", "sdpa")
     with torch.no_grad():
         for row in (2, 5, 40):
-            assert values[row] == pytest.approx(plainly(model, rollouts[row]).sum().item(), abs=1e-4)
-    assert [row for row, value in enumerate(values) if not math.isnan(value)] == [2, 5, 40]
+            assert values[row] == pytest.approx(plainly(model, rollouts[row]).numpy(), abs=1e-5)
+    assert [row for row, value in enumerate(values) if len(value)] == [2, 5, 40]
     together = reference_logprobs(tiny_model, rollouts)
-    assert [values[row] for row in (2, 5, 40)] == pytest.approx([together[row] for row in (2, 5, 40)], abs=1e-4)
+    for row in (2, 5, 40):
+        assert values[row] == pytest.approx(together[row], abs=1e-5)
 
 
 @pytest.mark.parametrize(

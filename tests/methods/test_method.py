@@ -14,14 +14,19 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_keys_settings_units_and_views() -> None:
-    declared = {key: (m.unit, m.view, m.settings) for key, m in METHODS.items()}
+    declared = {key: (m.unit_of(m.settings), m.view, m.settings) for key, m in METHODS.items()}
+    rift = {"form": "study", "lambda_": 0.2, "probability": "token", "right": 1.0, "wrong": -0.2}
     assert declared == {
         "sft": ("token", "all", {}),
-        "rft": ("token", "right", {}),
+        "rft": ("token", "right", {"duplicates": "keep"}),
         "dft": ("token", "all", {}),
-        "rift": ("token", "all", {"lambda_": 0.2}),
-        "offline_grpo": ("token", "all", {"bias": 0.1}),
-        "dpo": ("pair", "pairs", {"beta": 0.1}),
+        "rift": ("token", "all", rift | {"divide_by": "count"}),
+        "offline_grpo": ("token", "all", {"form": "study", "bias": 0.1, "kl": 0.2, "divide_by": "count"}),
+        "dpo": (
+            "pair",
+            "pairs",
+            {"beta": 0.1, "loss": "sigmoid", "label_smoothing": 0.0, "length_normalised": False},
+        ),
     }
 
 
@@ -29,25 +34,61 @@ def test_keys_settings_units_and_views() -> None:
 def test_each_method_has_its_page(method: str) -> None:
     page = (ROOT / "docs" / "methods" / f"{method}.md").read_text(encoding="utf-8")
     entry = METHODS[method]
-    assert f"| key | `{method}` |" in page and f"| unit | {entry.unit} |" in page
-    assert page.count("$$") == 2
+    assert f"| key | `{method}` |" in page and f"| unit | {entry.unit_of(entry.settings)}" in page
+    assert page.count("$$") >= 2 and page.count("$$") % 2 == 0
     for heading in ("**Logged.**", "**Departs from its source.**", "**Limit cases.**"):
         assert heading in page
     for name, value in entry.settings.items():
-        assert f"`{name}` = {value}" in page
+        told = str(value).lower() if isinstance(value, bool) else value
+        assert f"`{name}` = {told}" in page
+        assert all(f"`{choice}`" in page for choice in entry.choices.get(name, ()))
 
 
 def test_check_fills_defaults_and_makes_numbers_float() -> None:
     assert check("sft", {}) == {}
     settings = check("dpo", {"beta": 1})
-    assert settings == {"beta": 1.0} and isinstance(settings["beta"], float)
+    assert settings == METHODS["dpo"].settings | {"beta": 1.0} and isinstance(settings["beta"], float)
 
 
 @pytest.mark.parametrize(
     ("method", "settings", "line"),
     [
         ("ppo", {}, "unknown method 'ppo'; known methods: sft, rft, dft, rift, offline_grpo, dpo"),
-        ("dpo", {"betta": 0.1}, "dpo: unknown setting 'betta'; known settings: beta"),
+        (
+            "dpo",
+            {"betta": 0.1},
+            "dpo: unknown setting 'betta'; known settings: beta, label_smoothing, length_normalised, loss",
+        ),
+        ("dpo", {"loss": "simpo"}, "dpo: setting loss must be one of sigmoid, ipo, hinge, not 'simpo'"),
+        ("dpo", {"length_normalised": 1}, "dpo: setting length_normalised must be a bool, not 1"),
+        (
+            "dpo",
+            {"label_smoothing": 0.5},
+            "dpo: label_smoothing must be at least 0 and below 0.5, not 0.5",
+        ),
+        (
+            "dpo",
+            {"label_smoothing": 0.1, "loss": "ipo"},
+            "dpo: label_smoothing is defined for loss: sigmoid, not ipo",
+        ),
+        ("rft", {"duplicates": True}, "rft: setting duplicates must be a str, not True"),
+        (
+            "rift",
+            {"form": "source", "lambda_": 0.5},
+            "rift: setting lambda_ belongs to form study, this is form source",
+        ),
+        (
+            "rift",
+            {"wrong": -1},
+            "rift: setting wrong belongs to form source, this is form study",
+        ),
+        (
+            "rift",
+            {"form": "source", "wrong": 0.5},
+            "rift: right must be above 0 and wrong at most 0, not 1 and 0.5",
+        ),
+        ("offline_grpo", {"kl": 1}, "offline_grpo: setting kl belongs to form source, this is form study"),
+        ("offline_grpo", {"form": "source", "kl": -1}, "offline_grpo: kl must be at least 0, not -1"),
         ("sft", {"beta": 0.1}, "sft: unknown setting 'beta'; known settings: it has none"),
         ("dpo", {"beta": "0.1"}, "dpo: setting beta must be a finite number, not '0.1'"),
         ("dpo", {"beta": True}, "dpo: setting beta must be a finite number, not True"),

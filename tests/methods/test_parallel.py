@@ -25,6 +25,7 @@ WORKER = """
 import json, os, sys, time
 from datetime import timedelta
 from pathlib import Path
+import numpy as np
 import torch.distributed as dist
 from methods.batch import Rollout
 from methods.config import TrainConfig
@@ -35,7 +36,7 @@ dist.init_process_group("gloo", init_method=f"file://{given['meet']}", rank=rank
                         timeout=timedelta(seconds=60))
 config = TrainConfig(**given["config"])
 rollouts = [Rollout(*row) for row in given["rollouts"]]
-common = {"reference": given["reference"]}
+common = {"reference": [np.array(row, dtype=np.float32) for row in given["reference"] or []] or None}
 def on_step(line):
     if line["step"] == stop:
         raise KeyboardInterrupt
@@ -62,7 +63,8 @@ def run_workers(
     for name in ("meet", "meet-left"):
         (folder / name).unlink(missing_ok=True)
     given = {
-        "config": asdict(config), "model": str(model), "reference": reference, "meet": str(folder / "meet"),
+        "config": asdict(config), "model": str(model), "meet": str(folder / "meet"),
+        "reference": None if reference is None else [row.tolist() for row in reference],
         "rollouts": [[list(r.prompt_ids), list(r.completion_ids), r.reward, r.group] for r in rollouts],
         "out": str(folder / "out"), "work": str(folder / "work"),
     }  # fmt: skip

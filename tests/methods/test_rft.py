@@ -8,6 +8,7 @@ import torch
 from methods import METHODS, rft, sft
 from methods.batch import Batch, Rollout
 from methods.view import view
+from tests.conftest import Agreement
 
 
 def test_value_by_hand() -> None:
@@ -18,14 +19,14 @@ def test_value_by_hand() -> None:
     assert torch.allclose(rft.losses(batch), torch.tensor([[ln2, 3 * ln2]], dtype=torch.float64), atol=1e-15)
 
 
-def test_equals_numpy_on_its_view(batch: Batch) -> None:
+def test_agreement_with_numpy_on_its_view(batch: Batch, agreement: Agreement) -> None:
     """Selected by the view and summed: sum over right rows of the numpy likelihood."""
     rollouts = [Rollout([3], [4], float(r), 0) for r in batch.reward]
     rows = [row for (row,) in view("rft", rollouts)]
     part = replace(batch, logp=batch.logp[rows], mask=batch.mask[rows], reward=batch.reward[rows])
     r, mask, logp = batch.reward.numpy(), batch.mask.numpy(), batch.logp.numpy()
     expected = (r[:, None] * np.where(mask, -logp, 0.0)).sum()
-    np.testing.assert_allclose(rft.losses(part).sum().item(), expected, rtol=1e-15)
+    agreement("RFT: numpy", rft.losses(part).sum().item(), expected, 1e-15)
 
 
 def test_gradient(batch: Batch) -> None:

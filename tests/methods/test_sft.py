@@ -5,6 +5,7 @@ import torch
 
 from methods import sft
 from methods.batch import Batch
+from tests.conftest import Agreement
 
 
 def test_value_by_hand() -> None:
@@ -19,9 +20,9 @@ def test_value_by_hand() -> None:
     assert torch.allclose(sft.losses(batch), torch.tensor([[ln2, 2 * ln2]], dtype=torch.float64), atol=1e-15)
 
 
-def test_equals_numpy_and_ignores_padding(batch: Batch) -> None:
+def test_agreement_with_numpy_whatever_the_padding_holds(batch: Batch, agreement: Agreement) -> None:
     expected = np.where(batch.mask.numpy(), -batch.logp.numpy(), 0.0)
-    np.testing.assert_array_equal(sft.losses(batch).numpy(), expected)
+    agreement("SFT: numpy", sft.losses(batch).numpy(), expected, 1e-15)
 
 
 def test_gradient(batch: Batch) -> None:

@@ -7,29 +7,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 
-from methods import METHODS
+from methods import METHODS, check
 from methods.batch import Rollout
 from methods.config import TrainConfig
+from methods.divisor import divisor
 from methods.logprobs import load_model, reference_logprobs
 from methods.lora import attach
 from methods.parallel import Group
-from methods.trainer import Substrate, TrainingDiverged, set_modes, train
+from methods.trainer import Reference, Substrate, TrainingDiverged, set_modes, train
 from methods.view import group_means, order, view
+from tests.conftest import Agreement
 
 Make = Callable[..., TrainConfig]
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_model: Path, rollouts: list[Rollout]) -> list[float]:
+def reference(tiny_model: Path, rollouts: list[Rollout]) -> Reference:
     return reference_logprobs(tiny_model, rollouts)
 
 
 @pytest.fixture
-def go(tiny_model: Path, rollouts: list[Rollout], reference: list[float], tmp_path: Path) -> Callable[..., Path]:
+def go(tiny_model: Path, rollouts: list[Rollout], reference: Reference, tmp_path: Path) -> Callable[..., Path]:
     """A function ``(name, config, **others)`` that trains and returns the output folder."""
 
     def run(name: str, config: TrainConfig, rows: list[Rollout] = rollouts, **others: Any) -> Path:
@@ -156,27 +160,132 @@ def test_all_right_rft_is_sft_and_lambda_zero_rift_is_sft(
     assert not all(torch.equal(sft[k], weights(go("r2", make_config("rift"), rows=right))[k]) for k in sft)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_accumulation_32_equals_4_times_8(
-    tiny_model: Path, rollouts: list[Rollout], reference: list[float], make_config: Make, method: str
-) -> None:
-    """Loss and gradient of one step, at factors moved off their start: 1e-5 relative in float32."""
+# Every objective in every form that has a formula of its own.
+FORMS: list[tuple[str, dict[str, Any]]] = [
+    *((method, {}) for method in METHODS),
+    ("rft", {"duplicates": "drop"}),
+    *(("rift", {"form": "source", "probability": p}) for p in ("token", "normalised", "sequence")),
+    ("rift", {"form": "source", "divide_by": "weights"}),
+    ("offline_grpo", {"divide_by": "weights"}),
+    ("offline_grpo", {"form": "source"}),
+    ("offline_grpo", {"form": "source", "kl": 0.0, "divide_by": "weights"}),
+    *(("dpo", {"loss": loss, "length_normalised": mean}) for loss in ("ipo", "hinge") for mean in (False, True)),
+    ("dpo", {"label_smoothing": 0.1}),
+    ("dpo", {"length_normalised": True}),
+]
+NAMES = [" ".join([method, *map(str, settings.values())]) for method, settings in FORMS]
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["f64", "f32"])
+@pytest.mark.parametrize(("method", "settings"), FORMS, ids=NAMES)
+def test_accumulation_agreement_of_32_with_4_times_8(
+    tiny_model: Path, rollouts: list[Rollout], reference: Reference, make_config: Make, agreement: Agreement,
+    method: str, settings: dict[str, Any], dtype: torch.dtype, limit: float,
+) -> None:  # fmt: skip
+    """Loss and gradient of one step, at factors moved off their start; rows in another order change nothing either."""
     gradients, losses = [], []
-    for micro in (32, 8):
-        config = make_config(method, batch_size=32, micro_batch=micro)
+    for micro, turned in ((32, False), (8, False), (32, True)):
+        config = make_config(method, batch_size=32, micro_batch=micro, settings=settings)
         model = load_model(tiny_model, "float32", "sdpa")
         adapter = attach(model, config.targets, 4, 8, 0.0, 1)
         with torch.no_grad():
             for seed, b in enumerate(adapter.b.values()):
                 b.normal_(std=0.1, generator=torch.Generator().manual_seed(seed))
+        adapter.model.to(dtype)
         substrate = Substrate(config, rollouts, group_means(rollouts), reference, adapter, "cpu", Group())
-        units = order(len(rollouts), view(method, rollouts), 32, 2)
-        sums, each = substrate.accumulate(units, substrate.count(units))
+        units = order(len(rollouts), view(method, rollouts, settings=settings), 32, 2)
+        sums, each = substrate.accumulate(units[::-1] if turned else units, substrate.count(units))
         assert len(each) == 32
-        losses.append(sums["loss"].item())
+        losses.append(sums["loss"].item() / substrate.count(units))
         gradients.append(torch.cat([p.grad.flatten().double() for p in substrate.parameters]))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[0].norm()
+    assert losses[1:] == pytest.approx([losses[0]] * 2, rel=limit)
+    name = f"{' '.join([method, *map(str, settings.values())])}, {str(dtype)[6:]}: 1 x 32"
+    agreement(f"{name} = 4 x 8", gradients[1], gradients[0], limit)
+    agreement(f"{name} = reversed", gradients[2], gradients[0], limit)
+
+
+@pytest.mark.parametrize(("method", "settings"), FORMS[len(METHODS) :], ids=NAMES[len(METHODS) :])
+def test_every_form_trains_to_the_same_bytes_twice(
+    go: Callable[..., Path], make_config: Make, method: str, settings: dict[str, Any]
+) -> None:
+    config = make_config(method, settings=settings, run_steps=4, report_step=4)
+    one, two = content(go("one", config)), content(go("two", config))
+    assert one == two
+    plain = content(go("plain", make_config(method, run_steps=4, report_step=4)))
+    weights_of = "adapter/adapter_model.safetensors"
+    assert (one[weights_of] == plain[weights_of]) == (method == "rft"), "no right completion repeats another one here"
+
+
+def test_weights_as_divisor_by_hand(rollouts: list[Rollout]) -> None:
+    """Three rows of 2, 3 and 5 tokens, A = .85, -.15, -.15: N is 10 tokens, or 1.7 + .45 + .75 = 2.9."""
+    rows = [Rollout([3], [4] * n, r, 0) for n, r in ((2, 1.0), (3, 0.0), (5, 0.0), (1, 0.0))]
+    means = group_means(rows)
+    units = [(0,), (1,), (2,)]
+    method = METHODS["offline_grpo"]
+    for by, expected in (("count", 10), ("weights", 2.9)):
+        assert divisor(method, check("offline_grpo", {"divide_by": by}), units, rows, means) == pytest.approx(expected)
+    rift = check("rift", {"form": "source", "probability": "sequence", "divide_by": "weights"})
+    assert divisor(METHODS["rift"], rift, units, rows, means) == pytest.approx(1.0 + 0.2 + 0.2)
+    even = [Rollout([3], [4], 0.0, 1)]
+    none = check("offline_grpo", {"bias": 0.0, "divide_by": "weights"})
+    assert divisor(method, none, [(0,)], even, group_means(even)) == 1.0
+    assert divisor(METHODS["dpo"], check("dpo", {}), [(0, 1), (0, 2)], rows, means) == 2
+
+
+def test_what_a_step_logs_by_hand(
+    tiny_model: Path, rollouts: list[Rollout], reference: Reference, make_config: Make
+) -> None:
+    """Offline GRPO: a right row pulls with |A| a token, a wrong one of a mixed group is pushed with |A|."""
+    config = make_config("offline_grpo")
+    adapter = attach(load_model(tiny_model, "float32", "sdpa"), config.targets, 4, 8, 0.0, 1)
+    means = group_means(rollouts)
+    substrate = Substrate(config, rollouts, means, reference, adapter, "cpu", Group())
+    rows = [0, 1, 4, 8, 9, 10, 12, 13]
+    line = substrate.step(1, [(row,) for row in rows])
+    nll = {row: -float(reference[row].sum()) for row in rows}  # the adapter is still at its start
+    tokens = {row: len(rollouts[row].completion_ids) for row in rows}
+    advantage = {row: rollouts[row].reward - means[row] + 0.1 for row in rows}
+    wrong = [row for row in rows if rollouts[row].reward == 0]
+    pushed = [row for row in rows if advantage[row] < 0]
+    assert wrong and pushed and len(pushed) < len(wrong)
+    pull = {row: abs(advantage[row]) * tokens[row] for row in rows}
+    assert line["gradient_wrong"] == pytest.approx(sum(pull[r] for r in wrong) / sum(pull.values()), rel=1e-5)
+    assert line["nll_pushed"] == pytest.approx(sum(nll[r] for r in pushed) / sum(tokens[r] for r in pushed), rel=1e-5)
+    right = sum(nll[r] for r in rows if r not in wrong)
+    assert line["reward_nll"] == pytest.approx(right / sum(tokens.values()), rel=1e-5)
+    sft = Substrate(make_config("sft"), rollouts, means, None, adapter, "cpu", Group()).step(1, [(0,), (1,)])
+    assert sft["nll_pushed"] is None
+
+
+def test_held_out_rows_are_looked_at_and_change_nothing(
+    go: Callable[..., Path], tiny_model: Path, make_config: Make, rollouts: list[Rollout], agreement: Agreement
+) -> None:
+    """KL(base || adapted) and nll at each completion token, from the whole models' own logits in float64."""
+    plain = go("plain", make_config(report_step=4))
+    config = make_config(report_step=4, probe_every=3, probe_rows=10)
+    out = go("looked", config, heldout=rollouts[8:])
+    assert weights(plain).keys() == weights(out).keys()
+    assert all(torch.equal(a, weights(out)[k]) for k, a in weights(plain).items())
+    lines = log(out)
+    assert [line["step"] for line in lines if "heldout_kl" in line] == [3, 4, 6]
+    base = load_model(tiny_model, "float32", "sdpa")
+    adapted = PeftModel.from_pretrained(load_model(tiny_model, "float32", "sdpa"), str(out / "adapter"))
+    sums, kl, tokens = {1.0: 0.0, 0.0: 0.0}, 0.0, {1.0: 0, 0.0: 0}
+    for row in rollouts[8:18]:
+        ids = torch.tensor([[*row.prompt_ids, *row.completion_ids]])
+        at = slice(len(row.prompt_ids) - 1, -1)
+        with torch.no_grad():
+            p, q = (m(input_ids=ids).logits[0, at].double().log_softmax(-1) for m in (base, adapted))
+        kl += (p.exp() * (p - q)).sum().item()
+        sums[row.reward] -= q.gather(1, ids[0, len(row.prompt_ids) :, None]).sum().item()
+        tokens[row.reward] += len(row.completion_ids)
+    found = [lines[3][name] for name in ("heldout_nll_right", "heldout_nll_wrong", "heldout_kl")]
+    expected = [sums[1.0] / tokens[1.0], sums[0.0] / tokens[0.0], kl / sum(tokens.values())]
+    assert found[2] > 0
+    agreement("KL to base on held-out rows: whole logits", found[2:], expected[2:], 1e-4)
+    agreement("nll of held-out rows: whole logits", found[:2], expected[:2], 1e-5)
+    summary = json.loads((out / "training.json").read_text())
+    assert summary["heldout_kl"] == found[2]
 
 
 def test_gradient_checkpointing_changes_nothing(go: Callable[..., Path], make_config: Make) -> None:
@@ -228,13 +337,13 @@ def test_divergence_names_step_and_rows_and_keeps_the_last_good(
 
 
 def test_bad_row_alone_is_named(
-    tiny_model: Path, rollouts: list[Rollout], reference: list[float], make_config: Make
+    tiny_model: Path, rollouts: list[Rollout], reference: Reference, make_config: Make
 ) -> None:
     """One pair with an infinite reference among finite ones: its rows alone are named, nothing is updated."""
     config = make_config("dpo")
     pairs = view("dpo", rollouts)[:8]
     broken = list(reference)
-    broken[pairs[3][0]] = math.inf
+    broken[pairs[3][0]] = np.full_like(reference[pairs[3][0]], math.inf)
     adapter = attach(load_model(tiny_model, "float32", "sdpa"), config.targets, 4, 8, 0.0, 1)
     substrate = Substrate(config, rollouts, group_means(rollouts), broken, adapter, "cpu", Group())
     with pytest.raises(TrainingDiverged) as caught:
@@ -243,10 +352,10 @@ def test_bad_row_alone_is_named(
     assert adapter.drift().tolist()[0] == 0.0 and not any(b.any() for b in adapter.b.values())
 
 
-@pytest.mark.parametrize("bad", [None, [math.nan] * 48])
+@pytest.mark.parametrize("bad", [None, [np.full(n, math.nan) for n in range(48)], [np.empty(0)] * 48, []])
 def test_dpo_needs_its_reference(
-    tiny_model: Path, rollouts: list[Rollout], make_config: Make, bad: list[float] | None, tmp_path: Path
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, bad: Reference | None, tmp_path: Path
 ) -> None:
-    line = "needs reference log-probabilities" if bad is None else "no finite reference log-probability"
+    line = "needs reference log-probabilities" if bad is None else "no finite reference log-probabilities"
     with pytest.raises(ValueError, match=f"dpo: {line}"):
         train(make_config("dpo"), tiny_model, rollouts, tmp_path / "out", reference=bad, work=tmp_path)

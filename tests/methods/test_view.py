@@ -26,7 +26,7 @@ def test_views() -> None:
         ("rft", rows("ww"), "rft: no rollout has reward 1"),
         ("dpo", rows("rr", "ww"), "dpo: no problem has both a right and a wrong rollout"),
         ("sft", [], "sft: there are no rollouts"),
-        ("sft", [Rollout([3], [4], 0.5, 0)], "row 0: reward 0.5 is neither 0 nor 1"),
+        ("rft", [Rollout([3], [4], 0.5, 0)], "row 0: reward 0.5 is neither 0 nor 1, which rft needs"),
         ("sft", [Rollout([3], [], 1.0, 0)], "row 0: prompt and completion need at least one token each"),
         ("sft", [Rollout([], [4], 1.0, 0)], "row 0: prompt and completion need at least one token each"),
     ],
@@ -69,3 +69,20 @@ def test_seed_and_pass_change_the_order() -> None:
     assert permutation(50, 0, 1) != permutation(50, 1, 1)
     assert permutation(50, 0, 1) != permutation(50, 0, 2)
     assert sorted(permutation(50, 3, 9)) == list(range(50))
+
+
+def test_rewards_other_than_0_and_1_where_the_objective_is_defined_for_them() -> None:
+    rollouts = [Rollout([3], [4], reward, 0) for reward in (0.5, -1.0, 2.0)]
+    for method in ("sft", "dft", "rift", "offline_grpo"):
+        assert len(view(method, rollouts)) == 3
+    for method, settings in (("rft", {}), ("dpo", {}), ("rift", {"form": "source"})):
+        with pytest.raises(ValueError, match=f"row 0: reward 0.5 is neither 0 nor 1, which {method} needs"):
+            view(method, rollouts, settings=settings)
+
+
+def test_rft_drops_duplicates_where_it_is_asked_to() -> None:
+    """Rows 0, 2 and 3 are right and equal; row 3 is of another problem; row 1 is wrong, row 4 another text."""
+    texts = [([7, 1], 1.0, 0), ([7, 1], 0.0, 0), ([7, 1], 1.0, 0), ([7, 1], 1.0, 1), ([8, 1], 1.0, 0)]
+    rollouts = [Rollout([3], ids, reward, group) for ids, reward, group in texts]
+    assert view("rft", rollouts) == [(0,), (2,), (3,), (4,)]
+    assert view("rft", rollouts, settings={"duplicates": "drop"}) == [(0,), (3,), (4,)]

@@ -256,7 +256,7 @@ def test_the_reference_study_is_planned_in_full_without_a_hub(
         assert figure in shown, figure
     rows = {line.split()[0]: line.split() for line in shown.splitlines() if line}
     assert rows["sft"][:5] == ["sft", "sft", "5e-6", "42", "42"] and rows["sft"][-1] == "0.43"  # 32 000 of 75 000
-    assert rows["dpo"][2] == "5e-7" and "beta=0.1" in rows["dpo"] and rows["dpo"][-1] == "17.78"  # of 1 800
+    assert rows["dpo"][2] == "5e-7" and "beta=0.1," in rows["dpo"] and rows["dpo"][-1] == "17.78"  # of 1 800
     assert rows["sft-init123"][3:5] == ["123", "42"] and rows["dpo-order123"][3:5] == ["42", "123"]
 
 

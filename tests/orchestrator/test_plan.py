@@ -56,6 +56,30 @@ def test_steps_read_what_they_need(make_study: Maker, plan_of: Planner) -> None:
     assert reads["similarity/cka"] == everything_trained | {"base/scratch", "problems/evaluation"}
 
 
+VARIANTS = (
+    "methods={sft: , offline_grpo: , offline_grpo_source: {method: offline_grpo, settings: {form: source}}, dpo: "
+    "{learning_rate: 3e-5}, ipo: {method: dpo, learning_rate: 3e-5, settings: {loss: ipo}}}"
+)
+
+
+def test_a_method_may_stand_twice_in_two_forms(make_study: Maker, plan_of: Planner) -> None:
+    """Under a name of its own: the same objective, other settings, and the reference that its form reads."""
+    steps = {s.title: s for s in plan_of(make_study(VARIANTS))}
+    source, ipo = steps["train/offline_grpo_source"], steps["train/ipo"]
+    assert source.config["method"] == "offline_grpo" and source.config["settings"]["form"] == "source"
+    assert ipo.config["method"] == "dpo" and ipo.config["settings"]["loss"] == "ipo"
+    assert source.inputs["reference"].title == "reference/all-rows" in steps
+    assert ipo.inputs["reference"].title == "reference/base" in steps
+    assert "reference" not in steps["train/offline_grpo"].inputs
+    alone = {s.title: s.key for s in plan_of(make_study())}
+    assert steps["train/dpo"].key == alone["train/dpo"], "a further method changes none that was there"
+    replica = make_study(
+        VARIANTS, "replicas=[{method: ipo, order_seed: 43}]", "sweep={method: ipo, learning_rates: [1e-4]}"
+    )
+    names = {cell.name: cell.objective for cell in cells(replica)}
+    assert names["ipo-order43"] == names["ipo-lr1e-4"] == "dpo"
+
+
 def test_every_kind_has_a_version_and_a_module() -> None:
     assert set(VERSIONS) == set(KINDS)
 

@@ -18,7 +18,7 @@ Maker = Callable[..., Study]
 Writer = Callable[..., Path]
 
 
-def rollout(problem: str, reward: int | None) -> dict[str, Any]:
+def rollout(problem: str, reward: float | None) -> dict[str, Any]:
     given = {} if reward is None else {"reward": reward}
     return {"problem": problem, "answer": "1", "completion": "1", **given}
 
@@ -56,6 +56,20 @@ def test_no_mixed_problem_is_an_empty_view_for_dpo(
 def test_views_with_rows_pass(make_study: Maker, tmp_path: Path, write_rows: Writer) -> None:
     path = write_rows(tmp_path / "r.jsonl", [rollout("a", 1), rollout("a", 0)])
     check(make_study(from_file(path)))
+
+
+def test_real_rewards_are_refused_for_methods_that_need_0_and_1(
+    make_study: Maker, tmp_path: Path, write_rows: Writer
+) -> None:
+    path = write_rows(tmp_path / "r.jsonl", [rollout("a", 1), rollout("a", 0), rollout("b", 0.25)])
+    line = refused(make_study(from_file(path)))
+    assert line == (
+        "methods.rft: RFT needs rewards 0 and 1, the rollouts have 0.25; drop rft, or set rollouts.rewards=graded"
+    )
+    bare = ("replicas=[]", "sweep=null", "analysis={}")
+    source = "methods={sft: , bounded: {method: rift, settings: {form: source}}}"
+    assert refused(make_study(from_file(path), source, *bare)).startswith("methods.bounded: RIFT needs rewards 0 and 1")
+    check(make_study(from_file(path), "methods={sft: , rift: , dft: , offline_grpo: }", *bare))
 
 
 @pytest.mark.parametrize(("rewards", "reward"), [("graded", 0), ("given", None)])

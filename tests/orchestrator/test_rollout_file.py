@@ -58,8 +58,9 @@ def test_parquet_and_jsonl_hold_the_same_rows(tmp_path: Path, write_rows: Writer
         (GOOD | {"answer": True}, "answer must be text, not bool"),
         (GOOD | {"answer": " "}, "answer is empty"),
         (GOOD | {"problem": ""}, "problem is empty"),
-        (GOOD | {"reward": 0.5}, "reward must be 0 or 1, not 0.5"),
-        (GOOD | {"reward": "1"}, "reward must be 0 or 1, not '1'"),
+        (GOOD | {"reward": "1"}, "reward must be a number (0 or 1 from a verifier), not '1'"),
+        (GOOD | {"reward": float("nan")}, "reward must be a number (0 or 1 from a verifier), not nan"),
+        (GOOD | {"reward": float("-inf")}, "reward must be a number (0 or 1 from a verifier), not -inf"),
         ([1, 2], "a row is an object with problem, answer, completion"),
         ("text", "a row is an object with problem, answer, completion"),
     ],
@@ -84,8 +85,15 @@ def test_a_line_that_is_no_json_is_named(tmp_path: Path, write_rows: Writer, lin
 
 
 def test_a_bad_parquet_row_is_named(tmp_path: Path) -> None:
-    path = parquet(tmp_path / "a.parquet", [GOOD | {"reward": 1.0}, GOOD | {"reward": 2.0}])
-    assert refused(path) == f"{path}, row 2: reward must be 0 or 1, not 2.0"
+    path = parquet(tmp_path / "a.parquet", [GOOD | {"reward": 1.0}, GOOD | {"reward": float("inf")}])
+    assert refused(path) == f"{path}, row 2: reward must be a number (0 or 1 from a verifier), not inf"
+
+
+def test_rewards_may_be_any_finite_number(tmp_path: Path, write_rows: Writer) -> None:
+    rows = [GOOD | {"reward": reward} for reward in (-0.2, 2, 0.75, True)]
+    assert [row.reward for row in read_rollouts(write_rows(tmp_path / "a.jsonl", rows))] == [-0.2, 2.0, 0.75, 1.0]
+    huge = write_rows(tmp_path / "b.jsonl", [GOOD | {"reward": 10**400}])
+    assert "reward must be a number" in refused(huge)
 
 
 def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:

@@ -98,7 +98,10 @@ def test_a_wrong_value_is_refused_with_its_place(study_file: Path, override: str
         ("methods.sft.settings={bias: 1}", "sft: unknown setting 'bias'"),
         ("methods.dpo.settings={beta: 0}", "beta must be above 0"),
         ("methods.ppo={}", "unknown method 'ppo'; known methods: sft, rft, dft, rift, offline_grpo, dpo"),
-        ("training.backend=trl", "training.backend trl runs sft, dft and dpo"),
+        ("training.backend=trl", "TRL has no trainer for rft, only for sft, dft, dpo: set training.backend to native"),
+        ("methods.Sft={method: sft}", "methods.Sft: a name is lower-case letters, digits and _, a letter first"),
+        ("methods.sft-b={method: sft}", "methods.sft-b: a name is lower-case"),
+        ("methods.other={method: sftt}", "unknown method 'sftt'"),
         ("sweep.method=dft", "'dft', which is not among methods"),
         ("training.report_step=5", "report_step <= run_steps <= steps"),
         ("training.run_steps=5", "report_step <= run_steps <= steps"),
@@ -234,3 +237,9 @@ def test_a_data_folder_that_is_needed_and_not_set_is_asked_for(
     line = refused(study_file, FILE)
     assert re.match(r"rollouts\.path: .*set ORCHESTRATOR_DATA, or --set data=FOLDER$", line)
     assert load_study(study_file).name == "small"  # which needs none
+
+
+def test_a_loss_that_trl_lacks_is_refused_before_anything_starts(study_file: Path) -> None:
+    methods = "methods={dpo: {settings: {loss: ipo}}}"
+    line = refused(study_file, methods, "replicas=[]", "analysis={}", "training.backend=trl")
+    assert "TRL has no DPO loss ipo with length_normalised false and label_smoothing 0" in line

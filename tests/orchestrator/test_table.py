@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from methods.batch import Rollout
-from orchestrator.table import fit, freeze, read_table, statistics_of, training_rollouts, write_table
+from orchestrator.table import (
+    fit,
+    freeze,
+    heldout_rollouts,
+    read_table,
+    statistics_of,
+    training_rollouts,
+    write_table,
+)
 
 PROMPT = {"max_prompt_tokens": 3, "max_answer_tokens": 4, "overlong": "drop"}
 SPEC = {"heldout": 0.25, "rows": None, "seed": 0}
@@ -132,3 +140,11 @@ def test_the_table_comes_back_from_its_file(tmp_path: Path) -> None:
     rollouts = training_rollouts(tmp_path)
     assert rollouts == [Rollout((5, 6), (7, 8, 1), r["reward"], r["group"]) for r in table if r["split"] == "train"]
     assert {r.reward for r in rollouts} == {0.0, 1.0}
+    assert [r.group for r in heldout_rollouts(tmp_path)] == [r["group"] for r in held]
+
+
+def test_a_real_reward_is_right_above_0() -> None:
+    rewards = [("a", 0.5), ("a", -0.2), ("b", 2.0), ("c", 0.0)]
+    stats = statistics_of([row(p, reward=r, completion=str(r)) | {"split": "train"} for p, r in rewards])
+    assert stats["share_right"] == 0.5 and stats["duplicates"] == 0
+    assert stats["groups"] == {"mixed": 1, "all_right": 1, "all_wrong": 1}

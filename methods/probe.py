@@ -1,0 +1,52 @@
+"""Held-out rollouts under the adapter as it stands, and how far it has gone from the base on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor
+
+from methods.batch import Rollout
+from methods.logprobs import completion_states, head_of
+
+
+@torch.no_grad()
+def probe(model: PeftModel, rollouts: Sequence[Rollout], batch_size: int, head_chunk: int) -> dict[str, float | None]:
+    """``heldout_nll_right``, ``heldout_nll_wrong`` and ``heldout_kl``, nats a completion token.
+
+    The first two are means over the tokens of right and of wrong rows (None where there is none). KL is the exact
+    KL(base || adapted) over the vocabulary at each position, mean over all tokens; the base is the same model with its
+    adapter switched off.
+    """
+    sums = {True: [0.0, 0], False: [0.0, 0]}  # nll and tokens of right and of wrong rows
+    total = 0.0
+    for first in range(0, len(rollouts), batch_size):
+        part = rollouts[first : first + batch_size]
+        states, targets, mask = completion_states(model, part)
+        with model.disable_adapter():
+            before, _, _ = completion_states(model, part)
+        nll, kl = _scores(model, states, before, targets, head_chunk)
+        total += kl.sum().item()
+        for rollout, value in zip(part, nll.new_zeros(mask.shape).masked_scatter(mask, nll).sum(dim=1), strict=True):
+            held = sums[rollout.right]
+            held[0] += value.item()
+            held[1] += len(rollout.completion_ids)
+    tokens = sum(count for _, count in sums.values())
+    right, wrong = (sums[kind][0] / sums[kind][1] if sums[kind][1] else None for kind in (True, False))
+    return {"heldout_nll_right": right, "heldout_nll_wrong": wrong, "heldout_kl": max(0.0, total) / tokens}
+
+
+def _scores(model: PeftModel, states: Tensor, before: Tensor, targets: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """nll and KL(before || states) of each position, float64; logits of ``chunk`` positions exist at once."""
+    head = head_of(model)
+    found = []
+    for first in range(0, len(targets), chunk):
+        piece = slice(first, first + chunk)
+        logp, base = (F.linear(x[piece], head.weight, head.bias).float().log_softmax(dim=-1) for x in (states, before))
+        nll = -logp.gather(1, targets[piece, None])[:, 0]
+        found.append((nll.double(), (base.exp() * (base - logp)).sum(dim=-1).double()))
+    nlls, kls = zip(*found, strict=True)
+    return torch.cat(nlls), torch.cat(kls)
