@@ -29,12 +29,13 @@ def test_the_shipped_studies_are_found() -> None:
 def test_a_shipped_study_loads_and_plans(path: Path, plan_of: Callable[[Study], list[Step]]) -> None:
     study = load_study(path)
     assert study.name == path.stem
-    assert list(study.methods) == METHODS
+    assert list(study.methods)[: len(METHODS)] == METHODS
     steps = plan_of(study)
     kinds = Counter(step.kind for step in steps)
     trainings = len(cells(study))
     assert kinds["train"] == trainings and kinds["evaluate"] == trainings + 1
-    assert {kinds[k] for k in ("rollouts", "problems", "reference", "geometry", "connectivity", "similarity")} == {1}
+    assert {kinds[k] for k in ("rollouts", "problems", "geometry", "connectivity", "similarity")} == {1}
+    assert kinds["reference"] == (2 if path.stem == "forms" else 1)  # of all rows too, for a KL term
     assert len({step.title for step in steps}) == len(steps)
 
 
@@ -45,6 +46,8 @@ def test_a_shipped_study_keeps_the_ten_to_one_ratio_and_sweeps_through_the_commo
     common = study.training.learning_rate
     assert study.learning_rate(DPO) == pytest.approx(common / 10, rel=1e-12)
     assert {study.learning_rate(m) for m in METHODS if m != DPO} == {common}
+    if path.stem == "forms":
+        return  # no sweep: it compares forms
     points = [c.learning_rate for c in sweep_points(study)]
     assert points == sorted(points) and {common, study.learning_rate(DPO)} <= set(points)
 
