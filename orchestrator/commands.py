@@ -123,8 +123,10 @@ def _executor(study: Study, store: Store, options: argparse.Namespace) -> Execut
     from orchestrator.connection import join, prove_nodes
 
     first = time.time()
-    join(options.address)
+    guarded = join(options.address)
     _say(f"Ray is up after {time.time() - first:.1f} s")
+    if not guarded:
+        _say("this cluster asks for no token, and runs what anyone sends it: see On a cluster in README.md")
     if options.address:
         nodes = prove_nodes(store, study)
         _say(f"{len(nodes)} {'node reads and writes' if len(nodes) == 1 else 'nodes read and write'} {store.place}")

@@ -29,8 +29,11 @@ KNOCK = 10.0  # seconds until an address that does not answer is given up
 PROOF = 300.0  # seconds that a node has to start a worker and answer
 
 
-def join(address: str | None) -> None:
-    """Start a local cluster on loopback, or join the one at ``address``. Workers get the four packages alone."""
+def join(address: str | None) -> bool:
+    """Start a local cluster on loopback, or join the one at ``address``. Workers get the four packages alone.
+
+    Whether the cluster asks for a token.
+    """
     variables = {
         **ENVIRONMENT,
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default a finished training is noticed 2 s late, thrice
@@ -44,7 +47,7 @@ def join(address: str | None) -> None:
         **quiet,
     }
     if address:
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does so for its own clusters alone
+        guarded = maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does so for its own alone
         try:
             ray.init(address=address, **common)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -52,11 +55,12 @@ def join(address: str | None) -> None:
             raise UserError(
                 f"--address {address}: no Ray cluster can be joined there ({why}); see `ray status`"
             ) from None
-    else:
-        # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        warm = {"idle_worker_killing_time_threshold_ms": 600_000, "num_workers_soft_limit": 8}  # imports cost seconds
-        ray.init(address="local", include_dashboard=False, _system_config=warm, **common)
+        return guarded
+    # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    warm = {"idle_worker_killing_time_threshold_ms": 600_000, "num_workers_soft_limit": 8}  # imports cost seconds
+    ray.init(address="local", include_dashboard=False, _system_config=warm, **common)
+    return True
 
 
 def knock(address: str) -> None:
