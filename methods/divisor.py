@@ -21,7 +21,7 @@ def divisor(
     """The count of the step's units (completion tokens, rows, pairs), or the sum of their weights' sizes.
 
     ``means`` holds each rollout's group mean. The second is for signed weights with ``divide_by`` "weights", which
-    keeps a step whose weights are small as long as others. A step whose weights are all zero is divided by 1.
+    keeps a step whose weights are small as long as others. A step whose weights are all zero is divided by the count.
     """
     unit = method.unit_of(settings)
     if unit == "pair":
@@ -32,4 +32,4 @@ def divisor(
         return sum(sizes)
     assert method.weights is not None, "a method that may divide by its weights declares them"
     weights = [abs(method.weights(rollouts[row].reward, means[row], **settings)) for row in rows]
-    return math.fsum(w * size for w, size in zip(weights, sizes, strict=True)) or 1.0
+    return math.fsum(w * size for w, size in zip(weights, sizes, strict=True)) or sum(sizes)

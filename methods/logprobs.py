@@ -56,7 +56,7 @@ def use_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_rows(model: PreTrainedModel, rollouts: Sequence[Rollout], rows: Iterable[int]) -> None:
+def check_rows(model: PreTrainedModel | PeftModel, rollouts: Sequence[Rollout], rows: Iterable[int]) -> None:
     """``ValueError`` naming the first row with an unknown token or more tokens than the model takes."""
     config = model.config.get_text_config()
     vocabulary = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+LARGEST = 1e30  # of a setting: losses are float32
 Setting = float | str | bool
 Unit = Literal["token", "sequence", "pair"]
 
@@ -95,8 +95,8 @@ class Method:
 
 def _check_type(name: str, key: str, value: Any, default: Setting) -> None:
     if isinstance(default, float):
-        right = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-        expected = "a finite number"
+        right = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+        expected = "a number of at most 1e30 in size"
     else:
         right = isinstance(value, type(default))
         expected = f"a {type(default).__name__}"

@@ -50,8 +50,17 @@ def reference(*, form: str, kl: float, **_: Any) -> bool:
     return form == "source" and kl > 0
 
 
-def refuse(*, kl: float, **_: Any) -> str | None:
-    return f"kl must be at least 0, not {kl:g}" if kl < 0 else None
+def refuse(*, form: str, kl: float, divide_by: str, **_: Any) -> str | None:
+    if kl < 0:
+        return f"kl must be at least 0, not {kl:g}"
+    if form == "source" and kl and divide_by == "weights":
+        return "divide_by: weights would divide the KL term by the advantages too: set kl to 0, or divide by count"
+    return None
+
+
+def real(*, form: str, **_: Any) -> bool:
+    """The source asks whether a whole group is right, which rewards of 0 and 1 alone tell."""
+    return form == "study"
 
 
 def metrics(batch: Batch, **settings: Any) -> dict[str, Tensor]:
@@ -69,7 +78,7 @@ METHOD = Method(
     weights=weights,
     metrics=metrics,
     reference=reference,
-    real=True,
+    real=real,
     choices={"form": ("study", "source"), "divide_by": ("count", "weights")},
     forms={"source": ("kl",)},
     refuse=refuse,

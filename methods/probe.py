@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -12,19 +13,38 @@ from torch import Tensor
 from methods.batch import Rollout
 from methods.logprobs import completion_states, head_of
 
+BATCH = 8  # rows at once: without gradients they fit wherever a training's own pass does
+
 
 @torch.no_grad()
-def probe(model: PeftModel, rollouts: Sequence[Rollout], batch_size: int, head_chunk: int) -> dict[str, float | None]:
+def probe(model: PeftModel, rollouts: Sequence[Rollout], head_chunk: int) -> dict[str, float | None]:
     """``heldout_nll_right``, ``heldout_nll_wrong`` and ``heldout_kl``, nats a completion token.
 
     The first two are means over the tokens of right and of wrong rows (None where there is none). KL is the exact
     KL(base || adapted) over the vocabulary at each position, mean over all tokens; the base is the same model with its
-    adapter switched off.
+    adapter switched off. No dropout acts, and no random number is drawn.
     """
+    with evaluating(model):
+        return _looked(model, rollouts, head_chunk)
+
+
+@contextmanager
+def evaluating(model: PeftModel) -> Iterator[None]:
+    """All modules in eval mode, and as they were afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _looked(model: PeftModel, rollouts: Sequence[Rollout], head_chunk: int) -> dict[str, float | None]:
     sums = {True: [0.0, 0], False: [0.0, 0]}  # nll and tokens of right and of wrong rows
     total = 0.0
-    for first in range(0, len(rollouts), batch_size):
-        part = rollouts[first : first + batch_size]
+    for first in range(0, len(rollouts), BATCH):
+        part = rollouts[first : first + BATCH]
         states, targets, mask = completion_states(model, part)
         with model.disable_adapter():
             before, _, _ = completion_states(model, part)

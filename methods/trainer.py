@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -80,7 +81,8 @@ def train(
     with use_threads(config.threads):
         substrate, units, stream = prepared(config, model_dir, rollouts, reference, workers, device)
         adapter, optimizer = substrate.adapter, substrate.optimizer
-        who = state.identity(config, rollouts, reference)
+        heldout = watched(config, adapter.model, heldout)
+        who = state.identity(config, [*rollouts, *heldout], reference)
         done, memory = state.load(work, adapter.parameters, optimizer, who, lines_of(result))
         substrate.fit = Fit(**memory) if memory else substrate.fit
         substrate.join(done)
@@ -100,7 +102,7 @@ def train(
             record.keep(error.step - 1)
             shutil.copytree(result, out, dirs_exist_ok=True)
             raise
-        except (OSError, KeyboardInterrupt):  # of the first worker alone: the others wait for its next step
+        except (OSError, KeyboardInterrupt, torch.OutOfMemoryError):  # of the first alone: the others wait for it
             workers.tell(STOP)
             raise
         finally:
@@ -162,10 +164,22 @@ def plan(config: TrainConfig, rollouts: Sequence[Rollout]) -> tuple[list[Unit], 
 
 def look(config: TrainConfig, adapter: Adapter, step: int, heldout: Sequence[Rollout]) -> dict[str, float | None]:
     """The held-out rows' values after ``step``, where the config asks for them; else nothing."""
-    every, rows = config.probe_every, heldout[: config.probe_rows]
-    if not every or not rows or (step % every and step != config.report_step):
+    if not heldout or (step % config.probe_every and step != config.report_step):
         return {}
-    return probe(adapter.model, rows, config.micro_batch, config.head_chunk)
+    return probe(adapter.model, heldout, config.head_chunk)
+
+
+def watched(config: TrainConfig, model: PreTrainedModel | PeftModel, heldout: Sequence[Rollout]) -> Sequence[Rollout]:
+    """The held-out rows that the config looks at; ``ValueError`` where the model cannot take one."""
+    rows = heldout[: config.probe_rows] if config.probe_every else ()
+    for row, rollout in enumerate(rows):
+        if not len(rollout.prompt_ids) or not len(rollout.completion_ids):
+            raise ValueError(f"held-out row {row}: prompt and completion need at least one token each")
+    try:
+        check_rows(model, rows, range(len(rows)))
+    except ValueError as error:
+        raise ValueError(f"held-out {error}") from None
+    return rows
 
 
 def check_reference(
@@ -329,6 +343,8 @@ class Substrate:
         nll = batch.nll.detach().double().sum(dim=1)
         reward, right, size = batch.reward.double(), batch.reward > 0, pull.double().abs().sum(dim=1)
         pushed = pull.sum(dim=1) > 0  # a step down the gradient makes these rows less likely
+        if self.method.weights is not None:  # their sign says it without rounding
+            pushed = self.method.weights(batch.reward, batch.group_mean, **self.config.settings) < 0
         sums = {
             "loss": unit_losses.sum(),
             "nll_right": (nll * right).sum(),

@@ -27,7 +27,7 @@ from methods.config import TrainConfig
 from methods.logprobs import check_rows, load_model, use_threads
 from methods.lora import Adapter, adapter_of, lora_config
 from methods.record import Record, drift_values, step_values, units_at
-from methods.trainer import Reference, TrainingDiverged, check_reference, look, plan
+from methods.trainer import Reference, TrainingDiverged, check_reference, look, plan, watched
 from methods.trl_losses import trl_loss
 from methods.view import Unit
 
@@ -54,7 +54,7 @@ def train(
     What TRL does not tell (:data:`UNTOLD`) is None in the log. With dropout the draws are TRL's own.
     """
     trl_loss(config.method, config.settings)  # before anything is loaded
-    if config.batch_size % config.micro_batch:
+    if config.batch_size % micro_batch(config):
         raise ValueError(f"TRL: batch_size {config.batch_size} is no multiple of micro_batch {config.micro_batch}")
     units, stream = plan(config, rollouts)
     check_reference(config, reference, rollouts, units)
@@ -63,6 +63,7 @@ def train(
         check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
         trainer = build(config, model, model_dir, rollouts, reference, stream, work / "trl", device)
         adapter = adapter_of(cast(PeftModel, trainer.model), config.init_seed)
+        heldout = watched(config, adapter.model, heldout)
         record = Record(out, config, adapter, on_step)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Follow(config, stream, record, adapter, heldout))
@@ -111,13 +112,18 @@ def build(
     )  # fmt: skip
 
 
+def micro_batch(config: TrainConfig) -> int:
+    """Units a forward pass, never more than an optimiser step has."""
+    return min(config.micro_batch, config.batch_size)
+
+
 def arguments(config: TrainConfig, folder: Path, device: str) -> dict[str, Any]:
     """The settings both of TRL's configs share."""
     return {
         "output_dir": str(folder),
         "max_steps": config.steps,
-        "per_device_train_batch_size": config.micro_batch,
-        "gradient_accumulation_steps": config.batch_size // config.micro_batch,
+        "per_device_train_batch_size": micro_batch(config),
+        "gradient_accumulation_steps": config.batch_size // micro_batch(config),
         "train_sampling_strategy": "sequential",
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": config.schedule,
@@ -207,7 +213,9 @@ class Follow(TrainerCallback):
         line = step_values(self.config, state.global_step, logs["loss"], logs["grad_norm"])
         line |= drift_values(self.adapter) | dict.fromkeys(UNTOLD)
         if self.config.method == "dpo":
-            line |= {"margin": logs["rewards/margins"], "reward_accuracy": logs["rewards/accuracies"]}
+            told = not self.config.settings["length_normalised"]  # TRL's margins are of sums, whatever the loss reads
+            line |= {"margin": logs["rewards/margins"] if told else None}
+            line |= {"reward_accuracy": logs["rewards/accuracies"] if told else None}
         self.record.step(line | look(self.config, self.adapter, state.global_step, self.heldout))
 
 

@@ -10,6 +10,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from orchestrator.errors import BAD_INPUT, FAILED, STOPPED, Interrupted, UserError
 
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         commands.refuse_intruders()
         return getattr(commands, options.command)(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return BAD_INPUT
     except (Interrupted, OSError) as error:
         print(f"error: {_line(error)}; what is finished stays. Go on with: {_again(arguments)}", file=sys.stderr)
@@ -44,8 +45,15 @@ def _line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"error: {' '.join(message.splitlines())}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m orchestrator",
         description="One base model, one set of rollouts, several offline objectives: what did each do to the weights?",
     )

@@ -47,6 +47,7 @@ class Job:
     mark: int = 0  # of what Ray holds for it
     begun: float = field(default_factory=time.time)
     entered: bool = False  # whether its first step has begun: until then it was starting up
+    failed: bool = False  # whether one of its steps failed by itself
 
 
 @dataclass
@@ -157,6 +158,7 @@ class Cluster:
                     self._note_startup(job, step)
                     found.append((step, None))
                 elif (error := self.store.failure(step)) is not None:
+                    job.failed = True
                     found.append((step, error))
                 else:
                     continue
@@ -165,8 +167,8 @@ class Cluster:
                 over = True
                 line, died = self._last_word(job)
                 self._release(job)
-                # Of a queue only the first can have caused its death; of a sweep's trials any.
-                suspects = job.steps if job.sweep else job.steps[:1]
+                # Of a queue only the first can have caused its death, or the one that failed; of a sweep's trials any.
+                suspects = job.steps if job.sweep else job.steps[: 0 if job.failed and died else 1]
                 for step in job.steps:
                     error = self._again(step, line, died) if step in suspects else None
                     if error is None:

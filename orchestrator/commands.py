@@ -47,15 +47,16 @@ def run(options: argparse.Namespace) -> int:
     """Run a study to its report."""
     begun = time.time()
     set_environment()
-    study = load_study(options.study, options.set)
-    out = _out(options, study)
-    check(study)
-    facts = outside.gather(study, out, online=True)  # what is missing is said before anything is made
+    with _reading():
+        study = load_study(options.study, options.set)
+        out = _out(options, study)
+        check(study)
+        facts = outside.gather(study, out, online=True)  # what is missing is said before anything is made
     if options.serial and options.address:
         raise UserError("--serial runs in this process and --address on a cluster: choose one")
     if options.serial and study.training.workers > 1:
         raise UserError("training.workers: --serial has one worker; leave --serial, or set training.workers=1")
-    if options.address:
+    if options.address is not None:
         from orchestrator.connection import knock
 
         knock(options.address)
@@ -137,6 +138,17 @@ def _executor(study: Study, store: Store, options: argparse.Namespace) -> Execut
 
 
 @contextmanager
+def _reading() -> Iterator[None]:
+    """While only input is read: a name that the system cannot take (too long, a NUL in it) is bad input too."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"the study names what cannot be read: {error}") from None
+
+
+@contextmanager
 def _stoppable() -> Iterator[None]:
     """SIGTERM, as a batch system sends it before it kills, ends the run as Ctrl-C does."""
 
@@ -154,12 +166,13 @@ def _stoppable() -> Iterator[None]:
 def plan(options: argparse.Namespace) -> int:
     """Show the steps, what each needs, what is done, and with --gpus who runs when. Touches nothing."""
     gpus = None if options.gpus is None else schedule.gpu_count(options.gpus)
-    study = load_study(options.study, options.set)
-    out = _out(options, study)
-    check(study)
-    steps = make_plan(study, outside.gather(study, out, online=False))
-    store = Store(out, place_of(options.store) if options.store else Folder(out.resolve()))
-    shown = list(plan_view.lines(study, steps, store))
+    with _reading():
+        study = load_study(options.study, options.set)
+        out = _out(options, study)
+        check(study)
+        steps = make_plan(study, outside.gather(study, out, online=False))
+        store = Store(out, place_of(options.store) if options.store is not None else Folder(out.resolve()))
+        shown = list(plan_view.lines(study, steps, store))
     if gpus is not None:
         shown += ["", *plan_view.schedule_lines(study, schedule.of_study(study, steps, gpus))]
     for line in shown:
@@ -174,7 +187,8 @@ def status(options: argparse.Namespace) -> int:
     widest = max(len(step.title) for step in steps)
     for step in steps:
         if store.done(step):
-            state, more = "done", f"{store.times(step).get('seconds', 0.0):.1f} s"
+            seconds = store.times(step).get("seconds")
+            state, more = "done", f"{seconds:.1f} s" if isinstance(seconds, int | float) else "-"
         elif (error := store.failure(step)) is not None:
             state, more = "failed", error
         elif store.begun(step):
@@ -190,12 +204,14 @@ def status(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Rebuild the report from the store alone: at any time, with the geometry of the adapters that are there."""
     set_environment()
+    from orchestrator.early import early_geometry
     from orchestrator.reporting import write_report
     from orchestrator.runner import Walk
 
     study, steps, store = _saved(options)
-    outcome = Walk(steps, store, _say).survey(make=("geometry",))  # seconds, where others take a model
-    write_report(study, outcome, store, None)
+    outcome = Walk(steps, store, _say).survey()
+    with early_geometry(steps, outcome, store) as early:
+        write_report(study, outcome, store, None, early)
     print(f"report: {store.root / 'report' / 'report.html'}")
     return FAILED if outcome.failed else DONE
 

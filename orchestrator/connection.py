@@ -8,8 +8,10 @@ import platform
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
+import grpc
 import ray
 from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
@@ -64,16 +66,31 @@ def join(address: str | None) -> bool:
 
 
 def knock(address: str) -> None:
-    """``UserError`` where nothing listens at HOST:PORT: Ray itself would try for minutes. Other forms are Ray's."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
+    """``UserError`` where no Ray head answers at HOST:PORT: Ray itself would try for minutes. ``auto`` is Ray's own."""
+    if address == "auto":
         return
     try:
-        socket.create_connection((host, int(port)), timeout=KNOCK).close()
-    except (OSError, OverflowError) as error:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port or parts.path or parts.username or address.split() != [address]:
+        raise UserError(f"--address {address}: write it as HOST:PORT, or auto for the cluster of this node")
+    try:
+        socket.create_connection((host, port), timeout=KNOCK).close()
+    except OSError as error:
         raise UserError(
             f"--address {address}: no Ray cluster can be joined there ({error}); see `ray status`"
         ) from None
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return  # Ray's own certificates are asked for
+    channel = grpc.insecure_channel(parts.netloc)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=KNOCK)
+    except grpc.FutureTimeoutError:
+        raise UserError(f"--address {address}: what listens there is no Ray head; see `ray status`") from None
+    finally:
+        channel.close()
 
 
 def prove_nodes(store: Store, study: Study) -> list[str]:

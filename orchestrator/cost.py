@@ -185,15 +185,18 @@ def _rollouts(study: Study, shape: Shape, step: Step) -> float:
 
 
 def _reference(study: Study, shape: Shape, step: Step) -> float:
-    """One forward pass over the rows of pairs, as many as the settings allow."""
+    """One forward pass over all training rows, or over those of pairs, as many as the settings allow."""
     spec, table = study.rollouts, study.rollouts.table
     problems = _problems(spec.problems) if isinstance(spec, SampledRollouts) else spec.draw
-    if table.pairs is not None:
+    every = step.config["rows"] == "all"
+    if every and table.rows is not None:
+        rows = float(table.rows)
+    elif not every and table.pairs is not None:
         rows = 2.0 * table.pairs
     elif problems is None:  # a file without a draw: the rows that one training takes
         rows = 2.0 * study.training.last_step * study.training.batch_size
     else:
-        samples = spec.samples if isinstance(spec, SampledRollouts) and table.pair_rule == "all" else 2
+        samples = spec.samples if isinstance(spec, SampledRollouts) and (every or table.pair_rule == "all") else 2
         rows = problems * (1 - table.heldout) * samples
     return rows * _row_tokens(study) * 2 * parameters(shape) / SUSTAINED_FLOPS
 

@@ -92,12 +92,11 @@ def tune_cells(steps: list[Step], store: Store, gpus: float, slots: int, mark: i
     A trial is a Ray Train job. On CPUs, where starting one costs as much as a small cell, a trial of one worker trains
     in its own process, which Tune keeps from trial to trial.
     """
-    by_rate = {step.config["learning_rate"]: step for step in steps}
-    rates = [step.config["learning_rate"] for step in steps]  # the longest first, as they were given
+    by_name = {step.name: step for step in steps}  # the longest first, as they were given
     alone = not gpus and workers_of(steps[0]) == 1
 
-    def trial(config: dict[str, float]) -> None:
-        step = by_rate[config["learning_rate"]]
+    def trial(config: dict[str, str]) -> None:
+        step = by_name[config["cell"]]
         if alone:
             error = None if store.done(step) else attempt(step, store, Engines())
             ray.tune.report({"cells": 1, "failed": int(error is not None)})
@@ -108,7 +107,7 @@ def tune_cells(steps: list[Step], store: Store, gpus: float, slots: int, mark: i
     with _scratch() as folder:
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(trial, {"CPU": TRAINING_CPUS if alone else TRIAL_CPUS, MARK: mark}),
-            param_space={"learning_rate": ray.tune.grid_search(rates)},
+            param_space={"cell": ray.tune.grid_search(list(by_name))},
             tune_config=ray.tune.TuneConfig(max_concurrent_trials=slots, reuse_actors=alone),
             run_config=ray.tune.RunConfig(name="sweep", storage_path=folder, verbose=0),
         )

@@ -77,18 +77,22 @@ def perform(step: Step, store: Store, engines: Engines, share: Share | None = No
 
 @contextmanager
 def lost_states() -> Iterator[list[str]]:
-    """The warnings of saved states that could not be gone on from, as lines; other warnings are shown as ever."""
+    """Collects warnings of saved states that could not be gone on from; other warnings are shown as ever."""
     from methods.state import StateLost
 
     lines: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", StateLost)
-        yield lines
-    for warning in caught:
-        if issubclass(warning.category, StateLost):
-            lines.append(str(warning.message))
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, StateLost):
+            lines.append(str(message))
         else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            shown(message, category, *where, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", StateLost)
+        warnings.showwarning = show
+        yield lines
 
 
 def assist(step: Step, store: Store) -> None:

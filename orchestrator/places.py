@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from methods.durable import sync
 from orchestrator.errors import UserError
@@ -305,14 +305,24 @@ class Bucket:
 
 def place_of(where: str) -> Place:
     """The place that a user names: a folder, or ``s3://BUCKET/PREFIX``."""
+    if not where.strip():
+        raise UserError("--store is empty: name a folder or s3://BUCKET/PREFIX, or leave it out")
     if "://" not in where:
         return Folder(Path(where).resolve())
-    parts = urlsplit(where)
+    parts = _split(where, "--store")
     if parts.username or parts.password:
         raise UserError("--store: keys do not belong into the address: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     if parts.scheme != "s3" or not parts.netloc or parts.query:
         raise UserError(f"--store {where}: name a folder or s3://BUCKET/PREFIX (another endpoint: AWS_ENDPOINT_URL)")
     return Bucket(where.rstrip("/"))
+
+
+def _split(address: str, what: str) -> SplitResult:
+    """An address in its parts; ``UserError`` names ``what`` holds one that has none."""
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise UserError(f"{what}: {address} is no address ({error})") from None
 
 
 @cache
@@ -321,8 +331,11 @@ def _file_system(bucket: str) -> Any:
     from pyarrow.fs import S3FileSystem, resolve_s3_region
 
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
-    if endpoint.netloc:
+    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if given:
+        endpoint = _split(given, "AWS_ENDPOINT_URL")
+        if endpoint.scheme not in ("http", "https") or not endpoint.netloc:
+            raise UserError(f"AWS_ENDPOINT_URL: {given} is no endpoint: write it as http://HOST:PORT or https://HOST")
         return S3FileSystem(
             endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=region or "us-east-1", connect_timeout=10
         )

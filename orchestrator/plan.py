@@ -165,6 +165,7 @@ def make_plan(study: Study, facts: Mapping[str, str]) -> list[Step]:
     steps += trainings
     steps += _evaluation_steps(study, facts, base, problems, trainings)
     steps += _analysis_steps(study, base, rollouts, problems, trainings)
+    assert len({step.title for step in steps}) == len(steps), "a step is known by its title"
     return steps
 
 

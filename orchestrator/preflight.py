@@ -27,7 +27,12 @@ def check(study: Study) -> None:
         rows = read_rollouts(Path(study.rollouts.path), study.rollouts.draw, study.rollouts.table.seed)
         if study.rollouts.rewards == "given" and rows[0].reward is not None:
             _check_views(study, rows)
+        if not any(row.completion.strip() for row in rows):
+            raise UserError(f"rollouts.path: every completion in {study.rollouts.path} is empty")
         asked = {normal(row.problem) for row in rows}
+        _check_heldout(study, len({row.problem_id for row in rows}))
+    elif study.rollouts.problems.draw:
+        _check_heldout(study, study.rollouts.problems.draw)
     _check_targets(study)
     if study.training.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
         raise UserError("training.attention: flash needs the package flash-attn: install it, or leave sdpa")
@@ -38,11 +43,21 @@ def check(study: Study) -> None:
             raise UserError(f"analysis.connectivity.pairs names {name}, which is none of {', '.join(sorted(names))}")
 
 
+def _check_heldout(study: Study, problems: int) -> None:
+    share = study.rollouts.table.heldout
+    if round(share * problems) >= problems:
+        raise UserError(
+            f"rollouts.table.heldout: {share:g} of {problems} problems are all of them, none is left to train on: hold "
+            "fewer out"
+        )
+
+
 def _check_views(study: Study, rows: list[Row]) -> None:
     """Methods that would find no row, or rewards that they cannot take: known where the file gives the rewards."""
     rewards: dict[str, set[float]] = defaultdict(set)
     for row in rows:
-        rewards[row.problem_id].add(row.reward or 0.0)
+        if row.completion.strip():  # an empty one is dropped
+            rewards[row.problem_id].add(row.reward or 0.0)
     other = next((reward for found in rewards.values() for reward in found - {0.0, 1.0}), None)
     for name in study.methods:
         method = METHODS[study.objective(name)]

@@ -8,6 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from analysis.report import render
@@ -24,15 +25,21 @@ VERSIONS = (
 RUN = "run.json"
 
 
-def write_report(study: Study, outcome: Outcome, store: Store, run: Mapping[str, float] | None) -> dict[str, Any]:
+def write_report(
+    study: Study,
+    outcome: Outcome,
+    store: Store,
+    run: Mapping[str, float] | None,
+    early: Mapping[str, Path] | None = None,
+) -> dict[str, Any]:
     """Render into ``report/``. ``run``: the clock of the run that just ended; None keeps the last one's.
 
-    Returns the provenance.
+    ``early`` are folders of steps that are not in the store, by title. Returns the provenance.
     """
     if run is not None:
         now = {"started": run["begun"], "wall_seconds": time.time() - run["begun"], "cached": sorted(outcome.cached)}
         write_json(store.root / RUN, now | {"cluster_startup": run["cluster_startup"]})
-    results = gather(study, outcome, store)
+    results = gather(study, outcome, store, early)
     aside, page = store.root / "partial" / "report", store.root / "report"
     shutil.rmtree(aside, ignore_errors=True)
     found = provenance(outcome, store)

@@ -27,10 +27,13 @@ from orchestrator.table import training_rollouts
 QUESTION = "Are these methods different mechanisms, or one update with another step size?"
 
 
-def gather(study: Study, outcome: Outcome, store: Store) -> dict[str, Any]:
-    """The results of all finished steps. Parts that did not run are missing, and ``failures`` says why."""
-    done = {step.title: step for step in outcome.steps}
-    folders = {title: store.folder(step) for title, step in done.items()}
+def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Path] | None = None) -> dict[str, Any]:
+    """The results of all finished steps. Parts that did not run are missing, and ``failures`` says why.
+
+    ``early`` are folders of steps that are not in the store, by title.
+    """
+    done, early = {step.title: step for step in outcome.steps}, early or {}
+    folders = {title: early.get(title) or store.folder(step) for title, step in done.items()}
     measured = _measurements(folders)
     evaluation = _evaluation(done, folders)
     trainings = _trainings(study, folders, outcome)

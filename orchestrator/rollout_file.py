@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+
+LARGEST = 1e30  # size of a reward: losses are float32
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
 
     try:
         records = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path} is no Parquet file ({str(error).splitlines()[0]})") from None
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise UserError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]})") from None
     for number, record in enumerate(records, 1):
         yield f"{path}, row {number}", record
 
@@ -93,20 +94,26 @@ def _row(record: Any, where: str) -> Row:
             value = str(value)
         if not isinstance(value, str):
             raise UserError(f"{where}: {name} must be text, not {type(value).__name__}")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{where}: {name} holds half of a character (a lone surrogate): remove it") from None
-        texts[name] = value
+        texts[name] = _whole(value, name, where)
     for name in ("problem", "answer"):
         if not texts[name].strip():
             raise UserError(f"{where}: {name} is empty")
     reward = record.get("reward")
-    if reward is not None and not (isinstance(reward, int | float) and abs(reward) <= sys.float_info.max):
+    if reward is not None and not (isinstance(reward, int | float) and abs(reward) <= LARGEST):
         raise UserError(f"{where}: reward must be a number (0 or 1 from a verifier), not {reward!r}")
+    problem_id, teacher = record.get("problem_id"), record.get("teacher")
     return Row(
-        problem_id=str(record.get("problem_id") or texts["problem"]),
-        teacher=str(record.get("teacher") or "unnamed"),
+        problem_id=_whole(str(texts["problem"] if problem_id in (None, "") else problem_id), "problem_id", where),
+        teacher=_whole(str("unnamed" if teacher in (None, "") else teacher), "teacher", where),
         reward=None if reward is None else float(reward),
         **texts,
     )
+
+
+def _whole(text: str, name: str, where: str) -> str:
+    """The text; ``UserError`` where it cannot be written in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: {name} holds half of a character (a lone surrogate): remove it") from None
+    return text

@@ -7,7 +7,7 @@ steps go on without the failed adapters. The runner knows nothing of Ray; execut
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -122,19 +122,11 @@ class Walk:
             self.store.discard(step)
         executor.start(ready, self.waiting)
 
-    def survey(self, make: Collection[str] = ()) -> Outcome:
-        """What the store holds of the plan: the rest failed when last tried, or was not run.
-
-        Nothing runs but steps of the kinds in ``make``, in this process, on the adapters that are finished so far.
-        """
+    def survey(self) -> Outcome:
+        """What the store holds of the plan, running nothing: the rest failed when last tried, or was not run."""
         while ready := self._advance():
             for step in ready:
                 del self.running[step.title]
-                comparable = sum(role.startswith("adapter:") for role in step.inputs) > 1
-                if step.kind in make and comparable and attempt(step, self.store, Engines()) is None:
-                    self.outcome.made.add(step.title)
-                    self.outcome.steps.append(step)
-                    continue
                 error = self.store.failure(step)
                 if error is None:
                     self.outcome.blocked[step.title] = NOT_RUN

@@ -159,7 +159,7 @@ def name_of(step: Step) -> str:
 
 def open_store(root: Path, where: str | None = None) -> Store:
     """The store of the run at ``root``, or at ``where``; ``UserError`` where nothing can be written."""
-    place = place_of(where) if where else Folder(root.resolve())  # workers stand in other folders
+    place = place_of(where) if where is not None else Folder(root.resolve())  # workers stand in other folders
     try:
         Folder(root).open()
     except OSError as error:

@@ -10,19 +10,28 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from evals.tasks import TASKS
 from methods import METHODS
 from methods import check as check_method
 from methods.trl_losses import trl_loss
 
+
+def _number(value: Any) -> Any:
+    """What is meant as a number; ``true`` is none, though Python would count it as 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=96)]
 NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Every = Annotated[int, Field(ge=0, le=10**9, strict=True)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -217,8 +226,8 @@ class Training(Frozen):
     steps: Count = 1500
     report_step: Count | None = None  # None: the last step
     run_steps: Count | None = None  # how far it trains; None: to the horizon
-    checkpoint_every: Annotated[int, Field(ge=0)] = 0
-    resume_every: Annotated[int, Field(ge=0)] = 100
+    checkpoint_every: Every = 0
+    resume_every: Every = 100
     batch_size: Count = 32
     micro_batch: Count = 32
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -233,13 +242,18 @@ class Training(Frozen):
     threads: Count = 1
     workers: Count = 1  # data-parallel; each holds the whole base
     micro_tokens: Count | None = None  # padded tokens a forward pass, in place of micro_batch units
-    probe_every: Annotated[int, Field(ge=0)] = 0  # steps between two looks at held-out rollouts; 0: none
+    probe_every: Every = 0  # steps between two looks at held-out rollouts; 0: none
     probe_rows: Count = 64
 
     @model_validator(mode="after")
     def _fits(self) -> Training:
         if self.backend == "trl" and (self.workers > 1 or self.micro_tokens):
             raise ValueError("training.backend: trl takes one worker and micro_batch: leave workers and micro_tokens")
+        if self.backend == "trl" and self.batch_size % min(self.batch_size, self.micro_batch):
+            raise ValueError(
+                f"training.backend: trl needs a batch_size that is a multiple of micro_batch, not {self.batch_size} of "
+                f"{self.micro_batch}"
+            )
         if self.workers > self.batch_size:
             raise ValueError(f"training.workers: {self.workers} cannot share a batch of {self.batch_size}")
         if self.attention == "flash" and self.precision != "bfloat16":
@@ -257,7 +271,7 @@ class MethodSpec(Frozen):
     ``method`` names the objective where the entry has a name of its own: a variant beside the default form.
     """
 
-    method: str | None = None
+    method: Annotated[str, Field(min_length=1)] | None = None
     settings: dict[str, Any] = {}
     learning_rate: Positive | None = None
 
@@ -353,7 +367,7 @@ class Analysis(Frozen):
 class Placement(Frozen):
     """Where and how fast; never part of an identity."""
 
-    gpus_per_training: Annotated[float, Field(gt=0, le=1)] = 1.0
+    gpus_per_training: Annotated[float, BeforeValidator(_number), Field(ge=1e-4, le=1)] = 1.0  # Ray counts so finely
     cache_gib: Positive = 1.0  # vLLM's key-value cache on a CPU
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9  # of a GPU, for vLLM
 
@@ -391,6 +405,12 @@ class Study(Frozen):
         for name in self.methods:
             if not re.fullmatch(NAME, name):
                 raise ValueError(f"methods.{name}: a name is lower-case letters, digits and _, a letter first")
+            if name == "base":
+                raise ValueError("methods.base: base is the name of the base model; take another")
+            if name in METHODS and self.objective(name) != name:
+                raise ValueError(
+                    f"methods.{name}: {name} is an objective's name; call {self.objective(name)} otherwise"
+                )
             settings = self.settings_of(name)
             if self.training.backend == "trl":
                 trl_loss(self.objective(name), settings)

@@ -48,7 +48,7 @@ def _from_file(context: Context, prompter: Prompter) -> tuple[list[dict[str, Any
     with Grader() as grader:
         verdicts = [float(v.correct) for v in grader.grade([(row.completion, row.answer) for row in read])]
     if given:
-        agreed = sum(v == row.reward for v, row in zip(verdicts, read, strict=True))
+        agreed = sum(v == ((row.reward or 0) > 0) for v, row in zip(verdicts, read, strict=True))
         checks["grader_agreement"] = {"rows": len(read), "agreed": agreed}
     rewards = [r.reward if given and config["rewards"] == "given" else v for v, r in zip(verdicts, read, strict=True)]
     context.say(f"tokenizing {len(read)} rollouts")

@@ -125,6 +125,10 @@ def test_a_report_midway_has_the_geometry_of_what_is_finished(serial: Path, tmp_
         {k: v for k, v in same.items() if isinstance(v, float)}, rel=1e-9
     )
     assert {t["name"]: t["status"] for t in half["trainings"]}["dpo"] == "not run"
+    assert not list(out.glob("geometry/*")) and not list(out.glob("failed/*")), "the run's store is only read"
+    shutil.rmtree(next(out.glob("train/rift-*")))
+    done = orchestrator("report", "--out", str(out))
+    assert done.returncode == 0 and "geometry" not in json.loads((out / "report" / "results.json").read_text())
 
 
 def test_ray_gives_the_same_bytes_after_a_kill(mini: Path, serial: Path, tmp_path: Path) -> None:

@@ -42,13 +42,18 @@ def test_following_the_page_gives_a_method_that_trains(tiny_model: Path, tmp_pat
     """Right row: 3 ln 2; wrong one: 2 ln 2 for its one token of probability 1/2."""
     page = (ROOT / "docs" / "methods" / "add-your-own.md").read_text()
     file, line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (own_page,) = re.findall(r"```markdown\n(.*?)```", page, re.DOTALL)
     copy = tmp_path / "project"
-    shutil.copytree(ROOT / "methods", copy / "methods", ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("methods", "docs/methods", "tests/methods"):
+        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("tests/__init__.py", "tests/conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / part, copy / part)
     (copy / "methods" / "unlikelihood.py").write_text(file)
+    (copy / "docs" / "methods" / "unlikelihood.md").write_text(own_page)
     start = copy / "methods" / "__init__.py"
     text = start.read_text()
-    assert text.count("import dft, dpo,") == 1 and text.count('    "dpo": dpo.METHOD,\n') == 1
-    text = text.replace("import dft, dpo,", "import unlikelihood, dft, dpo,")
+    assert text.count("rift, sft\n") == 1 and text.count('    "dpo": dpo.METHOD,\n') == 1
+    text = text.replace("rift, sft\n", "rift, sft, unlikelihood\n")
     start.write_text(text.replace('    "dpo": dpo.METHOD,\n', '    "dpo": dpo.METHOD,\n' + line))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tiny_model), str(tmp_path / "out")],
@@ -57,6 +62,10 @@ def test_following_the_page_gives_a_method_that_trains(tiny_model: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     ln2 = 0.6931471805599453
     assert done.stdout.splitlines()[-1] == f'[[{3 * ln2}, {2 * ln2}], true, {{"alpha": 0.5}}, true]'
+
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/methods/test_method.py"]
+    done = subprocess.run([sys.executable, *words], cwd=copy, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_file_of_the_page_passes_the_linter(tmp_path: Path) -> None:

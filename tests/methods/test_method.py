@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 def test_keys_settings_units_and_views() -> None:
     declared = {key: (m.unit_of(m.settings), m.view, m.settings) for key, m in METHODS.items()}
     rift = {"form": "study", "lambda_": 0.2, "probability": "token", "right": 1.0, "wrong": -0.2}
-    assert declared == {
+    assert [*declared][:6] == ["sft", "rft", "dft", "rift", "offline_grpo", "dpo"]
+    for key, wanted in {
         "sft": ("token", "all", {}),
         "rft": ("token", "right", {"duplicates": "keep"}),
         "dft": ("token", "all", {}),
@@ -27,7 +28,8 @@ def test_keys_settings_units_and_views() -> None:
             "pairs",
             {"beta": 0.1, "loss": "sigmoid", "label_smoothing": 0.0, "length_normalised": False},
         ),
-    }
+    }.items():
+        assert declared[key] == wanted
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -53,7 +55,7 @@ def test_check_fills_defaults_and_makes_numbers_float() -> None:
 @pytest.mark.parametrize(
     ("method", "settings", "line"),
     [
-        ("ppo", {}, "unknown method 'ppo'; known methods: sft, rft, dft, rift, offline_grpo, dpo"),
+        ("ppo", {}, f"unknown method 'ppo'; known methods: {', '.join(METHODS)}"),
         (
             "dpo",
             {"betta": 0.1},
@@ -89,10 +91,16 @@ def test_check_fills_defaults_and_makes_numbers_float() -> None:
         ),
         ("offline_grpo", {"kl": 1}, "offline_grpo: setting kl belongs to form source, this is form study"),
         ("offline_grpo", {"form": "source", "kl": -1}, "offline_grpo: kl must be at least 0, not -1"),
+        (
+            "offline_grpo",
+            {"form": "source", "divide_by": "weights"},
+            "offline_grpo: divide_by: weights would divide the KL term by the advantages too: set kl to 0, or divide "
+            "by count",
+        ),
         ("sft", {"beta": 0.1}, "sft: unknown setting 'beta'; known settings: it has none"),
-        ("dpo", {"beta": "0.1"}, "dpo: setting beta must be a finite number, not '0.1'"),
-        ("dpo", {"beta": True}, "dpo: setting beta must be a finite number, not True"),
-        ("rift", {"lambda_": float("nan")}, "rift: setting lambda_ must be a finite number, not nan"),
+        ("dpo", {"beta": "0.1"}, "dpo: setting beta must be a number of at most 1e30 in size, not '0.1'"),
+        ("dpo", {"beta": True}, "dpo: setting beta must be a number of at most 1e30 in size, not True"),
+        ("rift", {"lambda_": float("nan")}, "rift: setting lambda_ must be a number of at most 1e30 in size, not nan"),
         ("dpo", {"beta": 0.0}, "dpo: setting beta must be above 0, not 0.0"),
     ],
 )

@@ -126,6 +126,16 @@ def test_agreement(tiny_model: Path, rollouts: list[Rollout], make_config: Make,
     assert {p.relative_to(ours) for p in ours.rglob("*")} == {p.relative_to(theirs) for p in theirs.rglob("*")}
 
 
+def test_trls_margins_of_sums_are_not_passed_for_those_of_means(
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path
+) -> None:
+    config = make_config("dpo", settings={"length_normalised": True}, run_steps=2, report_step=2)
+    reference = reference_logprobs(tiny_model, rollouts)
+    trl_backend.train(config, tiny_model, rollouts, tmp_path / "out", reference=reference, work=tmp_path / "work")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [(line["margin"], line["reward_accuracy"]) for line in lines] == [(None, None)] * 2
+
+
 @pytest.mark.parametrize("method", ["rft", "rift", "offline_grpo"])
 def test_methods_trl_lacks(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, method: str, tmp_path: Path

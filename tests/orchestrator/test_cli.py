@@ -194,6 +194,44 @@ def test_a_cluster_that_is_not_there_starts_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--store", "http://["], "--store: http://[ is no address"),
+        (["--store", ""], "--store is empty"),
+        (["--address", ""], "write it as HOST:PORT"),
+        (["--set", f"rollouts={{source: file, path: {'x' * 300}}}"], "cannot be read"),
+        (["--set", 'data="x\\0"', "--set", 'rollouts={source: file, path: "{data}/x"}'], "cannot be read"),
+        (["--set", "a\nb=1"], "a b"),
+        (["--set", "rollouts.table.heldout=0.99"], "rollouts.table.heldout: 0.99 of 10 problems are all of them"),
+    ],
+)
+def test_odd_words_start_nothing_and_are_one_line(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], part: str
+) -> None:
+    assert part in refused(capsys, "run", str(study_file), "--out", str(tmp_path / "out"), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_endpoint_that_is_none_is_named(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for endpoint in ("http://[", "ftp://127.0.0.1:9", "127.0.0.1:9000"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        line = refused(
+            capsys, "plan", str(study_file), "--out", str(tmp_path / "out"), "--store", f"s3://b/{endpoint[:3]}"
+        )
+        assert line.startswith(f"error: AWS_ENDPOINT_URL: {endpoint} is no")
+
+
+def test_unknown_words_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["plan", "--bogus"], ["frobnicate"], ["plan", "--gpus"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(words)
+        told = capsys.readouterr().err
+        assert caught.value.code == 2 and told.startswith("error: ") and told.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", ["run", "plan", "status", "report"])
 def test_a_store_that_is_a_file_is_refused(
     study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str

@@ -28,14 +28,17 @@ LIMIT = 3000  # looks at the store before a run counts as hanging
 class Machine:
     """Jobs that commit a step a tick and end a tick later; what they hold of the GPUs.
 
-    A step named ``dies`` kills its worker ``deaths`` times with ``error``.
+    A step named ``dies`` kills its worker ``deaths`` times with ``error``. A step of ``fails`` leaves its failure in
+    the store, and ends its job as a training of several workers does.
     """
 
-    def __init__(self, cpus: int, gpus: int, dies: str = "", deaths: int = 1, error: Any = KILLED) -> None:
+    def __init__(
+        self, cpus: int, gpus: int, dies: str = "", deaths: int = 1, error: Any = KILLED, fails: Any = ()
+    ) -> None:
         self.resources = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
         self.jobs: list[SimpleNamespace] = []
         self.actors: list[SimpleNamespace] = []
-        self.dies, self.deaths, self.error = dies, deaths, error
+        self.dies, self.deaths, self.error, self.fails = dies, deaths, error, fails
         self.ticks, self.peak, self.at_once, self.alive = 0, 0.0, 0, True
 
     def add(self, steps: list[Step], store: Store, gpus: float) -> SimpleNamespace:
@@ -54,6 +57,9 @@ class Machine:
                 job.ended = True
             elif job.steps[0].name == self.dies and self.deaths:
                 job.ended, job.error, self.deaths = True, self.error, self.deaths - 1
+            elif job.steps[0].name in self.fails:
+                job.store.record_failure(job.steps[0], "planted")
+                job.ended, job.error = True, self.error
             else:
                 step = job.steps.pop(0)
                 with job.store.writing(step):
@@ -181,6 +187,21 @@ def test_the_third_death_of_a_worker_is_its_steps_failure(
     assert outcome.failed[victim.title].endswith(", 3 times")
     trained = {step.title for step in plan if step.kind == "train"} - {victim.title}
     assert trained <= outcome.made
+
+
+def test_cells_behind_ones_that_failed_are_not_blamed(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine], tmp_path: Path
+) -> None:
+    """On one core, three cells of the queue fail and end its job each time: what is behind them is trained."""
+    study = make_study()
+    plan = plan_of(study)
+    fails = [step.name for step in plan if step.kind == "train" and step.role != "sweep" and "dpo" not in step.name][:3]
+    on(1, 0, fails=fails)
+    said: list[str] = []
+    store = open_store(tmp_path / "run")
+    outcome = Walk(plan, store, said.append).run(lambda: cluster.Cluster(store, study.placement, said.append))
+    assert outcome.failed == {f"train/{name}": "planted" for name in fails}
+    assert not any("placed again" in line for line in said)
 
 
 def test_a_lost_cluster_ends_the_run_and_fails_no_step(

@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
+from orchestrator import connection
 from orchestrator.connection import knock
 from orchestrator.errors import UserError
 
 
-@pytest.mark.parametrize("port", ["free", "70000"])
-def test_an_address_where_nothing_listens_is_refused(port: str) -> None:
+def test_an_address_where_nothing_listens_is_refused() -> None:
     with socket.socket() as held:  # bound, not listening
         held.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{held.getsockname()[1] if port == 'free' else port}"
+        address = f"127.0.0.1:{held.getsockname()[1]}"
         with pytest.raises(UserError, match=rf"^--address {address}: no Ray cluster can be joined there \("):
             knock(address)
 
 
-def test_one_that_answers_and_other_forms_are_left_to_ray() -> None:
+def test_what_listens_and_is_no_ray_head_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "KNOCK", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        knock(f"127.0.0.1:{server.getsockname()[1]}")
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"^--address {address}: what listens there is no Ray head"):
+            knock(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "garbage", "a b:1", "127.0.0.1:", ":6379", "h:70000", "http://h:1", "ray://h:1", "u@h:1", "[::1", "h:1/x"],
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(UserError, match=r"write it as HOST:PORT, or auto for the cluster of this node$"):
+        knock(address)
+
+
+def test_what_speaks_rays_protocol_and_auto_are_left_to_ray() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        knock(f"127.0.0.1:{port}")
+    finally:
+        server.stop(None)
     knock("auto")
-    knock("ray://head:10001")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def test_rewards_may_be_any_finite_number(tmp_path: Path, write_rows: Writer) ->
 def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_text('{"problem": 1}\n')
-    assert refused(path).startswith(f"{path} is no Parquet file (")
+    assert refused(path).startswith(f"{path} cannot be read as Parquet (")
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
@@ -130,3 +131,19 @@ def test_a_draw_keeps_whole_problems_in_the_files_order(tmp_path: Path, write_ro
     assert len({frozenset(r.problem_id for r in read_rollouts(path, 4, seed)) for seed in range(8)}) > 1
     assert len(read_rollouts(path, draw=10)) == 30
     assert refused(path, draw=11) == f"rollouts.draw: 11 problems asked for, {path} holds 10"
+
+
+def test_an_id_of_0_is_an_id_and_half_characters_are_named(tmp_path: Path, write_rows: Writer) -> None:
+    twice = [GOOD | {"problem_id": 0}, GOOD | {"problem_id": 0, "problem": "another"}]
+    assert "problem_id 0 stands for two problems" in refused(write_rows(tmp_path / "a.jsonl", twice))
+    for name in ("problem_id", "teacher"):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps(GOOD | {name: "x\ud800"}) + "\n")
+        assert refused(path) == f"{path}, line 1: {name} holds half of a character (a lone surrogate): remove it"
+
+
+def test_a_date_that_python_lacks_is_no_traceback(tmp_path: Path) -> None:
+    column = pyarrow.array([2**60], pyarrow.timestamp("ms"))
+    table = pyarrow.Table.from_pylist([GOOD]).append_column("when", column)
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert "a.parquet cannot be read as Parquet (" in refused(tmp_path / "a.parquet")

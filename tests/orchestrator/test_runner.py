@@ -147,22 +147,6 @@ def test_a_survey_runs_nothing_and_tells_failed_from_not_run(plan: list[Step], w
     assert outcome.cached == {s.title for s in plan} - {"train/dpo", "evaluate/dpo"}
 
 
-def test_a_survey_makes_what_it_is_asked_for_of_the_adapters_that_are_there(
-    plan: list[Step], walk: Any, store: Store, scripted: dict[str, Any]
-) -> None:
-    def measure(context: Context) -> None:
-        (context.out / "names").write_text(" ".join(context.adapters()))
-
-    scripted["geometry"] = measure
-    named = [s.name for s in plan if s.kind == "train"]
-    for fails, wanted in ((named[1:], None), (named[2:], named[:2])):
-        walk(plan, fails=[*(f"train/{name}" for name in fails), "geometry/weights"])
-        outcome = Walk(plan, store, lambda line: None).survey(make=("geometry",))
-        found = next((s for s in outcome.steps if s.kind == "geometry"), None)
-        assert (found and (store.folder(found) / "names").read_text().split()) == wanted
-        assert {s.kind for s in outcome.steps if s.title in outcome.made} <= {"geometry"}
-
-
 def test_a_survey_removes_nothing(plan: list[Step], walk: Any, store: Store) -> None:
     """The report is read from the store: looking at a damaged result must not be what deletes it."""
     walk(plan)

@@ -1,0 +1,36 @@
+"""Geometry for a report midway: of the adapters that are finished, made aside in seconds, and kept nowhere.
+
+The run's own store is only read: a run may be at work in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from orchestrator.perform import Engines, perform
+from orchestrator.places import Folder
+from orchestrator.plan import Step
+from orchestrator.runner import Outcome
+from orchestrator.store import Store, name_of
+
+
+@contextmanager
+def early_geometry(plan: Sequence[Step], outcome: Outcome, store: Store) -> Iterator[dict[str, Path]]:
+    """Where the geometry was not run yet: it joins the outcome's steps, its folder by title while the block lasts."""
+    step = next((s.without(outcome.lost) for s in plan if s.kind == "geometry" and s.title in outcome.blocked), None)
+    if step is None or len(step.inputs) < 2:
+        yield {}
+        return
+    with TemporaryDirectory(prefix="orchestrator-early-") as folder:
+        aside = Store(Path(folder), Folder(Path(folder)))
+        for other in step.inputs.values():
+            link = Path(folder) / name_of(other)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(store.folder(other), target_is_directory=True)
+        perform(step, aside, Engines())
+        del outcome.blocked[step.title]
+        outcome.steps.append(step)
+        yield {step.title: aside.folder(step)}
