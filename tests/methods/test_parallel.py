@@ -105,8 +105,8 @@ def test_two_workers_train_what_one_trains(
 ) -> None:
     """Whatever is logged too; and stopped in between and taken up again, to the same bytes."""
     reference = reference_logprobs(tiny_model, rollouts)
-    alone = make_config(method, settings=settings)
-    train(alone, tiny_model, rollouts, tmp_path / "one" / "out", reference=reference, work=tmp_path)
+    single = make_config(method, settings=settings)
+    train(single, tiny_model, rollouts, tmp_path / "one" / "out", reference=reference, work=tmp_path)
     config = make_config(method, settings=settings, workers=2, resume_every=2)
     ended = run_workers(config, tiny_model, rollouts, reference, tmp_path / "two")
     assert [e.returncode for e in ended] == [0, 0], ended[0].stderr + ended[1].stderr
@@ -115,8 +115,8 @@ def test_two_workers_train_what_one_trains(
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5)
     log = [json.loads((tmp_path / n / "out" / "log.jsonl").read_text().splitlines()[0]) for n in ("one", "two")]
     rounding = {"margin", "reward_accuracy", "kl"}  # at the base these are nothing but that
-    one, two = ({k: -1.0 if v is None else v for k, v in line.items() if k not in rounding} for line in log)
-    assert two == pytest.approx(one, rel=1e-5)
+    alone, both = ({k: -1.0 if v is None else v for k, v in line.items() if k not in rounding} for line in log)
+    assert both == pytest.approx(alone, rel=1e-5)
 
     stopped = run_workers(config, tiny_model, rollouts, reference, tmp_path / "again", stop=3)
     assert stopped[0].returncode != 0 and stopped[1].returncode == 0, "the second worker is told, and ends"
