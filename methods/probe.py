@@ -9,11 +9,34 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from methods.batch import Rollout
-from methods.logprobs import completion_states, head_of
+from methods.config import TrainConfig
+from methods.logprobs import check_rows, completion_states, head_of
+from methods.lora import Adapter
 
 BATCH = 8  # rows at once: without gradients they fit wherever a training's own pass does
+
+
+def look(config: TrainConfig, adapter: Adapter, step: int, heldout: Sequence[Rollout]) -> dict[str, float | None]:
+    """The held-out rows' values after ``step``, where the config asks for them; else nothing."""
+    if not heldout or (step % config.probe_every and step != config.report_step):
+        return {}
+    return probe(adapter.model, heldout, config.head_chunk)
+
+
+def watched(config: TrainConfig, model: PreTrainedModel | PeftModel, heldout: Sequence[Rollout]) -> Sequence[Rollout]:
+    """The held-out rows that the config looks at; ``ValueError`` where the model cannot take one."""
+    rows = heldout[: config.probe_rows] if config.probe_every else ()
+    for row, rollout in enumerate(rows):
+        if not len(rollout.prompt_ids) or not len(rollout.completion_ids):
+            raise ValueError(f"held-out row {row}: prompt and completion need at least one token each")
+    try:
+        check_rows(model, rows, range(len(rows)))
+    except ValueError as error:
+        raise ValueError(f"held-out {error}") from None
+    return rows
 
 
 @torch.no_grad()

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -28,7 +27,7 @@ from methods.divisor import divisor
 from methods.logprobs import check_rows, completion_logps, load_model, padded, use_threads
 from methods.lora import Adapter, attach
 from methods.parallel import STOP, Group, Stopped, group
-from methods.probe import probe
+from methods.probe import look, watched
 from methods.record import Record, drift_values, lines_of, step_values, units_at
 from methods.seeds import derive
 from methods.split import divisible, micro_batches, share
@@ -160,26 +159,6 @@ def plan(config: TrainConfig, rollouts: Sequence[Rollout]) -> tuple[list[Unit], 
     units = view(config.method, rollouts, config.pair_rule, config.pairs, config.settings)
     needed = config.run_steps * config.batch_size
     return units, order(len(rollouts), units, needed, config.order_seed)
-
-
-def look(config: TrainConfig, adapter: Adapter, step: int, heldout: Sequence[Rollout]) -> dict[str, float | None]:
-    """The held-out rows' values after ``step``, where the config asks for them; else nothing."""
-    if not heldout or (step % config.probe_every and step != config.report_step):
-        return {}
-    return probe(adapter.model, heldout, config.head_chunk)
-
-
-def watched(config: TrainConfig, model: PreTrainedModel | PeftModel, heldout: Sequence[Rollout]) -> Sequence[Rollout]:
-    """The held-out rows that the config looks at; ``ValueError`` where the model cannot take one."""
-    rows = heldout[: config.probe_rows] if config.probe_every else ()
-    for row, rollout in enumerate(rows):
-        if not len(rollout.prompt_ids) or not len(rollout.completion_ids):
-            raise ValueError(f"held-out row {row}: prompt and completion need at least one token each")
-    try:
-        check_rows(model, rows, range(len(rows)))
-    except ValueError as error:
-        raise ValueError(f"held-out {error}") from None
-    return rows
 
 
 def check_reference(

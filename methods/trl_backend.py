@@ -26,8 +26,9 @@ from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.logprobs import check_rows, load_model, use_threads
 from methods.lora import Adapter, adapter_of, lora_config
+from methods.probe import look, watched
 from methods.record import Record, drift_values, step_values, units_at
-from methods.trainer import Reference, TrainingDiverged, check_reference, look, plan, watched
+from methods.trainer import Reference, TrainingDiverged, check_reference, plan
 from methods.trl_losses import trl_loss
 from methods.view import Unit
 

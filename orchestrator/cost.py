@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from methods import METHODS
+from orchestrator.base_spec import Shape
 from orchestrator.plan import Step, cells
-from orchestrator.study import Problems, SampledRollouts, Shape, Study
+from orchestrator.study import Problems, SampledRollouts, Study
 
 SUSTAINED_FLOPS = 4e14 * 0.4  # a data-centre GPU's bf16 peak of about 4e14 to 1e15, at 40 % of the lower end
 SERVING_SHARE = 1 / 20  # of that, while an engine decodes: bound by memory

@@ -10,106 +10,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from evals.tasks import TASKS
 from methods import METHODS
 from methods import check as check_method
 from methods.trl_losses import trl_loss
+from orchestrator.base_spec import Base
+from orchestrator.values import Beta, Count, Every, Frozen, Positive, Seed, number
 
-
-def _number(value: Any) -> Any:
-    """What is meant as a number; ``true`` is none, though Python would count it as 1."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
-Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=96)]
 NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
-Share = Annotated[float, Field(ge=0, le=1)]
-Every = Annotated[int, Field(ge=0, le=10**9, strict=True)]
-Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
-
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Shape(Frozen):
-    """The architecture's sizes: to make a model, or to plan one that is not at hand."""
-
-    layers: Count
-    hidden: Count
-    heads: Count
-    kv_heads: Count
-    head_dim: Count
-    intermediate: Count
-    vocabulary: Count | None = None
-
-    @model_validator(mode="after")
-    def _attention(self) -> Shape:
-        if self.heads % self.kv_heads or self.head_dim % 2:
-            raise ValueError("heads must be a multiple of kv_heads, and head_dim even")
-        return self
-
-
-class ScratchBase(Frozen):
-    """A small Qwen3 that the study pretrains itself on arithmetic with a planted failure."""
-
-    kind: Literal["from_scratch"]
-    name: Name = "scratch"
-    shape: Shape = Shape(layers=4, hidden=128, heads=4, kv_heads=2, head_dim=32, intermediate=384)
-    steps: Count = 400
-    batch: Count = 64
-    learning_rate: Positive = 3e-3
-    seed: Seed = 0
-    hard_share: Share = 0.8
-    teacher_share: Share = 0.4
-    largest: Annotated[int, Field(ge=2)] = 30  # number in its problems; those of rollouts and evaluation likewise
-    threads: Count = 1
-
-
-class HubBase(Frozen):
-    """A model on the Hugging Face hub, by name; ``revision`` is resolved to a commit once and pinned."""
-
-    kind: Literal["hub"]
-    name: Annotated[str, Field(pattern=r"^([\w.-]+/)?[\w.-]+$", max_length=96)]
-    revision: Annotated[str, Field(coerce_numbers_to_str=True)] = "main"
-    shape: Shape | None = None
-
-
-class LocalBase(Frozen):
-    """A folder with a model in safetensors, its config and its tokenizer."""
-
-    kind: Literal["local"]
-    name: Name
-    path: str
-    shape: Shape | None = None
-
-
-class GgufBase(Frozen):
-    """One GGUF file, by path or out of an installed package; its weights are read back as float32."""
-
-    kind: Literal["gguf"]
-    name: Name
-    path: str | None = None
-    package: str | None = None
-    shape: Shape | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> GgufBase:
-        if (self.path is None) == (self.package is None):
-            raise ValueError("a GGUF base needs either path or package")
-        return self
-
-
-Base = Annotated[ScratchBase | HubBase | LocalBase | GgufBase, Field(discriminator="kind")]
 
 
 class Adapter(Frozen):
@@ -130,7 +40,7 @@ class Problems(Frozen):
     draw: Count | None = None
     seed: Seed = 0
     instruction: str | None = None  # the user's turn, {problem} in it; the task's own where unset
-    settings: dict[str, str | bool | int | float | None] = {}
+    settings: dict[str, str | bool | int | float | None] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -272,7 +182,7 @@ class MethodSpec(Frozen):
     """
 
     method: Annotated[str, Field(min_length=1)] | None = None
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     learning_rate: Positive | None = None
 
 
@@ -367,7 +277,7 @@ class Analysis(Frozen):
 class Placement(Frozen):
     """Where and how fast; never part of an identity."""
 
-    gpus_per_training: Annotated[float, BeforeValidator(_number), Field(ge=1e-4, le=1)] = 1.0  # Ray counts so finely
+    gpus_per_training: Annotated[float, BeforeValidator(number), Field(ge=1e-4, le=1)] = 1.0  # Ray counts so finely
     cache_gib: Positive = 1.0  # vLLM's key-value cache on a CPU
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9  # of a GPU, for vLLM
 

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator import cost as cost_module
+from orchestrator.base_spec import Shape
 from orchestrator.cost import durations, estimate, module_shapes, parameters, seconds
 from orchestrator.facts import gather
 from orchestrator.plan import Step, make_plan
-from orchestrator.study import Shape, Study
+from orchestrator.study import Study
 from orchestrator.study_file import load_study
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
