@@ -98,21 +98,23 @@ def _names(results: dict) -> Iterator[str]:
 
 
 def label(name: str) -> str:
-    """A model's name for reading: the usual name of a known method, the rest as it stands."""
+    """A model's name for reading: the usual name of a known method or of one that a name begins with, then the rest."""
     head, dash, rest = name.partition("-")
-    known = _LABELS.get(head)
+    known = max((key for key in _LABELS if head == key or head.startswith(f"{key}_")), key=len, default=None)
     if known is None:
         return name
-    return f"{known} {rest}" if dash else known
+    variant = head.removeprefix(known).replace("_", " ")
+    return f"{_LABELS[known]}{variant}{' ' if dash else ''}{rest}"
 
 
 def _model(name: str, training: dict, variant: int, newcomer: int, spare: list[str]) -> Model:
     method = training.get("method") or name.partition("-")[0]
+    objective = _objective(training, name)
     role = "base" if name == BASE else training.get("role") or "method"
-    colour = _COLOURS.get(method, spare[newcomer % len(spare)])
-    marker = _MARKERS.get(method, _SPARE_MARKERS[newcomer % len(_SPARE_MARKERS)])
+    colour = _COLOURS.get(objective, spare[newcomer % len(spare)])
+    marker = _MARKERS.get(objective, _SPARE_MARKERS[newcomer % len(_SPARE_MARKERS)])
     line: Line = "-" if variant == 0 else _VARIANT_LINES[(variant - 1) % len(_VARIANT_LINES)]
-    if role == "sweep" and variant > 0:
+    if role in ("sweep", "method") and variant > 0:
         marker = _VARIANT_MARKERS[(variant - 1) % len(_VARIANT_MARKERS)]
     if role == "base":
         colour, marker, line = "#000000", "|", "-"
@@ -135,11 +137,16 @@ def _model(name: str, training: dict, variant: int, newcomer: int, spare: list[s
     )
 
 
+def _objective(training: dict, name: str) -> str:
+    """What a model was trained with, whose colour it wears: variants of one objective under their own names too."""
+    return training.get("objective") or training.get("method") or name.partition("-")[0]
+
+
 def roster(results: dict) -> Roster:
     """Every model that any part of ``results`` names: base, methods, sweep points, then the seeds' runs."""
     names = [name for name in dict.fromkeys(_names(results)) if name is not None]
     trainings = {row.get("name"): row for row in results.get("trainings") or []}
-    methods = {(trainings.get(name) or {}).get("method") or name.partition("-")[0] for name in names}
+    methods = {_objective(trainings.get(name) or {}, name) for name in names}
     # methods without a colour of their own take first the colours that no other method here wears
     spare = sorted(_COLOURS.values(), key=lambda colour: any(_COLOURS.get(method) == colour for method in methods))
     seen: dict[str, int] = {}
@@ -147,11 +154,11 @@ def roster(results: dict) -> Roster:
     newcomers = 0
     for name in names:
         training = trainings.get(name) or {}
-        method = training.get("method") or name.partition("-")[0]
-        variant = seen.get(method, 0)
-        seen[method] = variant + 1
+        objective = _objective(training, name)
+        variant = seen.get(objective, 0)
+        seen[objective] = variant + 1
         models.append(_model(name, training, variant, newcomers, spare))
-        if method not in _COLOURS and name != BASE:
+        if objective not in _COLOURS and name != BASE:
             newcomers += 1
     models.sort(key=lambda model: _ROLE_ORDER.index(model.role) if model.role in _ROLE_ORDER else 1)
     return Roster({model.name: model for model in models}, _reference(results, names))

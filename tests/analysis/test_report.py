@@ -14,7 +14,7 @@ import pytest
 from analysis import findings, formats, headline
 from analysis.figures import FIGURES
 from analysis.report import canonical, render
-from analysis.roster import roster
+from analysis.roster import label, roster
 from tests.analysis.example_study import ERROR, provenance, results
 
 HOSTILE = '<img src=x onerror="alert(1)">&$x^2$'
@@ -372,3 +372,14 @@ def test_rendering_leaves_its_input_alone(tmp_path: Path, no_figures: None) -> N
 )
 def test_numbers_are_written_for_a_reader(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+def test_variants_of_an_objective_are_named_by_it_and_wear_its_colour() -> None:
+    trained = [("rift", "rift"), ("rift_source", "rift"), ("offline_grpo_source", "offline_grpo"), ("mine", "dpo")]
+    people = roster({"trainings": [{"name": n, "method": n, "objective": o, "role": "method"} for n, o in trained]})
+    assert [model.label for model in people.models.values()] == ["RIFT", "RIFT source", "Offline GRPO source", "mine"]
+    rift, source, _, mine = people.models.values()
+    assert rift.colour == source.colour != mine.colour
+    assert (rift.marker, rift.filled) != (source.marker, source.filled)
+    assert label("rift_source-order43") == "RIFT source order43" and label("sft-lr3e-4") == "SFT lr3e-4"
+    assert label("sftx") == "sftx" and label("base") == "Base"
