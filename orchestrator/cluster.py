@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import LocalRayletDiedError, RayError
 
 from orchestrator.allotment import Allotment, allot, length
-from orchestrator.connection import on_node
+from orchestrator.connection import answering, on_node
 from orchestrator.errors import ClusterLost
 from orchestrator.jobs import EngineActor, clear, perform_step, run_shared, train_cells, tune_cells, warm, workers_of
 from orchestrator.plan import Step
@@ -70,7 +70,7 @@ class Cluster:
         self.gpus = int(ray.cluster_resources().get("GPU", 0)) > 0
         self.total, self._looked = 0.0, float("-inf")
         self._marks, self._gone = count(1), set[int]()  # of trainings' jobs: the next one, those that have ended
-        self.home = ray.get_runtime_context().get_node_id()
+        self.home, self.head = ray.get_runtime_context().get_node_id(), ray.get_runtime_context().gcs_address
         self._look()
         self.training_cost = self.placement.gpus_per_training if self.gpus else 1
         self.engine_cost = 1 if self.gpus else 0  # engines on CPUs are not counted
@@ -91,6 +91,7 @@ class Cluster:
         if time.time() - self._looked < LOOK:
             return
         self._looked = time.time()
+        answering(self.head)
         try:
             resources = ray.cluster_resources()
             here = any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self.home)

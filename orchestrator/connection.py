@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import socket
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.errors import UserError
+from orchestrator.errors import ClusterLost, UserError
 from orchestrator.places import Place
 from orchestrator.store import Store
 from orchestrator.study import Study
@@ -27,6 +28,7 @@ from orchestrator.threads import ENVIRONMENT
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("orchestrator", "methods", "analysis", "evals")
 SAME = ("torch", "transformers", "peft", "trl", "ray", "numpy")  # another version is another rounding, or another API
+GRACE = 30.0  # seconds that a cluster's head may be away; Ray ends every process after 60, without a word of ours
 KNOCK = 10.0  # seconds until an address that does not answer is given up
 PROOF = 300.0  # seconds that a node has to start a worker and answer
 
@@ -91,6 +93,20 @@ def knock(address: str) -> None:
         raise UserError(f"--address {address}: what listens there is no Ray head; see `ray status`") from None
     finally:
         channel.close()
+
+
+def answering(head: str) -> None:
+    """``ClusterLost`` where nothing has listened at the cluster's head, HOST:PORT, for ``GRACE`` seconds."""
+    parts = urlsplit(f"//{head}")
+    until = time.monotonic() + GRACE
+    while True:
+        try:
+            socket.create_connection((parts.hostname, parts.port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise ClusterLost(f"the Ray cluster's head does not answer at {head} ({error})") from None
+            time.sleep(1)
 
 
 def prove_nodes(store: Store, study: Study) -> list[str]:

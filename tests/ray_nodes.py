@@ -27,10 +27,13 @@ class Node:
 
     process: subprocess.Popen[bytes]
 
-    def kill_raylet(self) -> None:
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            if child.name() == "raylet":
-                child.kill()
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Those of the node with this name: its raylet; of a head, the gcs_server."""
+        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if p.name() == name]
+
+    def kill(self, name: str) -> None:
+        for process in self.processes(name):
+            process.kill()
 
     def end(self) -> None:
         """Everything the node started: all of it is in its session."""

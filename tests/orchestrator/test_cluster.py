@@ -89,7 +89,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
         stand_in = SimpleNamespace(
             cluster_resources=lambda: machine.resources,
             nodes=lambda: [{"NodeID": "home", "Alive": machine.alive}],
-            get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "home"),
+            get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "home", gcs_address="head:1"),
             wait=lambda refs, timeout: ([r for r in refs if r.ended], [r for r in refs if not r.ended]),
             get=machine.get,
             kill=machine.kill,
@@ -110,6 +110,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
             "train_cells": cells,
             "tune_cells": cells,
             "clear": lambda marks: None,
+            "answering": lambda head: None,
             "warm": SimpleNamespace(remote=lambda: None),
             "time": SimpleNamespace(sleep=machine.tick, time=lambda: float(machine.ticks)),
         }

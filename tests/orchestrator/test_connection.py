@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from orchestrator import connection
-from orchestrator.connection import knock
-from orchestrator.errors import UserError
+from orchestrator.connection import answering, knock
+from orchestrator.errors import ClusterLost, UserError
 
 
 def test_an_address_where_nothing_listens_is_refused() -> None:
@@ -47,3 +47,12 @@ def test_what_speaks_rays_protocol_and_auto_are_left_to_ray() -> None:
     finally:
         server.stop(None)
     knock("auto")
+
+
+def test_a_head_that_is_away_for_long_is_a_lost_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = f"127.0.0.1:{server.getsockname()[1]}"
+        answering(head)
+    monkeypatch.setattr(connection, "GRACE", 0.0)
+    with pytest.raises(ClusterLost, match=f"^the Ray cluster's head does not answer at {head} "):
+        answering(head)
