@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from methods import METHODS, trainer, trl_backend
 from methods.batch import Rollout
@@ -166,3 +168,26 @@ def test_divergence_and_global_generators(
     assert caught.value.step == 3 and len(caught.value.rows) == 8
     assert (tmp_path / "out" / "checkpoints" / "step-000002" / "adapter_config.json").exists()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_a_tokenizer_without_a_pad_token_changes_nothing(
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, method: str, tmp_path: Path
+) -> None:
+    """Nor one without a chat template: rows are tokens already, and masks come from their lengths."""
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_model, bare)
+    config = json.loads((bare / "tokenizer_config.json").read_text())
+    del config["pad_token"]
+    (bare / "tokenizer_config.json").write_text(json.dumps(config))
+    (bare / "chat_template.jinja").unlink(missing_ok=True)
+    assert AutoTokenizer.from_pretrained(bare).pad_token is None
+    settings = make_config(method, run_steps=3, report_step=3)
+    reference = reference_logprobs(tiny_model, rollouts)
+    found = []
+    for model in (tiny_model, bare):
+        work = tmp_path / f"work-{model.name}"
+        trl_backend.train(settings, model, rollouts, work / "out", reference=reference, work=work)
+        found.append(deltas(work / "out" / "adapter"))
+    assert found[0].norm() > 0
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-9)
