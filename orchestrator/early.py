@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from orchestrator.perform import Engines, perform
+from orchestrator.perform import Engines
 from orchestrator.places import Folder
 from orchestrator.plan import Step
-from orchestrator.runner import Outcome
+from orchestrator.runner import Outcome, attempt
 from orchestrator.store import Store, name_of
 
 
 @contextmanager
 def early_geometry(plan: Sequence[Step], outcome: Outcome, store: Store) -> Iterator[dict[str, Path]]:
-    """Where the geometry was not run yet: it joins the outcome's steps, its folder by title while the block lasts."""
+    """Where the geometry was not run yet: it joins the outcome, its folder by title while the block lasts."""
     step = next((s.without(outcome.lost) for s in plan if s.kind == "geometry" and s.title in outcome.blocked), None)
     if step is None or len(step.inputs) < 2:
         yield {}
@@ -30,7 +30,10 @@ def early_geometry(plan: Sequence[Step], outcome: Outcome, store: Store) -> Iter
             link = Path(folder) / name_of(other)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(store.folder(other), target_is_directory=True)
-        perform(step, aside, Engines())
+        error = attempt(step, aside, Engines())
         del outcome.blocked[step.title]
-        outcome.steps.append(step)
-        yield {step.title: aside.folder(step)}
+        if error is None:
+            outcome.steps.append(step)
+        else:
+            outcome.failed[step.title] = error
+        yield {} if error else {step.title: aside.folder(step)}

@@ -1,0 +1,47 @@
+"""Geometry for a report midway: made aside, and one that cannot be made is a line of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import perform
+from orchestrator.context import Context
+from orchestrator.early import early_geometry
+from orchestrator.plan import Step
+from orchestrator.runner import Walk
+from orchestrator.store import open_store
+from orchestrator.study import Study
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_it_is_made_of_what_is_finished_and_the_store_is_only_read(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], stand_in: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, broken: bool,
+) -> None:  # fmt: skip
+    plan, store = plan_of(make_study()), open_store(tmp_path / "store")
+    trained = [step.title for step in plan if step.kind == "train"]
+    Walk(plan, store, lambda line: None).run(lambda: stand_in(store, fails=[*trained[2:], "geometry/weights"]))
+    for step in plan:
+        store.clear_failure(step)  # as if they were still to come
+        store.clear_failure(step.without(trained[2:]))
+
+    def measure(context: Context) -> None:
+        if broken:
+            raise RuntimeError("the adapter holds NaN")
+        (context.out / "names").write_text(" ".join(context.adapters()))
+
+    monkeypatch.setattr(perform, "function_of", lambda kind: measure)
+    before = sorted(p for p in store.root.rglob("*"))
+    outcome = Walk(plan, store, lambda line: None).survey()
+    with early_geometry(plan, outcome, store) as early:
+        if broken:
+            assert early == {} and outcome.failed["geometry/weights"] == "RuntimeError: the adapter holds NaN"
+        else:
+            assert (early["geometry/weights"] / "names").read_text() == "sft rft"
+            assert outcome.steps[-1].title == "geometry/weights"
+    assert "geometry/weights" not in outcome.blocked
+    assert sorted(p for p in store.root.rglob("*")) == before
