@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -39,13 +39,17 @@ class Lease:
             told = json.loads(self._held)
             renewed = _bytes(told | {"beat": told["beat"] + 1})
             try:
-                if self._place.read(FILE) != self._held:
+                if not self._ours(self._place.read(FILE)):
                     self._lost = True
                     return
                 self._place.write(FILE, renewed)
             except OSError:  # a disk that is full, a network that is away: the next beat tries again
                 continue
             self._held = renewed
+
+    def _ours(self, found: bytes | None) -> bool:
+        """Whether nobody else holds it. Its beat says nothing: a write that was reported lost may have arrived."""
+        return found is None or _read(found).get("id") == json.loads(self._held)["id"]
 
     def check(self) -> None:
         if self._lost:
@@ -55,8 +59,9 @@ class Lease:
         """Stop renewing, and give the lease back if it is still ours."""
         self._stop.set()
         self._thread.join()
-        if not self._lost and self._place.read(FILE) == self._held:
-            self._place.remove(FILE)
+        with suppress(OSError):  # what cannot be given back now is taken over later
+            if not self._lost and self._ours(self._place.read(FILE)):
+                self._place.remove(FILE)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ RECORD = "step.json"  # stands in a finished folder, and makes it count
 ENDING = 60.0  # seconds that the last holder of a workspace is given to die
 SETTLE = 1.0  # seconds after which a claim on an object store is read again: it has no compare-and-swap here
 LEFT = "work.tar"  # resume state, where a workspace is not shared
+ATTEMPTS = 10  # at one request, with growing pauses: an object store may be away for a while
 
 
 class Place(Protocol):
@@ -328,8 +329,10 @@ def _split(address: str, what: str) -> SplitResult:
 @cache
 def _file_system(bucket: str) -> Any:
     """Arrow's S3 of this process; ``UserError`` where an endpoint or a region cannot be had."""
-    from pyarrow.fs import S3FileSystem, resolve_s3_region
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
 
+    # Arrow gives up after 3 attempts, within a second or so: too soon for a run that lasts a night.
+    patient = {"connect_timeout": 10, "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)}
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if given:
@@ -337,9 +340,9 @@ def _file_system(bucket: str) -> Any:
         if endpoint.scheme not in ("http", "https") or not endpoint.netloc:
             raise UserError(f"AWS_ENDPOINT_URL: {given} is no endpoint: write it as http://HOST:PORT or https://HOST")
         return S3FileSystem(
-            endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=region or "us-east-1", connect_timeout=10
+            endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=region or "us-east-1", **patient
         )
-    return S3FileSystem(region=region or resolve_s3_region(bucket), connect_timeout=10)
+    return S3FileSystem(region=region or resolve_s3_region(bucket), **patient)
 
 
 @contextmanager

@@ -125,15 +125,17 @@ def test_an_object_store_gives_the_same_results(mini: Path, serial: Path, tmp_pa
     with object_store() as environment:
         environment |= {"ORCHESTRATOR_CACHE": str(tmp_path / "cache")}
         words = ["run", str(mini), "--out", str(out), "--store", "s3://studies/mini"]
+        said = []
         with subprocess.Popen(
             [sys.executable, "-m", "orchestrator", *words], cwd=ROOT, env=os.environ | environment,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         ) as process:  # fmt: skip
             assert process.stdout is not None
             for line in process.stdout:
+                said.append(line)
                 if " train/" in line and "done in" in line:
                     break
-            assert process.poll() is None, "the run ended before it could be killed"
+            assert process.poll() is None, f"the run ended before it could be killed: {''.join(said)}"
             os.killpg(process.pid, signal.SIGKILL)
         done = orchestrator(*words, **environment)
         assert done.returncode == 0, done.stdout + done.stderr

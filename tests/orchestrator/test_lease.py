@@ -93,3 +93,30 @@ def test_a_held_lease_is_renewed(place: Folder) -> None:
         while json.loads(place.read(FILE) or b"")["beat"] < 3:
             pass
         lease.check()
+
+
+def test_a_write_that_is_reported_lost_but_arrived_loses_no_lease(
+    place: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object store under load answers too late: the request is given up, and done all the same."""
+    wrote = Folder.write
+
+    def late(self: Folder, name: str, data: bytes) -> None:
+        wrote(self, name, data)
+        if json.loads(data)["beat"] % 2:
+            raise OSError("timed out")
+
+    with hold(place, print, beat=0.01) as lease:
+        monkeypatch.setattr(Folder, "write", late)
+        while not lease._lost and json.loads(place.read(FILE) or b"")["beat"] < 1:
+            pass
+        lease._thread.join(0.2)
+        lease.check()
+    assert place.read(FILE) is None, "and it is given back"
+
+
+def test_a_lease_that_somebody_deleted_is_written_again(place: Folder) -> None:
+    with hold(place, print, beat=0.01) as lease:
+        place.remove(FILE)
+        while place.read(FILE) is None:
+            lease.check()
