@@ -12,17 +12,17 @@ So output sides are unrelated uniform subspaces on both floors, and input sides 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from analysis.geometry import TOP_K, mean, median
+from analysis.geometry import TOP_K
 from analysis.lora import Factors, natural_key
+from analysis.summary import defined, mean, median, overlap
 
 DRAWS = 32
-Reduction = Callable[[Iterable[float | None]], float | None]
 
 
 def gaussian_r(rows: int, columns: int, draws: int, generator: Generator) -> Tensor:
@@ -70,9 +70,9 @@ def floors(modules: Mapping[str, Factors], k: int = TOP_K, *, generator: Generat
 
     ``modules``: one adapter's factors; its shapes, ranks and A are used, of B only the height. Returns draws,
     ``ambient`` and ``shared_a``, each {cosine, angle_min_median_deg, angle_max_median_deg,
-    right_angle_min_median_deg, right_angle_max_median_deg, u1, v1}. cosine is the root mean square of the
-    global cosine, whose mean is 0, in closed form. Modules whose A is zero are left out; None where none is
-    left.
+    right_angle_min_median_deg, right_angle_max_median_deg, u1, v1, overlap, right_overlap}. cosine is the root
+    mean square of the global cosine, whose mean is 0, in closed form. Modules whose A is zero are left out;
+    None where none is left.
     """
     drawn: dict[str, list[dict[str, Tensor]]] = {"ambient": [], "shared_a": []}
     grams = []
@@ -114,15 +114,17 @@ def _angles(cross: Tensor) -> Tensor:
 def _summary(found: Sequence[dict[str, Tensor]]) -> dict[str, float | None]:
     """Medians and means over modules within each draw, then the mean over draws."""
 
-    def over_draws(reduce: Reduction, side: str, at: int | None) -> float | None:
-        columns = [(m[side] if at is None else m[side][:, at]).tolist() for m in found]
-        return mean(reduce(draw) for draw in zip(*columns, strict=True))
+    def over_draws(reduce: Callable[[np.ndarray], np.ndarray], values: Sequence[np.ndarray]) -> float | None:
+        return defined(mean(reduce(np.stack(values))[None].T))[0] if values else None
 
+    sides = {side: [module[side].numpy() for module in found] for side in ("left", "right", "u1", "v1")}
     return {
-        "angle_min_median_deg": over_draws(median, "left", 0),
-        "angle_max_median_deg": over_draws(median, "left", -1),
-        "right_angle_min_median_deg": over_draws(median, "right", 0),
-        "right_angle_max_median_deg": over_draws(median, "right", -1),
-        "u1": over_draws(mean, "u1", None),
-        "v1": over_draws(mean, "v1", None),
+        "angle_min_median_deg": over_draws(median, [angles[:, 0] for angles in sides["left"]]),
+        "angle_max_median_deg": over_draws(median, [angles[:, -1] for angles in sides["left"]]),
+        "right_angle_min_median_deg": over_draws(median, [angles[:, 0] for angles in sides["right"]]),
+        "right_angle_max_median_deg": over_draws(median, [angles[:, -1] for angles in sides["right"]]),
+        "u1": over_draws(mean, sides["u1"]),
+        "v1": over_draws(mean, sides["v1"]),
+        "overlap": over_draws(mean, [overlap(angles) for angles in sides["left"]]),
+        "right_overlap": over_draws(mean, [overlap(angles) for angles in sides["right"]]),
     }

@@ -47,42 +47,52 @@ class Adapter:
     base: str | None = None
 
 
-def load_adapter(
-    path: str | Path,
-    name: str | None = None,
-    modules: Collection[str] | None = None,
-    dtype: torch.dtype = torch.float64,
-) -> Adapter:
-    """Read a PEFT LoRA folder; with ``modules`` only those, so that a large adapter can be read in chunks.
+class AdapterFile:
+    """A PEFT LoRA folder, opened: its config and its header are checked, and a module is read when it is asked for.
 
-    The scale (alpha / r, or alpha / sqrt(r) with rsLoRA, with rank and alpha patterns) is folded into b in
-    float64 before the cast to ``dtype``. ``fan_in_fan_out`` only tells how the base stores its weight: the
-    factors are those of the linear map either way. Modules come in the natural order of their names.
-
-    Raises ValueError, one line: no adapter, a pickle, a damaged file, an unsupported variant, a config that
-    disagrees with the weights, a module that is not there, NaN or inf.
+    ``modules`` are the adapted modules in natural order, ``base`` the base's name by the config. Raises ValueError, one
+    line: no adapter, a pickle, a damaged file, an unsupported variant.
     """
-    folder = Path(path)
-    config = _read_config(folder)
-    pairs = _paired_keys(folder)
-    wanted = sorted(pairs if modules is None else modules, key=natural_key)
-    missing = [module for module in wanted if module not in pairs]
-    if missing:
-        raise ValueError(f"{folder / WEIGHTS}: no LoRA factors for module {missing[0]}; it has {len(pairs)} others")
-    factors = {}
-    with _open(folder / WEIGHTS) as tensors:
-        for module in wanted:
-            key_b, key_a = pairs[module]
-            b, a = tensors.get_tensor(key_b), tensors.get_tensor(key_a)
-            factors[module] = _scaled(folder, module, b, a, config, dtype)
-    return Adapter(name or folder.name, factors, config.get("base_model_name_or_path"))
+
+    def __init__(self, path: str | Path) -> None:
+        self.folder = Path(path)
+        self.config = _read_config(self.folder)
+        self._tensors = _open(self.folder / WEIGHTS)
+        self._keys = _paired_keys(self.folder / WEIGHTS, sorted(self._tensors.keys()))
+        self.modules = sorted(self._keys, key=natural_key)
+        self.base: str | None = self.config.get("base_model_name_or_path")
+
+    def shape(self, module: str) -> tuple[int, int]:
+        """(out, in) of a module's delta, by the file's header."""
+        key_b, key_a = self._keys[module]
+        return self._tensors.get_slice(key_b).get_shape()[0], self._tensors.get_slice(key_a).get_shape()[-1]
+
+    def factors(self, module: str, dtype: torch.dtype = torch.float64) -> Factors:
+        """One module's factors, the scale (alpha / r, or alpha / sqrt(r) with rsLoRA, with rank and alpha patterns)
+        folded into b in float64 before the cast to ``dtype``. ``fan_in_fan_out`` only tells how the base stores its
+        weight: the factors are those of the linear map either way.
+
+        Raises ValueError, one line: a module that is not there, a config that disagrees with the weights, NaN or inf.
+        """
+        if module not in self._keys:
+            raise ValueError(f"{self.folder / WEIGHTS}: no LoRA factors for {module}; it has {len(self._keys)} others")
+        try:
+            b, a = (self._tensors.get_tensor(key) for key in self._keys[module])
+        except (SafetensorError, OSError) as error:
+            raise _damaged(self.folder / WEIGHTS, error) from None
+        return _scaled(self.folder, module, b, a, self.config, dtype)
+
+
+def load_adapter(path: str | Path, name: str | None = None, dtype: torch.dtype = torch.float64) -> Adapter:
+    """Read a whole PEFT LoRA folder, modules in the natural order of their names; errors as of ``AdapterFile``."""
+    file = AdapterFile(path)
+    factors = {module: file.factors(module, dtype) for module in file.modules}
+    return Adapter(name or file.folder.name, factors, file.base)
 
 
 def module_names(path: str | Path) -> list[str]:
     """The adapted modules of a PEFT LoRA folder in natural order, read from the file's header alone."""
-    folder = Path(path)
-    _read_config(folder)
-    return sorted(_paired_keys(folder), key=natural_key)
+    return AdapterFile(path).modules
 
 
 def shared_modules(names: Sequence[Collection[str]]) -> list[str]:
@@ -154,46 +164,67 @@ def _check_config(path: Path, config: dict) -> None:
             "path_initial_model_for_weight_conversion to get a plain LoRA"
         )
     for field in ("r", "lora_alpha"):
-        value = config.get(field)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{path}: {field} is {value!r}, a number is needed")
+        if not _is_number(config.get(field)):
+            raise ValueError(f"{path}: {field} is {config.get(field)!r}, a number is needed")
+    for field in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(field) or {}
+        if not isinstance(patterns, dict) or not all(_is_number(value) for value in patterns.values()):
+            raise ValueError(f"{path}: {field} is no mapping of patterns to numbers")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _open(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: damaged or truncated safetensors ({error}); copy or save it again") from None
+        raise _damaged(path, error) from None
 
 
-def _paired_keys(folder: Path) -> dict[str, tuple[str, str]]:
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: damaged or truncated safetensors ({error}); copy or save it again")
+
+
+def _paired_keys(path: Path, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Module name -> (key of b, key of a); ValueError for any tensor that is not half of such a pair."""
     found: dict[str, dict[str, str]] = {}
-    with _open(folder / WEIGHTS) as tensors:
-        keys = sorted(tensors.keys())
     for key in keys:
         match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", key)
         if not match:
-            raise ValueError(f"{folder / WEIGHTS}: tensor {key} is no LoRA factor of a linear module")
-        found.setdefault(match[1].removeprefix(PREFIX), {})[match[2]] = key
+            raise ValueError(f"{path}: tensor {key} is no LoRA factor of a linear module")
+        halves = found.setdefault(match[1].removeprefix(PREFIX), {})
+        if match[2] in halves:
+            raise ValueError(
+                f"{path}: {key} and {halves[match[2]]} are one and the same factor; save the adapter again"
+            )
+        halves[match[2]] = key
     if not found:
-        raise ValueError(f"{folder / WEIGHTS}: holds no LoRA factors")
+        raise ValueError(f"{path}: holds no LoRA factors")
     for module, halves in found.items():
         if len(halves) != 2:
-            raise ValueError(f"{folder / WEIGHTS}: module {module} has only lora_{min(halves)}")
+            raise ValueError(f"{path}: module {module} has only lora_{min(halves)}")
     return {module: (halves["B"], halves["A"]) for module, halves in found.items()}
 
 
 def _scaled(folder: Path, module: str, b: Tensor, a: Tensor, config: dict, dtype: torch.dtype) -> Factors:
+    if not (b.is_floating_point() and a.is_floating_point()):
+        raise ValueError(f"{folder / WEIGHTS}: module {module}: factors of {b.dtype} and {a.dtype} are no real numbers")
     if b.ndim != 2 or a.ndim != 2 or b.shape[1] != a.shape[0]:
         raise ValueError(
             f"{folder / WEIGHTS}: module {module}: lora_B {tuple(b.shape)} and lora_A {tuple(a.shape)} "
             "are not out x r and r x in"
         )
-    rank = _by_pattern(config.get("rank_pattern"), module, config["r"])
-    alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
+    try:
+        rank = _by_pattern(config.get("rank_pattern"), module, config["r"])
+        alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
+    except re.error as error:
+        raise ValueError(f"{folder / CONFIG}: rank_pattern or alpha_pattern is no pattern ({error})") from None
     if rank != a.shape[0]:
         raise ValueError(f"{folder / CONFIG}: module {module}: rank {rank} by the config, {a.shape[0]} by the weights")
+    if rank < 1:
+        raise ValueError(f"{folder / WEIGHTS}: module {module}: rank 0 holds no update; save the adapter again")
     if not (torch.isfinite(b).all() and torch.isfinite(a).all()):
         raise ValueError(f"{folder / WEIGHTS}: module {module}: NaN or inf in its factors")
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank

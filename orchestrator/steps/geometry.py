@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from analysis.chance import floors
-from analysis.geometry import ModuleGeometry, module_geometry, summarise
-from analysis.lora import load_adapter, module_names, shared_modules
+from analysis.geometry import ModuleGeometry, module_geometry
+from analysis.lora import AdapterFile, load_adapter, module_names, shared_modules
+from analysis.summary import summarise
 from orchestrator.context import Context, Inputs
 from orchestrator.context import adapters as adapters_of
 from orchestrator.store import write_json
@@ -52,8 +53,8 @@ def run(context: Context) -> None:
 def measure(task: Task, inputs: Inputs) -> list[tuple[str, ModuleGeometry]]:
     """All adapters at some of the modules."""
     pin(task.threads)
-    loaded = [load_adapter(path, modules=task.modules).modules for path in adapters_of(inputs).values()]
-    return [(name, module_geometry([factors[name] for factors in loaded], task.top)) for name in task.modules]
+    files = [AdapterFile(path) for path in adapters_of(inputs).values()]
+    return [(name, module_geometry([file.factors(name) for file in files], task.top)) for name in task.modules]
 
 
 def read_geometry(folder: Path) -> dict[str, Any]:

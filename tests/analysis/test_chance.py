@@ -12,8 +12,9 @@ from scipy.linalg import subspace_angles
 from torch import Generator
 
 from analysis.chance import ambient, expected_cosines, floors, gaussian_r, random_subspaces, shared_a
-from analysis.geometry import module_geometry, summarise
+from analysis.geometry import module_geometry
 from analysis.lora import Factors
+from analysis.summary import summarise
 
 
 def generator(seed: int = 0) -> Generator:

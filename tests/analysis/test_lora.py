@@ -14,6 +14,7 @@ from torch import Generator, nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from analysis.lora import (
+    AdapterFile,
     Factors,
     interpolate,
     layer_of,
@@ -111,16 +112,16 @@ def test_half_precision_files_scale_in_float64(folder: Path, dtype: torch.dtype)
     assert load_adapter(folder, dtype=torch.float32).modules[name].a.dtype == torch.float32
 
 
-def test_names_order_and_reading_in_chunks(folder: Path) -> None:
+def test_names_order_and_reading_by_module(folder: Path) -> None:
     names = module_names(folder)
     assert names[0] == "model.layers.0.self_attn.k_proj" and len(names) == 8
     whole = load_adapter(folder, name="sft")
-    part = load_adapter(folder, modules=names[3:5])
-    assert (whole.name, part.name) == ("sft", "adapter")
-    assert list(whole.modules) == names and list(part.modules) == names[3:5]
-    assert torch.equal(part.modules[names[3]].b, whole.modules[names[3]].b)
-    with pytest.raises(ValueError, match=r"no LoRA factors for module model\.elsewhere"):
-        load_adapter(folder, modules=["model.elsewhere"])
+    opened = AdapterFile(folder)
+    assert whole.name == "sft" and list(whole.modules) == opened.modules == names
+    assert torch.equal(opened.factors(names[3]).b, whole.modules[names[3]].b)
+    assert opened.shape(names[3]) == (len(whole.modules[names[3]].b), whole.modules[names[3]].a.shape[1])
+    with pytest.raises(ValueError, match=r"no LoRA factors for model\.elsewhere"):
+        opened.factors("model.elsewhere")
 
 
 def test_parts_of_a_name() -> None:
@@ -153,6 +154,9 @@ def test_interpolation_is_exact_and_of_rank_2r() -> None:
         ({"init_lora_weights": "pissa_niter_4"}, "also changed the base"),
         ({"r": 4}, "rank 4 by the config, 8 by the weights"),
         ({"lora_alpha": None}, "lora_alpha is None"),
+        ({"alpha_pattern": {"q_proj": "8"}}, "alpha_pattern is no mapping of patterns to numbers"),
+        ({"rank_pattern": ["q_proj"]}, "rank_pattern is no mapping"),
+        ({"rank_pattern": {"q_proj(": 8}}, "is no pattern"),
     ],
 )
 def test_refused_configs(folder: Path, change: dict, line: str) -> None:
@@ -189,6 +193,17 @@ def test_odd_tensors(folder: Path) -> None:
         load_adapter(folder)
     edit_weights(folder, lambda t: t.update({"base_model.model.x.lora_magnitude_vector": torch.zeros(5)}))
     with pytest.raises(ValueError, match="lora_magnitude_vector is no LoRA factor"):
+        load_adapter(folder)
+
+
+def test_factors_that_are_no_factors(folder: Path) -> None:
+    name = "base_model.model.model.layers.1.self_attn.v_proj.lora_{}.weight"
+    edit_weights(folder, lambda t: t.update({name.format("A"): torch.zeros(8, 64, dtype=torch.int8)}))
+    with pytest.raises(ValueError, match=r"factors of torch\.float32 and torch\.int8 are no real numbers"):
+        load_adapter(folder)
+    edit_weights(folder, lambda t: t.update({name.format("A"): torch.zeros(8, 64)}))
+    edit_weights(folder, lambda t: t.update({name.format("B.default"): torch.zeros(32, 8)}))
+    with pytest.raises(ValueError, match="one and the same factor"):
         load_adapter(folder)
 
 

@@ -1,0 +1,240 @@
+"""The geometry of many modules, summed up: per module, layer, projection, and over all of them.
+
+Letters: N modules in natural order, M adapters, P pairs. What is undefined, as for a zero delta, is NaN inside and
+None in what is returned; means and medians run over what is defined.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.geometry import ModuleGeometry, pair_indices
+from analysis.lora import layer_of, natural_key, projection_of
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Some modules and how they are called together."""
+
+    label: dict[str, int | str | None]
+    rows: np.ndarray
+
+
+def summarise(names: Sequence[str], modules: Mapping[str, ModuleGeometry]) -> dict:
+    """Join per-module results into the ``geometry`` part of the results, whatever the order of ``modules``.
+
+    Returns k, the largest dimension that a compared subspace had; adapters, one entry each (``_adapter_entries``), and
+    adapter_layers, adapter_projections and adapter_modules, {name, layer or projection or module, norm, effective_rank,
+    stable_rank}; pairs, layers, projections and modules: one entry a pair, and per layer, projection or module, with
+    the keys of ``_pair_columns``, those of modules with every angle; gram, the M x M inner products of the stacked
+    deltas. Undefined values are None. ValueError: no module, or one that holds other adapters.
+    """
+    if not modules:
+        raise ValueError("geometry of no module: the adapters share no target")
+    ordered = {name: modules[name] for name in sorted(modules, key=natural_key)}
+    for name, found in ordered.items():
+        if len(found.ranks) != len(names):
+            raise ValueError(f"module {name} holds {len(found.ranks)} adapters, {len(names)} names are given")
+    stack = _Stack(list(ordered.values()))
+    every = _Group({}, np.arange(len(ordered)))
+    layers = _grouped("layer", {name: layer_of(name) for name in ordered})
+    projections = _grouped("projection", {name: projection_of(name) for name in ordered})
+    single = [
+        _Group({"module": name, "layer": layer_of(name), "projection": projection_of(name)}, np.array([row]))
+        for row, name in enumerate(ordered)
+    ]
+    return {
+        "k": int(stack.pair_k.max(initial=0)) or stack.k,
+        "adapters": _adapter_entries(names, stack),
+        "adapter_layers": _sizes(names, stack, layers),
+        "adapter_projections": _sizes(names, stack, projections),
+        "adapter_modules": _sizes(names, stack, single),
+        "pairs": _pair_entries(names, stack, [every]),
+        "layers": _pair_entries(names, stack, layers),
+        "projections": _pair_entries(names, stack, projections),
+        "modules": _pair_entries(names, stack, single, angles=True),
+        "gram": stack.gram.sum(0).tolist(),
+    }
+
+
+class _Stack:
+    """All modules' arrays as one: gram N x M x M, what an adapter has N x M, what a pair has N x P."""
+
+    def __init__(self, found: Sequence[ModuleGeometry]) -> None:
+        self.k = found[0].k
+        self.gram = np.stack([one.gram for one in found])
+        self.ranks = np.stack([one.ranks for one in found])
+        self.pair_k = np.stack([one.pair_k for one in found])
+        self.left = np.stack([one.left for one in found])
+        self.right = np.stack([one.right for one in found])
+        self.effective = np.stack([effective_rank(one.singular_values) for one in found])
+        self.stable = np.stack([stable_rank(one.singular_values) for one in found])
+        self.gap = np.stack([_gap_at(one) for one in found])
+        self.first_gap = np.stack([_gap_at(one, 1) for one in found])
+        last = np.maximum(self.pair_k, 1)[..., None] - 1
+        self.measures = {
+            "angle_min_median_deg": (median, self.left[..., 0]),
+            "angle_max_median_deg": (median, np.take_along_axis(self.left, last, 2)[..., 0]),
+            "right_angle_min_median_deg": (median, self.right[..., 0]),
+            "right_angle_max_median_deg": (median, np.take_along_axis(self.right, last, 2)[..., 0]),
+            "u1": (mean, np.stack([one.u1 for one in found])),
+            "v1": (mean, np.stack([one.v1 for one in found])),
+            "overlap": (mean, overlap(self.left)),
+            "right_overlap": (mean, overlap(self.right)),
+            "gap_median": (median, np.stack([one.gap for one in found])),
+        }
+
+
+def effective_rank(sigma: np.ndarray) -> np.ndarray:
+    """exp of the entropy of sigma / sum(sigma) over the last axis (Roy & Vetterli 2007, section 2); NaN for zero."""
+    total = sigma.sum(-1, keepdims=True)
+    share = np.divide(sigma, total, out=np.zeros_like(sigma), where=total > 0)
+    terms = share * np.log(share, out=np.zeros_like(share), where=share > 0)
+    return np.where(total[..., 0] > 0, np.exp(-terms.sum(-1)), np.nan)
+
+
+def stable_rank(sigma: np.ndarray) -> np.ndarray:
+    """|dW|_F^2 / sigma_1^2 over the last axis (Rudelson & Vershynin 2007, section 1); NaN for a zero delta."""
+    first = sigma[..., 0]
+    return np.divide((sigma**2).sum(-1), first**2, out=np.full_like(first, np.nan), where=first > 0)
+
+
+def overlap(angles: np.ndarray) -> np.ndarray:
+    """Mean of cos^2 of principal angles (degrees) over the last axis: 1 for one and the same subspace.
+
+    It is |U^T U'|_F^2 / k, one minus the squared projection distance on the Grassmann manifold (Hamm & Lee 2008,
+    section 3) by k; NaN where no angle is defined.
+    """
+    return mean(np.moveaxis(np.cos(np.deg2rad(angles)) ** 2, -1, 0))
+
+
+def median(values: np.ndarray) -> np.ndarray:
+    """Over the first axis, of what is defined; NaN where nothing is."""
+    ordered = np.sort(values, axis=0)  # NaN goes last
+    count = (~np.isnan(values)).sum(0)
+    low, high = (np.maximum(count, 1) - 1) // 2, np.maximum(count, 1) // 2
+    middle = [np.take_along_axis(ordered, at[None], 0)[0] for at in (low, high)]
+    return np.where(count > 0, (middle[0] + middle[1]) / 2, np.nan)
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Over the first axis, of what is defined; NaN where nothing is."""
+    known = ~np.isnan(values)
+    count = known.sum(0)
+    total = np.where(known, values, 0.0).sum(0)
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def _gap_at(found: ModuleGeometry, k: int | None = None) -> np.ndarray:
+    """(sigma_k - sigma_k+1) / sigma_k of every adapter, at min(k, its rank); 1 where the spectrum ends there."""
+    sigma = np.pad(found.singular_values, ((0, 0), (0, 1)))
+    at = np.minimum(k or found.k, found.ranks)
+    rows = np.arange(len(sigma))
+    here, following = sigma[rows, np.maximum(at, 1) - 1], sigma[rows, np.maximum(at, 1)]
+    return np.divide(here - following, here, out=np.full_like(here, np.nan), where=at > 0)
+
+
+def _grouped(key: str, labels: Mapping[str, int | str | None]) -> list[_Group]:
+    """Rows by label, in the labels' order; modules without one belong to no group."""
+    rows: dict[int | str, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels.values()):
+        if label is not None:
+            rows[label].append(row)
+    return [_Group({key: label}, np.array(held)) for label, held in sorted(rows.items())]
+
+
+def defined(values: np.ndarray) -> list[float | None]:
+    """As a list, None for NaN."""
+    return [None if value != value else value for value in values.tolist()]
+
+
+def _norms(stack: _Stack, rows: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.maximum(np.diagonal(stack.gram[rows], axis1=1, axis2=2).sum(0), 0.0))
+
+
+def _adapter_entries(names: Sequence[str], stack: _Stack) -> list[dict]:
+    """Norm and spectrum of each adapter; zero deltas are counted and left out of the means and medians."""
+    rows = np.arange(len(stack.ranks))
+    columns = {
+        "name": list(names),
+        "norm": _norms(stack, rows).tolist(),
+        "effective_rank": defined(mean(stack.effective)),
+        "stable_rank": defined(mean(stack.stable)),
+        "modules": [len(rows)] * len(names),
+        "zero_modules": (stack.ranks == 0).sum(0).tolist(),
+        "rank": stack.ranks.max(0).tolist(),
+        "gap_median": defined(median(stack.gap)),
+        "first_gap_median": defined(median(stack.first_gap)),
+    }
+    return _records(columns)
+
+
+def _sizes(names: Sequence[str], stack: _Stack, groups: Sequence[_Group]) -> list[dict]:
+    """Norm and ranks of each adapter's part in each group."""
+    found = [
+        _records(
+            {
+                "name": list(names),
+                **{key: [value] * len(names) for key, value in group.label.items()},
+                "norm": _norms(stack, group.rows).tolist(),
+                "effective_rank": defined(mean(stack.effective[group.rows])),
+                "stable_rank": defined(mean(stack.stable[group.rows])),
+            }
+        )
+        for group in groups
+    ]
+    return [entry for entries in zip(*found, strict=True) for entry in entries]
+
+
+def _pair_entries(names: Sequence[str], stack: _Stack, groups: Sequence[_Group], angles: bool = False) -> list[dict]:
+    """One entry a pair and group, all groups of a pair together."""
+    first, second = pair_indices(len(names))
+    both = {"a": [names[i] for i in first], "b": [names[j] for j in second]}
+    found = []
+    for group in groups:
+        label = {key: [value] * len(first) for key, value in group.label.items()}
+        columns = {**both, **label, **_pair_columns(stack, group.rows, first, second)}
+        if angles:
+            (row,) = group.rows
+            columns |= dict(_every_angle(stack, row))
+        found.append(_records(columns))
+    return [entry for entries in zip(*found, strict=True) for entry in entries]
+
+
+def _pair_columns(stack: _Stack, rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[str, list]:
+    """Every pair over some modules: values of P pairs by key."""
+    inner = stack.gram[rows].sum(0)
+    cosine = _cosines(inner, first, second)
+    pair_k = stack.pair_k[rows]
+    alive = (pair_k > 0).sum(0)
+    low = np.where(pair_k > 0, pair_k, pair_k.max(initial=0) + 1).min(0)
+    return {
+        "cosine": defined(cosine),
+        "orthogonal_fraction": defined(np.sqrt((1 - cosine) * (1 + cosine))),
+        **{key: defined(reduce(values[rows])) for key, (reduce, values) in stack.measures.items()},
+        "k": [size if count else None for size, count in zip(low.tolist(), alive, strict=True)],
+        "k_max": [size or None for size in pair_k.max(0).tolist()],
+        "defined_modules": alive.tolist(),
+    }
+
+
+def _cosines(inner: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of stacked deltas; NaN where one is zero. Rounding may not take it past 1."""
+    norms = np.sqrt(np.diagonal(inner))
+    scale = norms[first] * norms[second]
+    found = np.divide(inner[first, second], scale, out=np.full_like(scale, np.nan), where=scale > 0)
+    return np.clip(found, -1.0, 1.0)
+
+
+def _every_angle(stack: _Stack, row: int) -> Iterator[tuple[str, list[list[float]]]]:
+    sizes = stack.pair_k[row].tolist()
+    for key, angles in (("angles_deg", stack.left[row]), ("right_angles_deg", stack.right[row])):
+        yield key, [held[:size] for held, size in zip(angles.tolist(), sizes, strict=True)]
+
+
+def _records(columns: Mapping[str, Sequence]) -> list[dict]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
