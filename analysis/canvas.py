@@ -67,14 +67,15 @@ def rate_axis(axes: Axes, rates: Sequence[float]) -> None:
     axes.set_xlabel("learning rate (log scale)")
 
 
-def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
-    """A logarithmic axis from ``low`` to ``high`` with round, plainly written ticks."""
+def log_axis(axes: Axes, which: str, low: float, high: float, most: int = 12) -> None:
+    """A logarithmic axis from ``low`` to ``high`` with ``most`` round, plainly written ticks or fewer."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 2, 5) if math.log10(high / low) <= 3 else (1,)
     ticks = [factor * 10.0**decade for decade in decades for factor in factors]
     if math.log10(high / low) < 0.4:
         ticks = [factor * 10.0**decade for decade in decades for factor in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)]
     shown = [tick for tick in ticks if low <= tick <= high]
+    shown = shown[:: math.ceil(len(shown) / most)] if shown else shown
     axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_ticks(shown, [f"{tick:g}" for tick in shown])

@@ -1,7 +1,6 @@
 """The figures of a report: style and files.
 
-What is drawn stands in ``figures_training``, ``figures_weights`` and ``figures_features``, which are given a
-``Canvas`` to draw on.
+What is drawn stands in the modules ``figures_*``, which are given a ``Canvas`` to draw on.
 Widths are those of a paper: 3.3 inches for a column, 6.8 for a page. Bytes depend on the results alone: no
 date, no version, no random id, and no user's matplotlib settings.
 """
@@ -19,7 +18,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from analysis import figures_features, figures_training, figures_weights
+from analysis import figures_directions, figures_features, figures_training, figures_weights
 from analysis.canvas import Canvas
 from analysis.roster import Roster
 
@@ -58,6 +57,9 @@ FIGURES: dict[str, Draw] = {
     "cosines": figures_weights.cosines,
     "angles": figures_weights.angles,
     "layers": figures_weights.layers,
+    "parting": figures_directions.parting,
+    "functions": figures_directions.functions,
+    "spectra": figures_directions.spectra,
     "paths": figures_weights.paths,
     "cka": figures_features.cka,
     "projections": figures_features.projections,

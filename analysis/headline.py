@@ -38,6 +38,7 @@ class Row:
     angle_max: float | None = None
     u1: float | None = None
     v1: float | None = None
+    weighted: float | None = None
     accuracy: dict = field(default_factory=dict)
     error: str = ""
     to_reference: bool = True
@@ -87,6 +88,17 @@ def ratio(value: float | None, to: float | None) -> float | None:
     return None if value is None or not to else value / to
 
 
+def _weighted(results: dict, a: str | None, b: str | None) -> float | None:
+    """The activation-weighted cosine of two updates; 1 of one that does something to itself."""
+    found = results.get("activations") or {}
+    if a == b:
+        return 1.0 if any(row.get("name") == a and row.get("norm") for row in found.get("adapters") or []) else None
+    for row in found.get("pairs") or []:
+        if {row.get("a"), row.get("b")} == {a, b}:
+            return row.get("cosine")
+    return None
+
+
 def _norms(results: dict) -> dict[str, float | None]:
     adapters = (results.get("geometry") or {}).get("adapters") or []
     return {row.get("name"): row.get("norm") for row in adapters}
@@ -116,6 +128,9 @@ def _row(results: dict, roster: Roster, name: str, given: dict, kind: str, match
         angle_max=0.0 if is_reference and norm else merged.get("angle_max_median_deg"),
         u1=1.0 if is_reference and norm else merged.get("u1"),
         v1=1.0 if is_reference and norm else merged.get("v1"),
+        weighted=_weighted(results, given.get("a"), given.get("b"))
+        if given.get("b")
+        else _weighted(results, name, roster.reference),
         accuracy=_accuracy(results, name, given.get("accuracy")),
     )
 
@@ -142,7 +157,7 @@ def _floor_rows(results: dict, roster: Roster) -> list[Row]:
     geometry = results.get("geometry") or {}
     rows = []
     for floor, entry in (geometry.get("floors") or {}).items():
-        if not entry:
+        if not entry or floor == "itself":  # what rounding gives: a row of the pairs' table
             continue
         found = other(entry, roster.reference)
         row = _row(results, roster, found or entry.get("b") or floor, entry, "floor", floor)
@@ -168,6 +183,7 @@ def _chance_rows(results: dict) -> list[Row]:
                     angle_max=entry.get("angle_max_median_deg"),
                     u1=entry.get("u1"),
                     v1=entry.get("v1"),
+                    weighted=(results.get("activations") or {}).get("chance") if key == "shared_a" else None,
                 )
             )
     return rows

@@ -23,6 +23,7 @@ from analysis import (
     headline,
     tables,
     tables_behaviour,
+    tables_directions,
     tables_training,
     tables_weights,
     tidy,
@@ -101,20 +102,22 @@ def _page(results: dict, provenance: dict, people: Roster, drawn: dict[str, Draw
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     rows = headline.rows(results, people)
-    study = results.get("study") or {}
+    study, comparison = results.get("study") or {}, results.get("comparison") or {}
+    notes = comparison.get("notes") or []
     return environment.get_template("report.html").render(
-        title=study.get("title") or study.get("name") or "Study",
+        title=study.get("title") or study.get("name") or ("Comparison of adapters" if comparison else "Study"),
         question=study.get("question") or "",
         facts=_facts(results, provenance),
         banner=_PLANTED if (results.get("base") or {}).get("kind") == "from_scratch" else "",
         found=findings.findings(results, people, rows),
+        notes=notes,
         headline=tables_weights.headline_table(results, people, rows),
         opening=drawn.get("step-size"),
         sections=_sections(results, provenance, people, drawn),
         reference=people.label(people.reference),
         k=(results.get("geometry") or {}).get("k") or "k",
         margin=f"{findings.FLOOR_MARGIN:g}",
-        citation=_citation(study, provenance),
+        citation=_citation(study, provenance, bool(comparison)),
         files=written,
         drawings={key: Markup(figure.svg) for key, figure in drawn.items()},
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
@@ -124,8 +127,12 @@ def _page(results: dict, provenance: dict, people: Roster, drawn: dict[str, Draw
 
 def _facts(results: dict, provenance: dict) -> str:
     """The line below the title: base, size, adapted modules, when."""
-    base = results.get("base") or {}
+    base, comparison = results.get("base") or {}, results.get("comparison") or {}
     parts = [f"Base {base['name']}" if base.get("name") else ""]
+    if comparison:
+        bases = sorted({row["base"] for row in comparison.get("adapters") or [] if row.get("base")})
+        parts.append(f"{len(comparison.get('adapters') or [])} adapters of {', '.join(bases) or 'a base not named'}")
+        parts.append(f"{comparison.get('shared_modules')} modules in all of them")
     if base.get("parameters"):
         parts.append(f"{_size(base['parameters'])} parameters")
     if base.get("layers") and base.get("hidden"):
@@ -157,7 +164,7 @@ def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, 
         )
         behaviour += [make(task, people) for make in makers]
     both = results, people
-    weights, training, acts = tables_weights, tables_training, tables_behaviour
+    weights, training, acts, beyond = tables_weights, tables_training, tables_behaviour, tables_directions
     rollouts = [
         training.rollouts_table(results),
         training.teachers_table(results),
@@ -172,7 +179,11 @@ def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, 
         ("sweep", "Is the learning rate the cause?", "sweep",
          [training.sweep_table(*both, titles)], ["sweep"]),
         ("geometry", "Geometry of the updates", "geometry",
-         [weights.adapters_table(*both), weights.pairs_table(*both)], ["cosines", "angles", "layers"]),
+         [weights.adapters_table(*both), weights.pairs_table(*both), beyond.span_table(*both)],
+         ["cosines", "angles", "layers", "parting"]),
+        ("activations", "What the updates do to real inputs", "activations", [beyond.weighted_table(*both)],
+         ["functions"]),
+        ("spectra", "The updates beside the base’s weights", "spectra", [beyond.spectra_table(*both)], ["spectra"]),
         ("connectivity", "Connectivity", "connectivity", [weights.barriers_table(*both)], ["paths"]),
         ("similarity", "Likeness of features", "similarity",
          [weights.hidden_table(*both), weights.projections_table(*both)], ["cka", "projections"]),
@@ -182,7 +193,7 @@ def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, 
         ("time", "Where the time went", "", [training.time_table(provenance)], []),
         ("settings", "Settings and versions", "", _settings(results, provenance), []),
     ]  # fmt: skip
-    return [
+    sections = [
         Section(
             key,
             title,
@@ -192,6 +203,10 @@ def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, 
         )
         for key, title, step, made, names in plan
     ]
+    # A comparison never meant to train or to evaluate: what it has not is not missing.
+    if results.get("comparison"):
+        return [one for one in sections if one.key not in ("trainings",) and (one.tables or one.figures)]
+    return sections
 
 
 def _absent(results: dict, key: str, step: str) -> str:
@@ -218,15 +233,16 @@ def _settings(results: dict, provenance: dict) -> list[Table | None]:
     return [tables.pairs(key, title, values or {}, words, folded=True) for key, title, values, words in plan]
 
 
-def _citation(study: dict, provenance: dict) -> str:
+def _citation(study: dict, provenance: dict, comparison: bool) -> str:
     name = study.get("name") or "this study"
+    what = "the adapters" if comparison else f"the study ({name})"
     versions = provenance.get("versions") or {}
     stack = ", ".join(
         f"{key} {versions[key]}" for key in ("torch", "transformers", "peft", "vllm") if versions.get(key)
     )
     text = (
-        f"Name the study ({name}), the base with its revision, and the settings below; results.json beside "
-        "this page holds every number at full precision, and is the same on every run of the same study "
-        "on one machine."
+        f"Name {what}, the base with its revision, and the settings below; results.json beside "
+        "this page holds every number at full precision, and is the same on every run of the same "
+        f"{'comparison' if comparison else 'study'} on one machine."
     )
     return f"{text} Software: {stack}." if stack else text

@@ -29,10 +29,10 @@ def _accuracy_cell(results: dict, task: str, row: Row) -> Cell:
     return number(formats.percent(value), "not evaluated", detail)
 
 
-def _cosine_cell(row: Row, why: str) -> Cell:
-    if row.kind == "chance" and row.cosine is not None:
-        return number(f"±{formats.significant(row.cosine, 2)}")
-    return number(formats.fixed(row.cosine), why, "" if row.to_reference else "to itself")
+def _cosine_cell(row: Row, value: float | None, why: str) -> Cell:
+    if row.kind == "chance" and value is not None:
+        return number(f"±{formats.significant(value, 2)}")
+    return number(formats.fixed(value), why, "" if row.to_reference else "to itself")
 
 
 def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | None:
@@ -41,12 +41,14 @@ def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | No
         return None
     reference = roster.label(roster.reference)
     names = headline.tasks(results)
+    weighed = any(row.weighted is not None for row in rows)
     to_reference = f"to {reference}"
     columns = (
         Column("Model", kind="text"),
         Column("Compared at", kind="text"),
         Column("Learning rate"),
         Column("Cosine", to_reference),
+        *((Column("Weighted cosine", "by activations"),) if weighed else ()),
         Column("Smallest angle", "median"),
         Column("|u₁·u₁′|", "output side"),
         Column("|v₁·v₁′|", "input side"),
@@ -65,7 +67,8 @@ def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | No
             text(row.label),
             text(headline.match_label(roster, row)),
             number(formats.rate(row.learning_rate), why),
-            _cosine_cell(row, why),
+            _cosine_cell(row, row.cosine, why),
+            *((_cosine_cell(row, row.weighted, why),) if weighed else ()),
             number(formats.degrees(row.angle_min), why),
             number(formats.fixed(row.u1), why),
             number(formats.fixed(row.v1), why),
@@ -101,7 +104,6 @@ def _headline_caption(results: dict) -> str:
 def adapters_table(results: dict, roster: Roster) -> Table | None:
     """Norm and effective rank of each update."""
     rows = {row.get("name"): row for row in (results.get("geometry") or {}).get("adapters") or []}
-    trained = {row.get("name"): row for row in results.get("trainings") or []}
     return records(
         "adapters",
         "Size and shape of each update",
@@ -114,17 +116,22 @@ def adapters_table(results: dict, roster: Roster) -> Table | None:
                 lambda row: number(formats.significant(row.get("effective_rank")), _ZERO),
             ),
             (
+                Column("Stable rank", "mean over modules"),
+                lambda row: number(formats.significant(row.get("stable_rank")), _ZERO),
+            ),
+            (
                 Column("A moved", "‖A−A₀‖ / ‖A₀‖"),
-                lambda row: number(
-                    formats.significant((trained.get(row.get("name")) or {}).get("a_moved_rel")),
-                    "A₀ not known",
-                ),
+                lambda row: number(formats.significant(row.get("a_moved_rel")), "A₀ not known"),
+            ),
+            (
+                Column("In A₀’s rows", "share of ‖ΔW‖²"),
+                lambda row: number(formats.fixed(row.get("start_share")), "A₀ not known"),
             ),
             (Column("Modules"), lambda row: number(formats.count(row.get("modules")))),
         ],
         "Norm: Frobenius, over all modules. Effective rank: exp of the entropy of σ/Σσ, mean over "
-        "modules; it is at most the adapter’s rank. A small ‖A−A₀‖ means that the update’s input side is "
-        "where its start put it.",
+        "modules; it is at most the adapter’s rank. Stable rank: ‖ΔW‖² / σ₁². A small ‖A−A₀‖ means that the "
+        "update’s input side is where its start put it.",
         kind=lambda row: "floor" if roster.role(row.get("name") or "") in ("order", "init") else "",
     )
 
@@ -137,7 +144,8 @@ def _pair_rows(results: dict, roster: Roster) -> Iterator[dict]:
             yield {**chance[key], "a": words, "b": None, "floor": "chance"}
     for key, entry in (geometry.get("floors") or {}).items():
         if entry:
-            yield {**entry, "floor": "floor", "what": {"learning_rate": "learning rate"}.get(key, key)}
+            what = {"learning_rate": "learning rate", "itself": "in other factors"}.get(key, key)
+            yield {**entry, "floor": "floor", "what": what}
     names = list(roster.models)
     for index, a in enumerate(names):
         for b in names[index + 1 :]:
@@ -148,7 +156,8 @@ def _pair_rows(results: dict, roster: Roster) -> Iterator[dict]:
 
 def _pair_name(roster: Roster, row: dict) -> Cell:
     if row.get("b") is None:
-        return text(str(row.get("a")).capitalize())
+        words = str(row.get("a"))
+        return text(words[:1].upper() + words[1:])
     words = f"{roster.label(row.get('a'))} · {roster.label(row.get('b'))}"
     return text(f"{words} ({row['what']})" if row.get("what") else words)
 
@@ -175,11 +184,14 @@ def pairs_table(results: dict, roster: Roster) -> Table | None:
             (Column("Largest angle", "input side"), angle("right_angle_max_median_deg")),
             (Column("|u₁·u₁′|"), overlap("u1")),
             (Column("|v₁·v₁′|"), overlap("v1")),
+            (Column("Overlap", "output side"), overlap("overlap")),
+            (Column("Overlap", "input side"), overlap("right_overlap")),
             (Column("Orthogonal fraction"), overlap("orthogonal_fraction")),
             (Column("Gap at k", "median"), lambda row: number(formats.significant(row.get("gap_median"), 2))),
         ],
         "Angles in degrees, medians over modules, between the top-k singular subspaces; overlaps are "
-        "means over modules. Gap: (σₖ − σₖ₊₁) / σₖ; without a gap the subspace, and its angles, are "
+        "means over modules. Overlap: mean of cos² of all k angles, 1 for the same subspace. "
+        "Gap: (σₖ − σₖ₊₁) / σₖ; without a gap the subspace, and its angles, are "
         "arbitrary. A largest angle near 90° says nothing: chance gives it too. The orthogonal fraction "
         "is √(1 − cosine²) here, the cosine in other words and no second finding. Another initial A takes "
         "the cosine towards 0 whatever was learned.",

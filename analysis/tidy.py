@@ -30,6 +30,7 @@ def _by_task(results: dict, key: str) -> list[dict]:
 def tables(results: dict) -> dict[str, list[dict]]:
     """File stem -> records, in the order of the results, each record's nested keys joined by dots."""
     geometry = results.get("geometry") or {}
+    activations, spectra = results.get("activations") or {}, results.get("spectra") or {}
     rollouts = results.get("rollouts") or {}
     similarity = results.get("similarity") or {}
     floors = {**(geometry.get("chance") or {}), **(geometry.get("floors") or {})}
@@ -50,6 +51,18 @@ def tables(results: dict) -> dict[str, list[dict]]:
         "projections": geometry.get("projections") or [],
         "modules": geometry.get("modules") or [],
         "adapter_layers": geometry.get("adapter_layers") or [],
+        "adapter_projections": geometry.get("adapter_projections") or [],
+        "adapter_modules": geometry.get("adapter_modules") or [],
+        "along_pairs": (geometry.get("along") or {}).get("pairs") or [],
+        "along_adapters": (geometry.get("along") or {}).get("adapters") or [],
+        "directions": (results.get("directions") or {}).get("adapters") or [],
+        "activation_norms": activations.get("adapters") or [],
+        "activation_pairs": activations.get("pairs") or [],
+        "activation_layers": activations.get("layers") or [],
+        "activation_projections": activations.get("projections") or [],
+        "spectra": spectra.get("adapters") or [],
+        "spectra_layers": spectra.get("layers") or [],
+        "spectra_modules": spectra.get("modules") or [],
         "floors": [{"floor": name, **entry} for name, entry in floors.items() if isinstance(entry, dict)],
         "paths": _series((results.get("connectivity") or {}).get("paths") or [], ["a", "b"], ["weights", "loss"]),
         "barriers": [

@@ -86,13 +86,20 @@ class Adapter:
         aside.rename(folder)
 
 
-def adapter_of(model: PeftModel, init_seed: int) -> Adapter:
-    """Put the factors of a PEFT model to their start and collect them.
+def initial_a(init_seed: int, module: str, rank: int, width: int) -> Tensor:
+    """A module's A before the first step, rank x width, float32.
 
-    A is drawn uniformly with bound 1 / sqrt(in), PEFT's own default (Kaiming, a = sqrt(5)), by a generator
-    seeded from (``init_seed``, module name), so that it depends on neither method, nor order, nor other
-    modules. B is 0.
+    Drawn uniformly with bound 1 / sqrt(width), PEFT's own default (Kaiming, a = sqrt(5)), by a generator seeded from
+    (``init_seed``, module name), so that it depends on neither method, nor order, nor other modules.
     """
+    generator = torch.Generator().manual_seed(derive("init", init_seed, module))
+    start = torch.empty(rank, width, dtype=torch.float32)
+    nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
+    return start
+
+
+def adapter_of(model: PeftModel, init_seed: int) -> Adapter:
+    """Put the factors of a PEFT model to their start, :func:`initial_a` and B = 0, and collect them."""
     a: dict[str, nn.Parameter] = {}
     b: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
@@ -102,10 +109,7 @@ def adapter_of(model: PeftModel, init_seed: int) -> Adapter:
             continue
         parameter.data = parameter.data.float()
         if kind.startswith("A."):
-            generator = torch.Generator().manual_seed(derive("init", init_seed, module))
-            start = torch.empty(parameter.shape, dtype=torch.float32)
-            nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
-            parameter.data.copy_(start)
+            parameter.data.copy_(initial_a(init_seed, module, *parameter.shape))
             a[module] = parameter
         else:
             parameter.data.zero_()

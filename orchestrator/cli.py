@@ -67,8 +67,45 @@ def _parser() -> argparse.ArgumentParser:
     _store(plan)
     _command(commands, "status", "show how far a study's run is")
     _command(commands, "report", "rebuild the report from what is finished")
+    _compare(commands)
     commands.add_parser("doctor", help="what this machine has and lacks, each lack with its mend")
     return parser
+
+
+def _compare(commands: argparse._SubParsersAction) -> None:
+    compare = commands.add_parser("compare", help="the geometry of any PEFT LoRA adapters of one base, without a study")
+    compare.add_argument(
+        "adapters", nargs="+", metavar="[NAME=]ADAPTER", help="a folder that PEFT wrote; the first is the reference"
+    )
+    compare.add_argument(
+        "--base", metavar="MODEL", help="the base, a folder or a hub name: where do its weights point?"
+    )
+    compare.add_argument(
+        "--rollouts", type=Path, metavar="FILE", help="rows to weigh the updates by, on the base's activations"
+    )
+    compare.add_argument("--rows", type=_count, default=64, metavar="N", help="of them, evenly spaced (default: 64)")
+    compare.add_argument("--start", type=Path, metavar="ADAPTER", help="one adapter as it was before its first step")
+    compare.add_argument("--top", type=_count, default=10, metavar="K", help="singular vectors compared (default: 10)")
+    compare.add_argument(
+        "--intruder-below", type=_cosine, default=0.5, metavar="COSINE", help="to any of the base's (default: 0.5)"
+    )
+    compare.add_argument("--out", type=Path, default=Path("runs/comparison"), metavar="DIR", help="(%(default)s)")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10**6):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from 1 to a million")
+    return int(text)
+
+
+def _cosine(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number between 0 and 1")
+    return value
 
 
 def _store(command: argparse.ArgumentParser) -> None:

@@ -31,6 +31,7 @@ WARM_WORKERS = 3
 POLL = 0.2  # seconds between two looks at a store that costs no round trip
 LOOK = 5.0  # seconds between two looks at what the cluster has
 ATTEMPTS = 3  # at a step whose worker dies without a word: the third death is the step's failure
+CPU_TASKS = ("geometry", "spectra")  # algebra of factors and weights, which a GPU is not asked for
 GPU_TASKS = ("reference",)  # single tasks that compute; collective ones share their computing out
 ENGINE_KINDS = ("rollouts", "evaluate")
 
@@ -234,7 +235,7 @@ class Cluster:
             options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if self.gpus and step.kind in GPU_TASKS else 0}
             if reads_files(step):
                 options |= {"scheduling_strategy": on_node(self.home), "num_cpus": 0}  # a head may offer no CPU at all
-            share = run_shared(step, self.store, 1 if self.gpus and step.kind != "geometry" else 0)
+            share = run_shared(step, self.store, 1 if self.gpus and step.kind not in CPU_TASKS else 0)
             ref = perform_step.options(**options).remote(step, self.store, share, self.slots)
             self.jobs.append(Job([step], ref, 0))
         self.tasks = []

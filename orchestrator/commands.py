@@ -180,6 +180,14 @@ def plan(options: argparse.Namespace) -> int:
     return DONE
 
 
+def compare(options: argparse.Namespace) -> int:
+    """The geometry of any adapters, without a study."""
+    set_environment()
+    from orchestrator.comparison import compare
+
+    return compare(options, _say)
+
+
 def status(options: argparse.Namespace) -> int:
     """How far a run is, from its folder alone."""
     study, steps, store = _saved(options)

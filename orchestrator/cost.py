@@ -6,6 +6,7 @@ Counted is arithmetic; start-up, loading, downloads, tokenizing and grading are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,6 +19,7 @@ from orchestrator.study import Problems, SampledRollouts, Study
 SUSTAINED_FLOPS = 4e14 * 0.4  # a data-centre GPU's bf16 peak of about 4e14 to 1e15, at 40 % of the lower end
 SERVING_SHARE = 1 / 20  # of that, while an engine decodes: bound by memory
 FLOAT32_SHARE = 1 / 8  # of that, in the float32 of the measurements
+SPECTRA_VECTORS = 1000  # products with a base weight that a model's top directions take, about
 CPU_FLOPS = 5e10  # one core, float32
 TOKENS_A_ROW = 0.5  # mean length of prompt and answer, as a share of what the limits allow
 SCRATCH_TOKENS = 40  # of a text that a base made on the spot is pretrained on
@@ -229,6 +231,18 @@ def _geometry(study: Study, shape: Shape, step: Step) -> float:
     return pairs * 4 * rank**2 * width / CPU_FLOPS
 
 
+def _activations(study: Study, shape: Shape, step: Step) -> float:
+    """One forward pass of the base over the rows; the factors' part is small beside it."""
+    return step.config["rows"] * _row_tokens(study) * 2 * parameters(shape) / (SUSTAINED_FLOPS * FLOAT32_SHARE)
+
+
+def _spectra(study: Study, shape: Shape, step: Step) -> float:
+    """Some products of each base weight with a block of vectors, for the base and for every sum with an update."""
+    known = module_shapes(shape)
+    entries = shape.layers * sum(math.prod(known[t]) for t in study.adapter.targets if t in known)
+    return models(step) * entries * 2 * SPECTRA_VECTORS / CPU_FLOPS
+
+
 def _nothing(study: Study, shape: Shape, step: Step) -> float:
     return 0.0
 
@@ -241,6 +255,8 @@ _SECONDS: dict[str, Callable[[Study, Shape, Step], float]] = {
     "train": _train,
     "evaluate": _evaluate,
     "geometry": _geometry,
+    "activations": _activations,
+    "spectra": _spectra,
     "connectivity": _connectivity,
     "similarity": _similarity,
 }

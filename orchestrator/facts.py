@@ -141,6 +141,11 @@ class _Pins:
         return self.known[pin]
 
 
+def hub_commit(name: str) -> str:
+    """The commit of a model's main branch on the hub; ``UserError`` where it cannot be resolved."""
+    return _ask_hub(name, "main", "model")
+
+
 def _ask_hub(name: str, revision: str, kind: str) -> str:
     """The commit that a hub's branch stands at; from the local cache where the hub is out of reach."""
     from huggingface_hub import HfApi, constants

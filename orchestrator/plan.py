@@ -26,12 +26,14 @@ VERSIONS = {
     "reference": 2,
     "train": 3,
     "evaluate": 1,
-    "geometry": 1,
+    "geometry": 2,
+    "activations": 1,
+    "spectra": 1,
     "connectivity": 1,
     "similarity": 1,
 }
 
-
+ROWS_A_SHARD = 16  # of the activations: fixed, so that sums do not depend on how many workers there are
 COMMIT = 40  # hex digits of a hub commit; a content hash has 64
 
 
@@ -280,13 +282,21 @@ def _evaluation_steps(
 def _analysis_steps(study: Study, base: Step, rollouts: Step, problems: Step, trainings: list[Step]) -> list[Step]:
     spec = study.analysis
     adapters = {f"adapter:{t.name}": t for t in trainings}
-    geometry = {"top": spec.top, "chance_draws": spec.chance_draws, "seed": spec.seed, "threads": spec.threads}
+    geometry: dict[str, Any] = {"top": spec.top, "chance_draws": spec.chance_draws, "seed": spec.seed}
+    geometry |= {"threads": spec.threads}
+    seeds = {"init_seeds": {t.name: t.config["init_seed"] for t in trainings}}  # the trainings' keys hold them already
     connectivity = spec.connectivity.model_dump() | {"threads": spec.threads}
     similarity = spec.similarity.model_dump() | {"threads": spec.threads, "seed": spec.seed}
     models = {"base": base, **adapters}
     steps = [Step("similarity", "cka", similarity, models | {"problems": problems}, collective=True)]
     if study.rollouts.table.heldout:
         steps.insert(0, Step("connectivity", "paths", connectivity, models | {"rollouts": rollouts}, collective=True))
+    if spec.spectra.top:
+        spectra = spec.spectra.model_dump() | {"threads": spec.threads}
+        steps.insert(0, Step("spectra", "base", spectra, models, collective=True))
+    if len(trainings) > 1 and spec.activations.rows:
+        activations = spec.activations.model_dump() | {"threads": spec.threads}
+        steps.insert(0, Step("activations", "rows", activations, models | {"rollouts": rollouts}, collective=True))
     if len(trainings) > 1:
-        steps.insert(0, Step("geometry", "weights", geometry, adapters, collective=True))
+        steps.insert(0, Step("geometry", "weights", geometry, adapters, seeds, collective=True))
     return steps

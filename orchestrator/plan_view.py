@@ -25,6 +25,8 @@ RESOURCES = {
     "train": "training slot (Ray Train)",
     "evaluate": "engine",
     "geometry": "tasks over modules",
+    "activations": "tasks over rows",
+    "spectra": "tasks over modules",
     "connectivity": "tasks over models",
     "similarity": "tasks over models and pairs",
 }

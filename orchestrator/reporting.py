@@ -66,8 +66,7 @@ def provenance(outcome: Outcome, store: Store) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run["started"])) if run else None,
         "wall_seconds": run.get("wall_seconds"),
-        "versions": {"python": platform.python_version()}
-        | {name: v for name in VERSIONS if (v := _version(name)) is not None},
+        "versions": versions(),
         "machine": {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()},
         "steps": steps,
     }
@@ -84,6 +83,12 @@ def time_lines(found: Mapping[str, Any]) -> Iterator[str]:
     startup = sum(step["startup_seconds"] or 0.0 for step in made)
     work = sum(step["seconds"] for step in made) - startup
     yield f"{'side by side'.ljust(width)}  {startup:8.1f}{work:8.1f}; by the clock {found['wall_seconds']:.1f}"
+
+
+def versions() -> dict[str, str]:
+    """The software that decides numbers, as it is installed here."""
+    found = {"python": platform.python_version()}
+    return found | {name: v for name in VERSIONS if (v := _version(name)) is not None}
 
 
 def _version(name: str) -> str | None:

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.directions import directions
 from analysis.significance import holm, mcnemar_exact, wilson
 from methods.view import view
 from orchestrator.plan import Cell, Step, cells, sweep_points
 from orchestrator.runner import Outcome
+from orchestrator.steps.activations import read_activations
 from orchestrator.steps.base import NOTE
 from orchestrator.steps.connectivity import read_connectivity
 from orchestrator.steps.evaluate import CANARY, read_verdicts
@@ -20,6 +22,7 @@ from orchestrator.steps.geometry import read_geometry
 from orchestrator.steps.problems import FILE as PROBLEMS
 from orchestrator.steps.rollouts import STATISTICS
 from orchestrator.steps.similarity import read_similarity
+from orchestrator.steps.spectra import read_spectra
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.table import training_rollouts
@@ -50,6 +53,7 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
     if "geometry" in results:
         results["geometry"]["floors"] = _floors(study, results["geometry"])
         results["headline"] = _headline(study, results)
+        results["directions"] = _directions(study, results["geometry"])
     if study.sweep:
         results["sweep"] = _sweep(study, results)
     return {name: part for name, part in results.items() if part not in (None, {})}
@@ -208,6 +212,10 @@ def _measurements(folders: Mapping[str, Path]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if "geometry/weights" in folders:
         found["geometry"] = read_geometry(folders["geometry/weights"])
+    if "activations/rows" in folders:
+        found["activations"] = read_activations(folders["activations/rows"])
+    if "spectra/base" in folders:
+        found["spectra"] = read_spectra(folders["spectra/base"])
     if "connectivity/paths" in folders:
         found |= read_connectivity(folders["connectivity/paths"])
     if "similarity/cka" in folders:
@@ -221,14 +229,23 @@ def _pair(geometry: Mapping[str, Any], a: str, b: str) -> dict[str, Any] | None:
 
 
 def _floors(study: Study, geometry: Mapping[str, Any]) -> dict[str, Any]:
-    """Each replica beside its own method: what another order, another init, another rate alone give."""
+    """Each replica beside its own method: what another order, another init, another rate alone give; last, rounding."""
     names = {"order": "order", "init": "init", "rate": "learning_rate"}
     floors: dict[str, Any] = {}
     for cell in sorted(cells(study), key=lambda cell: cell.method != reference_of(study)):  # the reference's own first
         entry = _pair(geometry, cell.method, cell.name) if cell.role in names else None
         if entry is not None:
             floors.setdefault(names[cell.role], entry)
-    return floors
+    return floors | {"itself": geometry["itself"]}
+
+
+def _directions(study: Study, geometry: Mapping[str, Any]) -> dict[str, Any] | None:
+    names = [entry["name"] for entry in geometry["adapters"]]
+    if reference_of(study) not in names:
+        return None
+    known = cells(study)
+    methods, roles = {c.name: c.method for c in known}, {c.name: c.role for c in known}
+    return directions(names, geometry["gram"], reference_of(study), methods, roles, study.analysis.seed)
 
 
 def _headline(study: Study, results: Mapping[str, Any]) -> list[dict[str, Any]]:

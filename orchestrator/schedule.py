@@ -7,6 +7,7 @@ that is ready fits on what is free; cores are taken to be enough.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -14,7 +15,7 @@ from graphlib import TopologicalSorter
 from orchestrator.cost import durations as estimated
 from orchestrator.cost import models, points_between, rows_a_unit, workers
 from orchestrator.errors import UserError
-from orchestrator.plan import Step
+from orchestrator.plan import ROWS_A_SHARD, Step
 from orchestrator.study import Study
 
 UNITS = 10_000  # of one GPU: shares are whole numbers of these, as Ray's are, so that ten tenths are one
@@ -133,6 +134,8 @@ def _need(study: Study, step: Step, gpus: int) -> Need:
         return Need(1.0)
     if step.kind == "connectivity":  # every worker takes some of the models and some of the points
         return Need(1.0, parts=min(gpus, max(models(step), points_between(step))))
+    if step.kind == "activations":
+        return Need(1.0, parts=min(gpus, math.ceil(step.config["rows"] / ROWS_A_SHARD)))
     if step.kind == "similarity":
         return Need(1.0, parts=min(gpus, models(step)))
     return Need()

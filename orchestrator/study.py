@@ -265,10 +265,28 @@ class Similarity(Frozen):
     groups: Annotated[int, Field(ge=2)] = 10  # of the delete-a-group jackknife
 
 
+class Activations(Frozen):
+    """The activation-weighted geometry: on how many training rows; 0 leaves it out."""
+
+    rows: Every = 64
+
+
+class Spectra(Frozen):
+    """The updates beside the base weights' own singular directions: how many of them; 0 leaves it out.
+
+    ``threshold`` is the cosine below which a direction of the sum is an intruder.
+    """
+
+    top: Every = 10
+    threshold: Annotated[float, BeforeValidator(number), Field(gt=0, lt=1)] = 0.5
+
+
 class Analysis(Frozen):
     top: Count = 10  # k of the principal angles
     chance_draws: Count = 8
     seed: Seed = 0
+    activations: Activations = Activations()
+    spectra: Spectra = Spectra()
     connectivity: Connectivity = Connectivity()
     similarity: Similarity = Similarity()
     threads: Count = 1

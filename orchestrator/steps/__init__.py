@@ -15,6 +15,8 @@ KINDS = (
     "train",
     "evaluate",
     "geometry",
+    "activations",
+    "spectra",
     "connectivity",
     "similarity",
 )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
+from analysis.directions import directions
 from analysis.significance import holm, mcnemar_exact, wilson
 
 LAYERS = 4
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+CHECKPOINTS = (20, 40, 60, 80, 100)  # the last is the report's step
 # name, method, role, learning rate, cosine to SFT, norm, accuracy
 MODELS = (
     ("sft", "sft", "method", 1e-3, 1.0, 2.84, 0.612),
@@ -26,6 +29,11 @@ MODELS = (
 )
 ERROR = "loss is not finite at step 41, rows 1312 to 1343; last good checkpoint: step 40"
 TRAINED = [row[0] for row in MODELS if row[4] is not None]
+MODULES = [
+    (f"model.layers.{layer}.self_attn.{projection}", layer, projection)
+    for layer in range(LAYERS)
+    for projection in PROJECTIONS
+]
 
 
 def _cosine(a: tuple, b: tuple) -> float:
@@ -35,8 +43,9 @@ def _cosine(a: tuple, b: tuple) -> float:
     return product + rest * (0.75 if a[1] == b[1] == "dpo" else 0.05)
 
 
-def _pair(a: tuple, b: tuple) -> dict:
-    cosine = 1.0 if a == b else _cosine(a, b)
+def _pair(a: tuple, b: tuple, cosine: float | None = None) -> dict:
+    if cosine is None:
+        cosine = 1.0 if a == b else _cosine(a, b)
     other_init = "init" in (a[2], b[2])
     angle = 84.0 if other_init else 4 + 78 * (1 - cosine) ** 0.8
     right = 80.0 if other_init else 2 + 12 * (1 - cosine)
@@ -51,7 +60,13 @@ def _pair(a: tuple, b: tuple) -> dict:
         "orthogonal_fraction": math.sqrt(1 - cosine**2),
         "u1": max(0.08, abs(cosine) * 0.98),
         "v1": 0.06 if other_init else 0.66 + 0.33 * abs(cosine),
+        "overlap": max(0.08, 0.9 * cosine**2),
+        "right_overlap": 0.08 if other_init else 0.6 + 0.3 * cosine**2,
     }
+
+
+def _gram(rows: list[tuple], cosine: Callable[[tuple, tuple], float], unit: float = 1.0) -> list[list[float]]:
+    return [[unit**2 * a[5] * b[5] * (1.0 if a == b else cosine(a, b)) for b in rows] for a in rows]
 
 
 def _training(row: tuple) -> dict:
@@ -173,23 +188,136 @@ def _geometry() -> dict:
         "v1": 0.07,
         "right_angle_min_median_deg": 61.0,
         "right_angle_max_median_deg": 89.1,
+        "overlap": 0.08,
+        "right_overlap": 0.08,
     }
-    shared = {**ambient, "cosine": 0.0011, "v1": 0.35, "right_angle_min_median_deg": 15.4}
+    shared = {**ambient, "cosine": 0.0011, "v1": 0.35, "right_angle_min_median_deg": 15.4, "right_overlap": 0.63}
+    angles = {key: 2e-6 for key in ambient if key.endswith("_deg")}
+    measures = {key: 1.0 for key in ("cosine", "u1", "v1", "overlap", "right_overlap")}
+    itself = {"a": "sft", "b": "sft", **measures, **angles, "orthogonal_fraction": 0.0}
     return {
         "k": 10,
         "adapters": [
-            {"name": row[0], "norm": row[5], "effective_rank": 11.2 + 3 * (1 - row[4]), "modules": 4 * LAYERS}
+            {
+                "name": row[0],
+                "norm": row[5],
+                "effective_rank": 11.2 + 3 * (1 - row[4]),
+                "stable_rank": 2.1 + (1 - row[4]),
+                "modules": 4 * LAYERS,
+                "a_moved_rel": 0.02 * row[5],
+                "start_share": 1 - 0.03 * row[5],
+            }
             for row in trained
+        ],
+        "adapter_projections": [
+            {"name": row[0], "projection": projection, "norm": row[5] / 2}
+            for row in trained
+            for projection in PROJECTIONS
+        ],
+        "adapter_modules": [
+            {"name": row[0], "module": module, "layer": layer, "projection": projection, "norm": row[5] / 8}
+            for row in trained
+            for module, layer, projection in MODULES
         ],
         "pairs": pairs,
         "layers": layers,
+        "gram": _gram(trained, _cosine),
+        "along": _along(trained),
+        "itself": itself,
         "chance": {"ambient": ambient, "shared_a": shared},
         "floors": {
             "order": by_names["sft", "sft-order43"],
             "init": by_names["sft", "sft-init43"],
             "learning_rate": by_names["dpo", "dpo-lr3e-4"],
+            "itself": itself,
         },
     }
+
+
+def _along(trained: list[tuple]) -> dict:
+    """Updates of one initial A begin alike and part; each turns towards its own end. The last step is the end."""
+    pairs, adapters = [], []
+    for step in CHECKPOINTS:
+        share = step / CHECKPOINTS[-1]
+        for i, a in enumerate(trained):
+            to_end = 1 - (0.2 + 0.3 * (1 - a[4])) * (1 - share)
+            size = {"norm": a[5] * (0.4 + 0.6 * share), "modules": len(MODULES)}
+            adapters.append({"step": step, "name": a[0], **size, "to_end": to_end})
+            for b in trained[i + 1 :]:
+                cosine = _cosine(a, b)
+                parted = cosine if "init" in (a[2], b[2]) else 1 - (1 - cosine) * math.sqrt(share)
+                pairs.append({"step": step, **_pair(a, b, parted)})
+    return {"pairs": pairs, "adapters": adapters}
+
+
+def _weighted(a: tuple, b: tuple) -> float:
+    """What the updates do is more alike than their entries, and most of all across initial A's."""
+    to_sft, other = (0.58 if row[2] == "init" else 0.3 + 0.7 * row[4] for row in (a, b))
+    rest = math.sqrt((1 - to_sft**2) * (1 - other**2))
+    return to_sft * other + rest * (0.75 if a[1] == b[1] == "dpo" else 0.05)
+
+
+def _activations() -> dict:
+    trained = [row for row in MODELS if row[4] is not None]
+    cosines = [(a[0], b[0], _weighted(a, b)) for i, a in enumerate(trained) for b in trained[i + 1 :]]
+    return {
+        "rows": 64,
+        "tokens": 1054,
+        "adapters": [{"name": row[0], "norm": 0.31 * row[5]} for row in trained],
+        "pairs": [{"a": a, "b": b, "cosine": cosine} for a, b, cosine in cosines],
+        "layers": [
+            {"a": a, "b": b, "layer": layer, "cosine": cosine * (1 - 0.04 * layer)}
+            for a, b, cosine in cosines
+            for layer in range(LAYERS)
+        ],
+        "projections": [
+            {"a": a, "b": b, "projection": projection, "cosine": cosine * (1 - 0.03 * index)}
+            for a, b, cosine in cosines
+            for index, projection in enumerate(PROJECTIONS)
+        ],
+        "gram": _gram(trained, _weighted, 0.31),
+        "chance": 0.071,
+    }
+
+
+# Of the top 10 directions of 128 x 128 weights (q, o) and of 64 x 128 ones (k, v).
+SPECTRA_CHANCE = {"both": 400 / 49_152, "left": 5_120 / 49_152, "right": 3_840 / 49_152}
+
+
+def _spectra() -> dict:
+    trained = [row for row in MODELS if row[4] is not None]
+
+    def entry(row: tuple, count: int, **label: object) -> dict:
+        lean = 1 + 0.6 * row[4]  # towards what the base's weights do already
+        return {
+            "name": row[0],
+            **label,
+            "both": SPECTRA_CHANCE["both"] * lean**2,
+            "left": SPECTRA_CHANCE["left"] * lean,
+            "right": SPECTRA_CHANCE["right"] * lean,
+            "relative_norm": 0.021 * row[5],
+            "relative_sigma_median": 0.08 * row[5],
+            "intruders": count * round(row[5] / 2),
+            "undecided": 2 if row[0] == "dft" and count > 1 else 0,
+            "modules": count,
+            "zero_modules": 0,
+        }
+
+    labels = [{"module": module, "layer": layer, "projection": projection} for module, layer, projection in MODULES]
+    return {
+        "k": 10,
+        "threshold": 0.5,
+        "adapters": [entry(row, len(MODULES)) for row in trained],
+        "layers": [entry(row, len(PROJECTIONS), layer=layer) for row in trained for layer in range(LAYERS)],
+        "projections": [entry(row, LAYERS, projection=name) for row in trained for name in PROJECTIONS],
+        "modules": [entry(row, 1, **label) for row in trained for label in labels],
+        "chance": SPECTRA_CHANCE,
+    }
+
+
+def _directions(geometry: dict) -> dict:
+    methods, roles = {row[0]: row[1] for row in MODELS}, {row[0]: row[2] for row in MODELS}
+    return directions(TRAINED, geometry["gram"], "sft", methods, roles)
 
 
 def _similarity() -> dict:
@@ -211,19 +339,10 @@ def _similarity() -> dict:
                         "shuffled": 0.004 * (-1) ** layer,
                     }
                 )
-            for layer in range(LAYERS):
-                for index, projection in enumerate(PROJECTIONS):
-                    cka = 1 - 0.05 * (layer + 1) * abs(strength[a] - strength[b]) - 0.02 * index
-                    modules.append(
-                        {
-                            "a": a,
-                            "b": b,
-                            "module": f"model.layers.{layer}.self_attn.{projection}",
-                            "layer": layer,
-                            "projection": projection,
-                            "cka": cka,
-                        }
-                    )
+            for module, layer, projection in MODULES:
+                cka = 1 - 0.05 * (layer + 1) * abs(strength[a] - strength[b]) - 0.02 * PROJECTIONS.index(projection)
+                label = {"module": module, "layer": layer, "projection": projection}
+                modules.append({"a": a, "b": b, **label, "cka": cka})
     return {
         "estimator": "unbiased HSIC",
         "position": "last",
@@ -330,6 +449,7 @@ def results() -> dict:
     generator = np.random.default_rng(7)
     tasks = [_task("arithmetic", "Two-step arithmetic", 1000, 0.0, generator)]
     tasks.append(_task("arithmetic-long", "Three-step arithmetic", 400, -0.22, generator))
+    geometry = _geometry()
     return {
         "study": {
             "name": "tiny",
@@ -380,7 +500,10 @@ def results() -> dict:
             ],
             "engine": {"kind": "vllm", "precision": "float32", "threads": 1},
         },
-        "geometry": _geometry(),
+        "geometry": geometry,
+        "activations": _activations(),
+        "spectra": _spectra(),
+        "directions": _directions(geometry),
         "connectivity": {
             "loss": "nats a token of held-out right completions",
             "rows": 123,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import figures, figures_features, figures_training, figures_weights
+from analysis import figures, figures_directions, figures_features, figures_training, figures_weights
+from analysis.canvas import FLOOR
 from analysis.figures import FIGURES, Canvas, draw
 from analysis.figures_training import numbers, short
 from analysis.roster import roster
@@ -89,6 +91,71 @@ def test_floors_are_drawn_where_they_were_measured() -> None:
     assert not [line for line in axes.lines if list(line.get_xdata()) == [0, 1]]
 
 
+def _named(axes, label: str):
+    (line,) = [line for line in axes.lines if line.get_label() == label]
+    return line
+
+
+def test_methods_part_from_the_reference_beside_its_floors() -> None:
+    given = results()
+    towards, onward = _make("parting", given).axes[:2]
+    end = {row["b"]: row["cosine"] for row in given["geometry"]["pairs"] if row["a"] == "sft"}
+    for label, name in (("DPO", "dpo"), ("DFT", "dft"), ("SFT order43", "sft-order43"), ("SFT init43", "sft-init43")):
+        line = _named(towards, label)
+        np.testing.assert_array_equal(line.get_xdata(), [20, 40, 60, 80, 100])
+        assert line.get_ydata()[-1] == pytest.approx(end[name]), "it ends at the pair's cosine"
+        assert (line.get_color() == FLOOR) == name.startswith("sft-"), "the floors are grey"
+        assert _named(onward, label).get_ydata()[-1] == 1.0
+    assert "SFT" not in [line.get_label() for line in towards.lines], "the reference is not compared with itself"
+    assert list(_named(towards, "chance, same initial A").get_ydata()) == [0.0011] * 2
+    for found in given["geometry"]["along"].values():
+        found[:] = [row for row in found if row["step"] == 100]
+    assert FIGURES["parting"](given, roster(given), Canvas()) is None, "one step is no course"
+
+
+def test_what_is_alike_in_effect_stands_above_the_diagonal() -> None:
+    given = results()
+    axes = _make("functions", given).axes[0]
+    plain = {row["b"]: row["cosine"] for row in given["geometry"]["pairs"] if row["a"] == "sft"}
+    weighted = {row["b"]: row["cosine"] for row in given["activations"]["pairs"] if row["a"] == "sft"}
+    for label, name in (("DPO", "dpo"), ("RFT", "rft"), ("SFT init43", "sft-init43")):
+        point = _named(axes, label)
+        assert (*point.get_xdata(), *point.get_ydata()) == (plain[name], weighted[name])
+    assert _named(axes, "SFT init43").get_color() == FLOOR
+    equal = _named(axes, "equal")
+    np.testing.assert_array_equal(equal.get_xdata(), equal.get_ydata())
+    assert list(_named(axes, "chance, same initial A").get_ydata()) == [0.071] * 2
+    given["activations"]["chance"] = None
+    assert not [line for line in _make("functions", given).axes[0].lines if "chance" in str(line.get_label())]
+
+
+def test_chance_stands_in_every_panel_of_the_spectra() -> None:
+    given = results()
+    figure = _make("spectra", given)
+    assert [axes.get_title() for axes in figure.axes] == ["output side", "input side", "both sides"]
+    for axes, key in zip(figure.axes, ("left", "right", "both"), strict=True):
+        assert list(_named(axes, "chance").get_xdata()) == [given["spectra"]["chance"][key]] * 2
+        points = [line.get_xdata()[0] for line in axes.lines if line.get_label() != "chance"]
+        assert points == [row[key] for row in given["spectra"]["adapters"]]
+        assert axes.get_xlim()[0] < min(points) and max(points) < axes.get_xlim()[1]
+    labels = [roster(given).label(row["name"]) for row in given["spectra"]["adapters"]]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == labels
+    assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == ["chance"]
+    del given["spectra"]["chance"]
+    assert not _make("spectra", given).legends
+
+
+@pytest.mark.parametrize("key", ["parting", "functions", "spectra"])
+def test_a_name_from_data_is_drawn_as_it_stands(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "<b>&$x^2$"
+    given = json.loads(json.dumps(results()).replace('"rft"', json.dumps(name)))
+    monkeypatch.setattr("analysis.figures.FIGURES", {key: FIGURES[key]})
+    figure = draw(given, roster(given), tmp_path)[key]
+    assert ElementTree.fromstring(figure.svg).tag.endswith("svg")
+    words = _make(key, given).findobj(matplotlib.text.Text)
+    assert name in [word.get_text() for word in words]
+
+
 def test_a_path_runs_from_its_first_model_to_its_second() -> None:
     """Stored weights are the share of the first model: at weight 1 the loss is the first one's."""
     given = results()
@@ -135,7 +202,10 @@ def test_nothing_measured_draws_nothing(key: str) -> None:
     assert FIGURES[key]({}, roster({}), Canvas()) is None
 
 
-@pytest.mark.parametrize("part", ["curves", "evaluation", "geometry", "similarity", "sweep", "connectivity"])
+@pytest.mark.parametrize(
+    "part",
+    ["curves", "evaluation", "geometry", "activations", "spectra", "directions", "similarity", "sweep", "connectivity"],
+)
 def test_a_part_whose_values_are_undefined_is_left_out(part: str) -> None:
     given = results()
     if part == "curves":
@@ -166,7 +236,7 @@ def test_a_method_of_ones_own_wears_a_colour_that_no_other_wears() -> None:
 
 
 def test_drawing_functions_are_those_of_the_drawing_modules() -> None:
-    modules = {figures_training.__name__, figures_weights.__name__, figures_features.__name__}
+    modules = {m.__name__ for m in (figures_training, figures_weights, figures_directions, figures_features)}
     assert {function.__module__ for function in FIGURES.values()} == modules
 
 

@@ -22,7 +22,10 @@ _VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Collects tags, ids, attributes and each table's cells; complains of tags that do not close."""
+    """Collects tags, ids, attributes and each table's cells; complains of tags that do not close.
+
+    ``tables``: a table's rows by its key, each with its kind, which is its tint.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -31,6 +34,7 @@ class Page(HTMLParser):
         self.values: list[tuple[str, str]] = []
         self.open: list[str] = []
         self.rows: list[list[str]] = []
+        self.tables: dict[str, list[tuple[str, list[str]]]] = {}
         self.words = ""
         self.feed(text)
         self.close()
@@ -41,8 +45,12 @@ class Page(HTMLParser):
         self.ids += [value or "" for name, value in attrs if name == "id"]
         if tag not in _VOID:
             self.open.append(tag)
+        key = dict(attrs).get("id") or ""
+        if key.startswith("table-"):
+            self.tables[key.removeprefix("table-")] = []
         if tag == "tr":
             self.rows.append([])
+            list(self.tables.values())[-1].append((dict(attrs).get("class") or "", self.rows[-1]))
         if tag in ("td", "th"):
             self.rows[-1].append("")
 
@@ -95,6 +103,14 @@ def _row(page: Page, first: str) -> list[str]:
     return next(row for row in page.rows if row and row[0] == first)
 
 
+def _lines(page: Page, table: str) -> dict[str, list[str]]:
+    return {row[0]: row[1:] for _, row in page.tables[table]}
+
+
+def _tints(page: Page, table: str) -> dict[str, str]:
+    return {row[0]: kind for kind, row in page.tables[table]}
+
+
 def test_page_is_one_file_without_script_or_anything_from_elsewhere(page: Page) -> None:
     assert page.open == []
     assert not {"script", "link", "iframe", "object", "img"} & set(page.tags)
@@ -142,17 +158,98 @@ def test_a_number_that_is_not_finite_is_refused_with_its_place(tmp_path: Path, v
 def test_headline_holds_every_floor_and_the_base_beside_the_methods(page: Page) -> None:
     dpo = _row(page, "DPO")
     assert dpo[1:4] == ["own rate", "1e-4", "0.063"]
-    assert dpo[7:10] == ["0.410", "0.144×", "0.100×"]
+    assert dpo[8:11] == ["0.410", "0.144×", "0.100×"]
     assert _row(page, "DPO lr1e-3")[1:4] == ["SFT’s rate", "1e-3", "0.204"]
     assert _row(page, "SFT, another order")[3] == "0.893"
     assert _row(page, "SFT, another initial A")[3] == "0.012"
     assert _row(page, "DPO to itself, another learning rate")[3].endswith("to itself")
     assert _row(page, "Chance, same initial A")[3] == "±0.0011"
-    assert _row(page, "Chance, same initial A")[6] == "0.350"
+    assert _row(page, "Chance, same initial A")[7] == "0.350"
     base = _row(page, "Base")
     assert base[1] == "no update"
-    assert base[3] == formats.MISSING
-    assert base[10].startswith("61.6%")
+    assert base[3] == base[4] == formats.MISSING
+    assert base[11].startswith("61.6%")
+
+
+def test_the_headline_weighs_by_activations_where_they_were_measured(page: Page) -> None:
+    rows = _lines(page, "headline")
+    assert rows["Model"][3].startswith("Weighted cosine")
+    weighted = {name: row[3] for name, row in rows.items() if len(row) > 3}
+    assert (weighted["SFT"], weighted["DPO"], weighted["DPO lr1e-3"]) == ("1.000", "0.344", "0.443")
+    assert (weighted["SFT, another order"], weighted["SFT, another initial A"]) == ("0.925", "0.580")
+    assert (weighted["Chance, same initial A"], weighted["Chance, random"]) == ("±0.071", formats.MISSING)
+    tints = _tints(page, "headline")
+    assert tints["SFT, another initial A"] == "floor" and tints["Chance, same initial A"] == "chance"
+    assert not any("other factors" in name or name == "itself" for name in rows), "its own row says it"
+
+
+def test_a_floor_of_another_method_is_weighed_against_itself(page: Page) -> None:
+    pairs = results()["activations"]["pairs"]
+    (own,) = [row["cosine"] for row in pairs if (row["a"], row["b"]) == ("dpo", "dpo-lr3e-4")]
+    found = _lines(page, "headline")["DPO to itself, another learning rate"]
+    assert found[3] == f"{formats.fixed(own)}to itself"
+
+
+def test_without_activations_the_headline_has_no_column_for_them(tmp_path: Path, no_figures: None) -> None:
+    given = results()
+    del given["activations"]
+    page = _render(tmp_path, given)
+    assert _lines(page, "headline")["Model"][3].startswith("Smallest angle")
+    assert _row(page, "DPO")[7:10] == ["0.410", "0.144×", "0.100×"]
+    assert "weighted" not in page.tables
+
+
+def test_floors_and_chance_are_shaded_beside_what_they_are_floors_of(page: Page) -> None:
+    for table in ("weighted", "spectra", "spans"):
+        tints = _tints(page, table)
+        assert tints["SFT order43"] == tints["SFT init43"] == "floor", table
+        assert {tints[name] for name in ("RFT", "DFT", "RIFT", "Offline GRPO", "DPO", "DPO lr1e-3")} == {""}, table
+    assert _tints(page, "weighted")["Chance, same initial A"] == _tints(page, "spectra")["Chance"] == "chance"
+    assert not any(name.startswith("Chance") for name in _tints(page, "spans"))
+    assert _tints(page, "pairs")["SFT · SFT (in other factors)"] == "floor"
+
+
+def test_the_weighted_cosine_stands_beside_the_plain_one(page: Page) -> None:
+    rows = _lines(page, "weighted")
+    assert "SFT" not in rows and "DPO lr3e-3" not in rows
+    assert rows["DPO"] == ["0.063", "0.344", "0.127"]
+    assert rows["SFT init43"] == ["0.012", "0.580", "0.877"]
+    assert rows["Chance, same initial A"] == ["±0.0011", "±0.071", formats.MISSING]
+    assert "1\u202f054 completion tokens of 64 rollouts" in page.words
+
+
+def test_updates_stand_beside_the_bases_weights(page: Page) -> None:
+    rows = _lines(page, "spectra")
+    assert rows["Model"][0] == "In bothtop 10, share of ‖ΔW‖²"
+    assert rows["SFT"] == ["0.021", "0.17", "0.12", "0.060", "16"]
+    assert rows["DFT"][4] == "162 undecided"  # 16, and smaller below: 2 undecided
+    assert rows["Chance"] == ["0.0081", "0.10", "0.078", formats.MISSING, formats.MISSING]
+    assert "cosine to every one of W’s is below 0.5" in page.words
+
+
+def test_multiples_and_mixtures_are_told_by_hand(page: Page) -> None:
+    """Of cosine c and norms n, n0: the nearest multiple is c n / n0, and the square root of 1 - c^2 is left over."""
+    rows = _lines(page, "spans")
+    assert rows["SFT"][:2] == ["1.00", "0.000"]
+    assert rows["DFT"][:2] == [formats.significant(0.572 * 2.31 / 2.84), formats.fixed((1 - 0.572**2) ** 0.5)]
+    assert rows["SFT init43"][:2] == ["0.0120", "1.000"]
+    assert all(row[2].endswith("of 5") for name, row in rows.items() if name != "Model")
+    assert float(rows["DFT"][2][:5]) <= float(rows["DFT"][1]), "a mixture misses no more than the nearest multiple"
+    told = results()["directions"]["variance"]
+    assert f"{formats.percent(told['between_share'])} lies between methods" in page.words
+    assert f"by chance it would be {formats.percent(5 / 8)}, p {formats.p_value(told['p'])}." in page.words
+
+
+def test_how_far_an_update_left_its_start_stands_beside_its_size(page: Page) -> None:
+    rows = _lines(page, "adapters")
+    assert [rows["Model"][i][:12] for i in (2, 3, 4)] == ["Stable rankm", "A moved‖A−A₀", "In A₀’s rows"]
+    assert rows["DPO"][2:5] == ["3.04", "0.00820", "0.988"]
+
+
+def test_every_figure_stands_in_the_page_with_its_caption(page: Page) -> None:
+    assert {f"{what}-{key}" for key in FIGURES for what in ("figure", "caption")} <= set(page.ids)
+    for title in ("When do two methods part?", "Alike in entries, alike in effect?", "Where the base’s weights point"):
+        assert title in page.words
 
 
 def test_a_failed_training_is_a_row_with_its_error(page: Page) -> None:
@@ -177,7 +274,22 @@ def test_every_csv_is_tidy_and_holds_the_results_at_full_precision(report: Path)
         "order",
         "init",
         "learning_rate",
+        "itself",
     }
+    for name, rows in (
+        ("along_pairs", given["geometry"]["along"]["pairs"]),
+        ("activation_pairs", given["activations"]["pairs"]),
+        ("activation_layers", given["activations"]["layers"]),
+        ("activation_projections", given["activations"]["projections"]),
+    ):
+        assert [float(row["cosine"]) for row in tables[name]] == [row["cosine"] for row in rows], name
+    ends = [row["to_end"] for row in given["geometry"]["along"]["adapters"]]
+    assert [float(row["to_end"]) for row in tables["along_adapters"]] == ends
+    assert [row["name"] for row in tables["directions"]] == [row["name"] for row in given["directions"]["adapters"]]
+    for name in ("adapter_projections", "adapter_modules"):
+        assert len(tables[name]) == len(given["geometry"][name])
+    for name, key in (("spectra", "adapters"), ("spectra_layers", "layers"), ("spectra_modules", "modules")):
+        assert [float(row["both"]) for row in tables[name]] == [row["both"] for row in given["spectra"][key]], name
     assert "accuracy.arithmetic" in tables["headline"][0]
     failed = next(row for row in tables["trainings"] if row["status"] == "failed")
     assert failed["error"] == ERROR
@@ -195,6 +307,8 @@ def test_names_and_texts_from_data_are_escaped(tmp_path: Path, few_figures: None
     assert not {"script", "img"} & set(page.tags)
     assert page.open == []
     assert page.words.count(HOSTILE) > 5
+    for table in ("headline", "weighted", "spectra", "spans", "adapters"):
+        assert HOSTILE in _lines(page, table), table
     assert len(page.ids) == len(set(page.ids))
 
 
@@ -205,7 +319,13 @@ def test_renders_without_any_one_part(tmp_path: Path, missing: str, no_figures: 
     assert _render(tmp_path, given).open == []
 
 
-@pytest.mark.parametrize("part", ["evaluation", "geometry", "rollouts", "similarity", "sweep", "connectivity"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "evaluation", "geometry", "activations", "spectra", "directions", "rollouts", "similarity", "sweep",
+        "connectivity",
+    ],
+)  # fmt: skip
 def test_renders_with_the_inside_of_a_part_gone(tmp_path: Path, part: str, no_figures: None) -> None:
     given = results()
     for key, value in given[part].items():
@@ -233,6 +353,21 @@ def test_renders_geometry_alone_with_names_of_its_own(tmp_path: Path, few_figure
     assert _row(page, "yours")[3] == "0.063"
     assert (tmp_path / "figures" / "cosines.svg").is_file()
     assert not (tmp_path / "figures" / "accuracy.svg").exists()
+
+
+def test_renders_a_comparison_with_what_is_to_be_said_of_it(tmp_path: Path, no_figures: None) -> None:
+    """It never meant to train or to evaluate, so none of that is missing."""
+    known = results()
+    adapters = [{"name": row["name"], "base": "some/base", "modules": 16} for row in known["geometry"]["adapters"]]
+    comparison = {"adapters": adapters, "shared_modules": 12, "notes": [f"{HOSTILE}: 4 modules are left out."]}
+    kept = {key: known[key] for key in ("geometry", "activations", "spectra", "directions")}
+    page = _render(tmp_path, {"comparison": comparison, **kept})
+    assert "Comparison of adapters" in page.words
+    assert "10 adapters of some/base" in page.words and "12 modules in all of them" in page.words
+    assert f"{HOSTILE}: 4 modules are left out." in page.words
+    assert "Not in these results." not in page.words and "trainings" not in page.ids
+    assert {"geometry", "activations", "spectra"} <= set(page.ids)
+    assert not {"script", "img"} & set(page.tags)
 
 
 def test_a_second_report_in_the_same_folder_leaves_nothing_stale(tmp_path: Path, few_figures: None) -> None:

@@ -33,6 +33,16 @@ def numbers(results: dict[str, Any]) -> dict[str, dict[str, float]]:
             "angle": pairs["sft", "rft"]["angle_min_median_deg"] / 90,
             "u1": pairs["sft", "rft"]["u1"],
         },
+        "activations": {
+            "norm": next(row["norm"] for row in results["activations"]["adapters"] if row["name"] == "sft"),
+            "cosine sft rft": next(
+                row["cosine"] for row in results["activations"]["pairs"] if (row["a"], row["b"]) == ("sft", "rft")
+            ),
+        },
+        "spectra": {
+            key: next(row[key] for row in results["spectra"]["adapters"] if row["name"] == "sft")
+            for key in ("left", "right", "relative_norm")
+        },
         "connectivity": {"nll_right": losses["sft"]["nll_right"], "kl_to_base": losses["sft"]["kl_to_base"]},
         "similarity": {"last layer": hidden["base", "sft", 2]},
     }

@@ -13,7 +13,7 @@ from tests.golden.freeze import numbers
 FROZEN = json.loads((Path(__file__).parents[1] / "golden" / "mini.json").read_text())
 # Wide enough for another processor's rounding, which turns a sampled word here and there into another: shares and
 # cosines by difference, the rest by ratio. Where nothing is sampled, nearly exact.
-SHARES = ("rollouts", "evaluate", "geometry", "similarity")
+SHARES = ("rollouts", "evaluate", "geometry", "activations", "similarity")
 EXACT = ("problems", "reference")
 
 

@@ -19,7 +19,8 @@ TITLES = (
     ["base/scratch", "rollouts/sampled", "problems/evaluation", "reference/base"]
     + [f"train/{m}" for m in ("sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4", "sft-order43")]
     + [f"evaluate/{m}" for m in ("base", "sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4")]
-    + ["evaluate/sft-order43", "geometry/weights", "connectivity/paths", "similarity/cka"]
+    + ["evaluate/sft-order43", "geometry/weights", "activations/rows", "spectra/base"]
+    + ["connectivity/paths", "similarity/cka"]
 )
 
 

@@ -57,8 +57,11 @@ def test_the_command_line_grows_on_purpose() -> None:
         "plan": [*common, "--gpus", "--store"],
         "status": common,
         "report": common,
+        "compare": [
+            "[NAME=]ADAPTER+", "--base", "--rollouts", "--rows", "--start", "--top", "--intruder-below", "--out",
+        ],
         "doctor": [],
-    }
+    }  # fmt: skip
 
 
 def test_the_default_study_is_tiny() -> None:
@@ -76,7 +79,7 @@ def test_help_is_light() -> None:
     done = process(code=code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded: []"
-    for command in ("run", "plan", "status", "report", "doctor"):
+    for command in ("run", "plan", "status", "report", "compare", "doctor"):
         assert f"\n    {command} " in done.stdout
 
 
@@ -225,11 +228,29 @@ def test_an_endpoint_that_is_none_is_named(
 
 
 def test_unknown_words_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["plan", "--bogus"], ["frobnicate"], ["plan", "--gpus"]):
+    several = [["compare", "a", "b", *more] for more in (["--rows", "0"], ["--top", "x"], ["--intruder-below", "1"])]
+    for words in (["plan", "--bogus"], ["frobnicate"], ["plan", "--gpus"], ["compare"], *several):
         with pytest.raises(SystemExit) as caught:
             cli.main(words)
         told = capsys.readouterr().err
         assert caught.value.code == 2 and told.startswith("error: ") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["a"], "one adapter has nothing to be compared with"),
+        (["a", "b"], "a: no adapter_model.safetensors"),
+        (["a", "a"], "a is given twice"),
+        (["x=a", "x=b"], "two adapters are called 'x'"),
+        (["=a", "b"], "'=a' has no name before the ="),
+    ],
+)
+def test_adapters_that_cannot_be_compared_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], part: str
+) -> None:
+    assert part in refused(capsys, "compare", *words)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "status", "report"])
@@ -358,8 +379,8 @@ def test_status_counts_what_is_done_failed_begun_and_to_do(
     assert shown["train/dpo"] == ["failed", "planted"]
     assert shown["train/rft"] == ["begun", "step", "3/4"]
     assert shown["evaluate/dpo"] == ["to", "do"]
-    # The 3 collective steps over all 6 adapters and 2 evaluations are still to do: 20 - 5 - 1 - 1.
-    assert " ".join(shown["small:"]) == "13 done, 1 begun, 1 failed, 5 to do"
+    # The 5 collective steps over all 6 adapters and 2 evaluations are still to do: 22 - 7 - 1 - 1.
+    assert " ".join(shown["small:"]) == "13 done, 1 begun, 1 failed, 7 to do"
 
 
 def test_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def test_the_small_study_has_these_steps(make_study: Maker, plan_of: Planner) ->
         "base/scratch", "rollouts/sampled", "problems/evaluation", "reference/base",
         *(f"train/{name}" for name in trainings),
         "evaluate/base", *(f"evaluate/{name}" for name in trainings),
-        "geometry/weights", "connectivity/paths", "similarity/cka",
+        "geometry/weights", "activations/rows", "spectra/base", "connectivity/paths", "similarity/cka",
     ]  # fmt: skip
 
 
@@ -52,8 +52,35 @@ def test_steps_read_what_they_need(make_study: Maker, plan_of: Planner) -> None:
     assert reads["evaluate/base"] == {"base/scratch", "problems/evaluation"}
     assert reads["evaluate/rft"] == {"base/scratch", "problems/evaluation", "train/rft"}
     assert reads["geometry/weights"] == everything_trained
+    assert reads["activations/rows"] == everything_trained | {"base/scratch", "rollouts/sampled"}
+    assert reads["spectra/base"] == everything_trained | {"base/scratch"}
     assert reads["connectivity/paths"] == everything_trained | {"base/scratch", "rollouts/sampled"}
     assert reads["similarity/cka"] == everything_trained | {"base/scratch", "problems/evaluation"}
+
+
+@pytest.mark.parametrize(
+    ("override", "left_out"),
+    [("analysis.activations.rows=0", "activations/rows"), ("analysis.spectra.top=0", "spectra/base")],
+)
+def test_a_measurement_of_nothing_is_left_out(
+    make_study: Maker, plan_of: Planner, override: str, left_out: str
+) -> None:
+    whole, rest = keys(plan_of(make_study())), keys(plan_of(make_study(override)))
+    assert left_out in whole
+    assert rest == {title: key for title, key in whole.items() if title != left_out}
+
+
+def test_one_training_has_nothing_to_be_compared_with(make_study: Maker, plan_of: Planner) -> None:
+    alone = make_study("methods={sft: }", "replicas=[]", "sweep=null", "analysis.connectivity.pairs=[]")
+    collective = [s.title for s in plan_of(alone) if s.collective]
+    assert collective == ["spectra/base", "connectivity/paths", "similarity/cka"]
+
+
+def test_the_geometry_knows_where_each_adapter_started(make_study: Maker, plan_of: Planner) -> None:
+    geometry = next(s for s in plan_of(make_study()) if s.kind == "geometry")
+    trained = {f"adapter:{name}" for name in geometry.where["init_seeds"]}
+    assert trained == set(geometry.inputs)
+    assert {n for n, seed in geometry.where["init_seeds"].items() if seed == 43} == {"sft-init43"}
 
 
 VARIANTS = (
@@ -136,7 +163,7 @@ def test_another_byte_in_a_data_file_changes_its_readers(
     assert kinds == {"problems", "evaluate", "similarity"}
 
 
-TRAINED = {"train", "evaluate", "geometry", "connectivity", "similarity"}
+TRAINED = {"train", "evaluate", "geometry", "activations", "spectra", "connectivity", "similarity"}
 
 
 @pytest.mark.parametrize(
@@ -162,9 +189,13 @@ TRAINED = {"train", "evaluate", "geometry", "connectivity", "similarity"}
         ("evaluation.max_tokens=30", {"evaluate"}),
         ("evaluation.canary.tolerance=0.1", {"evaluate"}),
         ("analysis.top=3", {"geometry"}),
+        ("analysis.seed=1", {"geometry", "similarity"}),
+        ("analysis.activations.rows=8", {"activations"}),
+        ("analysis.spectra.top=4", {"spectra"}),
+        ("analysis.spectra.threshold=0.6", {"spectra"}),
         ("analysis.connectivity.points=7", {"connectivity"}),
         ("analysis.similarity.position=mean", {"similarity"}),
-        ("analysis.threads=2", {"geometry", "connectivity", "similarity"}),
+        ("analysis.threads=2", {"geometry", "activations", "spectra", "connectivity", "similarity"}),
     ],
 )
 def test_a_setting_changes_its_steps_and_what_reads_them(
@@ -306,4 +337,5 @@ def test_without_narrows_a_collective_step(make_study: Maker, plan_of: Planner) 
     assert set(geometry.inputs) - set(narrow.inputs) == {"adapter:dpo", "adapter:rft"}
     assert narrow.key != geometry.key and narrow.title == geometry.title and narrow.collective
     assert geometry.without(set()).key == geometry.key
-    assert {s.kind for s in plan_of(make_study()) if s.collective} == {"geometry", "connectivity", "similarity"}
+    collective = {s.kind for s in plan_of(make_study()) if s.collective}
+    assert collective == {"geometry", "activations", "spectra", "connectivity", "similarity"}

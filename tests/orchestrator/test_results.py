@@ -99,7 +99,38 @@ def _geometry(step: Step, out: Path) -> None:
         for i, (a, b) in enumerate(itertools.combinations(names, 2))
     ]
     adapters = [{"name": n, "norm": NORMS[n], "effective_rank": 2.0, "modules": 16} for n in names]
-    write_json(out / "geometry.json", {"k": 4, "adapters": adapters, "pairs": pairs})
+    parts = {
+        "adapter_projections": [{"name": n, "projection": "q_proj", "norm": NORMS[n]} for n in names],
+        "adapter_modules": [{"name": n, "module": "m", "norm": NORMS[n]} for n in names],
+        "gram": gram_of(names),
+        "itself": {"a": names[0], "b": names[0], "cosine": 1.0, "angle_min_median_deg": 0.0, "u1": 1.0, "v1": 1.0},
+        "along": {
+            "pairs": [{"step": 2, **row} for row in pairs],
+            "adapters": [{"step": 2, **row, "to_end": 0.5} for row in adapters],
+        },
+    }
+    write_json(out / "geometry.json", {"k": 4, "adapters": adapters, "pairs": pairs, **parts})
+
+
+def gram_of(names: Sequence[str]) -> list[list[float]]:
+    """Inner products of updates of which every two have cosine 1/2."""
+    return [[NORMS[a] * NORMS[b] * (1.0 if a == b else 0.5) for b in names] for a in names]
+
+
+def _activations(step: Step, out: Path) -> None:
+    names = [role.removeprefix("adapter:") for role in step.inputs if role.startswith("adapter:")]
+    pairs = [{"a": a, "b": b, "cosine": 0.7} for a, b in itertools.combinations(names, 2)]
+    adapters = [{"name": n, "norm": 10 * NORMS[n]} for n in names]
+    found = {"rows": 8, "tokens": 80, "adapters": adapters, "pairs": pairs, "layers": [], "projections": []}
+    write_json(out / "activations.json", found | {"gram": gram_of(names), "chance": 0.1})
+
+
+def _spectra(step: Step, out: Path) -> None:
+    names = [role.removeprefix("adapter:") for role in step.inputs if role.startswith("adapter:")]
+    shares = {"both": 0.01, "left": 0.1, "right": 0.2}
+    adapters = [{"name": n, **shares, "relative_norm": 0.05, "intruders": 3, "undecided": 0} for n in names]
+    found = {"k": 10, "threshold": 0.5, "adapters": adapters, "layers": [], "projections": [], "modules": []}
+    write_json(out / "spectra.json", found | {"chance": shares})
 
 
 def _connectivity(step: Step, out: Path) -> None:
@@ -114,7 +145,8 @@ def _similarity(step: Step, out: Path) -> None:
 
 WRITERS: dict[str, Callable[[Step, Path], None]] = {
     "base": _base, "rollouts": _rollouts, "problems": _problems, "train": _train, "evaluate": _evaluate,
-    "geometry": _geometry, "connectivity": _connectivity, "similarity": _similarity,
+    "geometry": _geometry, "activations": _activations, "spectra": _spectra, "connectivity": _connectivity,
+    "similarity": _similarity,
     "reference": lambda step, out: (out / "reference.npy").write_bytes(b""),
 }  # fmt: skip
 
@@ -208,9 +240,41 @@ def test_trainings_carry_what_was_asked_and_what_came_out(results: dict[str, Any
 
 def test_floors_stand_beside_their_own_method(results: dict[str, Any]) -> None:
     floors = results["geometry"]["floors"]
-    assert set(floors) == {"order", "init"}
+    assert list(floors) == ["order", "init", "itself"]
     assert {floors["order"]["a"], floors["order"]["b"]} == {"sft", "sft-order43"}
     assert {floors["init"]["a"], floors["init"]["b"]} == {"sft", "sft-init43"}
+    assert (floors["itself"]["a"], floors["itself"]["b"], floors["itself"]["cosine"]) == ("sft", "sft", 1.0)
+
+
+def test_what_was_measured_stands_in_the_results_as_it_was_written(results: dict[str, Any]) -> None:
+    assert [row["name"] for row in results["activations"]["adapters"]] == list(NORMS)
+    assert (results["activations"]["rows"], results["activations"]["chance"]) == (8, 0.1)
+    assert len(results["activations"]["pairs"]) == 6 * 5 // 2
+    assert [row["name"] for row in results["spectra"]["adapters"]] == list(NORMS)
+    assert (results["spectra"]["k"], results["spectra"]["threshold"]) == (10, 0.5)
+    along = results["geometry"]["along"]
+    assert [(row["step"], row["name"], row["to_end"]) for row in along["adapters"]] == [(2, n, 0.5) for n in NORMS]
+    for part in ("adapter_projections", "adapter_modules"):
+        assert [row["norm"] for row in results["geometry"][part]] == list(NORMS.values())
+
+
+def test_directions_are_told_from_the_gram(results: dict[str, Any]) -> None:
+    """Every two updates have cosine 1/2, so all that is told of them can be reckoned by hand."""
+    rows = {row["name"]: row for row in results["directions"]["adapters"]}
+    assert list(rows) == list(NORMS)
+    for name, row in rows.items():
+        own = name == "sft"
+        assert row["scale"] == pytest.approx(NORMS[name] / NORMS["sft"] / (1 if own else 2))
+        assert row["left_over"] == pytest.approx(0 if own else 0.75**0.5)
+        # Of two directions with cosine 1/2 to each other and to a third: 1/2 + 1/2 over 1 + 1/2, by 1/2 each.
+        assert (row["span_of"], row["span_rank"]) == (2, 2)
+        assert row["span_left_over"] == pytest.approx((2 / 3) ** 0.5)
+    told = results["directions"]["variance"]
+    # Five at one initial A: sft and dpo twice, rft once. All distances are 1: 10 / 5 in all, 1/2 + 1/2 within.
+    assert (told["deltas"], told["between_df"], told["within_df"]) == (5, 2, 2)
+    assert (told["total"], told["within"]) == (pytest.approx(2), pytest.approx(1))
+    assert told["between_share"] == pytest.approx(told["between_chance"]) == pytest.approx(1 / 2)
+    assert told["p"] == 1.0 and told["exact"]
 
 
 def test_the_headline_compares_every_training_with_sft(results: dict[str, Any]) -> None:
@@ -306,7 +370,9 @@ def test_a_failed_training_is_a_row_and_its_dependants_are_named(ran: Callable[.
     assert (row["status"], row["error"]) == ("failed", "planted")
     assert found["failures"] == [{"step": "train/dpo", "error": "planted", "dependants": ["evaluate/dpo"]}]
     assert "dpo" not in [m["name"] for m in found["evaluation"]["tasks"][0]["models"]]
-    assert "dpo" not in [a["name"] for a in found["geometry"]["adapters"]]
+    for part in ("geometry", "activations", "spectra", "directions"):
+        names = [a["name"] for a in found[part]["adapters"]]
+        assert names == ["sft", "rft", "dpo-lr3e-4", "sft-order43", "sft-init43"], part
     points = {p["name"]: p for p in found["sweep"]["points"]}
     assert points["dpo"]["norm"] is None and points["dpo"]["accuracy"] == {}
     assert points["dpo-lr3e-4"]["norm"] == 1.9
@@ -320,10 +386,28 @@ def test_dependants_of_dependants_are_named_too(ran: Callable[..., Any]) -> None
     assert (row["status"], row["error"]) == ("not run", "needs reference/base")
 
 
+def test_without_the_reference_there_are_no_multiples_of_it(ran: Callable[..., Any]) -> None:
+    found = gather(*ran(fails=["train/sft"]))
+    assert "directions" not in found
+    assert [a["name"] for a in found["geometry"]["adapters"]] == list(NORMS)[1:]
+    assert list(found["geometry"]["floors"]) == ["itself"], "a replica has nothing to stand beside"
+
+
+@pytest.mark.parametrize("title", ["geometry/weights", "activations/rows", "spectra/base", "similarity/cka"])
+def test_a_measurement_that_failed_takes_no_other_with_it(ran: Callable[..., Any], title: str) -> None:
+    parts = {"geometry", "activations", "spectra", "connectivity", "similarity"}
+    found = gather(*ran(fails=[title]))
+    assert parts - found.keys() == {title.split("/")[0]}
+    assert ("directions" in found) == (title != "geometry/weights")
+
+
 @pytest.mark.parametrize(
     "fails",
-    [["base/scratch"], ["rollouts/sampled"], ["problems/evaluation"], ["geometry/weights"], ["connectivity/paths"]],
-)
+    [
+        ["base/scratch"], ["rollouts/sampled"], ["problems/evaluation"], ["geometry/weights"], ["activations/rows"],
+        ["spectra/base"], ["connectivity/paths"],
+    ],
+)  # fmt: skip
 def test_results_are_gathered_whatever_failed(ran: Callable[..., Any], fails: list[str]) -> None:
     found = gather(*ran(fails=fails))
     assert [f["step"] for f in found["failures"]] == fails

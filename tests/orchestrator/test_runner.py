@@ -73,7 +73,7 @@ def test_a_failed_training_blocks_its_own_readers_and_nothing_else(plan: list[St
     assert "train/dpo: FAILED: planted" in said
     assert "evaluate/dpo: not run, needs train/dpo" in said
     collective = [s for s in executor.started if s.collective]
-    assert {s.kind for s in collective} == {"geometry", "connectivity", "similarity"}
+    assert {s.kind for s in collective} == {"geometry", "activations", "spectra", "connectivity", "similarity"}
     for step in collective:
         trained = {r for r in step.inputs if r.startswith("adapter:")}
         assert trained == {f"adapter:{n}" for n in ("sft", "rft", "dpo-lr3e-4", "sft-order43", "sft-init43")}
@@ -84,9 +84,8 @@ def test_the_narrowed_step_is_another_than_the_whole_one(plan: list[Step], walk:
     geometry = next(s for s in plan if s.kind == "geometry")
     assert not store.done(geometry)
     again, executor = walk(plan)
-    assert sorted(executor.titles) == sorted(
-        ["train/dpo", "evaluate/dpo", "geometry/weights", "connectivity/paths", "similarity/cka"]
-    )
+    collective = ["geometry/weights", "activations/rows", "spectra/base", "connectivity/paths", "similarity/cka"]
+    assert sorted(executor.titles) == sorted(["train/dpo", "evaluate/dpo", *collective])
     assert store.done(geometry)
     assert not again.failed and {s.key for s in again.steps} == {s.key for s in plan}
     assert geometry.key not in {s.key for s in narrowed.steps}

@@ -1,0 +1,190 @@
+"""Deltas compared by what they do to the inputs of their modules on the base, not by their entries.
+
+The inner product of two deltas at a module is tr(dW_i S dW_j.T), where S = (1/n) sum x x.T is the second moment (not
+centred) of the module's inputs x over n tokens on the base: the mean over tokens of <dW_i x, dW_j x>. It is the one in
+which RegMean merges linear layers (Jin 2023, 2212.09849), and K-FAC's with the identity for its output factor
+(Martens & Grosse 2015, 1503.05671, section 3). It holds where entries cannot be compared, as between adapters of
+different initial A.
+
+Letters: M adapters, r a rank, R the sum of the M ranks. S (in x in) is never formed. With z = a x, r numbers a token
+and an adapter, tr(b_i a_i S a_j.T b_j.T) = tr((b_j.T b_i) (a_i S a_j.T)), so the R x R mean of z z.T over all stacked
+z is all that a pass over the base has to leave.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+# The checks and the padding of every other pass over a base, so that all of them count and refuse alike.
+from analysis.forward import Row, _check_mode, _linear, _padded
+from analysis.gram import cosine
+from analysis.lora import Factors, layer_of, projection_of
+
+Grams = Mapping[str, list[list[float]]]
+
+
+def input_products(
+    model: PreTrainedModel,
+    rows: Sequence[Row],
+    adapters: Sequence[Mapping[str, Factors]],
+    modules: Sequence[str],
+    batch_size: int = 8,
+    where: Literal["completion", "all"] = "completion",
+) -> tuple[dict[str, Tensor], int]:
+    """One pass over the base: {module: R x R mean of z z.T, float64 on the CPU} and the n tokens it is a mean over.
+
+    z stacks a x of every adapter in the order given. "completion" counts the positions that predict a completion's
+    token (the prompt's last token to the last but one), as ``forward.completion_scores`` does, and skips rows
+    with an empty one; "all" counts every token. Padding never counts; rows of like length share a batch. z has the
+    weights' precision, float32 at least; its products are float64. The stacked a (R x in) of all ``modules`` lie on
+    the model's device: where they are too many, call it with some modules at a time.
+
+    ValueError, one line: a model in training mode; an empty prompt or no token to count; no adapter or module; a
+    module that is missing, not linear, the output head, of another shape, or that an adapter lacks; NaN or inf.
+    """
+    _check_mode(model)
+    if where not in ("completion", "all"):
+        raise ValueError(f"where is 'completion' or 'all', got {where!r}")
+    if not adapters or not modules:
+        raise ValueError(f"nothing to compare: {len(adapters)} adapters, {len(modules)} modules")
+    order = _order(rows, where)
+    counted: list[Tensor] = []  # of the batch in flight, read by the hooks
+    products: dict[str, Tensor] = {}
+    handles = []
+    try:
+        for name in modules:
+            linear, a = _stacked(model, name, adapters)
+            products[name] = torch.zeros(len(a), len(a), dtype=torch.float64, device=a.device)
+            handles.append(linear.register_forward_pre_hook(_collector(a, products[name], counted)))
+        tokens = 0
+        for start in range(0, len(order), batch_size):
+            batch = [rows[index] for index in order[start : start + batch_size]]
+            ids, mask = _padded([[*prompt, *completion] for prompt, completion in batch], model.device)
+            places = _counted(batch, where, ids.shape[1])
+            tokens += len(places)
+            counted[:] = [places]
+            with torch.inference_mode():
+                model.base_model(ids, attention_mask=mask, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {name: product.cpu() / tokens for name, product in products.items()}
+    for name, product in found.items():
+        if not torch.isfinite(product).all():
+            raise ValueError(f"module {name}: NaN or inf in its inputs or in a factor")
+    return found, tokens
+
+
+def weighted_gram(products: Tensor, factors: Sequence[Factors]) -> list[list[float]]:
+    """One module's M x M tr(dW_i S dW_j.T), from its R x R products (or a a.T for S = 1) and the factors in order.
+
+    A diagonal entry is the mean over tokens of |dW x|^2. ValueError if the ranks do not add up to R.
+    """
+    ranks = [f.a.shape[0] for f in factors]
+    if tuple(products.shape) != (sum(ranks), sum(ranks)):
+        raise ValueError(f"products of shape {tuple(products.shape)} for factors of ranks {ranks}")
+    stacked = torch.cat([f.b.to(products.device, torch.float64) for f in factors], dim=1)
+    terms = (stacked.T @ stacked) * products.double()
+    gram = torch.stack([part.sum(1) for part in terms.split(ranks, dim=1)], dim=1)
+    gram = torch.stack([part.sum(0) for part in gram.split(ranks)])
+    gram = (gram + gram.T) / 2
+    gram.diagonal().clamp_(min=0.0)
+    return gram.tolist()
+
+
+def summarise_activations(names: Sequence[str], grams: Grams, tokens: int) -> dict:
+    """Join the modules' M x M weighted Grams, whatever their order, into JSON-able results.
+
+    Returns tokens; adapters [{name, norm}], norm the root of the mean over tokens of |dW x|^2 summed over modules;
+    pairs [{a, b, cosine}] in itertools.combinations order, and the same per layer and per projection; gram, the sum
+    of the modules' Grams. A cosine is None where a norm is zero. ValueError for no module, or Grams that are not of
+    these adapters.
+    """
+    if not grams:
+        raise ValueError("activations of no module: the adapters share no target")
+    for module, gram in grams.items():
+        if len(gram) != len(names):
+            raise ValueError(f"module {module} holds {len(gram)} adapters, {len(names)} names are given")
+    whole = _total(grams.values())
+    pairs = list(combinations(range(len(names)), 2))
+
+    def entries(groups: Sequence[tuple[dict, list[list[float]]]]) -> list[dict]:
+        return [
+            {"a": names[i], "b": names[j], **label, "cosine": cosine(gram, i, j)}
+            for i, j in pairs
+            for label, gram in groups
+        ]
+
+    return {
+        "tokens": tokens,
+        "adapters": [{"name": name, "norm": math.sqrt(whole[m][m])} for m, name in enumerate(names)],
+        "pairs": entries([({}, whole)]),
+        "layers": entries([({"layer": part}, gram) for part, gram in _grouped(grams, layer_of)]),
+        "projections": entries([({"projection": part}, gram) for part, gram in _grouped(grams, projection_of)]),
+        "gram": whole,
+    }
+
+
+def _order(rows: Sequence[Row], where: str) -> list[int]:
+    """The rows that have a token to count, the shortest first, so that rows of like length share a batch."""
+    for index, (prompt, _) in enumerate(rows):
+        if not prompt:
+            raise ValueError(f"row {index}: the prompt is empty, so nothing predicts the first completion token")
+    held = [index for index, (_, completion) in enumerate(rows) if completion or where == "all"]
+    if not held:
+        raise ValueError(f"no token to count in {len(rows)} rows: every completion is empty")
+    return sorted(held, key=lambda index: len(rows[index][0]) + len(rows[index][1]))
+
+
+def _counted(batch: Sequence[Row], where: str, width: int) -> Tensor:
+    """Places of the counted tokens in the batch laid out as one line of n x ``width`` tokens."""
+    places: list[int] = []
+    for at, (prompt, completion) in enumerate(batch):
+        first, last = (
+            (len(prompt) - 1, len(completion)) if where == "completion" else (0, len(prompt) + len(completion))
+        )
+        places.extend(range(at * width + first, at * width + first + last))
+    return torch.tensor(places)
+
+
+def _stacked(model: PreTrainedModel, name: str, adapters: Sequence[Mapping[str, Factors]]) -> tuple[nn.Linear, Tensor]:
+    """The linear module and every adapter's a on it as one R x in, in the precision that z is to have."""
+    for at, adapter in enumerate(adapters):
+        if name not in adapter:
+            raise ValueError(f"module {name} is not in adapter {at}: compare the modules that all adapters share")
+    held = [adapter[name] for adapter in adapters]
+    linear, *_ = [_linear(model, name, factors) for factors in held]
+    dtype = torch.promote_types(linear.weight.dtype, torch.float32)
+    return linear, torch.cat([factors.a.to(linear.weight.device, dtype) for factors in held])
+
+
+def _collector(a: Tensor, product: Tensor, counted: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def collect(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].flatten(0, 1)[counted[-1].to(a.device)].to(a.dtype)
+        z = (x @ a.T).double()
+        product.addmm_(z.T, z)
+
+    return collect
+
+
+def _grouped(grams: Grams, part_of: Callable[[str], int | str | None]) -> list[tuple[int | str, list[list[float]]]]:
+    """The summed Gram of each layer or projection, in order; modules that belong to none are left out."""
+    groups: dict[int | str, list[list[list[float]]]] = defaultdict(list)
+    for name, gram in grams.items():
+        part = part_of(name)
+        if part is not None:
+            groups[part].append(gram)
+    return [(part, _total(held)) for part, held in sorted(groups.items())]
+
+
+def _total(grams: Iterable[list[list[float]]]) -> list[list[float]]:
+    """Correctly rounded sums, which the order of the modules cannot change."""
+    return [[math.fsum(entries) for entries in zip(*rows, strict=True)] for rows in zip(*grams, strict=True)]

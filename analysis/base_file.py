@@ -1,0 +1,67 @@
+"""A base model's folder in safetensors, read one weight at a time: nothing is loaded but what is asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+class BaseFile:
+    """The weights of a Hugging Face model's folder, sharded or not. ValueError, one line: none there, or damaged."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._files: dict[str, safe_open] = {}
+        index = self.folder / INDEX
+        if index.is_file():
+            try:
+                self._places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{index}: no map of weights ({error}); save the model again") from None
+        elif (self.folder / WEIGHTS).is_file():
+            self._places = dict.fromkeys(self._open(WEIGHTS).keys(), WEIGHTS)
+        else:
+            raise ValueError(f"{self.folder}: no {WEIGHTS}; name the folder that the model's save_pretrained wrote")
+
+    def _open(self, name: str) -> safe_open:
+        if name not in self._files:
+            try:
+                self._files[name] = safe_open(self.folder / name, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{self.folder / name}: damaged or missing ({error}); save the model again") from None
+        return self._files[name]
+
+    def weight(self, module: str, shape: tuple[int, int], fan_in_fan_out: bool = False) -> Tensor:
+        """A linear module's weight, out x in. ``fan_in_fan_out``: it is stored in x out (GPT-2's Conv1D).
+
+        ValueError, one line: not there, quantised, or not of ``shape``, so that the adapter is of another base.
+        """
+        key = self._key(f"{module}.weight")
+        try:
+            found = self._open(self._places[key]).get_tensor(key)
+        except SafetensorError as error:
+            raise ValueError(f"{self.folder}: {key} cannot be read ({error}); save the model again") from None
+        if found.element_size() < 2 or not found.is_floating_point():
+            raise ValueError(f"{self.folder}: {key} is {found.dtype}, quantised; give the base in 16 or 32 bits")
+        found = found.T if fan_in_fan_out else found
+        if tuple(found.shape) != tuple(shape):
+            raise ValueError(
+                f"{self.folder}: {key} is {tuple(found.shape)}, the adapters' update {tuple(shape)} (out, in): "
+                "is this their base?"
+            )
+        return found
+
+    def _key(self, name: str) -> str:
+        """The key as it is, or with a prefix more or less: files saved from a bare model lack "model." in front."""
+        if name in self._places:
+            return name
+        alike = [key for key in self._places if key.endswith(f".{name}") or name.endswith(f".{key}")]
+        if len(alike) != 1:
+            raise ValueError(f"{self.folder}: has no weight {name}: is this the adapters' base?")
+        return alike[0]

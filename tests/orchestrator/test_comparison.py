@@ -1,0 +1,320 @@
+"""``compare``: anyone's adapters in, a report out, and one line for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from orchestrator import cli, comparison
+from orchestrator.errors import UserError
+from orchestrator.steps import geometry
+from orchestrator.threads import ENVIRONMENT
+
+MODULES = 8  # of the tiny model
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ENVIRONMENT:
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def three(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, write_adapter: Callable[..., Path]) -> Path:
+    """A folder with the adapters one, two and three; three is of another rank."""
+    root = tmp_path_factory.mktemp("adapters")
+    for seed, (name, rank) in enumerate({"one": 8, "two": 8, "three": 5}.items()):
+        write_adapter(root / name, tiny_model, seed=seed, rank=rank)
+    return root
+
+
+def compare(*words: object, capsys: pytest.CaptureFixture[str] | None = None) -> tuple[int, str]:
+    code = cli.main(["compare", *map(str, words)])
+    told = capsys.readouterr() if capsys else None
+    return code, (told.out + told.err) if told else ""
+
+
+def results(out: Path) -> dict:
+    return json.loads((out / "results.json").read_text())
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    path = folder / "adapter_model.safetensors"
+    tensors = {key: value.clone() for key, value in load_file(path).items()}
+    change(tensors)
+    save_file(tensors, path)
+
+
+def dense(folder: Path) -> np.ndarray:
+    """All deltas as one long vector, multiplied out by numpy."""
+    tensors = load_file(folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    scale = config["lora_alpha"] / config["r"]
+    names = sorted(key.removesuffix(".lora_A.weight") for key in tensors if key.endswith("lora_A.weight"))
+    parts = [scale * (tensors[f"{n}.lora_B.weight"].double() @ tensors[f"{n}.lora_A.weight"].double()) for n in names]
+    return np.concatenate([part.numpy().ravel() for part in parts])
+
+
+def test_a_comparison_from_end_to_end(three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    code, said = compare(three / "one", three / "two", f"<b>3=</b>={three / 'three'}", "--out", out, capsys=capsys)
+    assert code == 2 and "names no folder" not in said, "only the first = parts a name from its folder"
+    code, said = compare(three / "one", three / "two", f"a<b>/3={three / 'three'}", "--out", out, capsys=capsys)
+    assert code == 2, "a name with a separator is part of a path"
+    code, said = compare(three / "one", three / "two", f"<b>3</b>={three / 'three'}", "--out", out, capsys=capsys)
+    assert code == 2 and not out.exists()
+    code, said = compare(three / "one", three / "two", f"<i>3={three / 'three'}", "--out", out, capsys=capsys)
+    assert code == 0, said
+    assert said.splitlines()[-1] == f"report: {out / 'report.html'}"
+    found = results(out)
+    names = [entry["name"] for entry in found["geometry"]["adapters"]]
+    assert names == ["one", "two", "<i>3"]
+    vectors = [dense(three / name) for name in ("one", "two", "three")]
+    for entry in found["geometry"]["pairs"]:
+        x, y = (vectors[names.index(entry[side])] for side in ("a", "b"))
+        assert entry["cosine"] == pytest.approx(x @ y / np.linalg.norm(x) / np.linalg.norm(y), abs=1e-12)
+    np.testing.assert_allclose(
+        found["geometry"]["gram"], np.array(vectors) @ np.array(vectors).T, rtol=1e-10, atol=1e-12
+    )
+    assert found["geometry"]["floors"]["itself"]["cosine"] == pytest.approx(1, abs=1e-12)
+    assert {"shared_a", "ambient"} <= found["geometry"]["chance"].keys()
+    assert len(found["geometry"]["modules"]) == 3 * MODULES
+    assert len(found["geometry"]["modules"][0]["angles_deg"]) == 8
+    page = (out / "report.html").read_text()
+    assert "&lt;i&gt;3" in page and "<i>3" not in page
+    assert "Not in these results" not in page, "what a comparison never meant to measure is not missing"
+    assert (out / "csv" / "pairs.csv").read_text().count("\n") == 4
+    assert (out / "figures" / "angles.png").is_file()
+
+
+def test_the_base_its_activations_and_the_start(
+    three: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"problem": "1 + 2", "answer": "3", "completion": f"= {i}", "reward": 1} for i in range(9)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    start = shutil.copytree(three / "one", tmp_path / "start")
+    edit_weights(start, lambda t: t.update({k: torch.zeros_like(v) for k, v in t.items() if "lora_B" in k}))
+    words = [three / "one", three / "two", "--base", tiny_model, "--rollouts", "rows.jsonl", "--rows", 4]
+    code, said = compare(*words, "--start", start, "--out", "out", capsys=capsys)
+    assert code == 0, said
+    found = results(tmp_path / "out")
+    one, two = found["geometry"]["adapters"]
+    assert one["a_moved_rel"] == 0 and one["start_share"] == pytest.approx(1, abs=1e-12)
+    assert two["a_moved_rel"] > 1 and two["start_share"] < 0.5
+    assert found["activations"]["rows"] == 3 and found["activations"]["tokens"] > 3, "every third of nine"
+    assert -1 <= found["activations"]["pairs"][0]["cosine"] <= 1
+    assert 0 < found["activations"]["chance"] < 1
+    assert [row["name"] for row in found["spectra"]["adapters"]] == ["one", "two"]
+    assert found["spectra"]["adapters"][0]["modules"] == MODULES
+    code, said = compare(three / "one", three / "two", "--rollouts", "rows.jsonl", "--out", "other", capsys=capsys)
+    assert code == 2 and "--rollouts needs --base" in said
+
+
+def test_checkpoints_of_two_trainings_are_two_courses(three: Path, tmp_path: Path) -> None:
+    for run, last in (("a", "one"), ("b", "two")):
+        for step in (100, 200, 300):
+            folder = shutil.copytree(three / last, tmp_path / run / f"checkpoint-{step}")
+            edit_weights(folder, lambda t, s=step: t.update({k: v * s / 300 for k, v in t.items() if "lora_B" in k}))
+    shutil.rmtree(tmp_path / "b" / "checkpoint-200")
+    assert compare(*sorted(tmp_path.glob("[ab]/*")), "--out", "out")[0] == 0
+    found = results(tmp_path / "out")["geometry"]
+    assert [entry["name"] for entry in found["adapters"]] == ["a", "b"]
+    assert [entry["step"] for entry in found["along"]["pairs"]] == [100, 300], "steps that both have"
+    assert [entry["cosine"] for entry in found["along"]["pairs"]] == pytest.approx([found["pairs"][0]["cosine"]] * 2)
+    for entry in found["along"]["adapters"]:
+        end = next(a["norm"] for a in found["adapters"] if a["name"] == entry["name"])
+        assert entry["norm"] == pytest.approx(end * entry["step"] / 300)
+        assert entry["to_end"] == pytest.approx(1, abs=1e-12), "along a ray"
+
+
+def test_trainings_of_this_tool_bring_their_floors(three: Path, tmp_path: Path) -> None:
+    base = {
+        "method": "sft",
+        "settings": {},
+        "learning_rate": 1e-4,
+        "init_seed": 1,
+        "order_seed": 1,
+        "adapter": {"rank": 8},
+    }
+    given = {"sft-0123456789": {}, "sft-order2-0123456789": {"order_seed": 2}, "dpo-0123456789": {"method": "dpo"}}
+    for name, change in given.items():
+        shutil.copytree(three / "one", tmp_path / name / "adapter")
+        edit_weights(tmp_path / name / "adapter", lambda t: t.update({k: v + 0.01 for k, v in t.items()}))
+        record = {"files": {}, "payload": {"kind": "train", "config": base | change}}
+        (tmp_path / name / "step.json").write_text(json.dumps(record))
+    assert compare(*(tmp_path / name / "adapter" for name in given), "--out", "out")[0] == 0
+    found = results(tmp_path / "out")
+    assert [row["name"] for row in found["trainings"]] == ["sft", "sft-order2", "dpo"]
+    assert [row["role"] for row in found["trainings"]] == ["method", "order", "method"]
+    assert {found["geometry"]["floors"]["order"][side] for side in "ab"} == {"sft", "sft-order2"}
+    assert found["geometry"]["adapters"][0]["a_moved_rel"] > 0, "against the A0 of the noted seed"
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["x/a/checkpoint-1000", "x/b/checkpoint-1000"], ["a", "b"]),
+        (["x/a/checkpoint-500", "x/a/checkpoint-1000"], ["checkpoint-500", "checkpoint-1000"]),
+        (["a/c-1", "a/c-2", "b/c-2"], ["c-1", "a/c-2", "b/c-2"]),
+        (["x/1/y/last", "x/2/y/last"], ["1", "2"]),
+        (["sft-0123456789/adapter", "dpo-0123456789/adapter"], ["sft", "dpo"]),
+        (["sft-0123456789/adapter", "sft-9876543210/adapter"], ["sft-0123456789", "sft-9876543210"]),
+        (["a", "x/a"], ["0", "x"]),
+    ],
+)
+def test_the_shortest_names_that_are_distinct(tmp_path: Path, paths: list[str], names: list[str]) -> None:
+    root = tmp_path / "0"
+    assert comparison.distinct_names([root / path for path in paths]) == names
+
+
+def test_one_folder_twice_and_one_name_twice(three: Path) -> None:
+    with pytest.raises(UserError, match="is given twice"):
+        comparison.resolve([str(three / "one"), str(three / "two" / ".." / "one")])
+    with pytest.raises(UserError, match="two adapters are called 'one'"):
+        comparison.resolve([str(three / "one"), f"one={three / 'two'}"])
+    assert [given.name for given in comparison.resolve([str(three / "one"), f"again={three / 'one'}"])] == [
+        "one",
+        "again",
+    ]
+
+
+def test_pieces_threads_and_one_after_another_give_the_same_bytes(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = {name: three / name for name in ("one", "two", "three")}
+    subjects = [geometry.Subject(name, geometry.Place(name, ".")) for name in inputs]
+
+    def survey(share: object) -> str:
+        found = geometry.survey(subjects, inputs, comparison.ANALYSIS, share, lambda line: None)  # type: ignore[arg-type]
+        return json.dumps(found)
+
+    whole = survey(lambda function, items: [function(item, inputs) for item in items])
+    assert survey(comparison.threads(inputs)) == whole
+    monkeypatch.setattr(geometry, "MODULES_A_TASK", 3)
+    assert survey(lambda function, items: [function(item, inputs) for item in reversed(items)][::-1]) == whole
+
+
+def test_what_is_not_shared_is_left_out_and_said(
+    three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = shutil.copytree(three / "two", tmp_path / "part")
+    edit_weights(part, lambda t: [t.pop(key) for key in list(t) if "o_proj" in key or "layers.1" in key])
+    edit(part, base_model_name_or_path="another/base")
+    code, said = compare(three / "one", part, "--out", "out", capsys=capsys)
+    assert code == 0
+    assert "one: 5 of its 8 modules are left out, which not all adapters have" in said
+    assert "The configs name different bases" in said
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "5 of its 8 modules are left out" in page and "another/base" in page
+    assert len(results(tmp_path / "out")["geometry"]["modules"]) == 3
+
+
+def pickled(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+
+
+def emptied(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def cut(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def poisoned(folder: Path) -> None:
+    key = "base_model.model.model.layers.1.self_attn.k_proj.lora_A.weight"
+    edit_weights(folder, lambda t: t[key].__setitem__((0, 0), float("nan")))
+
+
+def elsewhere(folder: Path) -> None:
+    edit_weights(folder, lambda t: [t.update({f"other.{key}": t.pop(key)}) for key in list(t)])
+
+
+def widened(folder: Path) -> None:
+    edit_weights(folder, lambda t: t.update({k: torch.cat([v, v], 1) for k, v in t.items() if "lora_A" in k}))
+
+
+BAD: list[tuple[Callable[[Path], object], str]] = [
+    (pickled, "adapter_model.bin is a pickle and is not opened; convert it"),
+    (emptied, "no adapter_model.safetensors; give the folder"),
+    (cut, "adapter_model.safetensors: damaged or truncated safetensors"),
+    (poisoned, "module model.layers.1.self_attn.k_proj: NaN or inf in its factors"),
+    (elsewhere, "the adapters share no module"),
+    (widened, "the adapters agree on no module's shape"),
+    (lambda folder: (folder / "adapter_config.json").unlink(), "no adapter_config.json, so the scale"),
+    (lambda folder: edit(folder, r=3), "rank 3 by the config, 8 by the weights"),
+    (lambda folder: edit(folder, use_dora=True), "use_dora is set, and only plain LoRA"),
+    (lambda folder: edit(folder, modules_to_save=["lm_head"]), "modules_to_save holds whole weights"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "line"), BAD)
+def test_bad_adapters_are_one_line_and_nothing_is_written(
+    three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object], line: str
+) -> None:
+    bad = shutil.copytree(three / "two", tmp_path / "bad")
+    spoil(bad)
+    code = cli.main(["compare", str(three / "one"), str(bad), "--out", "out"])
+    told = capsys.readouterr().err
+    assert code == 2
+    assert told.count("\n") == 1 and told.startswith("error: ") and line in told
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["one"], "one adapter has nothing to be compared with"),
+        (["one", "two", "--base", "nowhere"], "--base nowhere is neither a folder nor a hub name"),
+        (["one", "two", "--base", "three"], "three has no config.json"),
+        (["one", "two", "--top", "0"], "no whole number from 1"),
+        (["one", "two", "--intruder-below", "1.5"], "no number between 0 and 1"),
+        (["one", "two", "--out", "one"], "--out one holds something else"),
+        (
+            ["one", "two", "--start", "three"],
+            "layers.0.self_attn.k_proj: the start's A is (5, 64), the adapter's (8, 64)",
+        ),
+        (["one", "=two"], "has no name before the ="),
+        (["one", "a\nb=two"], "control characters"),
+        ([], "the following arguments are required"),
+    ],
+)
+def test_bad_words(
+    three: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    monkeypatch.chdir(three)
+    before = sorted(three.rglob("*"))
+    try:
+        code = cli.main(["compare", *words])
+    except SystemExit as stop:  # argparse's own way out
+        code = int(str(stop.code))
+    told = capsys.readouterr().err
+    assert code == 2 and told.count("\n") == 1 and line in told
+    assert sorted(three.rglob("*")) == before
+
+
+def test_a_comparison_takes_the_place_of_an_older_one_alone(three: Path, tmp_path: Path) -> None:
+    assert compare(three / "one", three / "two", "--out", "out")[0] == 0
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    first = (tmp_path / "out" / "results.json").read_bytes()
+    assert compare(three / "two", three / "one", "--out", "out")[0] == 0
+    assert (tmp_path / "out" / "mine.txt").read_text() == "kept"
+    assert (tmp_path / "out" / "results.json").read_bytes() != first
+    assert compare(three / "one", three / "two", "--out", "out")[0] == 0
+    assert (tmp_path / "out" / "results.json").read_bytes() == first, "the same adapters give the same bytes"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "csv", "figures", "mine.txt", "provenance.json", "report.html", "results.json",
+    ]  # fmt: skip
