@@ -168,7 +168,7 @@ def _stacked(model: PreTrainedModel, name: str, adapters: Sequence[Mapping[str, 
 
 def _collector(a: Tensor, product: Tensor, counted: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def collect(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].flatten(0, 1)[counted[-1].to(a.device)].to(a.dtype)
+        x = inputs[0].reshape(-1, inputs[0].shape[-1])[counted[-1].to(a.device)].to(a.dtype)
         z = (x @ a.T).double()
         product.addmm_(z.T, z)
 

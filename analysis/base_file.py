@@ -37,6 +37,13 @@ class BaseFile:
                 raise ValueError(f"{self.folder / name}: damaged or missing ({error}); save the model again") from None
         return self._files[name]
 
+    def has(self, module: str) -> bool:
+        """Whether the module has a weight of its own: a head that is tied to the embeddings has none."""
+        try:
+            return bool(self._key(f"{module}.weight"))
+        except ValueError:
+            return False
+
     def weight(self, module: str, shape: tuple[int, int], fan_in_fan_out: bool = False) -> Tensor:
         """A linear module's weight, out x in. ``fan_in_fan_out``: it is stored in x out (GPT-2's Conv1D).
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from analysis.gram import Gram, along, projection, variance
-
-ALONE = ("method", "sweep", "order", "rate")  # roles of one initial A: another one makes a direction of its own
 
 
 def directions(
@@ -16,21 +14,21 @@ def directions(
     gram: Gram,
     reference: str,
     methods: Mapping[str, str],
-    roles: Mapping[str, str],
+    own: Collection[str],
+    one_init: Collection[str],
     seed: int = 0,
 ) -> dict:
     """{"adapters": one entry each, "variance": of the directions by method, None where it cannot be told}.
 
     An entry has scale and left_over: the multiple of the reference's update that is nearest, and the share of the norm
-    that it misses; span_left_over and span_rank: the same for the span of the other methods' own trainings. ``methods``
-    and ``roles`` are by name; an adapter that has none is a method of its own.
+    that it misses; span_left_over and span_rank: the same for the span of the other methods' ``own`` trainings.
+    ``methods`` tells each adapter's method, ``one_init`` which share the reference's initial A: another one makes a
+    direction of its own, so the variance is over those.
     """
     place = {name: i for i, name in enumerate(names)}
-    method = {name: methods.get(name, name) for name in names}
-    role = {name: roles.get(name, "method") for name in names}
     entries = []
     for name in names:
-        others = [n for n in names if role[n] == "method" and method[n] != method[name]]
+        others = [n for n in names if n in own and methods[n] != methods[name]]
         span = projection(gram, place[name], [place[n] for n in others]) if others else {"left_over": None, "rank": 0}
         entries.append(
             {
@@ -41,8 +39,8 @@ def directions(
                 "span_of": len(others),
             }
         )
-    kept = [name for name in names if role[name] in ALONE]
-    labels = [method[name] for name in kept]
+    kept = [name for name in names if name in one_init]
+    labels = [methods[name] for name in kept]
     told = None
     if 1 < len(set(labels)) < len(labels):
         rows = [place[name] for name in kept]

@@ -20,7 +20,7 @@ def parting(results: dict, roster: Roster, canvas: Canvas) -> Made:
     towards: dict[str, list[tuple[int, float]]] = {}
     for row in found.get("pairs") or []:
         name = other(row, reference)
-        if name is not None and row.get("cosine") is not None:
+        if name is not None and row.get("cosine") is not None and not _anothers_floor(roster, name):
             towards.setdefault(name, []).append((row["step"], row["cosine"]))
     onward: dict[str, list[tuple[int, float]]] = {}
     for row in found.get("adapters") or []:
@@ -48,6 +48,12 @@ def parting(results: dict, roster: Roster, canvas: Canvas) -> Made:
             "the floor of another order has parted. Right: how soon each update points where it ends."
         ),
     )
+
+
+def _anothers_floor(roster: Roster, name: str) -> bool:
+    """Whether it repeats another method than the reference: its cosine to the reference is no floor."""
+    model, reference = roster.models[name], roster.models.get(roster.reference or "")
+    return model.role in ("order", "init") and reference is not None and model.method != reference.method
 
 
 def _courses(axes: Axes, series: dict[str, list[tuple[int, float]]], roster: Roster) -> None:

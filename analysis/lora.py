@@ -67,6 +67,14 @@ class AdapterFile:
         key_b, key_a = self._keys[module]
         return self._tensors.get_slice(key_b).get_shape()[0], self._tensors.get_slice(key_a).get_shape()[-1]
 
+    def rank(self, module: str) -> int:
+        """Rows of a module's A, by the file's header."""
+        return self._tensors.get_slice(self._keys[module][1]).get_shape()[0]
+
+    def fits(self, other: AdapterFile, module: str) -> bool:
+        """Whether both have an A of one shape at the module."""
+        return (self.rank(module), self.shape(module)[1]) == (other.rank(module), other.shape(module)[1])
+
     def factors(self, module: str, dtype: torch.dtype = torch.float64) -> Factors:
         """One module's factors, the scale (alpha / r, or alpha / sqrt(r) with rsLoRA, with rank and alpha patterns)
         folded into b in float64 before the cast to ``dtype``. ``fan_in_fan_out`` only tells how the base stores its

@@ -62,6 +62,7 @@ def tables(results: dict) -> dict[str, list[dict]]:
         "activation_projections": activations.get("projections") or [],
         "spectra": spectra.get("adapters") or [],
         "spectra_layers": spectra.get("layers") or [],
+        "spectra_projections": spectra.get("projections") or [],
         "spectra_modules": spectra.get("modules") or [],
         "floors": [{"floor": name, **entry} for name, entry in floors.items() if isinstance(entry, dict)],
         "paths": _series((results.get("connectivity") or {}).get("paths") or [], ["a", "b"], ["weights", "loss"]),

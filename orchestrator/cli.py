@@ -75,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
 def _compare(commands: argparse._SubParsersAction) -> None:
     compare = commands.add_parser("compare", help="the geometry of any PEFT LoRA adapters of one base, without a study")
     compare.add_argument(
-        "adapters", nargs="+", metavar="[NAME=]ADAPTER", help="a folder that PEFT wrote; the first is the reference"
+        "adapters",
+        nargs="+",
+        metavar="[NAME=]ADAPTER",
+        help="a folder that PEFT wrote; the others are compared to the first, or to sft",
     )
     compare.add_argument(
         "--base", metavar="MODEL", help="the base, a folder or a hub name: where do its weights point?"

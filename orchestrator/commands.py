@@ -185,7 +185,8 @@ def compare(options: argparse.Namespace) -> int:
     set_environment()
     from orchestrator.comparison import compare
 
-    return compare(options, _say)
+    with _stoppable():
+        return compare(options, _say)
 
 
 def status(options: argparse.Namespace) -> int:

@@ -8,309 +8,291 @@ import os
 import platform
 import re
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from orchestrator.adapter_names import Given, resolve
 from orchestrator.context import Inputs, Share
-from orchestrator.errors import DONE, UserError
-from orchestrator.store import RECORD, write_json
+from orchestrator.errors import DONE, FAILED, UserError
+from orchestrator.store import file_hash, write_json
 
-CHECKPOINT = re.compile(r"(?:checkpoint|step)-(\d{1,9})")
-KEY = re.compile(r"-[0-9a-f]{10}$")  # of a step's folder in a store
 ANALYSIS = {"top": 10, "threads": 1, "seed": 0, "chance_draws": 8}
-PARTS = ("report.html", "results.json", "provenance.json", "csv", "figures")
+PARTS = ("results.json", "report.html", "provenance.json", "csv", "figures")  # the first makes the folder ours
+ASIDE = ".unfinished-"
 PROMPT = {"max_prompt_tokens": 2048, "max_answer_tokens": 2048}
 INSTRUCTION = "{problem}"
+MAY_DIFFER = ("learning_rate", "init_seed", "order_seed")  # of these one, between a training and its replica
+Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Given:
-    """One adapter as it was named: its folder, the name it goes by, and what a run of this tool noted beside it."""
-
-    path: Path
-    name: str
-    training: Mapping[str, Any]
-    checkpoints: Mapping[int, Path]
-
-
-def compare(options: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Measure, render, and say where the page is. What is wrong with an adapter is a ``UserError`` of one line."""
+def compare(options: argparse.Namespace, say: Say) -> int:
+    """Measure, render, and say where the page is. What is wrong with the input is a ``UserError`` of one line."""
     begun = time.time()
-    out = _out(options.out)
-    try:
+    with _one_line():
+        out = _out(options.out)
         given = resolve(options.adapters)
-        results, notes = _measure(given, options, say)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    for note in notes:
-        say(note)
-    _write(results, _provenance(given, options, begun), out)
+        results, noted = _measure(given, options, say)
+    try:
+        _write(results, _provenance(given, options, begun) | noted, out)
+    except OSError as error:
+        print(f"error: {out} cannot be written ({error.strerror or error}); nothing is kept", file=sys.stderr)
+        return FAILED
     print(f"report: {out / 'report.html'}")
     return DONE
 
 
-def resolve(words: Sequence[str]) -> list[Given]:
-    """Each ``[NAME=]FOLDER`` with a name of its own: the shortest end of its path that no other one has.
-
-    Where all folders are checkpoints of two trainings or more, the trainings are compared, each at its last one, and
-    along the steps they share.
-    """
-    named = [_split(word) for word in words]
-    unnamed = [path for name, path in named if name is None]
-    if len(unnamed) == len(named) and (groups := _series(unnamed)):
-        names = distinct_names([folder for folder, _ in groups])
-        return [_given(saved[max(saved)], name, saved) for name, (_, saved) in zip(names, groups, strict=True)]
-    short = iter(distinct_names(unnamed))
-    found = [_given(path, name or next(short), {}) for name, path in named]
-    seen: set[str] = set()
-    for one in found:
-        if one.name in seen:
-            raise UserError(f"two adapters are called {one.name!r}: write them as NAME=FOLDER, each name once")
-        seen.add(one.name)
-    return found
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What input has wrong with it, in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, OSError) as error:
+        raise UserError(" ".join(str(error).split())[:600] or type(error).__name__) from None
 
 
-def _split(word: str) -> tuple[str | None, Path]:
-    name, equals, folder = word.partition("=")
-    if not equals or os.sep in name or Path(word).is_dir():
-        name, folder = "", word
-    if not folder or "\0" in folder:
-        raise UserError(f"{word!r} names no folder: write [NAME=]FOLDER")
-    if equals and not name.strip() and not Path(word).is_dir() and os.sep not in word.partition("=")[0]:
-        raise UserError(f"{word!r} has no name before the =: write [NAME=]FOLDER")
-    if not name.isprintable():
-        raise UserError(f"the name {name!r} holds control characters: choose another")
-    return name.strip() or None, Path(folder)
-
-
-def _series(paths: Sequence[Path]) -> list[tuple[Path, dict[int, Path]]]:
-    """Checkpoints by the folder they lie in; empty where some path is none, or they tell nothing of a course."""
-    groups: dict[Path, dict[int, Path]] = {}
-    for path in paths:
-        found = CHECKPOINT.fullmatch(path.resolve().name)
-        if not found:
-            return []
-        groups.setdefault(path.resolve().parent, {})[int(found[1])] = path
-    return list(groups.items()) if len(groups) > 1 and len(paths) > len(groups) else []
-
-
-def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The shortest end of each path that no other one has, without what all of them end in.
-
-    A store's folders, ``sft-3f9a1c2e00/adapter``, go by their step's name where that is enough. ``UserError`` for one
-    and the same folder twice.
-    """
-    parts = [path.resolve().parts for path in paths]
-    twice = next((path for i, path in enumerate(paths) if parts[i] in parts[:i]), None)
-    if twice is not None:
-        raise UserError(f"{twice} is given twice: an adapter against itself is in every report")
-    while len(parts) > 1 and len({p[-1] for p in parts}) == 1 and min(map(len, parts)) > 1:
-        parts = [p[:-1] for p in parts]
-    if len(parts) == 1:
-        parts = [p[:-1] if p[-1] == "adapter" else p for p in parts]
-    names = [_shortest(p, parts) for p in parts]
-    bare = [KEY.sub("", name) for name in names]
-    return bare if len(set(bare)) == len(bare) else names
-
-
-def _shortest(own: tuple[str, ...], parts: Sequence[tuple[str, ...]]) -> str:
-    for length in range(1, len(own) + 1):
-        if sum(other[-length:] == own[-length:] for other in parts) == 1:
-            return "/".join(own[-length:])
-    return "/".join(own)
-
-
-def _given(path: Path, name: str, checkpoints: Mapping[int, Path]) -> Given:
-    """With the settings that a training of this tool noted: in the store's record of the step, beside the adapter."""
-    for folder in (path.resolve().parent, path.resolve().parent.parent):
-        try:
-            payload = json.loads((folder / RECORD).read_text(encoding="utf-8"))["payload"]
-            config = payload["config"] if payload["kind"] == "train" else {}
-            return Given(path, name, config if isinstance(config, dict) else {}, checkpoints)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return Given(path, name, {}, checkpoints)
-
-
-def _measure(
-    given: Sequence[Given], options: argparse.Namespace, say: Callable[[str], None]
-) -> tuple[dict[str, Any], list[str]]:
-    """The results with the keys of a study's, and what there is to be said of the comparison."""
-    from analysis.directions import directions
+def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The results with the keys of a study's, and what of the input goes into the provenance."""
     from analysis.lora import AdapterFile
     from orchestrator.steps import geometry
 
     if len(given) < 2:
         raise UserError("one adapter has nothing to be compared with: name two or more")
+    if options.rollouts is not None and options.base is None:
+        raise UserError("--rollouts needs --base: the updates are weighed with the base's own activations")
     inputs: dict[str, Path] = {f"adapter:{i}": one.path for i, one in enumerate(given)}
     places = {one.name: geometry.Place(f"adapter:{i}", ".") for i, one in enumerate(given)}
     files = {one.name: AdapterFile(one.path) for one in given}
     modules = geometry.shared(list(places.values()), inputs)
-    notes = _notes(files, modules)
-    subjects = []
-    for i, one in enumerate(given):
-        saved = {}
-        for step, path in one.checkpoints.items():
-            inputs[f"checkpoint:{i}:{step}"] = path
-            saved[step] = geometry.Place(f"checkpoint:{i}:{step}", ".")
-        subjects.append(geometry.Subject(one.name, places[one.name], _start(one, options.start, inputs), saved))
-    config = ANALYSIS | {"top": options.top}
-    share = threads(inputs)
-    results: dict[str, Any] = {
-        "comparison": {
-            "adapters": [{"name": name, "base": f.base, "modules": len(f.modules)} for name, f in files.items()],
-            "shared_modules": len(modules),
-            "notes": notes,
-        },
-        "geometry": geometry.survey(subjects, inputs, config, share, say),
-        "trainings": trainings(given),
+    notes = _notes(given, files, modules)
+    subjects = _subjects(given, files, modules, options.start, inputs, notes)
+    with TemporaryDirectory(prefix="orchestrator-compare-") as folder:
+        base = None if options.base is None else _base(options, Path(folder))
+        inputs["base"] = Path(folder)
+        rows = [] if base is None or options.rollouts is None else _rows(options, base)
+        for note in notes:
+            say(note)
+        results = _geometry(given, subjects, inputs, options.top, say)
+        if base is not None:
+            results |= _beside_the_base(places, rows, inputs, options, say)
+    results["comparison"] = {
+        "adapters": [{"name": name, "base": f.base, "modules": len(f.modules)} for name, f in files.items()],
+        "shared_modules": len(modules),
+        "notes": notes,
     }
-    results["geometry"]["floors"] = floors(results["trainings"], results["geometry"])
-    reference = "sft" if "sft" in files else given[0].name
-    told = {row["name"]: row for row in results["trainings"]}
-    results["directions"] = directions(
-        list(files),
-        results["geometry"]["gram"],
-        reference,
-        {name: row["method"] for name, row in told.items()},
-        {name: row["role"] for name, row in told.items()},
-    )
-    if options.base is not None:
-        from orchestrator.steps import activations, spectra
-
-        with TemporaryDirectory(prefix="orchestrator-compare-") as folder:
-            inputs["base"] = Path(folder)
-            note = base_note(options.base)
-            write_json(Path(folder) / "base.json", note)
-            settings = {"top": options.top, "threshold": options.intruder_below, "threads": 1}
-            results["spectra"] = spectra.survey(places, inputs, settings, share, say)
-            if options.rollouts is not None:
-                rows = _rows(options, inputs["base"])
-                results["activations"] = activations.survey(places, rows, inputs, cores(), share, 1, say)
-    elif options.rollouts is not None:
-        raise UserError("--rollouts needs --base: the updates are weighed with the base's own activations")
-    return results, notes
+    return results, {"base_folder": None if base is None else str(base)}
 
 
-def _notes(files: Mapping[str, Any], modules: Sequence[str]) -> list[str]:
+def _notes(given: Sequence[Given], files: Mapping[str, Any], modules: Sequence[str]) -> list[str]:
     """What a reader must know of adapters that are not of one make."""
     notes = []
     bases = {name: file.base for name, file in files.items() if file.base}
     if len(set(bases.values())) > 1:
         told = "; ".join(f"{name}: {base}" for name, base in bases.items())
         notes.append(f"The configs name different bases ({told}): a cosine between them means little.")
+    ranks = {name: file.rank(modules[0]) for name, file in files.items()}
+    if len(set(ranks.values())) > 1:
+        told = ", ".join(f"{name}: {rank}" for name, rank in ranks.items())
+        notes.append(f"The ranks differ ({told}): chance is drawn for {next(iter(files))} alone.")
     for name, file in files.items():
         if len(file.modules) > len(modules):
             alone = next(module for module in file.modules if module not in set(modules))
             missing, has = len(file.modules) - len(modules), len(file.modules)
-            notes.append(f"{name}: {missing} of its {has} modules are left out, which not all adapters have ({alone}).")
+            notes.append(
+                f"{name}: {missing} of its {has} modules are left out, not in all adapters in one shape ({alone})."
+            )
+    if given[0].checkpoints:
+        notes.append(f"Compared at step {given[0].step}, the last that all trainings have here.")
     return notes
 
 
-def _start(one: Given, start: Path | None, inputs: dict[str, Path]) -> Any:
-    """Where A0 is known from: an adapter that holds it, or the seed that a training of this tool noted."""
-    from orchestrator.steps.geometry import Place
+def _subjects(
+    given: Sequence[Given],
+    files: Mapping[str, Any],
+    modules: Sequence[str],
+    start: Path | None,
+    inputs: dict[str, Path],
+    notes: list[str],
+) -> list[Any]:
+    """What is measured, with where each one's A0 is known from: the seed that this tool noted, or ``--start``."""
+    from analysis.lora import AdapterFile
+    from orchestrator.steps.geometry import Place, Subject
 
+    begin = None if start is None else AdapterFile(start)
     if start is not None:
         inputs["start"] = start
-        return Place("start", ".")
-    seed = one.training.get("init_seed")
-    return seed if isinstance(seed, int) else None
+    subjects = []
+    for i, one in enumerate(given):
+        saved = {}
+        for step, path in one.checkpoints.items():
+            inputs[f"checkpoint:{i}:{step}"] = path
+            saved[step] = Place(f"checkpoint:{i}:{step}", ".")
+        known: int | Place | None = one.config.get("init_seed")
+        known = known if isinstance(known, int) else None
+        if known is None and begin is not None:
+            if all(module in begin.modules and begin.fits(files[one.name], module) for module in modules):
+                known = Place("start", ".")
+            else:
+                notes.append(f"{one.name}: --start has other modules or ranks, so how far its A moved is not known.")
+        subjects.append(Subject(one.name, Place(f"adapter:{i}", "."), known, saved))
+    if begin is not None and not any(isinstance(subject.start, Place) for subject in subjects):
+        raise UserError(
+            f"--start {start} has other modules or ranks than every adapter, or all starts are known: leave it"
+        )
+    return subjects
+
+
+def _geometry(
+    given: Sequence[Given], subjects: Sequence[Any], inputs: dict[str, Path], top: int, say: Say
+) -> dict[str, Any]:
+    """The parts of the results that the adapters alone give."""
+    from analysis.directions import directions
+    from orchestrator.results import floors
+    from orchestrator.steps import geometry
+
+    found = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), say)
+    rows = trainings(given)
+    names = [one.name for one in given]
+    reference = "sft" if "sft" in names else names[0]
+    found["floors"] = floors([(row["name"], row["of"], row["role"]) for row in rows], found, reference)
+    replicas = {row["name"] for row in rows if row["role"] != "method"}
+    inits = {one.name: one.config.get("init_seed") for one in given}
+    one_init = [name for name in names if inits[name] is not None and inits[name] == inits[reference]]
+    methods = {one.name: _method(one) for one in given}
+    told = directions(names, found["gram"], reference, methods, set(names) - replicas, one_init)
+    return {"geometry": found, "trainings": rows, "directions": told}
 
 
 def trainings(given: Sequence[Given]) -> list[dict[str, Any]]:
-    """Rows as a study's results have them, for adapters that this tool trained; replicas are known as such."""
+    """Rows as a study's results have them, for adapters that this tool trained; replicas are known as such.
+
+    A replica is the same training but for one of MAY_DIFFER: same code, base, rollouts, settings, and step.
+    """
     rows: list[dict[str, Any]] = []
-    for one in given:
-        config = one.training
-        if not config:
-            continue
-        row = {"name": one.name, "method": config.get("method"), "objective": config.get("method"), "role": "method"}
-        row |= {key: config.get(key) for key in ("learning_rate", "init_seed", "order_seed", "report_step")}
-        row["settings"] = json.dumps([config.get("settings"), config.get("adapter")], sort_keys=True)
-        for first in rows:
-            differs = [key for key in ("learning_rate", "init_seed", "order_seed") if row[key] != first[key]]
-            alike = (row["method"], row["settings"]) == (first["method"], first["settings"])
-            if first["role"] == "method" and alike and len(differs) == 1:
-                row |= {"role": {"learning_rate": "rate", "init_seed": "init"}.get(differs[0], "order")}
-                row |= {"of": first["name"]}
+    firsts: list[tuple[str, str, Given]] = []
+    for one in (one for one in given if one.record):
+        role, of, same = "method", None, _identity(one)
+        for identity, name, first in firsts:
+            differs = [key for key in MAY_DIFFER if one.config.get(key) != first.config.get(key)]
+            if identity == same and len(differs) == 1:
+                role, of = {"learning_rate": "rate", "init_seed": "init", "order_seed": "order"}[differs[0]], name
                 break
-        rows.append(row)
-    return [{k: v for k, v in row.items() if k != "settings"} | {"status": "done", "error": None} for row in rows]
+        else:
+            firsts.append((same, one.name, one))
+        method = one.config.get("method")
+        row = {"name": one.name, "method": method, "objective": method, "role": role, "of": of}
+        row |= {key: one.config.get(key) for key in MAY_DIFFER} | {"report_step": one.step}
+        rows.append(row | {"status": "done", "error": None})
+    return rows
 
 
-def floors(rows: Sequence[Mapping[str, Any]], geometry: Mapping[str, Any]) -> dict[str, Any]:
-    """Replicas beside their own, the first of each kind; and an adapter beside itself."""
-    names = {"order": "order", "init": "init", "rate": "learning_rate"}
-    found: dict[str, Any] = {}
-    for row in rows:
-        entry = next((p for p in geometry["pairs"] if {p["a"], p["b"]} == {row.get("of"), row["name"]}), None)
-        if row["role"] in names and entry:
-            found.setdefault(names[row["role"]], entry)
-    return found | {"itself": geometry["itself"]}
+def _identity(one: Given) -> str:
+    """All that a training and its replica have in common."""
+    settings = {key: value for key, value in one.config.items() if key not in MAY_DIFFER}
+    return json.dumps([one.record.get("version"), one.record.get("inputs"), settings, one.step], sort_keys=True)
 
 
-def base_note(base: str) -> dict[str, Any]:
-    """Where the base lies: a folder here, or a name on the hub with its commit."""
+def _method(one: Given) -> str:
+    """What counts as one method: an objective in one form on one kind of adapter, or an adapter from elsewhere."""
+    kept = [one.config.get(key) for key in ("method", "settings", "adapter")]
+    return json.dumps(kept, sort_keys=True) if one.record else one.name
+
+
+def _beside_the_base(
+    places: Mapping[str, Any], rows: Sequence[Any], inputs: dict[str, Path], options: argparse.Namespace, say: Say
+) -> dict[str, Any]:
+    from transformers.utils.logging import disable_progress_bar
+
+    from orchestrator.steps import activations, spectra
+
+    disable_progress_bar()
+    settings = {"top": options.top, "threshold": options.intruder_below, "threads": 1}
+    found = {"spectra": spectra.survey(places, inputs, settings, threads(inputs), say)}
+    if rows:
+        # In one piece: threads that load a model at once get in each other's way.
+        found["activations"] = activations.survey(dict(places), rows, inputs, 1, threads(inputs), 1, say)
+    return found
+
+
+def _base(options: argparse.Namespace, folder: Path) -> Path:
+    """The base's folder on this machine, noted in ``folder`` as a finished base step would."""
     from types import SimpleNamespace
 
+    from analysis.base_file import BaseFile
     from orchestrator.facts import hub_commit, local_folder
+    from orchestrator.steps.base import NOTE, model_folder
 
-    if Path(base).is_dir():
-        local_folder(SimpleNamespace(path=base))
-        return {"name": base, "kind": "local", "folder": str(Path(base).resolve())}
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", base):
-        raise UserError(f"--base {base} is neither a folder nor a hub name: name the adapters' base model")
-    return {"name": base, "kind": "hub", "revision": hub_commit(base)}
+    base = options.base
+    if not Path(base).is_dir():
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", base):
+            raise UserError(f"--base {base[:200]} is neither a folder nor a hub name: name the adapters' base model")
+        write_json(folder / NOTE, {"name": base, "kind": "hub", "revision": hub_commit(base)})
+        base = str(model_folder(folder))
+    BaseFile(base)
+    if options.rollouts is not None:
+        try:
+            local_folder(SimpleNamespace(path=base))
+        except UserError as error:
+            raise UserError(str(error).replace("base.path:", "--base:", 1)) from None
+    write_json(folder / NOTE, {"name": options.base, "kind": "local", "folder": str(Path(base).resolve())})
+    return Path(base)
 
 
 def _rows(options: argparse.Namespace, base: Path) -> list[tuple[list[int], list[int]]]:
-    """Rollouts as the base's tokens, evenly spaced over the file."""
+    """Rollouts as the base's tokens, evenly spaced over the file, cut where the base's positions end."""
     from orchestrator.prompting import Prompter
     from orchestrator.rollout_file import read_rollouts
     from orchestrator.steps.activations import spread
-    from orchestrator.steps.base import model_folder
 
-    prompter = Prompter(model_folder(base), PROMPT)
-    rows = spread(read_rollouts(options.rollouts), options.rows)
-    return [
-        (
-            prompter.prompt_ids(row.problem, INSTRUCTION)[-PROMPT["max_prompt_tokens"] :],
-            prompter.completion_ids(row.completion)[: PROMPT["max_answer_tokens"]],
-        )
-        for row in rows
-    ]
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    longest = config.get("max_position_embeddings") or config.get("n_positions") or sum(PROMPT.values())
+    prompter = Prompter(base, PROMPT)
+    try:
+        held = read_rollouts(options.rollouts)
+    except UserError as error:
+        raise UserError(str(error).replace("rollouts.path:", "--rollouts:", 1)) from None
+    rows = []
+    for row in spread(held, options.rows):
+        prompt = prompter.prompt_ids(row.problem, INSTRUCTION)[-min(PROMPT["max_prompt_tokens"], longest // 2) :]
+        answer = prompter.completion_ids(row.completion)[: PROMPT["max_answer_tokens"]]
+        rows.append((prompt, answer[: longest - len(prompt)]))
+    return rows
 
 
 def threads(inputs: Inputs) -> Share:
-    """Items side by side on this machine's cores, each on one BLAS thread, so that the bytes are those of a cluster."""
+    """Items side by side on this machine's cores, each on one BLAS thread, so that no byte depends on how many."""
 
     def share(function: Callable[[Any, Inputs], Any], items: Iterable[Any]) -> list[Any]:
-        with ThreadPoolExecutor(cores()) as pool:
+        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+        try:
             return list(pool.map(lambda item: function(item, inputs), items))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     return share
 
 
 def _provenance(given: Sequence[Given], options: argparse.Namespace, begun: float) -> dict[str, Any]:
+    from analysis.lora import WEIGHTS
     from orchestrator.reporting import versions
 
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
         "wall_seconds": time.time() - begun,
-        "adapters": {one.name: str(one.path) for one in given},
+        "adapters": [
+            {"name": one.name, "folder": str(one.path), "sha256": file_hash(one.path / WEIGHTS)} for one in given
+        ],
         "base": options.base,
+        "rollouts": None if options.rollouts is None else str(options.rollouts),
+        "rows": options.rows,
+        "start": None if options.start is None else str(options.start),
         "versions": versions(),
         "machine": {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()},
         "steps": [],
@@ -318,31 +300,38 @@ def _provenance(given: Sequence[Given], options: argparse.Namespace, begun: floa
 
 
 def _out(out: Path) -> Path:
-    """Where the report goes: a new or empty folder, or one that holds an earlier comparison."""
+    """Where the report goes: a new or empty folder, or one that holds an earlier comparison; it can be written."""
     try:
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_comparison(out))):
+        there = [path for path in out.iterdir() if not path.name.startswith(ASIDE)] if out.is_dir() else []
+        if (out.exists() and not out.is_dir()) or (there and not _is_comparison(out)):
             raise UserError(f"--out {out} holds something else: name another folder")
-    except (OSError, ValueError) as error:
+        nearest = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise UserError(f"--out {out}: {nearest} is no folder that can be written: name another")
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"--out {str(out)[:200]!r} cannot be a folder: {error}"[:300]) from None
     return out
 
 
 def _is_comparison(out: Path) -> bool:
     try:
-        return "comparison" in json.loads((out / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        told = json.loads((out / PARTS[0]).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
+    return isinstance(told, dict) and isinstance(told.get("comparison"), dict)
 
 
 def _write(results: dict[str, Any], provenance: dict[str, Any], out: Path) -> None:
-    """Rendered aside, then put in place part by part; results.json first, since it makes the folder ours."""
+    """Rendered aside, then put in place part by part."""
     from analysis.report import render
 
     out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".unfinished-", dir=out) as folder:
+    for left in out.glob(f"{ASIDE}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=ASIDE, dir=out) as folder:
         aside = Path(folder) / "report"
         render(results, provenance, aside)
-        for name in sorted(PARTS, key=lambda name: name != "results.json"):
+        for name in PARTS:
             target = out / name
             if target.is_dir():
                 shutil.rmtree(target)

@@ -19,6 +19,7 @@ from orchestrator.study import Problems, SampledRollouts, Study
 SUSTAINED_FLOPS = 4e14 * 0.4  # a data-centre GPU's bf16 peak of about 4e14 to 1e15, at 40 % of the lower end
 SERVING_SHARE = 1 / 20  # of that, while an engine decodes: bound by memory
 FLOAT32_SHARE = 1 / 8  # of that, in the float32 of the measurements
+MODULES_A_PASS = 32  # whose stacked factors lie on the device together
 SPECTRA_VECTORS = 1000  # products with a base weight that a model's top directions take, about
 CPU_FLOPS = 5e10  # one core, float32
 TOKENS_A_ROW = 0.5  # mean length of prompt and answer, as a share of what the limits allow
@@ -232,8 +233,9 @@ def _geometry(study: Study, shape: Shape, step: Step) -> float:
 
 
 def _activations(study: Study, shape: Shape, step: Step) -> float:
-    """One forward pass of the base over the rows; the factors' part is small beside it."""
-    return step.config["rows"] * _row_tokens(study) * 2 * parameters(shape) / (SUSTAINED_FLOPS * FLOAT32_SHARE)
+    """Forward passes of the base over the rows, some modules at a time; the factors' part is small beside them."""
+    passes = math.ceil(shape.layers * len(study.adapter.targets) / MODULES_A_PASS)
+    return passes * step.config["rows"] * _row_tokens(study) * 2 * parameters(shape) / (SUSTAINED_FLOPS * FLOAT32_SHARE)
 
 
 def _spectra(study: Study, shape: Shape, step: Step) -> float:

@@ -69,6 +69,8 @@ class Step:
             "config": dict(self.config),
             "inputs": {role: step.key for role, step in self.inputs.items()},
         }
+        if self.collective:
+            payload["order"] = list(self.inputs)  # results are listed so, and the first stands for chance
         return json.loads(canonical(payload))
 
     def without(self, lost: Collection[str]) -> Step:

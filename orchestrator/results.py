@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -229,14 +229,24 @@ def _pair(geometry: Mapping[str, Any], a: str, b: str) -> dict[str, Any] | None:
 
 
 def _floors(study: Study, geometry: Mapping[str, Any]) -> dict[str, Any]:
-    """Each replica beside its own method: what another order, another init, another rate alone give; last, rounding."""
+    replicas = [(cell.name, cell.method, cell.role) for cell in cells(study)]
+    return floors(replicas, geometry, reference_of(study))
+
+
+def floors(
+    replicas: Iterable[tuple[str, str | None, str]], geometry: Mapping[str, Any], reference: str
+) -> dict[str, Any]:
+    """Each replica, (name, of whom, role), beside its own: what another order, another init, another rate alone give.
+
+    The reference's own come first, and of each kind the first one counts; last, what rounding gives.
+    """
     names = {"order": "order", "init": "init", "rate": "learning_rate"}
-    floors: dict[str, Any] = {}
-    for cell in sorted(cells(study), key=lambda cell: cell.method != reference_of(study)):  # the reference's own first
-        entry = _pair(geometry, cell.method, cell.name) if cell.role in names else None
+    found: dict[str, Any] = {}
+    for name, of, role in sorted(replicas, key=lambda replica: replica[1] != reference):
+        entry = _pair(geometry, of, name) if of is not None and role in names else None
         if entry is not None:
-            floors.setdefault(names[cell.role], entry)
-    return floors | {"itself": geometry["itself"]}
+            found.setdefault(names[role], entry)
+    return found | {"itself": geometry["itself"]}
 
 
 def _directions(study: Study, geometry: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -244,8 +254,10 @@ def _directions(study: Study, geometry: Mapping[str, Any]) -> dict[str, Any] | N
     if reference_of(study) not in names:
         return None
     known = cells(study)
-    methods, roles = {c.name: c.method for c in known}, {c.name: c.role for c in known}
-    return directions(names, geometry["gram"], reference_of(study), methods, roles, study.analysis.seed)
+    methods = {cell.name: cell.method for cell in known}
+    own = {cell.name for cell in known if cell.role == "method"}
+    one_init = {cell.name for cell in known if cell.init_seed == study.seeds.init}
+    return directions(names, geometry["gram"], reference_of(study), methods, own, one_init, study.analysis.seed)
 
 
 def _headline(study: Study, results: Mapping[str, Any]) -> list[dict[str, Any]]:

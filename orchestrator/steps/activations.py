@@ -15,6 +15,7 @@ from analysis.chance import expected_cosines
 from analysis.forward import Row
 from analysis.lora import AdapterFile, load_adapter
 from orchestrator.context import Context, Inputs, Share
+from orchestrator.cost import MODULES_A_PASS
 from orchestrator.plan import ROWS_A_SHARD
 from orchestrator.steps.base import load_float32, model_folder
 from orchestrator.steps.geometry import Place, shared
@@ -24,7 +25,6 @@ from orchestrator.threads import pin
 
 FILE = "activations.json"
 BATCH = 8
-MODULES_AT_ONCE = 32  # whose stacked factors lie on the device together
 
 Matrix = list[list[float]]
 Shard = dict[str, tuple[Matrix, Matrix]]  # module -> M x M and the first adapter's r x r a S a.T, summed over tokens
@@ -51,9 +51,8 @@ def run(context: Context) -> None:
 
 
 def spread(rows: Sequence[Any], count: int) -> list[Any]:
-    """At most ``count`` of the rows, evenly spaced."""
-    step = max(1, math.ceil(len(rows) / count))
-    return list(rows[::step])[:count]
+    """``count`` of the rows, or all where there are fewer, evenly spaced."""
+    return [rows[i * len(rows) // count] for i in range(count)] if len(rows) > count else list(rows)
 
 
 def survey(
@@ -110,8 +109,8 @@ def _shard(model: Any, rows: Sequence[Row], adapters: list, modules: Sequence[st
 
 
 def _chunks(modules: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(modules), MODULES_AT_ONCE):
-        yield modules[start : start + MODULES_AT_ONCE]
+    for start in range(0, len(modules), MODULES_A_PASS):
+        yield modules[start : start + MODULES_A_PASS]
 
 
 def read_activations(folder: Path) -> dict[str, Any]:

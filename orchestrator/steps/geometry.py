@@ -101,6 +101,7 @@ def survey(
     first = AdapterFile(subjects[0].place.path(inputs))
     factors = {module: first.factors(module) for module in modules}
     result["chance"] = floors(factors, config["top"], generator=generator, draws=config["chance_draws"])
+    result["chance"]["of"] = names[0]
     return result
 
 

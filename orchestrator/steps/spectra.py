@@ -42,7 +42,10 @@ def survey(
     places: Mapping[str, Place], inputs: Inputs, config: Mapping[str, Any], share: Share, say: Any
 ) -> dict[str, Any]:
     """The ``spectra`` part of the results. ``config``: top, threshold, threads."""
-    modules = shared(list(places.values()), inputs)
+    base = BaseFile(model_folder(inputs["base"]))
+    modules = [module for module in shared(list(places.values()), inputs) if base.has(module)]
+    if not modules:
+        raise ValueError(f"{base.folder} has none of the adapters' modules: is this their base?")
     held = list(places.values())
     chunks = [
         Task(modules[i : i + MODULES_A_TASK], held, config["top"], config["threshold"], config["threads"])
@@ -63,7 +66,10 @@ def measure(task: Task, inputs: Inputs) -> list[tuple[str, BaseGeometry]]:
 
 def _at(module: str, base: BaseFile, files: Sequence[AdapterFile], task: Task) -> BaseGeometry:
     factors = [file.factors(module) for file in files]
-    weight = base.weight(module, files[0].shape(module), bool(files[0].config.get("fan_in_fan_out")))
+    turned = {bool(file.config.get("fan_in_fan_out")) for file in files}
+    if len(turned) > 1:
+        raise ValueError("the adapters' configs disagree on fan_in_fan_out, so their base's weights cannot be read")
+    weight = base.weight(module, files[0].shape(module), turned.pop())
     return module_base_geometry(weight, factors, task.top, task.threshold)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from orchestrator import cli, comparison
+from orchestrator import adapter_names, cli, comparison
 from orchestrator.errors import UserError
 from orchestrator.steps import geometry
 from orchestrator.threads import ENVIRONMENT
@@ -115,7 +115,7 @@ def test_the_base_its_activations_and_the_start(
     one, two = found["geometry"]["adapters"]
     assert one["a_moved_rel"] == 0 and one["start_share"] == pytest.approx(1, abs=1e-12)
     assert two["a_moved_rel"] > 1 and two["start_share"] < 0.5
-    assert found["activations"]["rows"] == 3 and found["activations"]["tokens"] > 3, "every third of nine"
+    assert found["activations"]["rows"] == 4 and found["activations"]["tokens"] > 4
     assert -1 <= found["activations"]["pairs"][0]["cosine"] <= 1
     assert 0 < found["activations"]["chance"] < 1
     assert [row["name"] for row in found["spectra"]["adapters"]] == ["one", "two"]
@@ -129,39 +129,75 @@ def test_checkpoints_of_two_trainings_are_two_courses(three: Path, tmp_path: Pat
         for step in (100, 200, 300):
             folder = shutil.copytree(three / last, tmp_path / run / f"checkpoint-{step}")
             edit_weights(folder, lambda t, s=step: t.update({k: v * s / 300 for k, v in t.items() if "lora_B" in k}))
-    shutil.rmtree(tmp_path / "b" / "checkpoint-200")
+    shutil.rmtree(tmp_path / "a" / "checkpoint-300")
     assert compare(*sorted(tmp_path.glob("[ab]/*")), "--out", "out")[0] == 0
     found = results(tmp_path / "out")["geometry"]
     assert [entry["name"] for entry in found["adapters"]] == ["a", "b"]
-    assert [entry["step"] for entry in found["along"]["pairs"]] == [100, 300], "steps that both have"
+    assert "Compared at step 200" in (tmp_path / "out" / "report.html").read_text(), "the last that both have"
+    assert [entry["step"] for entry in found["along"]["pairs"]] == [100, 200]
     assert [entry["cosine"] for entry in found["along"]["pairs"]] == pytest.approx([found["pairs"][0]["cosine"]] * 2)
     for entry in found["along"]["adapters"]:
         end = next(a["norm"] for a in found["adapters"] if a["name"] == entry["name"])
-        assert entry["norm"] == pytest.approx(end * entry["step"] / 300)
+        assert entry["norm"] == pytest.approx(end * entry["step"] / 200)
         assert entry["to_end"] == pytest.approx(1, abs=1e-12), "along a ray"
 
 
+def stored(three: Path, root: Path, name: str, **changes: object) -> Path:
+    """An adapter as a store holds it: beside the record of the step that trained it."""
+    inputs = changes.pop("inputs", {"base": "b", "rollouts": "r"})
+    config = {"method": "sft", "settings": {}, "learning_rate": 1e-4, "init_seed": 1, "order_seed": 1, "report_step": 9}
+    folder = shutil.copytree(three / "one", root / f"{name}-0123456789" / "adapter")
+    shift = 0.01 * len(list(root.iterdir()))
+    edit_weights(
+        folder,
+        lambda t: t.update({k: v + shift * torch.arange(v.numel()).view_as(v) / v.numel() for k, v in t.items()}),
+    )
+    payload = {"kind": "train", "version": 3, "config": config | changes, "inputs": inputs}
+    (folder.parent / "step.json").write_text(json.dumps({"files": {}, "payload": payload}))
+    return folder
+
+
 def test_trainings_of_this_tool_bring_their_floors(three: Path, tmp_path: Path) -> None:
-    base = {
-        "method": "sft",
-        "settings": {},
-        "learning_rate": 1e-4,
-        "init_seed": 1,
-        "order_seed": 1,
-        "adapter": {"rank": 8},
-    }
-    given = {"sft-0123456789": {}, "sft-order2-0123456789": {"order_seed": 2}, "dpo-0123456789": {"method": "dpo"}}
-    for name, change in given.items():
-        shutil.copytree(three / "one", tmp_path / name / "adapter")
-        edit_weights(tmp_path / name / "adapter", lambda t: t.update({k: v + 0.01 for k, v in t.items()}))
-        record = {"files": {}, "payload": {"kind": "train", "config": base | change}}
-        (tmp_path / name / "step.json").write_text(json.dumps(record))
-    assert compare(*(tmp_path / name / "adapter" for name in given), "--out", "out")[0] == 0
+    """The reference's come first, wherever it stands."""
+    given = [
+        stored(three, tmp_path, "dpo", method="dpo"), stored(three, tmp_path, "dpo-order2", method="dpo", order_seed=2),
+        stored(three, tmp_path, "sft"), stored(three, tmp_path, "sft-order2", order_seed=2),
+        stored(three, tmp_path, "sft-init2", init_seed=2), stored(three, tmp_path, "sft-lr2", learning_rate=2e-4),
+    ]  # fmt: skip
+    assert compare(*given, "--out", "out")[0] == 0
     found = results(tmp_path / "out")
-    assert [row["name"] for row in found["trainings"]] == ["sft", "sft-order2", "dpo"]
-    assert [row["role"] for row in found["trainings"]] == ["method", "order", "method"]
-    assert {found["geometry"]["floors"]["order"][side] for side in "ab"} == {"sft", "sft-order2"}
-    assert found["geometry"]["adapters"][0]["a_moved_rel"] > 0, "against the A0 of the noted seed"
+    roles = {row["name"]: row["role"] for row in found["trainings"]}
+    expected = ("method", "order", "method", "order", "init", "rate")
+    assert roles == dict(zip(("dpo", "dpo-order2", "sft", "sft-order2", "sft-init2", "sft-lr2"), expected, strict=True))
+    floors = found["geometry"]["floors"]
+    for kind, name in {"order": "sft-order2", "init": "sft-init2", "learning_rate": "sft-lr2"}.items():
+        assert {floors[kind]["a"], floors[kind]["b"]} == {"sft", name}
+    sizes = {entry["name"]: entry for entry in found["geometry"]["adapters"]}
+    assert sizes["sft"]["a_moved_rel"] > 0, "against the A0 of the noted seed"
+    assert found["directions"]["variance"]["deltas"] == 5, "those of one initial A"
+    assert {row["name"]: row["span_of"] for row in found["directions"]["adapters"]}["sft-order2"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"inputs": {"base": "b", "rollouts": "others"}}, {"report_step": 8}, {"batch_size": 4}, {"learning_rate": 1e-5}],
+)
+def test_a_training_that_differs_in_more_is_no_replica(three: Path, tmp_path: Path, change: dict) -> None:
+    given = [stored(three, tmp_path, "sft"), stored(three, tmp_path, "sft-order2", order_seed=2, **change)]
+    assert compare(*given, "--out", "out")[0] == 0
+    found = results(tmp_path / "out")
+    assert [row["role"] for row in found["trainings"]] == ["method", "method"]
+    assert list(found["geometry"]["floors"]) == ["itself"]
+
+
+def test_a_start_that_does_not_fit_one_adapter_is_said(
+    three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = compare(three / "one", three / "three", "--start", three / "two", "--out", "out", capsys=capsys)
+    assert code == 0
+    assert "three: --start has other modules or ranks" in said and "The ranks differ (one: 8, three: 5)" in said
+    one, other = results(tmp_path / "out")["geometry"]["adapters"]
+    assert one["a_moved_rel"] > 1 and other["a_moved_rel"] is None
 
 
 @pytest.mark.parametrize(
@@ -178,15 +214,17 @@ def test_trainings_of_this_tool_bring_their_floors(three: Path, tmp_path: Path) 
 )
 def test_the_shortest_names_that_are_distinct(tmp_path: Path, paths: list[str], names: list[str]) -> None:
     root = tmp_path / "0"
-    assert comparison.distinct_names([root / path for path in paths]) == names
+    assert adapter_names.distinct_names([root / path for path in paths]) == names
 
 
 def test_one_folder_twice_and_one_name_twice(three: Path) -> None:
     with pytest.raises(UserError, match="is given twice"):
-        comparison.resolve([str(three / "one"), str(three / "two" / ".." / "one")])
+        adapter_names.resolve([str(three / "one"), str(three / "two" / ".." / "one")])
     with pytest.raises(UserError, match="two adapters are called 'one'"):
-        comparison.resolve([str(three / "one"), f"one={three / 'two'}"])
-    assert [given.name for given in comparison.resolve([str(three / "one"), f"again={three / 'one'}"])] == [
+        adapter_names.resolve([str(three / "one"), f"one={three / 'two'}"])
+    with pytest.raises(UserError, match="'base' is what the base model is called"):
+        adapter_names.resolve([str(three / "one"), f"base={three / 'two'}"])
+    assert [given.name for given in adapter_names.resolve([str(three / "one"), f"again={three / 'one'}"])] == [
         "one",
         "again",
     ]
@@ -214,7 +252,7 @@ def test_what_is_not_shared_is_left_out_and_said(
     edit(part, base_model_name_or_path="another/base")
     code, said = compare(three / "one", part, "--out", "out", capsys=capsys)
     assert code == 0
-    assert "one: 5 of its 8 modules are left out, which not all adapters have" in said
+    assert "one: 5 of its 8 modules are left out, not in all adapters in one shape" in said
     assert "The configs name different bases" in said
     page = (tmp_path / "out" / "report.html").read_text()
     assert "5 of its 8 modules are left out" in page and "another/base" in page
@@ -279,13 +317,13 @@ def test_bad_adapters_are_one_line_and_nothing_is_written(
     [
         (["one"], "one adapter has nothing to be compared with"),
         (["one", "two", "--base", "nowhere"], "--base nowhere is neither a folder nor a hub name"),
-        (["one", "two", "--base", "three"], "three has no config.json"),
+        (["one", "two", "--base", "three"], "three: no model.safetensors"),
         (["one", "two", "--top", "0"], "no whole number from 1"),
         (["one", "two", "--intruder-below", "1.5"], "no number between 0 and 1"),
         (["one", "two", "--out", "one"], "--out one holds something else"),
         (
             ["one", "two", "--start", "three"],
-            "layers.0.self_attn.k_proj: the start's A is (5, 64), the adapter's (8, 64)",
+            "--start three has other modules or ranks than every adapter",
         ),
         (["one", "=two"], "has no name before the ="),
         (["one", "a\nb=two"], "control characters"),
