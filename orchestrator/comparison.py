@@ -158,22 +158,38 @@ def _geometry(
     from orchestrator.steps import geometry
 
     found = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), say)
-    rows = trainings(given)
     names = [one.name for one in given]
     reference = "sft" if "sft" in names else names[0]
+    rows = trainings(given, reference)
     found["floors"] = floors([(row["name"], row["of"], row["role"]) for row in rows], found, reference)
-    replicas = {row["name"] for row in rows if row["role"] != "method"}
+    replicas = {row["name"] for row in rows if row["of"]}
     inits = {one.name: one.config.get("init_seed") for one in given}
     one_init = [name for name in names if inits[name] is not None and inits[name] == inits[reference]]
     methods = {one.name: _method(one) for one in given}
     told = directions(names, found["gram"], reference, methods, set(names) - replicas, one_init)
-    return {"geometry": found, "trainings": rows, "directions": told}
+    return {"geometry": found, "trainings": rows, "directions": told, "headline": _headline(names, rows, reference)}
 
 
-def trainings(given: Sequence[Given]) -> list[dict[str, Any]]:
+def _headline(names: Sequence[str], rows: Sequence[Mapping[str, Any]], reference: str) -> list[dict[str, Any]]:
+    """Every adapter that is no floor, to be compared to the reference; what is not here is read off the geometry."""
+    known = {row["name"]: row for row in rows}
+    rate = known.get(reference, {}).get("learning_rate")
+    found = []
+    for name in names:
+        role = known.get(name, {}).get("role")
+        matched = {"method": "as published", "sweep": "sweep"}.get(role or "")
+        if role == "sweep" and known[name]["learning_rate"] == rate:
+            matched = "learning rate"
+        if role in (None, "method", "sweep"):
+            found.append({"name": name, "compared_to": reference, "matched": matched})
+    return found
+
+
+def trainings(given: Sequence[Given], reference: str) -> list[dict[str, Any]]:
     """Rows as a study's results have them, for adapters that this tool trained; replicas are known as such.
 
-    A replica is the same training but for one of MAY_DIFFER: same code, base, rollouts, settings, and step.
+    A replica is the same training but for one of MAY_DIFFER: same code, base, rollouts, settings, and step. Another
+    learning rate is a floor of the reference, and a point of a sweep of any other method.
     """
     rows: list[dict[str, Any]] = []
     firsts: list[tuple[str, str, Given]] = []
@@ -182,7 +198,8 @@ def trainings(given: Sequence[Given]) -> list[dict[str, Any]]:
         for identity, name, first in firsts:
             differs = [key for key in MAY_DIFFER if one.config.get(key) != first.config.get(key)]
             if identity == same and len(differs) == 1:
-                role, of = {"learning_rate": "rate", "init_seed": "init", "order_seed": "order"}[differs[0]], name
+                role, of = {"learning_rate": "sweep", "init_seed": "init", "order_seed": "order"}[differs[0]], name
+                role = "rate" if role == "sweep" and name == reference else role
                 break
         else:
             firsts.append((same, one.name, one))

@@ -163,18 +163,24 @@ def test_trainings_of_this_tool_bring_their_floors(three: Path, tmp_path: Path) 
         stored(three, tmp_path, "dpo", method="dpo"), stored(three, tmp_path, "dpo-order2", method="dpo", order_seed=2),
         stored(three, tmp_path, "sft"), stored(three, tmp_path, "sft-order2", order_seed=2),
         stored(three, tmp_path, "sft-init2", init_seed=2), stored(three, tmp_path, "sft-lr2", learning_rate=2e-4),
+        stored(three, tmp_path, "dpo-lr2", method="dpo", learning_rate=2e-4),
     ]  # fmt: skip
     assert compare(*given, "--out", "out")[0] == 0
     found = results(tmp_path / "out")
     roles = {row["name"]: row["role"] for row in found["trainings"]}
-    expected = ("method", "order", "method", "order", "init", "rate")
-    assert roles == dict(zip(("dpo", "dpo-order2", "sft", "sft-order2", "sft-init2", "sft-lr2"), expected, strict=True))
+    assert roles == {
+        "dpo": "method", "dpo-order2": "order", "sft": "method", "sft-order2": "order", "sft-init2": "init",
+        "sft-lr2": "rate", "dpo-lr2": "sweep",
+    }  # fmt: skip
+    assert [(row["name"], row["matched"]) for row in found["headline"]] == [
+        ("dpo", "as published"), ("sft", "as published"), ("dpo-lr2", "sweep"),
+    ]  # fmt: skip
     floors = found["geometry"]["floors"]
     for kind, name in {"order": "sft-order2", "init": "sft-init2", "learning_rate": "sft-lr2"}.items():
         assert {floors[kind]["a"], floors[kind]["b"]} == {"sft", name}
     sizes = {entry["name"]: entry for entry in found["geometry"]["adapters"]}
     assert sizes["sft"]["a_moved_rel"] > 0, "against the A0 of the noted seed"
-    assert found["directions"]["variance"]["deltas"] == 5, "those of one initial A"
+    assert found["directions"]["variance"]["deltas"] == 6, "those of one initial A"
     assert {row["name"]: row["span_of"] for row in found["directions"]["adapters"]}["sft-order2"] == 1
 
 
