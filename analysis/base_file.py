@@ -21,8 +21,10 @@ class BaseFile:
         index = self.folder / INDEX
         if index.is_file():
             try:
-                self._places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-            except (ValueError, KeyError, TypeError) as error:
+                self._places: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+                if any(name != Path(name).name for name in self._places.values()):
+                    raise ValueError("it names files outside the folder")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(f"{index}: no map of weights ({error}); save the model again") from None
         elif (self.folder / WEIGHTS).is_file():
             self._places = dict.fromkeys(self._open(WEIGHTS).keys(), WEIGHTS)
