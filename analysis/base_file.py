@@ -33,6 +33,8 @@ class BaseFile:
 
     def _open(self, name: str) -> safe_open:
         if name not in self._files:
+            if (self.folder / name).exists() and not (self.folder / name).is_file():
+                raise ValueError(f"{self.folder / name} is no file; save the model again")
             try:
                 self._files[name] = safe_open(self.folder / name, framework="pt")
             except (SafetensorError, OSError) as error:

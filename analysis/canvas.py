@@ -39,6 +39,7 @@ class Canvas:
 def short(label: str, width: int = 22) -> str:
     """A label that fits beside an axis: one line, the middle left out where it is too long."""
     line = " ".join(label.split())
+    line = f" {line}" if line.startswith("_") else line  # matplotlib leaves such out of a legend
     if len(line) <= width:
         return line
     half = (width - 1) // 2

@@ -172,6 +172,12 @@ def _submodule(model: PreTrainedModel, name: str) -> nn.Module:
         raise ValueError(f"module {name} is not in {type(model).__name__}: is the adapter of this base?") from None
 
 
+def inner_linear(model: PreTrainedModel, name: str) -> bool:
+    """Whether a delta can be attached at the module: a linear one that is not the output head."""
+    linear = _submodule(model, name)
+    return isinstance(linear, nn.Linear) and linear is not model.get_output_embeddings()
+
+
 def _linear(model: PreTrainedModel, name: str, factors: Factors) -> nn.Linear:
     linear = _submodule(model, name)
     if not isinstance(linear, nn.Linear) or linear is model.get_output_embeddings():

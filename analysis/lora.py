@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from torch import Tensor
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
+LARGEST_CONFIG = 10_000_000  # bytes
+LARGEST = 1e30  # of a setting, or of an update: its square is still a number
+LONGEST_PATTERN = 300  # characters
 # Initialisations that also change the base weight, so that b @ a is not the distance from the base.
 BASE_CHANGING_INITS = ("pissa", "corda", "olora", "loftq", "lora_ga", "mica")
 # Config fields that make the update something other than a scaled b @ a on a linear map.
@@ -64,12 +68,19 @@ class AdapterFile:
 
     def shape(self, module: str) -> tuple[int, int]:
         """(out, in) of a module's delta, by the file's header."""
-        key_b, key_a = self._keys[module]
-        return self._tensors.get_slice(key_b).get_shape()[0], self._tensors.get_slice(key_a).get_shape()[-1]
+        return self._sizes(module)[0][0], self._sizes(module)[1][1]
+
+    def _sizes(self, module: str) -> list[list[int]]:
+        """The shapes of B and A by the header."""
+        shapes = [list(self._tensors.get_slice(key).get_shape()) for key in self._keys[module]]
+        if any(len(shape) != 2 or 0 in shape for shape in shapes):
+            told = " and ".join(str(tuple(shape)) for shape in shapes)
+            raise ValueError(f"{self.folder / WEIGHTS}: module {module}: lora_B and lora_A {told} are no matrices")
+        return shapes
 
     def rank(self, module: str) -> int:
         """Rows of a module's A, by the file's header."""
-        return self._tensors.get_slice(self._keys[module][1]).get_shape()[0]
+        return self._sizes(module)[1][0]
 
     def fits(self, other: AdapterFile, module: str) -> bool:
         """Whether both have an A of one shape at the module."""
@@ -113,12 +124,13 @@ def shared_modules(names: Sequence[Collection[str]]) -> list[str]:
 
 def natural_key(module: str) -> list[tuple[int, int | str]]:
     """A sort key by which layer 2 comes before layer 10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", module) if part]
+    parts = re.split(r"([0-9]{1,18})", module)
+    return [(0, int(part)) if part.isdecimal() and part.isascii() else (1, part) for part in parts if part]
 
 
 def layer_of(module: str) -> int | None:
     """The layer number in a module's name ("model.layers.3.self_attn.q_proj" -> 3), or None."""
-    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", module)
+    found = re.search(r"(?:^|\.)([0-9]{1,9})(?:\.|$)", module)
     return int(found.group(1)) if found else None
 
 
@@ -140,14 +152,15 @@ def _read_config(folder: Path) -> dict:
                 'safetensors.torch.save_file(torch.load("adapter_model.bin", weights_only=True), "' + WEIGHTS + '")'
             )
         raise ValueError(f"{folder}: no {WEIGHTS}; give the folder that PEFT's save_pretrained wrote")
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{folder}: no {CONFIG}, so the scale alpha / r is unknown; copy it beside the weights")
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes are no adapter's config; save the adapter again")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"{folder}: no {CONFIG}, so the scale alpha / r is unknown; copy it beside the weights"
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / CONFIG}: not JSON ({error}); save the adapter again") from None
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({error}); save the adapter again") from None
     _check_config(folder / CONFIG, config)
     return config
 
@@ -165,6 +178,9 @@ def _check_config(path: Path, config: dict) -> None:
         raise ValueError(
             f"{path}: bias is {config['bias']!r}: trained biases are no low-rank delta; train with bias none"
         )
+    base = config.get("base_model_name_or_path")
+    if base is not None and not (isinstance(base, str) and base.isprintable()):
+        raise ValueError(f"{path}: base_model_name_or_path is {base!r}, no name; write the base's name there")
     init = config.get("init_lora_weights", True)
     if isinstance(init, str) and init.lower().startswith(BASE_CHANGING_INITS):
         raise ValueError(
@@ -178,13 +194,19 @@ def _check_config(path: Path, config: dict) -> None:
         patterns = config.get(field) or {}
         if not isinstance(patterns, dict) or not all(_is_number(value) for value in patterns.values()):
             raise ValueError(f"{path}: {field} is no mapping of patterns to numbers")
+        # Such a pattern can take longer than anyone waits, and holds all threads meanwhile.
+        slow = next((p for p in patterns if len(p) > LONGEST_PATTERN or re.search(r"[*+}][^()]*\)+[*+{]", p)), None)
+        if slow is not None:
+            raise ValueError(f"{path}: {field}: {slow[:80]!r} repeats what repeats, or is too long; name the modules")
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def _open(path: Path) -> safe_open:
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"{path}: may not be read; ask its owner for the right to")
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -227,16 +249,19 @@ def _scaled(folder: Path, module: str, b: Tensor, a: Tensor, config: dict, dtype
     try:
         rank = _by_pattern(config.get("rank_pattern"), module, config["r"])
         alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG}: rank_pattern or alpha_pattern is no pattern ({error})") from None
     if rank != a.shape[0]:
         raise ValueError(f"{folder / CONFIG}: module {module}: rank {rank} by the config, {a.shape[0]} by the weights")
     if rank < 1:
         raise ValueError(f"{folder / WEIGHTS}: module {module}: rank 0 holds no update; save the adapter again")
+    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    b, a = b.double() * scale, a.double()
     if not (torch.isfinite(b).all() and torch.isfinite(a).all()):
         raise ValueError(f"{folder / WEIGHTS}: module {module}: NaN or inf in its factors")
-    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    return Factors((b.double() * scale).to(dtype), a.to(dtype, copy=True))
+    if float(b.abs().max()) * float(a.abs().max()) > LARGEST:
+        raise ValueError(f"{folder / WEIGHTS}: module {module}: its update is beyond {LARGEST:g}; was it trained?")
+    return Factors(b.to(dtype), a.to(dtype))
 
 
 def _by_pattern(patterns: dict[str, float] | None, module: str, default: float) -> float:

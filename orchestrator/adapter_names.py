@@ -14,7 +14,7 @@ from orchestrator.errors import UserError
 from orchestrator.places import RECORD
 
 CHECKPOINT = re.compile(r"(?:checkpoint|step)-(\d{1,9})")
-KEY = re.compile(r"-[0-9a-f]{10}$")  # of a step's folder in a store
+KEY = re.compile(r"-(?=[0-9]*[a-f])[0-9a-f]{10}$")  # of a step's folder in a store
 RESERVED = "base"  # what reports call the base model
 LONGEST = 200  # characters of a name
 
@@ -85,8 +85,10 @@ def _courses(paths: Sequence[Path]) -> list[tuple[Path, dict[int, Path]]]:
     for path in paths:
         real = _real(path)
         found = CHECKPOINT.fullmatch(real.name)
-        if not found or int(found[1]) in folders.setdefault(real.parent, {}):
+        if not found:
             return []
+        if int(found[1]) in folders.setdefault(real.parent, {}):
+            raise UserError(f"{path} and {folders[real.parent][int(found[1])]} are both step {int(found[1])}: name one")
         folders[real.parent][int(found[1])] = path
     common = set.intersection(*(set(saved) for saved in folders.values())) if folders else set()
     return list(folders.items()) if len(folders) > 1 and len(paths) > len(folders) and common else []
@@ -136,8 +138,13 @@ def _given(path: Path, name: str, checkpoints: Mapping[int, Path]) -> Given:
 
 def _record(folder: Path) -> Mapping[str, Any]:
     try:
+        if not (folder / RECORD).is_file():
+            return {}
         payload = json.loads((folder / RECORD).read_text(encoding="utf-8"))["payload"]
-        trained = payload["kind"] == "train" and isinstance(payload["config"], dict)
+        config = payload["config"]
+        trained = payload["kind"] == "train" and isinstance(config["method"], str)
+        trained = trained and all(type(config[key]) is int for key in ("init_seed", "order_seed", "report_step"))
+        trained = trained and isinstance(config["learning_rate"], float | int) and 0 < config["learning_rate"] < 1e6
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return payload if trained else {}

@@ -32,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {_line(error)}; what is finished stays. Go on with: {_again(arguments)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
+        if options.command == "compare":
+            print("\nstopped; nothing was kept", file=sys.stderr)
+            return STOPPED
         print(f"\nstopped; what is finished stays. Go on with: {_again(arguments)}", file=sys.stderr)
         return STOPPED
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,7 +41,7 @@ def compare(options: argparse.Namespace, say: Say) -> int:
     try:
         _write(results, _provenance(given, options, begun) | noted, out)
     except OSError as error:
-        print(f"error: {out} cannot be written ({error.strerror or error}); nothing is kept", file=sys.stderr)
+        print(f"error: {out} cannot be written ({error.strerror or error}): name another --out", file=sys.stderr)
         return FAILED
     print(f"report: {out / 'report.html'}")
     return DONE
@@ -79,7 +79,8 @@ def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> t
         rows = [] if base is None or options.rollouts is None else _rows(options, base)
         for note in notes:
             say(note)
-        results = _geometry(given, subjects, inputs, options.top, say)
+        top = min(options.top, max(f.rank(module) for f in files.values() for module in modules))
+        results = _geometry(given, subjects, inputs, top, say)
         if base is not None:
             results |= _beside_the_base(places, rows, inputs, options, say)
     results["comparison"] = {
@@ -108,6 +109,9 @@ def _notes(given: Sequence[Given], files: Mapping[str, Any], modules: Sequence[s
             notes.append(
                 f"{name}: {missing} of its {has} modules are left out, not in all adapters in one shape ({alone})."
             )
+    steps = {one.step for one in given if one.path.resolve().name != "adapter" and one.step is not None}
+    if not given[0].checkpoints and len(steps) > 1:
+        notes.append(f"Compared as they are, at unlike steps ({', '.join(map(str, sorted(steps)))}).")
     if given[0].checkpoints:
         notes.append(f"Compared at step {given[0].step}, the last that all trainings have here.")
     return notes
@@ -234,7 +238,8 @@ def _beside_the_base(
     found = {"spectra": spectra.survey(places, inputs, settings, threads(inputs), say)}
     if rows:
         # In one piece: threads that load a model at once get in each other's way.
-        found["activations"] = activations.survey(dict(places), rows, inputs, 1, threads(inputs), 1, say)
+        with _loading(Path(options.base)):
+            found["activations"] = activations.survey(dict(places), rows, inputs, 1, threads(inputs), 1, say)
     return found
 
 
@@ -270,13 +275,37 @@ def _rows(options: argparse.Namespace, base: Path) -> list[tuple[list[int], list
 
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     longest = config.get("max_position_embeddings") or config.get("n_positions") or sum(PROMPT.values())
-    prompter = Prompter(base, PROMPT)
     try:
         held = read_rollouts(options.rollouts)
     except UserError as error:
         raise UserError(str(error).replace("rollouts.path:", "--rollouts:", 1)) from None
+    if not isinstance(longest, int) or longest < 2:
+        raise UserError(f"--base {base}: config.json gives {longest!r} positions: save the model again")
+    with _loading(base):
+        rows = _tokenized(Prompter(base, PROMPT), spread(held, options.rows), longest)
+    most, known = max(max(map(max, filter(None, row)), default=0) for row in rows), config.get("vocab_size")
+    if isinstance(known, int) and most >= known:
+        raise UserError(
+            f"--base {base}: its tokenizer knows token {most}, its model {known} tokens: save them together"
+        )
+    return rows
+
+
+@contextmanager
+def _loading(base: Path) -> Iterator[None]:
+    """While Transformers reads the base: it raises a zoo of errors on a folder that is not whole."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"--base {base}: it cannot be loaded or run ({why}): save the model again") from None
+
+
+def _tokenized(prompter: Any, held: Sequence[Any], longest: int) -> list[tuple[list[int], list[int]]]:
     rows = []
-    for row in spread(held, options.rows):
+    for row in held:
         prompt = prompter.prompt_ids(row.problem, INSTRUCTION)[-min(PROMPT["max_prompt_tokens"], longest // 2) :]
         answer = prompter.completion_ids(row.completion)[: PROMPT["max_answer_tokens"]]
         rows.append((prompt, answer[: longest - len(prompt)]))
@@ -319,12 +348,16 @@ def _provenance(given: Sequence[Given], options: argparse.Namespace, begun: floa
 def _out(out: Path) -> Path:
     """Where the report goes: a new or empty folder, or one that holds an earlier comparison; it can be written."""
     try:
+        if out == Path() or (out.is_symlink() and not out.exists()):
+            raise UserError(f"--out {out} is no folder of its own: name one")
         there = [path for path in out.iterdir() if not path.name.startswith(ASIDE)] if out.is_dir() else []
         if (out.exists() and not out.is_dir()) or (there and not _is_comparison(out)):
             raise UserError(f"--out {out} holds something else: name another folder")
         nearest = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
             raise UserError(f"--out {out}: {nearest} is no folder that can be written: name another")
+    except UserError:
+        raise
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"--out {str(out)[:200]!r} cannot be a folder: {error}"[:300]) from None
     return out
@@ -332,6 +365,8 @@ def _out(out: Path) -> Path:
 
 def _is_comparison(out: Path) -> bool:
     try:
+        if not (out / PARTS[0]).is_file():
+            return False
         told = json.loads((out / PARTS[0]).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
@@ -343,6 +378,17 @@ def _write(results: dict[str, Any], provenance: dict[str, Any], out: Path) -> No
     from analysis.report import render
 
     out.mkdir(parents=True, exist_ok=True)
+    new = not any(out.iterdir())
+    try:
+        _replace(render, results, provenance, out)
+    except BaseException:
+        if new:
+            with suppress(OSError):
+                out.rmdir()  # where nothing was put into it
+        raise
+
+
+def _replace(render: Callable[..., None], results: dict[str, Any], provenance: dict[str, Any], out: Path) -> None:
     for left in out.glob(f"{ASIDE}*"):
         shutil.rmtree(left, ignore_errors=True)
     with TemporaryDirectory(prefix=ASIDE, dir=out) as folder:
@@ -350,7 +396,9 @@ def _write(results: dict[str, Any], provenance: dict[str, Any], out: Path) -> No
         render(results, provenance, aside)
         for name in PARTS:
             target = out / name
-            if target.is_dir():
+            if target.is_symlink() or target.is_file():
+                target.unlink()
+            elif target.is_dir():
                 shutil.rmtree(target)
             if (aside / name).exists():
                 os.replace(aside / name, target)

@@ -12,7 +12,7 @@ import torch
 
 from analysis.activations import input_products, summarise_activations, weighted_gram
 from analysis.chance import expected_cosines
-from analysis.forward import Row
+from analysis.forward import Row, inner_linear
 from analysis.lora import AdapterFile, load_adapter
 from orchestrator.context import Context, Inputs, Share
 from orchestrator.cost import MODULES_A_PASS
@@ -71,6 +71,7 @@ def survey(
     dealt = share(measure, tasks)
     # Back into the order of the rows, whoever measured them.
     parts = [dealt[i % workers][i // workers] for i in range(len(shards))]
+    modules = list(parts[0][0])  # an output head and what is no linear module are left out
     tokens = sum(count for _, count in parts)
     grams = {module: _mean([sums[module][0] for sums, _ in parts], tokens) for module in modules}
     first = AdapterFile(next(iter(places.values())).path(inputs))
@@ -79,7 +80,7 @@ def survey(
         for module in modules
     ]
     found = summarise_activations(list(places), grams, tokens)
-    return {"rows": len(rows), **found, "chance": expected_cosines(given_a)["shared_a"]}
+    return {"rows": len(rows), "modules": len(modules), **found, "chance": expected_cosines(given_a)["shared_a"]}
 
 
 def _mean(sums: Sequence[Matrix], tokens: int) -> Matrix:
@@ -92,7 +93,8 @@ def measure(task: Task, inputs: Inputs) -> list[tuple[Shard, int]]:
     pin(task.threads)
     model = load_float32(model_folder(inputs["base"]))
     adapters = [load_adapter(place.path(inputs), dtype=torch.float32).modules for place in task.adapters]
-    return [_shard(model, rows, adapters, task.modules) for rows in task.shards]
+    modules = [module for module in task.modules if inner_linear(model, module)]
+    return [_shard(model, rows, adapters, modules) for rows in task.shards]
 
 
 def _shard(model: Any, rows: Sequence[Row], adapters: list, modules: Sequence[str]) -> tuple[Shard, int]:

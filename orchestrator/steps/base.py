@@ -55,7 +55,13 @@ def load_float32(model: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, use_safetensors=True)
+    both: Any = AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    loaded, told = both
+    if told["missing_keys"]:  # Transformers makes them up at random, and goes on
+        missing = sorted(told["missing_keys"])
+        raise ValueError(f"{model} lacks {len(missing)} weights of its model ({missing[0]}): save it again whole")
     return loaded.to(device()).eval()
 
 

@@ -138,6 +138,11 @@ def measure(task: Task, inputs: Inputs) -> list[Part]:
         path = {}
         for step, have, saved in along:
             then = [file.factors(module) for file in saved]
+            if any(
+                len(f.b) != len(ends[i].b) or f.a.shape[1] != ends[i].a.shape[1]
+                for f, i in zip(then, have, strict=True)
+            ):
+                raise ValueError(f"module {module}: a checkpoint at step {step} has another shape than its end")
             onward = [inner(f, ends[i]) for f, i in zip(then, have, strict=True)]
             path[step] = (module_geometry(then, task.top), onward)
         found.append(Part(module, module_geometry(ends, task.top), itself, left, path))

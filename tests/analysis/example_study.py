@@ -317,7 +317,9 @@ def _spectra() -> dict:
 
 def _directions(geometry: dict) -> dict:
     methods, roles = {row[0]: row[1] for row in MODELS}, {row[0]: row[2] for row in MODELS}
-    return directions(TRAINED, geometry["gram"], "sft", methods, roles)
+    own = {name for name in TRAINED if roles[name] == "method"}
+    one_init = {name for name in TRAINED if roles[name] != "init"}
+    return directions(TRAINED, geometry["gram"], "sft", methods, own, one_init)
 
 
 def _similarity() -> dict:

@@ -146,7 +146,7 @@ def stored(three: Path, root: Path, name: str, **changes: object) -> Path:
     """An adapter as a store holds it: beside the record of the step that trained it."""
     inputs = changes.pop("inputs", {"base": "b", "rollouts": "r"})
     config = {"method": "sft", "settings": {}, "learning_rate": 1e-4, "init_seed": 1, "order_seed": 1, "report_step": 9}
-    folder = shutil.copytree(three / "one", root / f"{name}-0123456789" / "adapter")
+    folder = shutil.copytree(three / "one", root / f"{name}-01234abcde" / "adapter")
     shift = 0.01 * len(list(root.iterdir()))
     edit_weights(
         folder,
@@ -213,8 +213,8 @@ def test_a_start_that_does_not_fit_one_adapter_is_said(
         (["x/a/checkpoint-500", "x/a/checkpoint-1000"], ["checkpoint-500", "checkpoint-1000"]),
         (["a/c-1", "a/c-2", "b/c-2"], ["c-1", "a/c-2", "b/c-2"]),
         (["x/1/y/last", "x/2/y/last"], ["1", "2"]),
-        (["sft-0123456789/adapter", "dpo-0123456789/adapter"], ["sft", "dpo"]),
-        (["sft-0123456789/adapter", "sft-9876543210/adapter"], ["sft-0123456789", "sft-9876543210"]),
+        (["sft-01234abcde/adapter", "dpo-01234abcde/adapter"], ["sft", "dpo"]),
+        (["sft-01234abcde/adapter", "sft-98765fedcb/adapter"], ["sft-01234abcde", "sft-98765fedcb"]),
         (["a", "x/a"], ["0", "x"]),
     ],
 )
@@ -299,6 +299,18 @@ BAD: list[tuple[Callable[[Path], object], str]] = [
     (elsewhere, "the adapters share no module"),
     (widened, "the adapters agree on no module's shape"),
     (lambda folder: (folder / "adapter_config.json").unlink(), "no adapter_config.json, so the scale"),
+    (
+        lambda folder: ((folder / "adapter_config.json").unlink(), os.mkfifo(folder / "adapter_config.json")),
+        "no adapter_co",
+    ),
+    (lambda folder: edit(folder, rank_pattern={"([\\w.]+)+!": 4}), "repeats what repeats, or is too long"),
+    (lambda folder: edit(folder, lora_alpha=10**400), "lora_alpha is 1000"),
+    (lambda folder: edit(folder, base_model_name_or_path=["x"]), "base_model_name_or_path is ['x'], no name"),
+    (lambda folder: edit_weights(folder, lambda t: t.update({k: torch.tensor(1.0) for k in t})), "are no matrices"),
+    (
+        lambda folder: edit_weights(folder, lambda t: t.update({k: v * 1e18 for k, v in t.items()})),
+        "its update is beyond",
+    ),
     (lambda folder: edit(folder, r=3), "rank 3 by the config, 8 by the weights"),
     (lambda folder: edit(folder, use_dora=True), "use_dora is set, and only plain LoRA"),
     (lambda folder: edit(folder, modules_to_save=["lm_head"]), "modules_to_save holds whole weights"),
@@ -362,3 +374,44 @@ def test_a_comparison_takes_the_place_of_an_older_one_alone(three: Path, tmp_pat
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "csv", "figures", "mine.txt", "provenance.json", "report.html", "results.json",
     ]  # fmt: skip
+
+
+def test_a_base_that_lacks_weights_is_no_base(
+    three: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Transformers would make them up at random."""
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    kept = {k: v for k, v in tensors.items() if "layers.1.mlp" not in k}
+    save_file(kept, base / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "rows.jsonl").write_text('{"problem": "1 + 2", "answer": "3", "completion": "= 3"}\n')
+    words = [three / "one", three / "two", "--base", base, "--rollouts", "rows.jsonl", "--out", "out"]
+    code, said = compare(*words, capsys=capsys)
+    assert code == 2 and "lacks 3 weights of its model (model.layers.1.mlp" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_unlike_checkpoints_are_said_and_equal_ones_refused(
+    three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, name in (("a/checkpoint-100", "one"), ("a/checkpoint-300", "two"), ("b/checkpoint-200", "one")):
+        edit_weights(
+            shutil.copytree(three / name, tmp_path / folder), lambda t: t.update({k: v + 1 for k, v in t.items()})
+        )
+    given = sorted(tmp_path.glob("[ab]/*"))
+    code, said = compare(*given, "--out", "out", capsys=capsys)
+    assert code == 0 and "Compared as they are, at unlike steps (100, 200, 300)" in said
+    shutil.copytree(three / "three", tmp_path / "a" / "step-100")
+    code, said = compare(*given, "a/step-100", "--out", "out", capsys=capsys)
+    assert code == 2 and "are both step 100: name one" in said
+
+
+def test_links_and_files_in_the_places_of_parts_make_way(three: Path, tmp_path: Path) -> None:
+    assert compare(three / "one", three / "two", "--out", "out")[0] == 0
+    elsewhere = shutil.move(tmp_path / "out" / "csv", tmp_path / "elsewhere")
+    (tmp_path / "out" / "csv").symlink_to(elsewhere)
+    shutil.rmtree(tmp_path / "out" / "figures")
+    (tmp_path / "out" / "figures").write_text("")
+    assert compare(three / "one", three / "three", "--out", "out")[0] == 0
+    assert "three" in (tmp_path / "out" / "csv" / "pairs.csv").read_text()
+    assert "three" not in (Path(elsewhere) / "pairs.csv").read_text(), "what is linked to is not ours"
