@@ -16,18 +16,19 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from methods.durable import sync
 from orchestrator.errors import UserError
 from orchestrator.fingerprint import file_hash
 
+T = TypeVar("T")
 RECORD = "step.json"  # stands in a finished folder, and makes it count
 ENDING = 60.0  # seconds that the last holder of a workspace is given to die
 SETTLE = 1.0  # seconds after which a claim on an object store is read again: it has no compare-and-swap here
@@ -204,11 +205,31 @@ class Bucket:
             raise OSError(f"{self.uri}: what was written is not read back")
 
     def read(self, name: str) -> bytes | None:
-        try:
-            with self._fs.open_input_stream(f"{self._prefix}/{name}") as stream:
-                return stream.readall()
-        except FileNotFoundError:
-            return None
+        return self._unmoved(name, lambda stream: stream.readall())
+
+    def _unmoved(self, name: str, take: Callable[[Any], T]) -> T | None:
+        """What is taken from an object's stream; None where it is not there.
+
+        One that goes, or is written anew, between being looked up and being read is an error of Arrow's like any other:
+        a step's progress goes so when the step ends. It is looked up again.
+        """
+        for left in range(ATTEMPTS - 1, -1, -1):
+            try:
+                with self._fs.open_input_stream(f"{self._prefix}/{name}") as stream:
+                    return take(stream)
+            except FileNotFoundError:
+                return None
+            except OSError:
+                if not self._there(name):
+                    return None
+                if not left:
+                    raise
+        return None
+
+    def _there(self, name: str) -> bool:
+        from pyarrow.fs import FileType
+
+        return self._fs.get_file_info(f"{self._prefix}/{name}").type == FileType.File
 
     def write(self, name: str, data: bytes) -> None:
         with self._fs.open_output_stream(f"{self._prefix}/{name}") as stream:
@@ -222,15 +243,13 @@ class Bucket:
         return self.read(name) == after
 
     def remove(self, name: str) -> None:
-        from pyarrow.fs import FileType
-
-        path = f"{self._prefix}/{name}"
-        if self._fs.get_file_info(path).type == FileType.File:
-            self._fs.delete_file(path)
-            return
-        files = sorted(self._files(name), key=lambda file: not file.endswith(f"/{RECORD}"))
+        if self._there(name):
+            files = [f"{self._prefix}/{name}"]
+        else:
+            files = sorted(self._files(name), key=lambda file: not file.endswith(f"/{RECORD}"))
         for file in files:
-            self._fs.delete_file(file)
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                self._fs.delete_file(file)
 
     def _files(self, name: str) -> list[str]:
         from pyarrow.fs import FileSelector, FileType
@@ -239,14 +258,13 @@ class Bucket:
         return [info.path for info in self._fs.get_file_info(selector) if info.type == FileType.File]
 
     def checksum(self, name: str) -> str | None:
-        digest = hashlib.sha256()
-        try:
-            with self._fs.open_input_stream(f"{self._prefix}/{name}") as stream:
-                while chunk := stream.read(1 << 22):
-                    digest.update(chunk)
-        except FileNotFoundError:
-            return None
-        return digest.hexdigest()
+        def digest(stream: Any) -> str:
+            found = hashlib.sha256()
+            while chunk := stream.read(1 << 22):
+                found.update(chunk)
+            return found.hexdigest()
+
+        return self._unmoved(name, digest)
 
     def publish(self, source: Path, name: str) -> None:
         files = sorted((p for p in source.rglob("*") if p.is_file()), key=lambda p: (p.name == RECORD, str(p)))

@@ -48,7 +48,7 @@ def followed(nodes: Nodes, words: list[str], victim: tuple[Node, str] | None) ->
         finally:
             limit.cancel()
             process.kill()
-    assert victim is None, "no training was seen to end"
+    assert victim is None, f"no training was seen to end: {''.join(told)}"
     return code, "".join(told)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,28 @@ def test_small_files_failures_times_and_progress(store: Store) -> None:
     assert store.failure(STEP) is None
     store.record_times(STEP, {"seconds": 1.5})
     assert store.times(STEP) == {"seconds": 1.5}
+
+
+def test_what_goes_while_it_is_read_is_not_there(place: Place) -> None:
+    """A step's progress goes when the step ends, and the driver may be reading it at that moment."""
+    place.open()
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            place.write("partial/progress", b"x" * 10)
+            place.remove("partial/progress")
+
+    worker = threading.Thread(target=come_and_go)
+    worker.start()
+    try:
+        found = {place.read("partial/progress") for _ in range(300)}
+        sums = {place.checksum("partial/progress") for _ in range(100)}
+    finally:
+        stop.set()
+        worker.join()
+    assert found <= {None, b"x" * 10}
+    assert len(sums) <= 2
 
 
 def test_a_claim_holds_against_what_was_not_seen(place: Place) -> None:
