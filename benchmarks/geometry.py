@@ -15,7 +15,6 @@ Without words all five, about five minutes on two cores. Nothing else should run
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib
 import importlib.util
 import json
@@ -25,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -203,23 +202,17 @@ def _save(folder: Path, modules: dict[str, list[Factors]]) -> None:
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": RANK, "lora_alpha": 2 * RANK}))
 
 
-@functools.cache
-def _own(name: str) -> list[Factors]:
-    """A worker's own adapters, made once a shape."""
-    generator = torch.Generator().manual_seed(len(name))
-    out, in_ = SHAPES[name]
-    return [
-        Factors(
-            torch.randn(out, RANK, generator=generator, dtype=torch.float64),
-            torch.randn(RANK, in_, generator=generator, dtype=torch.float64),
-        )
-        for _ in range(48)
-    ]
+class Worker:
+    """A Ray actor that has made its own adapters, 48 of each shape."""
 
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self.own = made(48, 1)
 
-def _some(names: Sequence[str]) -> float:
-    torch.set_num_threads(1)
-    return sum(float(module_geometry(_own(name), TOP).gram[0, 1]) for name in names)
+    def measure(self, layers: int) -> None:
+        for _ in range(layers):
+            for factors in self.own.values():
+                module_geometry(factors, TOP)
 
 
 def workers() -> None:
@@ -229,15 +222,12 @@ def workers() -> None:
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     ray.init(address="local", num_cpus=2, runtime_env={"env_vars": variables}, **quiet)
     try:
-        # Under its module's name, by which a worker finds it and keeps what it made.
-        task = ray.remote(importlib.import_module("geometry")._some)
-        chunks = [list(SHAPES)] * 4
-
-        def on(count: int) -> Callable[[], object]:
-            return lambda: ray.get([task.options(num_cpus=2 // count).remote(chunk) for chunk in chunks])
-
-        ray.get([task.options(num_cpus=1).remote(list(SHAPES)) for _ in range(4)])
-        one, two = seconds(on(1), on(2))
+        # Under its module's name, by which a worker finds it.
+        actor = ray.remote(num_cpus=1)(importlib.import_module("geometry").Worker)
+        held = [actor.remote(), actor.remote()]
+        one, two = seconds(
+            lambda: ray.get(held[0].measure.remote(4)), lambda: ray.get([w.measure.remote(2) for w in held])
+        )
     finally:
         ray.shutdown()
     print(f"workers   one {one:.2f} s, two {two:.2f} s: {one / two:.2f} (must reach 1.5)")
