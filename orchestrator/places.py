@@ -138,8 +138,10 @@ class Folder:
                 path.unlink()
 
     def checksum(self, name: str) -> str | None:
-        path = self.root / name
-        return file_hash(path) if path.is_file() else None
+        try:
+            return file_hash(self.root / name)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
 
     def publish(self, source: Path, name: str) -> None:
         for path in source.rglob("*"):
