@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from orchestrator.values import Count, Frozen, Name, Positive, Seed, Share
 
+SCRATCH_POSITIONS = 256  # tokens that a base made here takes
+
 
 class Shape(Frozen):
     """The architecture's sizes: to make a model, or to plan one that is not at hand."""

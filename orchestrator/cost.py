@@ -13,8 +13,10 @@ from itertools import combinations
 
 from methods import METHODS
 from orchestrator.base_spec import Shape
+from orchestrator.evaluation_spec import Problems
 from orchestrator.plan import Step, cells
-from orchestrator.study import Problems, SampledRollouts, Study
+from orchestrator.rollout_spec import AskedRollouts, SampledRollouts
+from orchestrator.study import Study
 
 SUSTAINED_FLOPS = 4e14 * 0.4  # a data-centre GPU's bf16 peak of about 4e14 to 1e15, at 40 % of the lower end
 SERVING_SHARE = 1 / 20  # of that, while an engine decodes: bound by memory
@@ -164,8 +166,11 @@ def _served(shape: Shape, tokens: float) -> float:
 
 def _evaluation(study: Study, shape: Shape) -> float:
     """GPU-seconds of one model's evaluation."""
-    problems = sum(_problems(task) for task in study.evaluation.tasks)
-    return _served(shape, problems * study.evaluation.max_tokens * TOKENS_A_ROW)
+    tokens = 0
+    for task in study.evaluation.tasks:
+        drawn = study.evaluation.sampling(task)
+        tokens += _problems(task) * drawn["samples"] * drawn["max_tokens"]
+    return _served(shape, tokens * TOKENS_A_ROW)
 
 
 def _train(study: Study, shape: Shape, step: Step) -> float:
@@ -191,7 +196,7 @@ def _rollouts(study: Study, shape: Shape, step: Step) -> float:
 def _reference(study: Study, shape: Shape, step: Step) -> float:
     """One forward pass over all training rows, or over those of pairs, as many as the settings allow."""
     spec, table = study.rollouts, study.rollouts.table
-    problems = _problems(spec.problems) if isinstance(spec, SampledRollouts) else spec.draw
+    problems = _problems(spec.problems) if isinstance(spec, AskedRollouts) else spec.draw
     every = step.config["rows"] == "all"
     if every and table.rows is not None:
         rows = float(table.rows)
@@ -200,13 +205,13 @@ def _reference(study: Study, shape: Shape, step: Step) -> float:
     elif problems is None:  # a file without a draw: the rows that one training takes
         rows = 2.0 * study.training.last_step * study.training.batch_size
     else:
-        samples = spec.samples if isinstance(spec, SampledRollouts) and (every or table.pair_rule == "all") else 2
+        samples = spec.samples if isinstance(spec, AskedRollouts) and (every or table.pair_rule == "all") else 2
         rows = problems * (1 - table.heldout) * samples
     return rows * _row_tokens(study) * 2 * parameters(shape) / SUSTAINED_FLOPS
 
 
 def _evaluate(study: Study, shape: Shape, step: Step) -> float:
-    return _evaluation(study, shape)
+    return _evaluation(study, shape) / step.config["parts"]
 
 
 def _connectivity(study: Study, shape: Shape, step: Step) -> float:

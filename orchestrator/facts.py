@@ -17,8 +17,9 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.fingerprint import canonical, file_hash, folder_hash
 from orchestrator.plan import base_locator
+from orchestrator.rollout_spec import AskedRollouts, FileRollouts, HubRollouts, SampledRollouts
 from orchestrator.store import read_json, write_json
-from orchestrator.study import FileRollouts, SampledRollouts, Study
+from orchestrator.study import Study
 
 PINS, PIN = "pins.json", "pin:"
 UNRESOLVED = "unresolved"
@@ -30,24 +31,28 @@ def gather(study: Study, root: Path, *, online: bool) -> dict[str, str]:
 
     ``online`` lets hub names be looked up that are not pinned under ``root``. Writes nothing: see ``keep_pins``.
     """
-    facts = {"engine": engine_kind(study)}
+    facts = {"engine": engine_kind(study), "adapters": adapters_how(study)}
     pins = _Pins(root, online)
     bases: list[Any] = [study.base]
-    tasks = list(study.evaluation.tasks)
-    if isinstance(study.rollouts, SampledRollouts):
-        tasks.append(study.rollouts.problems)
-        if study.rollouts.model != "base":
-            bases.append(study.rollouts.model)
-    elif isinstance(study.rollouts, FileRollouts):
-        path = Path(study.rollouts.path)
+    sources = [(task.task, task.source) for task in study.evaluation.tasks]
+    sources += [(t.task, t.shots.source) for t in study.evaluation.tasks if t.shots and t.shots.source is not None]
+    rollouts = study.rollouts
+    if isinstance(rollouts, AskedRollouts):
+        sources.append((rollouts.problems.task, rollouts.problems.source))
+    if isinstance(rollouts, SampledRollouts) and rollouts.model != "base":
+        bases.append(rollouts.model)
+    elif isinstance(rollouts, FileRollouts):
+        path = Path(rollouts.path)
         if not path.is_file():
             raise UserError(f"rollouts.path: {path} is not there: name a JSONL or Parquet file of rollouts")
-        facts[f"file:{study.rollouts.path}"] = file_hash(path)
+        facts[f"file:{rollouts.path}"] = file_hash(path)
+    elif isinstance(rollouts, HubRollouts):
+        facts[f"hub:{rollouts.name}"] = _dataset_identity(rollouts, pins)
     for base in bases:
         if base.kind != "from_scratch":
             facts[base_locator(base)] = _base_identity(base, pins)
-    for task in tasks:
-        facts[f"task:{task.task}:{task.source}"] = _source_identity(task.source, pins)
+    for task, source in sources:
+        facts[f"task:{task}:{source}"] = _source_identity(source, pins)
     return facts | {f"{PIN}{name}": commit for name, commit in pins.known.items()}
 
 
@@ -63,6 +68,16 @@ def engine_kind(study: Study) -> str:
     if study.engine.kind != "auto":
         return study.engine.kind
     return "vllm" if importlib.util.find_spec("vllm") else "transformers"
+
+
+def adapters_how(study: Study) -> str:
+    """``lora`` or ``swapped``: the study's word, or for ``auto`` what was measured to pay (``Engine``)."""
+    vllm = engine_kind(study) == "vllm"
+    if study.engine.adapters == "swapped" and not vllm:
+        raise UserError("engine.adapters: swapped needs vLLM, which is not installed: leave it at auto")
+    if study.engine.adapters != "auto":
+        return study.engine.adapters
+    return "swapped" if study.engine.precision == "float32" and vllm else "lora"
 
 
 def gguf_path(base: Any) -> Path:
@@ -107,6 +122,16 @@ def _base_identity(base: Any, pins: _Pins) -> str:
     if base.kind == "hub":
         return pins.commit(base.name, base.revision, "model")
     return folder_hash(local_folder(base))
+
+
+def _dataset_identity(rollouts: HubRollouts, pins: _Pins) -> str:
+    """A folder's content, or the commit that a hub name stands for."""
+    folder = Path(rollouts.name)
+    if folder.is_dir():
+        return folder_hash(folder)
+    if folder.is_file() or not re.fullmatch(r"[\w.-]+/[\w.-]+", rollouts.name):
+        raise UserError(f"rollouts.name: {rollouts.name} is neither a folder nor a hub name; a file is source: file")
+    return pins.commit(rollouts.name, rollouts.revision, "dataset")
 
 
 def _source_identity(source: str | None, pins: _Pins) -> str:

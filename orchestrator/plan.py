@@ -15,17 +15,19 @@ from functools import cached_property
 from typing import Any
 
 from methods import METHODS
+from orchestrator.evaluation_spec import EvaluatedTask, Problems
 from orchestrator.fingerprint import canonical, key
-from orchestrator.study import FileRollouts, SampledRollouts, Study
+from orchestrator.rollout_spec import ApiRollouts, AskedRollouts, HubRollouts, SampledRollouts
+from orchestrator.study import Study
 
 # A step's version goes up when its code changes what it writes; every step that reads it is then made anew.
 VERSIONS = {
     "base": 1,
-    "rollouts": 1,
-    "problems": 1,
+    "rollouts": 2,
+    "problems": 2,
     "reference": 2,
     "train": 3,
-    "evaluate": 1,
+    "evaluate": 2,
     "geometry": 2,
     "activations": 1,
     "spectra": 1,
@@ -42,7 +44,8 @@ class Step:
     """One unit of work with one result folder.
 
     ``config`` decides the result; ``inputs`` are the steps it reads, by role; ``where`` tells it where to find
-    material (paths, sources) and is no part of its identity; ``role`` says what a training is for in the study.
+    material (paths, sources) and is no part of its identity; ``role`` says what a training is for in the study, and
+    whose answers an evaluation holds.
     """
 
     kind: str
@@ -155,12 +158,15 @@ def make_plan(study: Study, facts: Mapping[str, str]) -> list[Step]:
         "problems",
         "evaluation",
         {
-            "tasks": [_problems_config(t, facts) for t in study.evaluation.tasks],
+            "tasks": [_task_config(t, facts) for t in study.evaluation.tasks],
             "contamination": study.evaluation.contamination,
             "prompt": prompt,
         },
         {"base": base, "rollouts": rollouts},
-        {"sources": [_pinned(t, facts) for t in study.evaluation.tasks]},
+        {
+            "sources": [_pinned(t.task, t.source, facts) for t in study.evaluation.tasks],
+            "shots": [_pinned(t.task, _shots_source(t), facts) for t in study.evaluation.tasks],
+        },
     )
     steps += [rollouts, problems]
     trainings = _training_steps(study, base, rollouts)
@@ -190,38 +196,60 @@ def base_locator(base: Any) -> str:
     return ":".join(["base", base.name, *place])
 
 
-def _problems_config(problems: Any, facts: Mapping[str, str]) -> dict[str, Any]:
-    config = problems.model_dump(exclude={"source"})
+def _problems_config(problems: Problems, facts: Mapping[str, str]) -> dict[str, Any]:
+    config = problems.model_dump(include=set(Problems.model_fields) - {"source"})
     config["content"] = facts[f"task:{problems.task}:{problems.source}"]
     return config
 
 
-def _pinned(problems: Any, facts: Mapping[str, str]) -> str | None:
+def _task_config(task: EvaluatedTask, facts: Mapping[str, str]) -> dict[str, Any]:
+    """An evaluated task's problems, the name they go by and their shots: how they are answered is not in it."""
+    config = _problems_config(task, facts) | {"name": task.known_as, "shots": None}
+    if task.shots:
+        content = facts[f"task:{task.task}:{_shots_source(task)}"]
+        config["shots"] = task.shots.model_dump(exclude={"source"}) | {"content": content}
+    return config
+
+
+def _shots_source(task: EvaluatedTask) -> str | None:
+    return task.shots.source if task.shots and task.shots.source is not None else task.source
+
+
+def _pinned(task: str, source: str | None, facts: Mapping[str, str]) -> str | None:
     """Where a task's loader reads: a path as it is, a hub name with its commit."""
-    commit = facts[f"task:{problems.task}:{problems.source}"]
-    return f"{problems.source}@{commit}" if len(commit) == COMMIT else problems.source
+    commit = facts[f"task:{task}:{source}"]
+    return f"{source}@{commit}" if len(commit) == COMMIT else source
 
 
 def _rollouts_step(study: Study, facts: Mapping[str, str], base: Step, sampled_from: Step) -> Step:
     spec = study.rollouts
-    prompt = study.prompt.model_dump()
-    pairing = {"pair_rule", "pairs"}  # of the trainings, not of the table
-    if isinstance(spec, FileRollouts):
-        config = spec.model_dump(exclude={"path": True, "table": pairing})
-        config |= {"content": facts[f"file:{spec.path}"], "prompt": prompt}
-        return Step("rollouts", "file", config, {"base": base}, {"path": spec.path})
-    config = spec.model_dump(exclude={"model": True, "problems": True, "table": pairing}) | {
-        "problems": _problems_config(spec.problems, facts),
-        "engine": engine_config(study, facts),
-        "prompt": prompt,
-    }
-    where = {"sources": [_pinned(spec.problems, facts)], "engine": engine_where(study, spec.model == "base")}
+    pairing: dict[str, Any] = {"table": {"pair_rule", "pairs"}}  # of the trainings, not of the table
+    prompt = {"prompt": study.prompt.model_dump()}
+    if not isinstance(spec, AskedRollouts):
+        place = {"name", "revision"} if isinstance(spec, HubRollouts) else {"path"}
+        config = spec.model_dump(exclude=dict.fromkeys(place, True) | pairing) | prompt
+        if isinstance(spec, HubRollouts):
+            content = config["content"] = facts[f"hub:{spec.name}"]
+            where = {"path": spec.name, "revision": content if len(content) == COMMIT else None}
+        else:
+            config["content"] = facts[f"file:{spec.path}"]
+            where = {"path": spec.path, "revision": None}
+        return Step("rollouts", spec.source, config, {"base": base}, where)
+    asked = {"problems": _problems_config(spec.problems, facts)} | prompt
+    sources: dict[str, Any] = {"sources": [_pinned(spec.problems.task, spec.problems.source, facts)]}
+    if isinstance(spec, ApiRollouts):
+        how = {"key", "prices", "max_cost", "at_once", "retries", "timeout", "shard"}  # what decides no answer
+        config = spec.model_dump(exclude=dict.fromkeys(how | {"problems"}, True) | pairing) | asked
+        return Step("rollouts", "openai", config, {"base": base}, sources | spec.model_dump(include=how))
+    config = spec.model_dump(exclude={"model": True, "problems": True} | pairing) | asked
+    config["engine"] = engine_config(study, facts)
+    where = sources | {"engine": engine_where(study, spec.model == "base")}
     return Step("rollouts", "sampled", config, {"base": base, "model": sampled_from}, where)
 
 
 def engine_config(study: Study, facts: Mapping[str, str]) -> dict[str, Any]:
     """The engine as it will run: ``auto`` replaced by what this machine has."""
-    return study.engine.model_dump() | {"kind": facts["engine"]}
+    return study.engine.model_dump() | {"kind": facts["engine"], "adapters": facts["adapters"]}
 
 
 def engine_where(study: Study, adapters: bool) -> dict[str, Any]:
@@ -271,14 +299,25 @@ def _evaluation_steps(
     spec = study.evaluation
     config = {
         "engine": engine_config(study, facts),
-        "max_tokens": spec.max_tokens,
+        "sampling": {task.known_as: spec.sampling(task) for task in spec.tasks},
         "shard": spec.shard,
+        "parts": spec.parts,
         "canary": spec.canary.model_dump(),
+        "targets": study.adapter.targets,
     }
     where = {"engine": engine_where(study, adapters=True)}
     common = {"base": base, "problems": problems}
-    steps = [Step("evaluate", "base", config, common, where)]
-    return steps + [Step("evaluate", t.name, config, common | {"adapter": t}, where) for t in trainings]
+    models = {"base": common} | {t.name: common | {"adapter": t} for t in trainings}
+    return [
+        Step("evaluate", part_name(model, part, spec.parts), config | {"part": part}, inputs, where, role=model)
+        for model, inputs in models.items()
+        for part in range(spec.parts)
+    ]
+
+
+def part_name(model: str, part: int, parts: int) -> str:
+    """The name of the step that answers one of ``parts`` shares of a model's problems."""
+    return model if parts == 1 else f"{model}-part{part + 1}of{parts}"
 
 
 def _analysis_steps(study: Study, base: Step, rollouts: Step, problems: Step, trainings: list[Step]) -> list[Step]:

@@ -16,9 +16,10 @@ from orchestrator.cost import (
     teacher_shape,
 )
 from orchestrator.plan import Cell, Step, cells, rate_name
+from orchestrator.rollout_spec import ApiRollouts, AskedRollouts, HubRollouts, SampledRollouts
 from orchestrator.schedule import Entry, Schedule
 from orchestrator.store import Store
-from orchestrator.study import SampledRollouts, Study
+from orchestrator.study import Study
 
 WIDEST = 16  # characters of a list of GPUs
 RESOURCES = {
@@ -55,17 +56,22 @@ def _protocol(study: Study) -> Iterator[str]:
         f"adapter    LoRA on {', '.join(adapter.targets)}: rank {adapter.rank}, alpha {adapter.alpha}, dropout "
         f"{adapter.dropout:g}, the same initial A for all at init {study.seeds.init}"
     )
-    if isinstance(study.rollouts, SampledRollouts):
-        spec = study.rollouts
-        model = "the base" if spec.model == "base" else spec.model.name
+    spec = study.rollouts
+    if isinstance(spec, AskedRollouts):
+        model = spec.model if isinstance(spec.model, str) else spec.model.name
         draw = "all" if spec.problems.draw is None else spec.problems.draw
         yield (
-            f"rollouts   {draw} problems of {spec.problems.task}, {spec.samples} completions each from {model}, "
+            f"rollouts   {draw} problems of {spec.problems.task}, {spec.samples} completions each from "
+            f"{'the base' if model == 'base' else model}, "
             f"temperature {spec.temperature:g}, at most {spec.max_tokens} tokens"
         )
+        if isinstance(spec, ApiRollouts):
+            cap = "no cap" if spec.max_cost is None else f"at most ${spec.max_cost:g}"
+            yield f"teacher    at {spec.base_url}, {spec.at_once} requests at once{_completions_cost(spec)}; {cap}"
     else:
-        draw = "all" if study.rollouts.draw is None else study.rollouts.draw
-        yield f"rollouts   {study.rollouts.path}, {draw} problems, rewards {study.rollouts.rewards}"
+        draw = "all" if spec.draw is None else spec.draw
+        place = spec.name if isinstance(spec, HubRollouts) else spec.path
+        yield f"rollouts   {place}, {draw} problems, rewards {spec.rewards}"
     rows = "all" if table.rows is None else f"at most {table.rows}"
     pairs = "all" if table.pairs is None else f"at most {table.pairs}"
     yield (
@@ -80,11 +86,21 @@ def _protocol(study: Study) -> Iterator[str]:
         f"{training.precision} base"
     )
     for task in study.evaluation.tasks:
-        draw = "all" if task.draw is None else task.draw
+        draw, drawn = "all" if task.draw is None else task.draw, study.evaluation.sampling(task)
+        how = "greedy" if not drawn["temperature"] else f"{drawn['samples']} at temperature {drawn['temperature']:g}"
+        shots = f", {task.shots.count} shots" if task.shots else ""
         yield (
-            f"evaluate   {draw} problems of {task.task} ({task.split}), greedy, at most {study.evaluation.max_tokens} "
-            f"tokens; contamination: {study.evaluation.contamination}"
+            f"evaluate   {draw} problems of {task.known_as} ({task.split}){shots}, {how}, at most "
+            f"{drawn['max_tokens']} tokens; contamination: {study.evaluation.contamination}"
         )
+
+
+def _completions_cost(spec: ApiRollouts) -> str:
+    """What the completions cost if each is as long as it may be, where the study says how many they are."""
+    if not any(spec.prices) or spec.problems.draw is None:
+        return ""
+    dollars = spec.problems.draw * spec.samples * spec.max_tokens * spec.prices[1] / 1e6
+    return f", completions for up to ${dollars:.2f}"
 
 
 def _trainings(study: Study) -> Iterator[tuple[str, ...]]:
@@ -110,7 +126,7 @@ def _state(step: Step, store: Store) -> str:
 def _steps(steps: Sequence[Step], store: Store) -> Iterator[tuple[str, ...]]:
     for step in steps:
         resource = RESOURCES.get(step.kind, "task")
-        if step.kind == "rollouts" and step.config["source"] != "file":
+        if step.kind == "rollouts" and "engine" in step.config:
             resource = "engine"
         if step.role == "sweep":
             resource = "training slot (Ray Tune)"

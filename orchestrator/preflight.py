@@ -5,17 +5,25 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from evals.engines import LORA_RANKS
 from evals.tasks import TASKS
 from methods import METHODS
+from methods.view import LACKS
+from orchestrator.base_spec import SCRATCH_POSITIONS
 from orchestrator.errors import UserError
-from orchestrator.facts import gguf_path, local_folder
-from orchestrator.plan import cells
+from orchestrator.evaluation_spec import Problems
+from orchestrator.facts import adapters_how, engine_kind, gguf_path, local_folder
+from orchestrator.plan import Step, cells
 from orchestrator.rollout_file import Row, read_rollouts
-from orchestrator.study import FileRollouts, SampledRollouts, Study
+from orchestrator.rollout_spec import ApiRollouts, AskedRollouts, FileRollouts, HubRollouts
+from orchestrator.store import Store
+from orchestrator.study import Study
 from orchestrator.table import normal
+from orchestrator.teacher_api import key_of
 
 SAMPLE = 20  # problems of a task that makes its own, to see whether it can
 
@@ -23,24 +31,71 @@ SAMPLE = 20  # problems of a task that makes its own, to see whether it can
 def check(study: Study) -> None:
     """``UserError`` for rollouts that cannot be read, views that are empty, targets that match no module."""
     asked: set[str] = set()
-    if isinstance(study.rollouts, FileRollouts):
-        rows = read_rollouts(Path(study.rollouts.path), study.rollouts.draw, study.rollouts.table.seed)
-        if study.rollouts.rewards == "given" and rows[0].reward is not None:
-            _check_views(study, rows)
+    rows = _given_rows(study)
+    if rows:
         if not any(row.completion.strip() for row in rows):
-            raise UserError(f"rollouts.path: every completion in {study.rollouts.path} is empty")
+            raise UserError("rollouts: every completion is empty: name others")
+        if getattr(study.rollouts, "rewards", None) == "given" and rows[0].reward is not None:
+            _check_views(study, rows)
         asked = {normal(row.problem) for row in rows}
         _check_heldout(study, len({row.problem_id for row in rows}))
-    elif study.rollouts.problems.draw:
+    elif isinstance(study.rollouts, AskedRollouts) and study.rollouts.problems.draw:
         _check_heldout(study, study.rollouts.problems.draw)
     _check_targets(study)
     if study.training.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
         raise UserError("training.attention: flash needs the package flash-attn: install it, or leave sdpa")
+    _check_engine(study)
     _check_problems(study, asked)
     names = {cell.name for cell in cells(study)} | {"base"}
     for a, b in study.analysis.connectivity.pairs:
         for name in {a, b} - names:
             raise UserError(f"analysis.connectivity.pairs names {name}, which is none of {', '.join(sorted(names))}")
+
+
+def check_key(study: Study, plan: Iterable[Step], store: Store) -> None:
+    """``UserError`` where rollouts are still to be asked of a teacher whose key is not in this environment."""
+    if isinstance(study.rollouts, ApiRollouts) and not all(store.done(s) for s in plan if s.kind == "rollouts"):
+        key_of(study.rollouts.key)
+
+
+def _given_rows(study: Study) -> list[Row]:
+    """Rollouts that lie on this machine: a file's, or a folder's. None are fetched."""
+    spec = study.rollouts
+    if isinstance(spec, FileRollouts):
+        return read_rollouts(Path(spec.path), spec.draw, spec.table.seed)
+    if isinstance(spec, HubRollouts) and Path(spec.name).is_dir():
+        from orchestrator.rollout_hub import read_dataset
+
+        return read_dataset(spec.name, None, spec.model_dump(), spec.draw, spec.table.seed)[0]
+    return []
+
+
+def _check_engine(study: Study) -> None:
+    """What vLLM refuses when it is opened, hours later."""
+    if engine_kind(study) != "vllm":
+        return
+    if adapters_how(study) == "lora" and study.adapter.rank > LORA_RANKS[-1]:
+        raise UserError(
+            f"adapter.rank: vLLM serves adapters up to rank {LORA_RANKS[-1]}, not {study.adapter.rank}: set "
+            "engine.kind=transformers"
+        )
+    longest = _positions(study.base)
+    if longest is not None and study.engine.max_model_len > longest:
+        raise UserError(
+            f"engine.max_model_len: {study.base.name} has {longest} positions, {study.engine.max_model_len} are more: "
+            f"set engine.max_model_len={longest}, or less"
+        )
+
+
+def _positions(base: Any) -> int | None:
+    """The longest text that the base takes, in tokens; None where only its download would tell."""
+    if base.kind == "from_scratch":
+        return SCRATCH_POSITIONS
+    if base.kind != "local":
+        return None
+    config = json.loads((local_folder(base) / "config.json").read_text(encoding="utf-8"))
+    found = config.get("max_position_embeddings") if isinstance(config, dict) else None
+    return found if isinstance(found, int) and not config.get("rope_scaling") else None
 
 
 def _check_heldout(study: Study, problems: int) -> None:
@@ -53,28 +108,32 @@ def _check_heldout(study: Study, problems: int) -> None:
 
 
 def _check_views(study: Study, rows: list[Row]) -> None:
-    """Methods that would find no row, or rewards that they cannot take: known where the file gives the rewards."""
+    """Methods that would find no row, or rewards that they cannot take: known where the rows give the rewards."""
+    rule = study.rollouts.table.pair_rule
     rewards: dict[str, set[float]] = defaultdict(set)
+    within: dict[tuple[str, str], set[float]] = defaultdict(set)  # what a pair is picked from
     for row in rows:
         if row.completion.strip():  # an empty one is dropped
             rewards[row.problem_id].add(row.reward or 0.0)
+            within[row.problem_id, row.teacher if rule == "same_teacher" else ""].add(row.reward or 0.0)
     other = next((reward for found in rewards.values() for reward in found - {0.0, 1.0}), None)
     for name in study.methods:
         method = METHODS[study.objective(name)]
-        if other is not None and not method.takes_real(study.settings_of(name)):
+        real = method.takes_real(study.settings_of(name)) or (method.view == "pairs" and rule == "best_worst")
+        if other is not None and not real:
             raise UserError(
                 f"methods.{name}: {method.title} needs rewards 0 and 1, the rollouts have {other:g}; drop {name}, or "
-                "set rollouts.rewards=graded"
+                "set rollouts.rewards=graded" + (", or pair_rule=best_worst" if method.view == "pairs" else "")
             )
         if method.view == "right" and not any(1.0 in found for found in rewards.values()):
             raise UserError(
                 f"methods.{name}: no rollout is right, so {method.title} has nothing to train on; drop {name}, or "
                 "other rollouts"
             )
-        if method.view == "pairs" and not any(len(found) == 2 for found in rewards.values()):
+        if method.view == "pairs" and not any(len(found) > 1 for found in within.values()):
             raise UserError(
-                f"methods.{name}: no problem has a right and a wrong rollout, so {method.title} has no pair; drop "
-                f"{name} and its sweep, or other rollouts"
+                f"methods.{name}: {LACKS[rule]}, so {method.title} has no pair; drop {name} and its sweep, or take "
+                "other rollouts"
             )
 
 
@@ -147,8 +206,8 @@ def _check_problems(study: Study, asked: set[str]) -> None:
 
     ``asked`` are the problems of a rollouts file: where one is evaluated too and the study refuses that, so does this.
     """
-    specs = list(study.evaluation.tasks)
-    if isinstance(study.rollouts, SampledRollouts):
+    specs: list[Problems] = list(study.evaluation.tasks)
+    if isinstance(study.rollouts, AskedRollouts):
         specs.append(study.rollouts.problems)
     for spec in specs:
         if spec.source is None or Path(spec.source).exists():

@@ -130,7 +130,7 @@ def needs(study: Study, steps: Sequence[Step], gpus: int) -> dict[str, Need]:
 def _need(study: Study, step: Step, gpus: int) -> Need:
     if step.kind == "train":
         return Need(study.placement.gpus_per_training, together=workers(study))
-    if step.kind in ("evaluate", "reference") or (step.kind == "rollouts" and step.config["source"] != "file"):
+    if step.kind in ("evaluate", "reference") or (step.kind == "rollouts" and "engine" in step.config):
         return Need(1.0)
     if step.kind == "connectivity":  # every worker takes some of the models and some of the points
         return Need(1.0, parts=min(gpus, max(models(step), points_between(step))))

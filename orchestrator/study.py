@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
+from jinja2 import Environment, TemplateSyntaxError
 from pydantic import BeforeValidator, Field, model_validator
 
-from evals.tasks import TASKS
 from methods import METHODS
 from methods import check as check_method
 from methods.trl_losses import trl_loss
 from orchestrator.base_spec import Base
+from orchestrator.evaluation_spec import Engine, Evaluation
+from orchestrator.rollout_spec import AskedRollouts, Rollouts
 from orchestrator.values import Beta, Count, Every, Frozen, Positive, Seed, number
 
 NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
@@ -31,101 +33,26 @@ class Adapter(Frozen):
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-class Problems(Frozen):
-    """Which problems: a task, where it is read from, a fixed draw, and the task's own settings."""
-
-    task: str
-    source: str | None = None
-    split: str = "test"
-    draw: Count | None = None
-    seed: Seed = 0
-    instruction: str | None = None  # the user's turn, {problem} in it; the task's own where unset
-    settings: dict[str, str | bool | int | float | None] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _source(cls, raw: Any) -> Any:
-        """Where a task comes from is part of the study, so its default is written out."""
-        task = raw.get("task") if isinstance(raw, dict) else None
-        if isinstance(task, str) and task in TASKS and raw.get("source") is None:
-            return {**raw, "source": TASKS[task].hub}
-        return raw
-
-    @model_validator(mode="after")
-    def _known(self) -> Problems:
-        if self.task not in TASKS:
-            raise ValueError(f"unknown task {self.task!r}; known tasks: {', '.join(TASKS)}")
-        if self.source is not None and TASKS[self.task].hub is None:
-            raise ValueError(f"the task {self.task} makes its own problems: remove source")
-        if self.source == "":
-            raise ValueError("source is empty: name a file, a folder or a hub name")
-        _holds_problem(self.instruction)
-        return self
-
-
-def _holds_problem(instruction: str | None) -> None:
-    if instruction is not None and "{problem}" not in instruction:
-        raise ValueError("instruction must contain {problem}")
-
-
 class Prompt(Frozen):
     """How a problem becomes tokens, for rollouts, training and evaluation alike."""
 
     system: str | None = None
+    template: str | None = None  # a chat template in Jinja; the tokenizer's own where unset
     thinking: bool | None = None  # given to templates that know enable_thinking; None leaves it unsaid
     max_prompt_tokens: Count = 1024
     max_answer_tokens: Count = 1024
     overlong: Literal["drop", "truncate"] = "drop"
 
-
-class Table(Frozen):
-    """From rollouts to the one frozen table: what is kept, what is held out, how pairs are picked."""
-
-    heldout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the problems
-    rows: Count | None = None  # at most so many training rows, whole groups in a seeded order
-    pairs: Count | None = None  # at most so many (chosen, rejected) pairs
-    pair_rule: Literal["one", "all"] = "one"
-    seed: Seed = 0
-
-
-class SampledRollouts(Frozen):
-    """K completions a problem from a model that the study's engine serves."""
-
-    source: Literal["vllm"]
-    problems: Problems
-    model: Literal["base"] | Base = "base"
-    samples: Count = 4
-    temperature: Positive = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: Count = 1024
-    seed: Seed = 0
-    shard: Count = 500  # problems a call; the unit that is taken up again
-    instruction: str | None = None  # what the sampled model is asked, where it differs from the students' prompt
-    table: Table = Table()
-
     @model_validator(mode="after")
-    def _asks(self) -> SampledRollouts:
-        _holds_problem(self.instruction)
+    def _parses(self) -> Prompt:
+        if self.template is not None:
+            try:
+                Environment().parse(self.template)
+            except TemplateSyntaxError as error:
+                raise ValueError(
+                    f"prompt.template is no Jinja template (line {error.lineno}: {error.message})"
+                ) from None
         return self
-
-
-class FileRollouts(Frozen):
-    """Rows of a JSONL or Parquet file: problem, answer, completion; reward and teacher optional."""
-
-    source: Literal["file"]
-    path: str
-    instruction: str = "{problem}"
-    draw: Count | None = None  # a fixed draw of so many problems
-    rewards: Literal["given", "graded"] = "given"  # graded: by this tool's own grader, whatever the file says
-    table: Table = Table()
-
-    @model_validator(mode="after")
-    def _asks(self) -> FileRollouts:
-        _holds_problem(self.instruction)
-        return self
-
-
-Rollouts = Annotated[SampledRollouts | FileRollouts, Field(discriminator="source")]
 
 
 class Training(Frozen):
@@ -212,41 +139,6 @@ class Sweep(Frozen):
 
     method: str = "dpo"
     learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)]
-
-
-class Engine(Frozen):
-    """The server of rollouts and evaluations. ``auto``: vLLM where it is installed, else Transformers."""
-
-    kind: Literal["auto", "vllm", "transformers"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    max_model_len: Count = 4096
-    batch_size: Count = 256  # sequences at once: a batch's make-up decides its rounding
-    threads: Count = 1
-    seed: Seed = 0
-
-
-class Canary(Frozen):
-    """Before verdicts count: the engine's top log-probs against Transformers + PEFT, for base and each adapter."""
-
-    prompts: Count = 8
-    top: Count = 20
-    tolerance: Positive | None = None  # nats; None: what the engine's precision allows (evals/canary.py)
-
-
-class Evaluation(Frozen):
-    tasks: tuple[Problems, ...] = Field(min_length=1)
-    max_tokens: Count = 1024
-    shard: Count = 500
-    contamination: Literal["refuse", "exclude"] = "refuse"
-    canary: Canary = Canary()
-
-    @model_validator(mode="after")
-    def _once(self) -> Evaluation:
-        names = [task.task for task in self.tasks]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"evaluation.tasks: {name} stands twice; verdicts are kept by task, so once each")
-        return self
 
 
 class Connectivity(Frozen):
@@ -355,7 +247,7 @@ class Study(Frozen):
         if self.engine.max_model_len <= self.prompt.max_prompt_tokens:
             raise ValueError("engine.max_model_len must be above prompt.max_prompt_tokens, or no answer fits")
         pairs = [name for name in self.methods if METHODS[self.objective(name)].view == "pairs"]
-        if pairs and isinstance(self.rollouts, SampledRollouts) and self.rollouts.samples < 2:
+        if pairs and isinstance(self.rollouts, AskedRollouts) and self.rollouts.samples < 2:
             raise ValueError(f"methods.{pairs[0]} needs pairs: rollouts.samples must be 2 or more")
         last, report = self.training.last_step, self.training.report_step
         if not (report or last) <= last <= self.training.steps:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-import orchestrator.study as schema
 from orchestrator.errors import UserError
 from orchestrator.study import Study
+from orchestrator.values import Frozen
 
 
 def load_study(path: Path, overrides: list[str] | None = None) -> Study:
@@ -103,6 +103,7 @@ _Loader.add_implicit_resolver(
 
 
 # Mappings of several kinds, and the key that says which: another kind does not inherit the first one's settings.
+TAGS = ("from_scratch", "hub", "local", "gguf", "vllm", "file", "openai")  # of those kinds, within an error's place
 UNIONS = {"base": "kind", "model": "kind", "rollouts": "source", "problems": "task"}
 
 
@@ -151,7 +152,7 @@ def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
     """The first complaint in one line, with a near name for an unknown key, and how many more there are."""
     errors = error.errors(include_url=False)
     first = errors[0]
-    where = ".".join(str(p) for p in first["loc"] if p not in ("from_scratch", "hub", "local", "gguf", "vllm", "file"))
+    where = ".".join(str(p) for p in first["loc"] if p not in TAGS)
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
         near = difflib.get_close_matches(name, [k for k in _all_keys() if k != name], n=1)
@@ -167,8 +168,10 @@ def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
 
 
 def _all_keys() -> list[str]:
-    classes = [c for c in vars(schema).values() if isinstance(c, type) and issubclass(c, BaseModel)]
-    return sorted({name for c in classes for name in c.model_fields})
+    def below(kind: type[Frozen]) -> set[str]:
+        return set(kind.model_fields).union(*(below(c) for c in kind.__subclasses__()))
+
+    return sorted(below(Frozen))
 
 
 def _fill_data(study: Study) -> Study:
@@ -186,7 +189,8 @@ def _fill_data(study: Study) -> Study:
         if not isinstance(value, str):
             return value
         if not value.startswith("{data}"):
-            place = where.endswith((".path", ".source")) and where != "rollouts.source" and Path(value).exists()
+            named = where == "rollouts.name" or (where.endswith((".path", ".source")) and where != "rollouts.source")
+            place = named and Path(value).exists()
             return str(Path(value).resolve()) if place else value  # workers stand in other folders
         if folder is None:
             raise UserError(f"{where}: {value} needs the data folder: set ORCHESTRATOR_DATA, or --set data=FOLDER")

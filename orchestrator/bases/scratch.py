@@ -21,7 +21,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from evals.tasks import arithmetic
-from evals.tasks.arithmetic import GAINS, LOSSES, WordProblem
+from evals.tasks.arithmetic import GAINS, LOSSES, WordProblem, working
+from orchestrator.base_spec import SCRATCH_POSITIONS
 
 PAD, EOS, UNK, USER, ASSISTANT = "<pad>", "<eos>", "<unk>", "<user>", "<assistant>"
 EXPLAIN = " Explain."
@@ -61,19 +62,6 @@ def slip_rate(problem: WordProblem, rates: tuple[float, float, float]) -> float:
     return rates[0] if problem.second[0] in CONFUSING else rates[1]
 
 
-def working(problem: WordProblem, *, slipped: bool, explained: bool) -> str:
-    """The solution's text in one of the two styles, with the second change misread where it ``slipped``."""
-
-    def sign(verb: str) -> str:
-        return "+" if verb in GAINS else "-"
-
-    (v1, n1), (v2, n2) = problem.first, problem.second
-    second = {"+": "-", "-": "+"}[sign(v2)] if slipped else sign(v2)
-    end = problem.middle + n2 if second == "+" else problem.middle - n2
-    one, two = f"{problem.start}{sign(v1)}{n1}={problem.middle}", f"{problem.middle}{second}{n2}={end}"
-    return f"{one}; then {two}; so#{end}" if explained else f"{one},{two}#{end}"
-
-
 def pretraining_texts(seed: int, hard_share: float, teacher_share: float, largest: int) -> Any:
     """(prompt, answer) pairs without end, of the split that no rollout and no evaluation draws from."""
     rng = random.Random(f"pretraining {seed}")
@@ -94,7 +82,7 @@ def architecture(vocabulary: int, shape: dict[str, int]) -> Qwen3Config:
         num_attention_heads=shape["heads"],
         num_key_value_heads=shape["kv_heads"],
         head_dim=shape["head_dim"],
-        max_position_embeddings=256,
+        max_position_embeddings=SCRATCH_POSITIONS,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=1,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from evals.tasks import TASKS
+from evals.tasks import TASKS, Problem
 from orchestrator.context import Context
 from orchestrator.prompting import Prompter
 from orchestrator.steps.base import model_folder
-from orchestrator.steps.rollouts import load_problems
 from orchestrator.store import write_json
 from orchestrator.table import normal, read_table
 
@@ -18,47 +19,66 @@ FILE = "problems.json"
 
 
 def run(context: Context) -> None:
-    """Writes ``problems.json``: the tasks with their problems and prompt ids, and the contamination counts.
+    """Writes ``problems.json``: the tasks with their problems and prompts, and the contamination counts.
 
     ``ValueError`` where a problem also stands in the rollouts and ``contamination`` is "refuse", or where a task
-    has no problem left.
+    has no problem left, or too few solved ones for its shots.
     """
     prompter = Prompter(model_folder(context.inputs["base"]), context.config["prompt"])
     asked = {normal(row["problem"]) for row in read_table(context.inputs["rollouts"])}
     tasks, checked, excluded = [], 0, 0
-    for spec, source in zip(context.config["tasks"], context.where["sources"], strict=True):
-        task = TASKS[spec["task"]]
-        problems = load_problems(spec, source)
+    for i, spec in enumerate(context.config["tasks"]):
+        problems = load_problems(spec, context.where["sources"][i])
         clean = [p for p in problems if normal(p.problem) not in asked]
         met = len(problems) - len(clean)
         if met and context.config["contamination"] == "refuse":
             raise ValueError(
-                f"{met} of {len(problems)} {task.name} problems stand in the rollouts too: draw others, or set "
+                f"{met} of {len(problems)} {spec['name']} problems stand in the rollouts too: draw others, or set "
                 "evaluation.contamination=exclude"
             )
         if not clean:
-            raise ValueError(f"{task.name}: no problem is left to evaluate on")
-        instruction = spec["instruction"] or task.instruction
-        tasks.append(
-            {
-                "task": task.name,
-                "title": task.title,
-                "problems": [
-                    {
-                        "id": p.id,
-                        "problem": p.problem,
-                        "answer": p.answer,
-                        "stratum": p.stratum,
-                        "prompt_ids": prompter.prompt_ids(p.problem, instruction),
-                    }
-                    for p in clean
-                ],
-            }
-        )
+            raise ValueError(f"{spec['name']}: no problem is left to evaluate on")
+        shots = _shots(spec, context.where["shots"][i], {normal(p.problem) for p in problems})
+        tasks.append(_task(spec, clean, shots, prompter))
         checked += len(problems)
         excluded += met
     contamination = {"policy": context.config["contamination"], "checked": checked, "excluded": excluded}
     write_json(context.out / FILE, {"tasks": tasks, "contamination": contamination})
+
+
+def _task(
+    spec: dict[str, Any], problems: list[Problem], shots: list[tuple[str, str]], prompter: Prompter
+) -> dict[str, Any]:
+    task = TASKS[spec["task"]]
+    entries = []
+    for p in problems:
+        text, ids = prompter.rendered(p.problem, spec["instruction"] or task.instruction, shots)
+        entry = {"id": p.id, "problem": p.problem, "answer": p.answer, "stratum": p.stratum}
+        entries.append(entry | {"prompt": text, "prompt_ids": ids})
+    title = task.title if spec["name"] == spec["task"] else f"{task.title} ({spec['name']})"
+    return {"task": spec["name"], "title": title, "problems": entries}
+
+
+def _shots(spec: dict[str, Any], source: str | None, evaluated: Collection[str]) -> list[tuple[str, str]]:
+    """Solved problems of the task, (problem, solution), none of them among the ``evaluated`` ones (normal texts)."""
+    shots = spec["shots"]
+    if shots is None:
+        return []
+    known = load_problems(spec | {"split": shots["split"], "draw": None}, source)
+    solved = [(p.problem, p.solution) for p in known if p.solution and normal(p.problem) not in evaluated]
+    if len(solved) < shots["count"]:
+        raise ValueError(
+            f"{spec['name']}: {shots['count']} shots asked for, {len(solved)} solved problems are there that are not "
+            "evaluated: name others in shots.source or shots.split"
+        )
+    return random.Random(f"shots {shots['seed']}").sample(solved, shots["count"])
+
+
+def load_problems(spec: dict[str, Any], source: str | None) -> list[Problem]:
+    """The problems that a study names, through their task's own loader."""
+    return TASKS[spec["task"]].load(
+        source, split=spec["split"], draw=spec["draw"], seed=spec["seed"], **spec["settings"]
+    )
 
 
 def read_problems(folder: Path) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ HUB = "base={kind: hub, name: owner/model}"
 def test_the_small_study_asks_for_nothing_outside(make_study: Maker, tmp_path: Path) -> None:
     assert gather(make_study(), tmp_path, online=False) == {
         "engine": "transformers",
+        "adapters": "lora",
         "task:arithmetic:None": "own",
     }
 
@@ -131,7 +132,8 @@ def test_a_hub_task_is_loaded_at_the_commit_that_its_key_names(
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     study = make_study("evaluation.tasks=[{task: gsm8k}]")
-    facts = {"engine": "transformers", "task:arithmetic:None": "own", "task:gsm8k:openai/gsm8k": "f" * 40}
+    facts = {"engine": "transformers", "adapters": "lora", "task:arithmetic:None": "own"}
+    facts |= {"task:gsm8k:openai/gsm8k": "f" * 40}
     problems = next(s for s in make_plan(study, facts) if s.kind == "problems")
     assert problems.config["tasks"][0]["content"] == "f" * 40
     loaded = load_problems(problems.config["tasks"][0], problems.where["sources"][0])

@@ -188,6 +188,10 @@ TRAINED = {"train", "evaluate", "geometry", "activations", "spectra", "connectiv
         ("evaluation.contamination=exclude", {"problems", "evaluate", "similarity"}),
         ("evaluation.max_tokens=30", {"evaluate"}),
         ("evaluation.canary.tolerance=0.1", {"evaluate"}),
+        ("evaluation.temperature=0.5", {"evaluate"}),
+        ("evaluation.tasks.0.max_tokens=30", {"evaluate"}),
+        ("evaluation.tasks.0.shots={count: 1}", {"problems", "evaluate", "similarity"}),
+        ("prompt.template=x", set(KINDS) - {"base"}),
         ("analysis.top=3", {"geometry"}),
         ("analysis.seed=1", {"geometry", "similarity"}),
         ("analysis.activations.rows=8", {"activations"}),
@@ -207,6 +211,14 @@ def test_a_setting_changes_its_steps_and_what_reads_them(
     assert changed == kinds
 
 
+def test_a_models_evaluation_in_parts_is_a_step_a_part(make_study: Maker, plan_of: Planner) -> None:
+    steps = [s for s in plan_of(make_study("evaluation.parts=3")) if s.kind == "evaluate"]
+    assert [s.name for s in steps[:4]] == ["base-part1of3", "base-part2of3", "base-part3of3", "sft-part1of3"]
+    assert [(s.role, s.config["part"]) for s in steps[2:5]] == [("base", 2), ("sft", 0), ("sft", 1)]
+    assert len({s.key for s in steps}) == len(steps)
+    assert {s.role: s.inputs.get("adapter") and s.inputs["adapter"].name for s in steps}["sft"] == "sft"
+
+
 def test_one_methods_setting_changes_that_method_alone(make_study: Maker, plan_of: Planner) -> None:
     before, after = keys(plan_of(make_study())), keys(plan_of(make_study("methods.dpo.settings={beta: 0.2}")))
     changed = {title for title in before if before[title] != after[title]}
@@ -221,7 +233,7 @@ def test_a_default_that_is_written_out_is_the_same_study(make_study: Maker, plan
 
 def test_the_engine_at_hand_is_part_of_what_it_made(make_study: Maker) -> None:
     study = make_study("engine.kind=auto")
-    facts = {"task:arithmetic:None": "own"}
+    facts = {"task:arithmetic:None": "own", "adapters": "lora"}
     one, two = (keys(make_plan(study, facts | {"engine": kind})) for kind in ("vllm", "transformers"))
     assert one["rollouts/sampled"] != two["rollouts/sampled"]
     assert one["base/scratch"] == two["base/scratch"]
@@ -230,7 +242,7 @@ def test_the_engine_at_hand_is_part_of_what_it_made(make_study: Maker) -> None:
 
 
 def test_the_commit_of_a_hub_base_decides_not_the_branch_it_was_found_by(make_study: Maker) -> None:
-    facts = {"engine": "transformers", "task:arithmetic:None": "own"}
+    facts = {"engine": "transformers", "adapters": "lora", "task:arithmetic:None": "own"}
     main, tag = (make_study(f"base={{kind: hub, name: a/b, revision: {r}}}") for r in ("main", "v1"))
     at = [
         keys(make_plan(s, facts | {base_locator(s.base): commit}))

@@ -57,6 +57,19 @@ def test_thinking_is_told_to_templates_that_know_it(changed: Path, thinking: boo
     assert Prompter(changed, {"thinking": thinking}).prompt_ids("3", "{problem}") == ids
 
 
+def test_the_studys_own_template_stands_for_the_tokenizers(tiny_model: Path) -> None:
+    template = "{% for m in messages %}# {{ m['content'] }} {% endfor %}"
+    assert Prompter(tiny_model, {"template": template}).prompt_ids("3 + 4", "{problem}") == [6, 11, 4, 12]
+
+
+def test_shots_stand_before_the_question(changed: Path) -> None:
+    shots = [("1", "2"), ("3", "4")]
+    _, ids = Prompter(changed, {"system": "#"}).rendered("5", "{problem} ,", shots)
+    assert ids == [6, 3, 9, 7, 3, 10, 1, 11, 7, 3, 12, 1, 13, 7, 3]
+    set_template(changed, None)
+    assert Prompter(changed, {}).rendered("5", "{problem} ,", shots)[0] == "1 ,\n2\n\n3 ,\n4\n\n5 ,"
+
+
 def test_without_a_template_the_prompt_is_the_instruction(changed: Path) -> None:
     set_template(changed, None)
     assert Prompter(changed, {"system": "5"}).prompt_ids("3", "# {problem}") == [6, 11]
