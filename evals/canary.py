@@ -1,18 +1,23 @@
 """The canary: does an engine really answer with the model it was asked for?
 
-For the base and each adapter the engine's likeliest next tokens are held against Transformers + PEFT in float32 with
-eager attention. An engine that falls back to the base, or takes another adapter, gives that model's log-probabilities
-and fails, provided that the two models differ by more than the tolerance: ``told_apart`` says whether they do.
+For the base, an adapter of zeros and each adapter the engine's likeliest next tokens are held against Transformers +
+PEFT in float32 with eager attention. An engine that falls back to the base, or takes another adapter, gives that
+model's log-probabilities and fails, provided that the two models differ by more than the tolerance: ``told_apart``
+says whether they do.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from evals.engines import Engine
 from evals.engines.requests import adapter_rank
@@ -68,18 +73,56 @@ def _references(
     model_dir: Path, adapters: Mapping[str, Path | None], prompts: Sequence[Sequence[int]], threads: int
 ) -> dict[Path | None, torch.Tensor]:
     """Reference log-probabilities, prompts x vocabulary, of the base (None) and of every adapter."""
+    asked = tuple(map(tuple, prompts))
     folders = [folder for folder in adapters.values() if folder is not None]
+    return {None: _base_reference(model_dir, asked, threads)} | _reference(model_dir, folders, asked, threads)
+
+
+@lru_cache(maxsize=1)
+def _base_reference(model_dir: Path, prompts: tuple[tuple[int, ...], ...], threads: int) -> torch.Tensor:
+    """Every adapter of a study is checked on the same prompts: the base's log-probabilities are computed once."""
+    return _reference(model_dir, [None], prompts, threads)[None]
+
+
+def _reference(
+    model_dir: Path, folders: Sequence[Path | None], prompts: Sequence[Sequence[int]], threads: int
+) -> dict[Path | None, torch.Tensor]:
+    if not folders:
+        return {}
     reference = TransformersEngine(
         model_dir,
-        max_lora_rank=max(map(adapter_rank, folders), default=0),
+        max_lora_rank=max((adapter_rank(folder) for folder in folders if folder), default=0),
         max_model_len=max(map(len, prompts)) + 1,
         threads=threads,
         batch_size=16,
         attention="eager",
     )
-    found = {folder: reference.logprobs(prompts, folder) for folder in (None, *folders)}
+    found = {folder: reference.logprobs(prompts, folder) for folder in folders}
     reference.close()
     return found
+
+
+def zero_adapter(folder: Path, model_dir: Path, targets: Sequence[str]) -> Path:
+    """Writes a PEFT LoRA of rank 1 whose A and B are zeros on every target module of the model; returns ``folder``.
+
+    An engine that serves it must answer as the base does: what differs is the adapters' way through the engine.
+    """
+    tensors = {}
+    for file in sorted(model_dir.glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # no mapping
+                module = name.removesuffix(".weight")
+                if module.rpartition(".")[2] in targets and name.endswith(".weight"):
+                    out_size, in_size = opened.get_slice(name).get_shape()
+                    tensors[f"base_model.model.{module}.lora_A.weight"] = torch.zeros(1, in_size)
+                    tensors[f"base_model.model.{module}.lora_B.weight"] = torch.zeros(out_size, 1)
+    if not tensors:
+        raise ValueError(f"{model_dir}: no weights of {', '.join(targets)} for a zero adapter")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"target_modules": list(targets)}))
+    return folder
 
 
 def _difference(answers: Sequence[Mapping[int, float]], own: torch.Tensor, k: int) -> float:

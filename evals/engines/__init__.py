@@ -14,6 +14,8 @@ from typing import Literal, Protocol
 
 ENGINES = ("vllm", "transformers")
 PRECISIONS = ("float32", "bfloat16")
+ADAPTERS = ("lora", "swapped")
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
 HOTTEST = 2.0  # vLLM takes no higher temperature
 
 
@@ -81,6 +83,7 @@ def open_engine(
     *,
     precision: str = "float32",
     max_lora_rank: int = 0,
+    adapters: str = "lora",
     max_model_len: int = 2048,
     threads: int = 1,
     seed: int = 0,
@@ -95,6 +98,8 @@ def open_engine(
         kind: "vllm" or "transformers".
         precision: of the base weights and the arithmetic, "float32" or "bfloat16".
         max_lora_rank: the largest rank an adapter may have; 0 takes no adapter.
+        adapters: "lora", beside the weights, or "swapped" into them in place (vllm in float32: bfloat16 weights would
+            round most of an update away).
         max_model_len: most tokens of a prompt and its completion together.
         threads: intra-op CPU threads.
         seed: of the engine's own generators; what is sampled is decided by ``Sampling.seed``.
@@ -109,14 +114,19 @@ def open_engine(
         raise ValueError(f"engine {kind!r} is not one of {', '.join(ENGINES)}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if adapters not in ADAPTERS:
+        raise ValueError(f"adapters {adapters!r} is not one of {', '.join(ADAPTERS)}")
+    if adapters == "swapped" and (kind, precision) != ("vllm", "float32"):
+        raise ValueError(f"adapters are swapped into the weights by vllm in float32, not by {kind} in {precision}")
     if not (model / "config.json").is_file():
         raise ValueError(f"{model}: holds no config.json; give the folder of a model")
     if kind == "vllm":
         from evals.engines.vllm import VllmEngine
 
         return VllmEngine(
-            model, precision=precision, max_lora_rank=max_lora_rank, max_model_len=max_model_len, threads=threads,
-            seed=seed, device=device, batch_size=batch_size, cache_gib=cache_gib, memory_share=memory_share,
+            model, precision=precision, max_lora_rank=max_lora_rank, adapters=adapters, max_model_len=max_model_len,
+            threads=threads, seed=seed, device=device, batch_size=batch_size, cache_gib=cache_gib,
+            memory_share=memory_share,
         )  # fmt: skip
     from evals.engines.transformers import TransformersEngine
 

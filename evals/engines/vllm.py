@@ -1,5 +1,8 @@
 """The vLLM engine (0.32), in this process: the base and any number of adapters, one of them a call.
 
+Adapters are applied beside the weights by vLLM's LoRA, or swapped into them (``swap.py``): vLLM's LoRA serves on a CPU
+at a fraction of the base's speed.
+
 vLLM changes its process in passing: environment variables, ``torch.set_num_threads`` (which it disables on a CPU), a
 process group, and it imports Ray wherever it is installed. All of that is undone or kept away here, so that a serial
 run may train in the same process. On a CPU ``punica.py`` replaces its LoRA kernels. One engine may be open at a time.
@@ -18,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig
 
-from evals.engines import Completion, Sampling
+from evals.engines import LORA_RANKS, Completion, Sampling
 from evals.engines.requests import Decoder, check_adapter, check_prompts, prompt_seeds
+from evals.engines.swap import Swap
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
 
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of its CPU attention
 BATCHED_TOKENS = 8192  # a step's budget; larger gains nothing on a CPU and costs memory
 ENVIRONMENT = {
@@ -50,6 +53,7 @@ class VllmEngine:
         *,
         precision: str = "float32",
         max_lora_rank: int = 0,
+        adapters: str = "lora",
         max_model_len: int = 2048,
         threads: int = 1,
         seed: int = 0,
@@ -61,6 +65,9 @@ class VllmEngine:
         self.max_lora_rank, self.max_model_len, self.threads = max_lora_rank, max_model_len, threads
         self.decoder = Decoder(model)
         self._adapters: dict[tuple[str, int], LoRARequest] = {}
+        self._swap = Swap(model) if adapters == "swapped" and max_lora_rank else None
+        self._within: tuple[tuple[str, int] | None, ...] = (None,)  # the adapter in the weights; () unknown
+        lora_rank = 0 if self._swap else max_lora_rank
         settings: dict[str, Any] = {
             "dtype": precision,
             "max_model_len": max_model_len,
@@ -72,12 +79,12 @@ class VllmEngine:
             "skip_tokenizer_init": True,
             "use_tqdm_on_load": False,
         }
-        if max_lora_rank:
-            settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": served_rank(max_lora_rank)}
+        if lora_rank:
+            settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": served_rank(lora_rank)}
         if device == "cpu":
             _check_head_size(model)
             settings |= {"enforce_eager": True, "kv_cache_memory_bytes": int(cache_gib * 2**30)}
-            if max_lora_rank:
+            if lora_rank:
                 settings["worker_cls"] = "evals.engines.punica.MatmulWorker"
         else:
             settings["gpu_memory_utilization"] = memory_share
@@ -137,7 +144,11 @@ class VllmEngine:
         self, prompts: Sequence[Sequence[int]], parameters: list[SamplingParams], adapter: Path | None
     ) -> list[Any]:
         requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        lora = None if adapter is None else self._adapter(adapter)
+        if adapter is not None:
+            check_adapter(adapter, self.max_lora_rank)
+        if self._swap:
+            self._swap_in(self._swap, adapter)
+        lora = None if adapter is None or self._swap else self._adapter(adapter)
         with _threads(self.threads):
             try:
                 answers: list[Any] = self.llm.generate(requests, parameters, lora_request=lora, use_tqdm=False)
@@ -149,17 +160,32 @@ class VllmEngine:
         assert len(answers) == len(prompts)
         return answers
 
+    def _swap_in(self, swap: Swap, adapter: Path | None) -> None:
+        """Leave ``adapter`` (None: nothing) in the weights. After an error midway the next call loads anew."""
+        key = None if adapter is None else _identity(adapter)
+        if self._within == (key,):
+            return
+        weights = swap.weights(adapter)
+        self._within = ()
+        with _threads(self.threads):
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self._within = (key,)
+
     def _adapter(self, adapter: Path) -> LoRARequest:
-        """vLLM's request for an adapter; a folder written anew is another adapter."""
+        """vLLM's request for an adapter."""
         from vllm.lora.request import LoRARequest
 
-        check_adapter(adapter, self.max_lora_rank)
-        path = adapter.resolve()
-        key = (str(path), (path / "adapter_model.safetensors").stat().st_mtime_ns)
+        key = _identity(adapter)
         if key not in self._adapters:
             number = len(self._adapters) + 1
             self._adapters[key] = LoRARequest(f"adapter-{number}", number, key[0])
         return self._adapters[key]
+
+
+def _identity(adapter: Path) -> tuple[str, int]:
+    """A folder written anew is another adapter."""
+    path = adapter.resolve()
+    return str(path), (path / "adapter_model.safetensors").stat().st_mtime_ns
 
 
 def _check_head_size(model: Path) -> None:

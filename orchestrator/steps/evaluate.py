@@ -1,14 +1,16 @@
-"""One model's verdicts: the canary first, then every task's problems, greedily, through the study's engine."""
+"""One model's verdicts, or a part of them: the canary first, then every task's problems through the study's engine."""
 
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from evals import canary
-from evals.answers import Grader
-from evals.engines import Sampling
+from evals.answers import Grader, canonical
+from evals.engines import Engine, Sampling
 from orchestrator.context import Context
 from orchestrator.steps.base import model_folder
 from orchestrator.steps.problems import read_problems
@@ -16,68 +18,97 @@ from orchestrator.steps.rollouts import engine_placement
 from orchestrator.store import write_json
 
 VERDICTS, CANARY = "verdicts.parquet", "canary.json"
-COLUMNS = ("task", "id", "stratum", "answer", "completion", "extracted", "correct", "tokens", "finish")
+COLUMNS = (
+    "task", "id", "sample", "stratum", "answer", "completion", "extracted", "vote", "correct", "tokens", "finish",
+)  # fmt: skip
 
 
 def run(context: Context) -> None:
-    """Writes ``verdicts.parquet`` (a row a problem, with its completion) and ``canary.json``.
+    """Writes ``verdicts.parquet`` (a row a problem and sample, with its completion) and ``canary.json``.
 
-    ``RuntimeError`` where the engine's log-probabilities are not those of this model: no verdict is then kept.
+    ``RuntimeError`` where the engine's log-probabilities are not those of the model asked for: no verdict is then kept.
     """
     config = context.config
     model = model_folder(context.inputs["base"])
     adapter = context.inputs["adapter"] / "adapter" if "adapter" in context.inputs else None
     engine = context.engine(config["engine"] | engine_placement(context), model)
     tasks = read_problems(context.inputs["problems"])
-    context.say("canary: comparing log-probabilities with Transformers and PEFT")
-    prompts = [p["prompt_ids"] for p in tasks[0]["problems"][: config["canary"]["prompts"]]]
-    found = canary.check(
-        engine,
-        model,
-        {"model": adapter},
-        prompts,
-        k=config["canary"]["top"],
-        tolerance=config["canary"]["tolerance"] or canary.TOLERANCE[config["engine"]["precision"]],
-    )[0]
-    write_json(context.out / CANARY, found)
-    if not found["passed"]:
-        raise RuntimeError(
-            f"canary: the engine's log-probabilities are off by {found['max_difference']:.3g} "
-            f"(tolerance {found['tolerance']:g}): it does not answer with this model"
-        )
+    _check(context, engine, model, adapter, tasks[0]["problems"])
     rows = [row for task in tasks for row in _task(context, engine, task, adapter)]
     _write(rows, context.out)
 
 
-def _task(context: Context, engine: Any, task: dict[str, Any], adapter: Path | None) -> list[dict[str, Any]]:
-    """Verdicts of one task, in shards fixed by the plan; a finished shard is read back after a kill."""
-    size, rows = context.config["shard"], []
-    for first in range(0, len(task["problems"]), size):
-        problems = task["problems"][first : first + size]
-        path = context.work / f"{task['task']}-{first}.json"
-        if not path.exists():
-            context.say(f"{task['task']}: {first}/{len(task['problems'])} answered")
-            sampling = Sampling(n=1, temperature=0.0, top_p=1.0, max_tokens=context.config["max_tokens"], seed=0)
-            answers = engine.generate([p["prompt_ids"] for p in problems], sampling, adapter)
-            write_json(path, [[a[0].text, len(a[0].token_ids), a[0].finish] for a in answers])
-            context.keep()
-        saved = json.loads(path.read_text())
-        with Grader() as grader:
-            verdicts = grader.grade([(s[0], p["answer"]) for s, p in zip(saved, problems, strict=True)])
-        for problem, (text, tokens, finish), verdict in zip(problems, saved, verdicts, strict=True):
-            rows.append(
-                {
-                    "task": task["task"],
-                    "id": problem["id"],
-                    "stratum": problem["stratum"],
-                    "answer": problem["answer"],
-                    "completion": text,
-                    "extracted": verdict.extracted,
-                    "correct": verdict.correct,
-                    "tokens": tokens,
-                    "finish": finish,
-                }
+def _check(
+    context: Context, engine: Engine, model: Path, adapter: Path | None, problems: Sequence[dict[str, Any]]
+) -> None:
+    """The canary: of the base, of an adapter of zeros and of this step's own adapter, one after another."""
+    context.say("canary: comparing log-probabilities with Transformers and PEFT")
+    settings = context.config["canary"]
+    with tempfile.TemporaryDirectory() as scratch:
+        zero = canary.zero_adapter(Path(scratch), model, context.config["targets"])
+        models: dict[str, Path | None] = {"base": None, "zero": zero}
+        found = canary.check(
+            engine,
+            model,
+            models if adapter is None else models | {"adapter": adapter},
+            [p["prompt_ids"] for p in problems[: settings["prompts"]]],
+            k=settings["top"],
+            tolerance=settings["tolerance"] or canary.TOLERANCE[context.config["engine"]["precision"]],
+        )
+    write_json(context.out / CANARY, found)
+    for row in found:
+        if not row["passed"]:
+            raise RuntimeError(
+                f"canary: the engine's log-probabilities of {_called(row['name'])} are off by "
+                f"{row['max_difference']:.3g} (tolerance {row['tolerance']:g}): it does not answer with that model"
             )
+
+
+def _called(name: str) -> str:
+    return {"base": "the base", "zero": "an adapter of zeros", "adapter": "the adapter"}[name]
+
+
+def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path | None) -> list[dict[str, Any]]:
+    """Verdicts of one task, in shards fixed by the plan; a finished shard is read back after a kill."""
+    config, rows = context.config, []
+    drawn = config["sampling"][task["task"]]
+    sampling = Sampling(
+        n=drawn["samples"],
+        temperature=drawn["temperature"],
+        top_p=drawn["top_p"],
+        max_tokens=drawn["max_tokens"],
+        seed=drawn["seed"],
+    )
+    mine = task["problems"][config["part"] :: config["parts"]]
+    with Grader() as grader:
+        for first in range(0, len(mine), config["shard"]):
+            problems = mine[first : first + config["shard"]]
+            path = context.work / f"{task['task']}-{first}.json"
+            if not path.exists():
+                context.say(f"{task['task']}: {first}/{len(mine)} answered")
+                answers = engine.generate([p["prompt_ids"] for p in problems], sampling, adapter)
+                write_json(path, [[[a.text, len(a.token_ids), a.finish] for a in found] for found in answers])
+                context.keep()
+            saved = json.loads(path.read_text())
+            assert len(saved) == len(problems) and all(len(found) == sampling.n for found in saved)
+            answered = [(p, i, a) for p, found in zip(problems, saved, strict=True) for i, a in enumerate(found)]
+            verdicts = grader.grade([(text, p["answer"]) for p, _, (text, _, _) in answered])
+            for (problem, sample, (text, tokens, finish)), verdict in zip(answered, verdicts, strict=True):
+                rows.append(
+                    {
+                        "task": task["task"],
+                        "id": problem["id"],
+                        "sample": sample,
+                        "stratum": problem["stratum"],
+                        "answer": problem["answer"],
+                        "completion": text,
+                        "extracted": verdict.extracted,
+                        "vote": canonical(verdict.extracted),
+                        "correct": verdict.correct,
+                        "tokens": tokens,
+                        "finish": finish,
+                    }
+                )
     return rows
 
 
@@ -86,7 +117,7 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
     import pyarrow.parquet
 
     table = pyarrow.table({name: [row[name] for row in rows] for name in COLUMNS})
-    pyarrow.parquet.write_table(table, out / VERDICTS)
+    pyarrow.parquet.write_table(table, out / VERDICTS, compression="zstd")
 
 
 def read_verdicts(folder: Path) -> list[dict[str, Any]]:

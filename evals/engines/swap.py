@@ -1,0 +1,78 @@
+"""An adapter swapped into an engine's own weights: W + s B A where the base has W, in float32, and W again after it.
+
+The engine loads what is given here as it loads a model's file, so the same code serves whatever layout it keeps its
+weights in. The base comes back from its file, never by subtraction: not a bit of an adapter stays behind.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+PREFIX = "base_model.model."
+# Settings under which the update is something else than one scale times B A.
+OTHER = ("use_dora", "rank_pattern", "alpha_pattern", "lora_bias", "fan_in_fan_out", "modules_to_save")
+
+
+class Swap:
+    """The weights of a base model's folder, with one adapter in them or none."""
+
+    def __init__(self, model: Path) -> None:
+        self._files = {name: file for file in sorted(model.glob("*.safetensors")) for name in _names(file)}
+        self._within: set[str] = set()  # modules that an adapter is in now, or may be
+
+    def weights(self, adapter: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
+        """What has to be loaded so that ``adapter`` (None: the base) stands in the weights, by the file's names.
+
+        A touched module comes with all weights of the module that it is a part of: an engine that keeps q, k and v as
+        one matrix loads them together. ValueError, before the first, for an adapter that is no plain LoRA of this base.
+        """
+        deltas = {} if adapter is None else _deltas(adapter)
+        for module in deltas:
+            if f"{module}.weight" not in self._files:
+                raise ValueError(f"{adapter}: adapts {module}, which the base does not have: it is of another base")
+        self._within |= deltas.keys()
+        return self._read({module.rpartition(".")[0] for module in self._within}, deltas)
+
+    def _read(
+        self, parents: Collection[str], deltas: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, file in self._files.items():
+            module = name.rpartition(".")[0]
+            if module.rpartition(".")[0] not in parents:
+                continue
+            with safe_open(file, "pt") as opened:
+                weight = opened.get_tensor(name)
+            if module in deltas and name.endswith(".weight"):
+                b, a = deltas[module]
+                weight = weight.float() + b @ a
+            yield name, weight
+        self._within = set(deltas)  # all of it was taken
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, "pt") as opened:
+        return list(opened.keys())
+
+
+def _deltas(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """By module: s B (out x r) and A (r x in), float32. s = alpha / r (Hu 2021, section 4.1), or alpha / sqrt(r)."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    other = next((name for name in OTHER if config.get(name)), None)
+    if other is not None or config.get("bias", "none") != "none":
+        raise ValueError(f"{adapter}: {other or 'bias'} is set, which cannot be swapped in; use engine.adapters=lora")
+    scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as opened:
+        keys = [key for key in opened.keys() if key.endswith(".lora_B.weight")]  # noqa: SIM118  # no mapping
+        return {
+            key.removeprefix(PREFIX).removesuffix(".lora_B.weight"): (
+                scale * opened.get_tensor(key).float(),
+                opened.get_tensor(key.replace(".lora_B.", ".lora_A.")).float(),
+            )
+            for key in keys
+        }
