@@ -30,10 +30,9 @@ from orchestrator.study import Placement
 WARM_WORKERS = 3
 POLL = 0.2  # seconds between two looks at a store that costs no round trip
 LOOK = 5.0  # seconds between two looks at what the cluster has
-ATTEMPTS = 3  # at a step whose worker dies without a word: the third death is the step's failure
+ATTEMPTS = 3  # at a step whose worker dies without a word: the third death without a shard between is its failure
 CPU_TASKS = ("geometry", "spectra")  # algebra of factors and weights, which a GPU is not asked for
 GPU_TASKS = ("reference",)  # single tasks that compute; collective ones share their computing out
-ENGINE_KINDS = ("rollouts", "evaluate")
 
 
 @dataclass
@@ -66,6 +65,7 @@ class Cluster:
     idle: list[Any] = field(default_factory=list)  # engine actors without work
     coming: Sequence[Step] = ()
     deaths: Counter[str] = field(default_factory=Counter)
+    kept: dict[str, int] = field(default_factory=dict)  # bytes that an engine's step had kept when it last died
 
     def __post_init__(self) -> None:
         self.gpus = int(ray.cluster_resources().get("GPU", 0)) > 0
@@ -114,7 +114,7 @@ class Cluster:
         if step.kind == "train":
             self.lengths.setdefault(step.title, length(step))
             self.trainings.append(step)
-        elif step.kind == "evaluate" or (step.kind == "rollouts" and step.config["source"] != "file"):
+        elif step.kind == "evaluate" or (step.kind == "rollouts" and "engine" in step.config):
             self.engine_steps.append(step)
         else:
             self.tasks.append(step)
@@ -181,6 +181,11 @@ class Cluster:
 
     def _again(self, step: Step, line: str, died: bool) -> str | None:
         """None if the step is to be tried again; else the line in which it failed."""
+        if died and "engine" in step.config:  # it answers shard by shard, so as long as it gets on it will end
+            kept = self.store.kept(step)
+            if kept > self.kept.get(step.title, 0):
+                self.deaths[step.title] = 0
+            self.kept[step.title] = kept
         self.deaths[step.title] += 1
         if died and self.deaths[step.title] < ATTEMPTS:
             self.say(f"{step.title}: {line}; placed again")
@@ -270,16 +275,16 @@ class Cluster:
                 break
             step = self.engine_steps.pop(0)
             self.jobs.append(Job([step], actor.perform.remote(step, self.store), self.engine_cost, actor))
-        if not any(s.kind in ENGINE_KINDS for s in (*self.coming, *self.engine_steps)):
+        if not any("engine" in s.config for s in (*self.coming, *self.engine_steps)):
             for actor in self.idle:
                 ray.kill(actor)
             self.idle.clear()
 
 
 def reads_files(step: Step) -> bool:
-    """Whether the step reads files of the user's that only the driver's machine is sure to have."""
-    sources = [source for source in step.where.get("sources", ()) if source]
-    return bool({"path", "package"} & step.where.keys()) or any(Path(source).exists() for source in sources)
+    """Whether the step reads files (or a key) of the user's that only the driver's machine is sure to have."""
+    sources = [s for name in ("sources", "shots") for s in step.where.get(name, ()) if s]
+    return bool({"path", "package", "key"} & step.where.keys()) or any(Path(source).exists() for source in sources)
 
 
 def _last_line(error: Exception) -> str:

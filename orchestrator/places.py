@@ -90,6 +90,10 @@ class Place(Protocol):
         """Whether an unfinished step left anything."""
         ...
 
+    def kept(self, name: str) -> int:
+        """Bytes of what an unfinished step has kept to go on from: they grow as it gets on."""
+        ...
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -168,6 +172,13 @@ class Folder:
 
     def begun(self, name: str) -> bool:
         return (self.root / "partial" / name).exists()
+
+    def kept(self, name: str) -> int:
+        total = 0
+        for file in (self.root / "partial" / name / "work").rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                total += file.stat().st_size if file.is_file() and file.suffix != ".aside" else 0
+        return total
 
 
 @dataclass(frozen=True)
@@ -322,6 +333,9 @@ class Bucket:
 
     def begun(self, name: str) -> bool:
         return bool(self._files(f"partial/{name}"))
+
+    def kept(self, name: str) -> int:
+        return self._unmoved(f"partial/{name}/{LEFT}", lambda stream: int(stream.size())) or 0
 
 
 def place_of(where: str) -> Place:

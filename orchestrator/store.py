@@ -108,6 +108,10 @@ class Store:
         """Whether an unfinished attempt at the step left anything."""
         return self.place.begun(name_of(step))
 
+    def kept(self, step: Step) -> int:
+        """Bytes of what an unfinished attempt has kept: more of them than before mean that it got on."""
+        return self.place.kept(name_of(step))
+
     def teller(self, step: Step) -> Callable[[str], None]:
         """A function that tells the running step's progress in a line, where the driver finds it."""
         last = float("-inf")

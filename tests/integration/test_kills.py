@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -13,8 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
+from orchestrator.steps.evaluate import read_verdicts
 from tests.integration.conftest import ROOT, orchestrator
 from tests.object_store import object_store
 
@@ -117,6 +120,56 @@ def test_a_full_disk_loses_nothing(mini: Path, serial: Path, begun: Callable[...
     done = orchestrator("run", str(mini), "--serial", "--out", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     assert results(out) == results(serial)
+
+
+ALONE = (  # one method, evaluated on many small shards, and little else
+    "methods={sft: null}", "sweep=null", "replicas=[]", "analysis.connectivity.pairs=[]", "analysis.activations.rows=0",
+    "evaluation.tasks.0.draw=90", "evaluation.shard=3", "evaluation.samples=2", "evaluation.temperature=1",
+    "analysis.spectra.top=0",
+)  # fmt: skip
+
+
+def test_an_evaluation_whose_engine_is_killed_five_times_loses_and_doubles_nothing(
+    mini: Path, begun: Callable[..., Path], tmp_path: Path
+) -> None:
+    """``kill -9`` of the engine's actor, each time after it has answered at least one shard more."""
+    sets = [word for setting in ALONE for word in ("--set", setting)]
+    whole, out = tmp_path / "whole", begun("base", "rollouts")
+    shutil.copytree(out, whole)
+    done = orchestrator("run", str(mini), *sets, "--serial", "--out", str(whole))
+    assert done.returncode == 0, done.stdout + done.stderr
+    words = [sys.executable, "-m", "orchestrator", "run", str(mini), *sets, "--out", str(out)]
+    kills, answered = 0, 0
+    with subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            while kills < 5:
+                assert process.poll() is None, f"only {kills} kills: {process.communicate()[0]}"
+                shards = len(list(out.glob("partial/evaluate/base-*/work/arithmetic-*.json")))
+                if shards > answered and (actor := engine_of(process.pid)):
+                    answered, kills = shards, kills + 1
+                    os.kill(actor, signal.SIGKILL)
+                time.sleep(0.002)
+            said, _ = process.communicate(timeout=300)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, said
+    assert said.count("evaluate/base: its worker died") == 5, said
+    assert results(out) == results(whole)
+    rows = read_verdicts(next(out.glob("evaluate/base-*")))
+    assert rows == read_verdicts(next(whole.glob("evaluate/base-*")))
+    assert len(rows) == 180 == len({(row["id"], row["sample"]) for row in rows})
+
+
+def engine_of(session: int) -> int | None:
+    """The process of the engine's actor that is answering now."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == session and process.cmdline()[:1] == ["ray::EngineActor.perform"]:
+                return process.pid
+    return None
 
 
 def test_an_object_store_gives_the_same_results(mini: Path, serial: Path, tmp_path: Path) -> None:

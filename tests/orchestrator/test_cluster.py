@@ -174,6 +174,21 @@ def test_a_step_whose_worker_dies_is_placed_again(
     assert outcome.made == {step.title for step in plan} and not outcome.failed
 
 
+def test_an_engine_that_dies_after_every_shard_gets_to_its_end(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """As long as more is kept at each death the step is not given up; a training is, whatever it keeps."""
+    kept = iter(range(1, 1000))
+    monkeypatch.setattr(Store, "kept", lambda store, step: next(kept))
+    study = make_study("evaluation.parts=2")
+    plan = plan_of(study)
+    on(16, 2, dies="base-part1of2", deaths=8)
+    assert not walk(study, plan, tmp_path / "engine").failed
+    on(16, 2, dies="sft-order43", deaths=8)
+    assert walk(study, plan, tmp_path / "training").failed.keys() == {"train/sft-order43"}
+
+
 def test_the_third_death_of_a_worker_is_its_steps_failure(
     make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine], tmp_path: Path
 ) -> None:
