@@ -1,30 +1,35 @@
 """Verdicts: is the answer that a completion gives the gold answer?
 
-Numbers are compared exactly, as fractions. What is no number ("x+1", "\\sqrt{2}", "(3, 4)") goes to math-verify in a
-process of its own, which is started when the first such row comes up and killed when a row takes too long.
+Numbers are compared exactly, as fractions, and equal texts are equal. What is neither ("x+1", "\\sqrt{2}", "(3, 4)")
+goes to math-verify in processes of its own, which are started when the first such row comes up. See
+``docs/measurements/grading.md``.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import selectors
-import subprocess
-import sys
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from evals.exact import is_percent, number, plain
+from evals.exact import form, formula, is_percent, number, plain, without_unit, words
 from evals.extraction import extract
+from evals.pool import Pool
 
-__all__ = ["Grader", "Verdict", "compare", "equal", "extract"]
+__all__ = ["Grader", "Verdict", "canonical", "compare", "equal", "extract", "unreadable"]
 
 LONGEST_FORMULA = 1000  # characters; beyond it a text is no answer to a problem with a short gold
+LONGEST_TEXT = 10 * LONGEST_FORMULA  # with its spaces and its dress
 ROW_SECONDS = 5.0
-START_SECONDS = 120.0  # math-verify's import takes 1-3 s on an idle core
+
+NAMED = re.compile(r"(?P<name>\\?[A-Za-z][\w{}\\ ]{0,40}(?:\([a-z]\))?)\s*(?:=|\\in\b)\s*(?P<value>[^=]+)")
+CHOICE = re.compile(r"\(?(?P<letter>[A-H])\)\s*(?P<value>\S.*)", re.DOTALL)
+LETTER = re.compile(r"\(?[A-Z]\)?")
+BASED = re.compile(r"(?P<digits>[A-F]*\d[0-9A-F]*)_(?P<base>\d{1,2}|[a-z]{3,})")
+CLOCK = re.compile(r"\d+(?::\d+)+")
+ELLIPSIS = re.compile(r"\\[lcv]?dots|…|\.\.\.")
+TEXT = re.compile(r"[\w\s.,:;'’()&/-]*")
 
 
 @dataclass(frozen=True)
@@ -40,38 +45,108 @@ def compare(extracted: str, gold: str) -> bool | None:
 
     A percentage equals both its number and its hundredth: "50%" equals "50" and "0.5".
     """
+    if max(len(extracted), len(gold)) > LONGEST_TEXT:
+        return extracted == gold
+    bare = _without_names(extracted, gold)
+    for pair in dict.fromkeys(((extracted, gold), bare)):
+        decided = _exactly(*pair)
+        if decided is not None:
+            return decided
+    return _by_text(*bare)
+
+
+def _exactly(extracted: str, gold: str) -> bool | None:
+    """The verdict on two numbers, or on equal texts; None where the pair is neither."""
     a, b = number(extracted), number(gold)
-    if a is not None and b is not None:
-        ratios = {1} | ({100} if is_percent(extracted) != is_percent(gold) else set())
-        return any(a == b * ratio if is_percent(extracted) else a * ratio == b for ratio in ratios)
-    left, right = ("".join(plain(text).split()) for text in (extracted, gold))
-    if left == right:
-        return True
-    if max(len(left), len(right)) > LONGEST_FORMULA or not left or not right:
+    if a is None or b is None:
+        return form(extracted) == form(gold) or None
+    if a == b or is_percent(extracted) == is_percent(gold):
+        return a == b
+    return a == b * 100 if is_percent(extracted) else a * 100 == b
+
+
+def _without_names(extracted: str, gold: str) -> tuple[str, str]:
+    """The pair without a choice's letter and what is said to equal the answer: "(C) 12" is 12, or C; "x = 5" is 5.
+
+    Two letters are the answers themselves, and two names that differ stay.
+    """
+    extracted, gold = (without_unit(plain(text)) for text in (extracted, gold))
+    one, two = CHOICE.fullmatch(extracted), CHOICE.fullmatch(gold)
+    if one and (two or LETTER.fullmatch(gold)):
+        extracted = one["letter"]
+    elif one:
+        extracted = one["value"]
+    if two and (one or LETTER.fullmatch(extracted)):
+        gold = two["letter"]
+    elif two:
+        gold = two["value"]
+    one, two = NAMED.fullmatch(extracted), NAMED.fullmatch(gold)
+    if one and two and form(one["name"]) != form(two["name"]):
+        return extracted, gold
+    if (one and not two and "=" in gold) or (two and not one and "=" in extracted):
+        return extracted, gold  # of two equations none is the other's value: "y = 2x" and "2x - y = 0"
+    return one["value"] if one else extracted, two["value"] if two else gold
+
+
+def _by_text(extracted: str, gold: str) -> bool | None:
+    """The verdict on two unequal texts that math-verify would not read, or misread; None where it has to be asked."""
+    left, right = form(extracted), form(gold)
+    if max(len(left), len(right)) > LONGEST_FORMULA or not left or not right or words(extracted) or words(gold):
         return False
-    if b is not None and not any(c.isdigit() or c == "\\" for c in extracted):
-        return False  # words alone are no number
+    one, two = BASED.fullmatch(left), BASED.fullmatch(right)
+    if two:  # the base was asked for: it may be left out, and the value in another base is not the answer
+        return left == two["digits"]
+    if one:
+        return one["base"] == "10" and _exactly(one["digits"], right) is True
+    if any(pattern.search(text) for pattern in (CLOCK, ELLIPSIS) for text in (left, right)):
+        return False
+    if number(gold) is not None and not any(c.isdigit() or c == "\\" for c in left):
+        return False  # letters alone are no number
     return None
+
+
+def _formulas(extracted: str, gold: str) -> tuple[str, str]:
+    """What the algebra is asked: gold and answer, bare."""
+    extracted, gold = _without_names(extracted, gold)
+    return formula(gold), formula(extracted)
+
+
+def canonical(extracted: str | None) -> str | None:
+    """One text for all the ways of writing one answer, for majority votes; None where there is no answer.
+
+    An exact number is its Fraction ("1/2" for "0.50", "\\frac12" and "x = 1/2"; "50" for "50%"), everything else its
+    text without spaces. Two formulas that only algebra can prove equal stay two.
+    """
+    if extracted is None:
+        return None
+    text, _ = _without_names(extracted[:LONGEST_TEXT], "")
+    value = number(text)
+    return form(text) or None if value is None else str(value)
 
 
 def equal(extracted: str, gold: str) -> bool:
     """Whether two answers are the same, by exact numbers first and math-verify else (up to 5 s, plus its start)."""
-    decided = compare(extracted, gold)
-    if decided is not None:
-        return decided
     with Grader() as grader:
         return grader.equal(extracted, gold)
 
 
-class Grader:
-    """Grades rows one after another; keeps at most one math-verify process, and none until a row needs it.
+def unreadable(golds: Sequence[str]) -> list[int]:
+    """Which gold answers nothing can be compared with: no number, no words, and math-verify reads nothing in them."""
+    with Grader() as grader:
+        return grader.unreadable(golds)
 
-    Use it in a ``with`` statement. A row that takes longer than ``seconds``, or that kills the process, is wrong.
+
+class Grader:
+    """Grades rows: exact numbers and texts in this process, formulas in up to ``workers`` others.
+
+    Use it in a ``with`` statement. A formula that takes more than ``seconds`` of processor time, or that kills its
+    process, is wrong. Equal pairs of answer and gold are decided once. The number of workers (by default the cores
+    that this process may use, 8 at most) changes no verdict.
     """
 
-    def __init__(self, seconds: float = ROW_SECONDS) -> None:
-        self.seconds = seconds
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, seconds: float = ROW_SECONDS, workers: int | None = None) -> None:
+        self.pool = Pool(seconds, workers)
+        self._known: dict[tuple[str, str], bool] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -83,60 +158,38 @@ class Grader:
 
     def grade(self, rows: Sequence[tuple[str, str]]) -> list[Verdict]:
         """Verdicts of (completion, gold answer) pairs, in order."""
-        return [self._verdict(completion, gold) for completion, gold in rows]
+        found = [extract(completion) for completion, _ in rows]
+        correct = self._decide([(text or "", gold) for text, (_, gold) in zip(found, rows, strict=True)])
+        return [Verdict(text, text is not None and right) for text, right in zip(found, correct, strict=True)]
 
     def equal(self, extracted: str, gold: str) -> bool:
-        """As ``answers.equal``, with this grader's process."""
-        decided = compare(extracted, gold)
-        return self._algebra(extracted, gold) if decided is None else decided
+        """As ``answers.equal``, with this grader's processes."""
+        return self._decide([(extracted, gold)])[0]
+
+    def unreadable(self, golds: Sequence[str]) -> list[int]:
+        """As ``answers.unreadable``, with this grader's processes."""
+        unknown = [index for index, gold in enumerate(golds) if number(gold) is None and not _is_text(gold)]
+        asked = [index for index in unknown if 0 < len(formula(golds[index])) <= LONGEST_FORMULA]
+        read = dict(zip(asked, self.pool.ask([(formula(golds[index]), None) for index in asked]), strict=True))
+        return [index for index in unknown if not read.get(index)]
 
     def close(self) -> None:
-        """Ends the process, if there is one. The grader may be used again."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        """Ends the processes, if there are any. The grader may be used again."""
+        self.pool.close()
 
-    def _verdict(self, completion: str, gold: str) -> Verdict:
-        extracted = extract(completion)
-        return Verdict(extracted, extracted is not None and self.equal(extracted, gold))
+    def _decide(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """The pairs' verdicts; those that only algebra can give are asked for together, each once."""
+        decided = [compare(*pair) for pair in pairs]
+        keys = {index: _formulas(*pairs[index]) for index, known in enumerate(decided) if known is None}
+        asked = [key for key in dict.fromkeys(keys.values()) if key not in self._known]
+        self._known.update(zip(asked, self.pool.ask(asked), strict=True))
+        return [self._known[keys[i]] if known is None else known for i, known in enumerate(decided)]
 
-    def _algebra(self, extracted: str, gold: str) -> bool:
-        request = {"gold": plain(gold), "answer": plain(extracted), "seconds": self.seconds}
-        try:
-            process = self._process or self._start()
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            return bool(self._reply(process, self.seconds)["correct"])
-        except (TimeoutError, BrokenPipeError):
-            self.close()
-            return False
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        script = str(Path(__file__).with_name("algebra.py"))
-        # -P keeps this package's folder off the child's path; what an engine preloads is not for the child.
-        environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", script],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )
-        try:
-            self._reply(self._process, START_SECONDS)
-        except TimeoutError as error:
-            self.close()
-            raise RuntimeError("math-verify does not start; try: python -c 'import math_verify'") from error
-        return self._process
-
-    def _reply(self, process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
-        """The process's next line; TimeoutError where it is late or the process has ended."""
-        assert process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            line = process.stdout.readline() if selector.select(seconds) else b""
-        if not line:
-            raise TimeoutError(f"no verdict within {seconds:g} s")
-        return dict(json.loads(line))
+def _is_text(gold: str) -> bool:
+    """Whether equal text can decide: words, a choice, a date, digits of a base, the hours of a clock."""
+    text = form(gold)[: LONGEST_FORMULA + 1]
+    if not 0 < len(text) <= LONGEST_FORMULA:
+        return False
+    named = any(c.isalpha() for c in text) and TEXT.fullmatch(text) is not None
+    return named or any(pattern.fullmatch(text) for pattern in (CLOCK, BASED))

@@ -29,18 +29,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return BAD_INPUT
     except (Interrupted, OSError) as error:
-        print(f"error: {_line(error)}; what is finished stays. Go on with: {_again(arguments)}", file=sys.stderr)
+        print(f"error: {_line(error)}; {_kept(options.command, arguments)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        if options.command == "compare":
-            print("\nstopped; nothing was kept", file=sys.stderr)
-            return STOPPED
-        print(f"\nstopped; what is finished stays. Go on with: {_again(arguments)}", file=sys.stderr)
+        print(f"\nstopped; {_kept(options.command, arguments)}", file=sys.stderr)
         return STOPPED
 
 
-def _again(arguments: list[str] | None) -> str:
-    return shlex.join(["python", "-m", "orchestrator", *(sys.argv[1:] if arguments is None else arguments)])
+def _kept(command: str, arguments: list[str] | None) -> str:
+    if command in ("compare", "grade"):
+        return "nothing was kept"
+    again = shlex.join(["python", "-m", "orchestrator", *(sys.argv[1:] if arguments is None else arguments)])
+    return f"what is finished stays. Go on with: {again}"
 
 
 def _line(error: Exception) -> str:
@@ -70,7 +70,18 @@ def _parser() -> argparse.ArgumentParser:
     _store(plan)
     _command(commands, "status", "show how far a study's run is")
     _command(commands, "report", "rebuild the report from what is finished")
+    export = _command(commands, "export", "write every completion as lm-evaluation-harness logs its samples")
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new folder, or an earlier export's")
     _compare(commands)
+    grade = commands.add_parser(
+        "grade", help="grade anyone's rows of completions and gold answers, without a study: adds extracted, correct"
+    )
+    grade.add_argument(
+        "rows", type=Path, metavar="ROWS.jsonl", help="rows {completion, answer, ...}; all their fields are kept"
+    )
+    grade.add_argument(
+        "--out", type=Path, metavar="FILE", help="(stdout); rows that have extracted or correct already are refused"
+    )
     commands.add_parser("doctor", help="what this machine has and lacks, each lack with its mend")
     return parser
 

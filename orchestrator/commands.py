@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from orchestrator.errors import BAD_INPUT, DONE, FAILED, ClusterLost, UserError
 from orchestrator.lease import Lease, hold
 from orchestrator.places import Folder, place_of
 from orchestrator.plan import Step, make_plan
-from orchestrator.preflight import check
+from orchestrator.preflight import check, check_key
 from orchestrator.store import Store, open_store, write_json
 from orchestrator.study import Study
 from orchestrator.study_file import load_study
@@ -61,9 +62,10 @@ def run(options: argparse.Namespace) -> int:
 
         knock(options.address)
     store = open_store(out, options.store)
+    plan = make_plan(study, facts)
+    check_key(study, plan, store)
     with _stoppable(), hold(store.place, _say) as lease:
         outside.keep_pins(facts, out)
-        plan = make_plan(study, facts)
         told = {"study": study.model_dump(mode="json"), "facts": facts, "store": options.store}
         write_json(out / STUDY, told, sort=False)
         return _walk_and_report(study, plan, store, options, begun, lease)
@@ -189,6 +191,15 @@ def compare(options: argparse.Namespace) -> int:
         return compare(options, _say)
 
 
+def grade(options: argparse.Namespace) -> int:
+    """Anyone's rows graded, without a study. Rows alone go to stdout."""
+    from orchestrator.grading import grade
+
+    with _stoppable():
+        grade(options.rows, options.out, lambda line: print(line, file=sys.stderr, flush=True))
+    return DONE
+
+
 def status(options: argparse.Namespace) -> int:
     """How far a run is, from its folder alone."""
     study, steps, store = _saved(options)
@@ -223,6 +234,16 @@ def report(options: argparse.Namespace) -> int:
         write_report(study, outcome, store, None, early)
     print(f"report: {store.root / 'report' / 'report.html'}")
     return FAILED if outcome.failed else DONE
+
+
+def export(options: argparse.Namespace) -> int:
+    """Every completion that is finished, for other tools to read."""
+    from orchestrator.export import export
+    from orchestrator.runner import Walk
+
+    study, steps, store = _saved(options)
+    export(study, Walk(steps, store, _say).survey().steps, store, options.to, print)
+    return DONE
 
 
 def doctor(options: argparse.Namespace) -> int:

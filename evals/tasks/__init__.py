@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evals.tasks import aime, arithmetic, deepscaler, gsm8k, word_problems
+from evals.tasks import aime, arithmetic, deepscaler, gsm8k, math, word_problems
 from evals.tasks.problem import Problem, Task
 
 TASKS: dict[str, Task] = {
@@ -10,6 +10,7 @@ TASKS: dict[str, Task] = {
     "aime": aime.TASK,
     "arithmetic": arithmetic.TASK,
     "deepscaler": deepscaler.TASK,
+    "math": math.TASK,
     "word_problems": word_problems.TASK,
 }
 

@@ -1,7 +1,7 @@
 """AIME: competition problems whose answers are whole numbers from 0 to 999.
 
-Rows are ``{"id", "problem", "answer"}``. In a folder the year's file is ``aime<year>.jsonl``; on the hub it is the
-dataset of that year.
+Rows are ``{"id", "problem", "answer"}``, and "solution" where there is one. In a folder the year's file is
+``aime<year>.jsonl``; on the hub it is the dataset of that year.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evals.tasks.problem import Problem, Task
-from evals.tasks.rows import drawn, read, text_field
+from evals.tasks.rows import drawn, read, text_field, worked
 
 LATEST = 2026
 HUB = "MathArena/aime_{year}"
@@ -39,7 +39,8 @@ def load(
         if not (answer.isascii() and answer.isdigit() and int(answer) <= LARGEST):
             raise ValueError(f"{where}: the answer must be a whole number from 0 to {LARGEST}, found {answer[:40]!r}")
         identity = text_field(row, "id", where) if "id" in row else f"aime{year}-{index + 1}"
-        problems.append(Problem(identity, text_field(row, "problem", where), str(int(answer))))
+        gold = str(int(answer))
+        problems.append(Problem(identity, text_field(row, "problem", where), gold, solution=worked(row, gold)))
     return drawn(problems, draw, seed, place)
 
 

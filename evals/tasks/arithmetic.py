@@ -64,6 +64,22 @@ def change(number: int, verb: str, amount: int) -> int:
     return number + amount if verb in GAINS else number - amount
 
 
+def working(problem: WordProblem, *, slipped: bool, explained: bool) -> str:
+    """The solution's text in one of two styles, "40+49=89,89-25=64#64" or with words between (``explained``).
+
+    The second change is misread, its sign turned round, where it ``slipped``.
+    """
+
+    def sign(verb: str) -> str:
+        return "+" if verb in GAINS else "-"
+
+    (v1, n1), (v2, n2) = problem.first, problem.second
+    second = {"+": "-", "-": "+"}[sign(v2)] if slipped else sign(v2)
+    end = problem.middle + n2 if second == "+" else problem.middle - n2
+    one, two = f"{problem.start}{sign(v1)}{n1}={problem.middle}", f"{problem.middle}{second}{n2}={end}"
+    return f"{one}; then {two}; so#{end}" if explained else f"{one},{two}#{end}"
+
+
 def stream(split: str, rng: random.Random, hard_share: float, largest: int) -> Iterator[WordProblem]:
     """Problems of one split without end, over numbers up to ``largest``.
 
@@ -109,7 +125,8 @@ def load(
     endless = stream(split, random.Random(f"{split} {seed}"), hard_share, largest)
     for made in itertools.islice(endless, PATIENCE * wanted):
         index = f"arithmetic-{split}-{seed}-{len(problems)}"
-        problems.setdefault(made.text, Problem(index, made.text, str(made.answer), made.stratum))
+        solution = working(made, slipped=False, explained=False)
+        problems.setdefault(made.text, Problem(index, made.text, str(made.answer), made.stratum, solution))
         if len(problems) == wanted:
             return list(problems.values())
     raise ValueError(

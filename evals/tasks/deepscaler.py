@@ -1,9 +1,12 @@
-"""DeepScaleR: about 40 000 competition problems with short answers, as rows ``{"problem", "answer"}``."""
+"""DeepScaleR: about 40 000 competition problems with short answers.
+
+Rows are ``{"problem", "answer", "solution"}``; the solution may be empty or missing.
+"""
 
 from __future__ import annotations
 
 from evals.tasks.problem import Problem, Task
-from evals.tasks.rows import drawn, read, text_field
+from evals.tasks.rows import drawn, read, readable, text_field, worked
 
 HUB = "agentica-org/DeepScaleR-Preview-Dataset"
 
@@ -16,11 +19,12 @@ def load(source: str | None = None, *, split: str = "train", draw: int | None = 
     if split != "train":
         raise ValueError(f"the deepscaler task has no split {split!r}; it is one split, 'train'")
     source = HUB if source is None else source
-    problems = [
-        Problem(f"deepscaler-{index}", text_field(row, "problem", where), text_field(row, "answer", where))
-        for index, (where, row) in enumerate(read(source, split=split))
-    ]
-    return drawn(problems, draw, seed, source)
+    problems, places = [], {}
+    for index, (where, row) in enumerate(read(source, split=split)):
+        question, gold = text_field(row, "problem", where), text_field(row, "answer", where).strip()
+        problems.append(Problem(f"deepscaler-{index}", question, gold, solution=worked(row, gold)))
+        places[problems[-1].id] = where
+    return readable(drawn(problems, draw, seed, source), places)
 
 
 TASK = Task(

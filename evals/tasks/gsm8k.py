@@ -1,12 +1,14 @@
 """GSM8K: grade-school word problems with whole-number answers (Cobbe et al. 2021, arXiv 2110.14168).
 
-Rows are ``{"question", "answer"}``; the answer is a worked solution whose last line is "#### n".
+Rows are ``{"question", "answer"}``; the answer is a worked solution whose last line is "#### n". In it stand
+calculator marks, "16 - 3 = <<16-3=13>>13", which a solution shown to a model goes without.
 """
 
 from __future__ import annotations
 
+from evals.extraction import ANNOTATION
 from evals.tasks.problem import Problem, Task
-from evals.tasks.rows import drawn, read, text_field
+from evals.tasks.rows import boxed, drawn, read, readable, text_field
 
 HUB = "openai/gsm8k"
 
@@ -17,15 +19,17 @@ def load(source: str | None = None, *, split: str = "test", draw: int | None = N
     ``draw`` takes a fixed sample of that many. Ids are "gsm8k-<split>-<row>". Raises ValueError naming file and line.
     """
     source = HUB if source is None else str(source)
-    problems = []
+    problems, places = [], {}
     for index, (where, row) in enumerate(read(source, split=split, config="main")):
         question = text_field(row, "question", where)
-        _, mark, gold = text_field(row, "answer", where).rpartition("####")
+        solution, mark, gold = text_field(row, "answer", where).rpartition("####")
         gold = gold.strip().replace(",", "")
         if not mark or not gold:
             raise ValueError(f"{where}: the answer must end in a line '#### n'")
-        problems.append(Problem(f"gsm8k-{split}-{index}", question, gold))
-    return drawn(problems, draw, seed, source)
+        shown = f"{ANNOTATION.sub('', solution).strip()}\n{boxed(gold)}".strip()
+        problems.append(Problem(f"gsm8k-{split}-{index}", question, gold, solution=shown))
+        places[problems[-1].id] = where
+    return readable(drawn(problems, draw, seed, source), places)
 
 
 TASK = Task(

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One question with its gold answer. ``stratum`` names a group that is also reported apart, such as "hard"."""
+    """One question with its gold answer. ``stratum`` names a group that is also reported apart, such as "hard".
+
+    ``solution`` is the worked solution as an assistant would write it, ending in the form of answer that the task asks
+    for: an example to be shown before other problems. None where the source gives none.
+    """
 
     id: str
     problem: str
     answer: str
     stratum: str | None = None
+    solution: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.answers import unreadable
+from evals.extraction import last_boxed
 from evals.tasks.problem import Problem
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[0-9a-f]{40})?")
@@ -76,6 +78,36 @@ def text_field(row: dict[str, Any], key: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{where}: field {key!r} must be a non-empty text")
     return value
+
+
+def worked(row: dict[str, Any], answer: str) -> str | None:
+    """The row's "solution", ending in the boxed answer, or None where there is no text under that name."""
+    solution = row.get("solution")
+    if not isinstance(solution, str) or not solution.strip():
+        return None
+    solution = solution.strip()
+    return solution if last_boxed(solution) is not None else f"{solution}\n{boxed(answer)}"
+
+
+def boxed(answer: str) -> str:
+    """The closing line that the tasks with ``\\boxed{}`` in their instruction ask for."""
+    return f"The final answer is \\boxed{{{answer}}}."
+
+
+def readable(problems: list[Problem], places: Mapping[str, str]) -> list[Problem]:
+    """The problems, if every gold answer can be compared with something; else ValueError naming the first that cannot.
+
+    ``places`` names the row of each id. Formulas are parsed, some milliseconds each, so draw first.
+    """
+    bad = unreadable([problem.answer for problem in problems])
+    if bad:
+        first = problems[bad[0]]
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise ValueError(
+            f"{places[first.id]}: the answer {first.answer[:60]!r} can be read neither as a number nor as a formula"
+            f"{more}: mend or remove the row"
+        )
+    return problems
 
 
 def drawn(problems: Sequence[Problem], draw: int | None, seed: int, source: str) -> list[Problem]:

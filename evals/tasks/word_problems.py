@@ -32,39 +32,41 @@ SPLITS = {"test": range(5), "train": range(5, 10)}  # tenths of the hash
 DEFAULT_DRAW = 200
 
 
-def _add(rng: random.Random) -> tuple[str, int]:
+def _add(rng: random.Random) -> tuple[str, str, int]:
     (name, she), item = rng.choice(PEOPLE), rng.choice(OBJECTS)
     a, b = rng.randint(3, 60), rng.randint(2, 40)
     step = rng.choice(GAINS).format(n=b)
-    return f"{name} has {a} {item}. {she} {step}. How many {item} does {name} have now?", a + b
+    text = f"{name} has {a} {item}. {she} {step}. How many {item} does {name} have now?"
+    return text, f"{name} has {a} + {b} = \\boxed{{{a + b}}} {item} now.", a + b
 
 
-def _subtract(rng: random.Random) -> tuple[str, int]:
+def _subtract(rng: random.Random) -> tuple[str, str, int]:
     (name, she), item = rng.choice(PEOPLE), rng.choice(OBJECTS)
     b = rng.randint(2, 40)
     a = b + rng.randint(1, 40)
     step = rng.choice(LOSSES).format(n=b)
-    return f"{name} has {a} {item}. {she} {step}. How many {item} does {name} have left?", a - b
+    text = f"{name} has {a} {item}. {she} {step}. How many {item} does {name} have left?"
+    return text, f"{name} has {a} - {b} = \\boxed{{{a - b}}} {item} left.", a - b
 
 
-def _multiply(rng: random.Random) -> tuple[str, int]:
+def _multiply(rng: random.Random) -> tuple[str, str, int]:
     (name, _), item, holder = rng.choice(PEOPLE), rng.choice(OBJECTS), rng.choice(HOLDERS)
     a, b = rng.randint(2, 12), rng.randint(2, 12)
     text = (
         f"{name} has {a} {holder}. There are {b} {item} in each of the {holder}. "
         f"How many {item} does {name} have in total?"
     )
-    return text, a * b
+    return text, f"{name} has {a} * {b} = \\boxed{{{a * b}}} {item} in total.", a * b
 
 
-def _divide(rng: random.Random) -> tuple[str, int]:
+def _divide(rng: random.Random) -> tuple[str, str, int]:
     (name, she), item, holder = rng.choice(PEOPLE), rng.choice(OBJECTS), rng.choice(HOLDERS)
     a, b = rng.randint(2, 12), rng.randint(2, 12)
     text = (
         f"{name} has {a * b} {item}. {she} shares them equally among {a} {holder}. "
         f"How many {item} are in each of the {holder}?"
     )
-    return text, b
+    return text, f"There are {a * b} / {a} = \\boxed{{{b}}} {item} in each.", b
 
 
 KINDS = ((_add, "easy"), (_subtract, "easy"), (_multiply, "hard"), (_divide, "hard"))
@@ -91,10 +93,10 @@ def load(source: str | None = None, *, split: str = "test", draw: int | None = N
         if len(problems) == wanted:
             return list(problems.values())
         make, stratum = rng.choice(KINDS)
-        text, answer = make(rng)
+        text, solution, answer = make(rng)
         if text not in problems and zlib.crc32(text.encode()) % 10 in SPLITS[split]:
             identity = f"word_problems-{split}-{seed}-{len(problems)}"
-            problems[text] = Problem(identity, text, str(answer), stratum)
+            problems[text] = Problem(identity, text, str(answer), stratum, solution)
     raise ValueError(f"word_problems: {wanted} distinct problems are not found; draw fewer")
 
 

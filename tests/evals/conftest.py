@@ -1,28 +1,12 @@
-"""Models that the engines' tests share: the tiny model, two adapters on it, and prompts of unlike lengths."""
+"""What the engines' tests share: two adapters on the served tiny model, and prompts of unlike lengths."""
 
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture(scope="session")
-def served_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with heads of 32: vLLM's CPU attention takes none smaller."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    folder = Path(shutil.copytree(tiny_model, tmp_path_factory.mktemp("served") / "model"))
-    config = AutoConfig.from_pretrained(tiny_model)
-    config.head_dim = 32
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(config).float().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

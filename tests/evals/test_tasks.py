@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evals.answers import compare, extract
 from evals.tasks import TASKS
 from evals.tasks.rows import drawn
 
@@ -146,3 +147,89 @@ def test_every_instruction_holds_the_problem_once() -> None:
 def test_drawn_refuses_nothing_to_draw_from() -> None:
     with pytest.raises(ValueError, match="here: holds no problem"):
         drawn([], None, 0, "here")
+
+
+def test_a_gold_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    rows = [{"problem": "P", "answer": answer} for answer in ("3", "\\sqrt{2}", "Evelyn", "\\frac{", "???")]
+    path = write_rows(tmp_path / "train.jsonl", rows)
+    told = r"train.jsonl:4: the answer '\\\\frac\{' can be read neither as a number nor as a formula \(and 1 more\)"
+    with pytest.raises(ValueError, match=told):
+        TASKS["deepscaler"].load(str(path))
+    assert [p.answer for p in TASKS["deepscaler"].load(str(write_rows(tmp_path / "good.jsonl", rows[:3])))] == [
+        "3", "\\sqrt{2}", "Evelyn",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"gsm8k.jsonl:1: the answer '\?\?' can be read neither"):
+        TASKS["gsm8k"].load(str(write_rows(tmp_path / "gsm8k.jsonl", [{"question": "Q", "answer": "a\n#### ??"}])))
+
+
+def test_only_what_is_drawn_is_checked(tmp_path: Path) -> None:
+    rows = [{"problem": "P", "answer": answer} for answer in ("3", "9" * 2000)]
+    path = str(write_rows(tmp_path / "train.jsonl", rows))
+    load, answers = TASKS["deepscaler"].load, set()
+    for seed in range(20):
+        try:
+            answers |= {p.answer for p in load(path, draw=1, seed=seed)}
+        except ValueError as error:
+            answers.add(str(error).split(":")[1])  # the line
+    assert answers == {"3", "2"}
+
+
+def test_math_takes_the_gold_from_the_solution_or_the_answer(tmp_path: Path) -> None:
+    rows = [
+        {
+            "problem": "P",
+            "solution": "It is $\\boxed{1}$, no, $\\boxed{\\frac{1}{2}}$.",
+            "level": "Level 5",
+            "type": "Algebra",
+        },
+        {"problem": "P", "solution": "So $\\boxed 2$.", "level": 3},
+        {"problem": "P", "solution": "So it is.", "answer": "\\text{Evelyn}"},
+        {"problem": "P", "answer": 4},
+    ]
+    problems = TASKS["math"].load(str(write_rows(tmp_path / "test.jsonl", rows).parent))
+    assert [(p.id, p.answer, p.stratum) for p in problems] == [
+        ("math-test-0", "\\frac{1}{2}", "level 5"), ("math-test-1", "2", "level 3"),
+        ("math-test-2", "\\text{Evelyn}", None), ("math-test-3", "4", None),
+    ]  # fmt: skip
+    assert [p.solution for p in problems] == [
+        rows[0]["solution"], "So $\\boxed 2$.", "So it is.\nThe final answer is \\boxed{\\text{Evelyn}}.", None,
+    ]  # fmt: skip
+    for row in ({"problem": "P", "solution": "no box"}, {"problem": "P", "solution": "\\boxed{}"}):
+        with pytest.raises(ValueError, match=r"bad.jsonl:1: the solution must have its answer in"):
+            TASKS["math"].load(str(write_rows(tmp_path / "bad.jsonl", [row])))
+    with pytest.raises(ValueError, match=r"empty.jsonl: holds no problem"):
+        TASKS["math"].load(str(write_rows(tmp_path / "empty.jsonl", [])))
+
+
+def test_solutions_end_in_the_form_that_is_asked_for(tmp_path: Path) -> None:
+    """What an example shows, the grader must find, and take for the gold."""
+    gsm8k = [
+        {"question": "Q", "answer": "16 - 3 = <<16-3=13>>13 eggs\nTwice: 2 * 1,000 = <<2*1000=2000>>2,000\n#### 2,000"}
+    ]
+    aime = [
+        {"id": "a", "problem": "P", "answer": "025", "solution": "Add them: 25."},
+        {"id": "b", "problem": "P", "answer": 7},
+    ]
+    deep = [
+        {"problem": "P", "answer": "x+1", "solution": "So $\\boxed{x+1}$."},
+        {"problem": "P", "answer": "2", "solution": " "},
+    ]
+    loaded = {
+        "gsm8k": TASKS["gsm8k"].load(str(write_rows(tmp_path / "gsm8k.jsonl", gsm8k))),
+        "aime": TASKS["aime"].load(str(write_rows(tmp_path / "aime.jsonl", aime))),
+        "deepscaler": TASKS["deepscaler"].load(str(write_rows(tmp_path / "deep.jsonl", deep)), split="train"),
+        "arithmetic": TASKS["arithmetic"].load(None, draw=50),
+        "word_problems": TASKS["word_problems"].load(None, draw=50),
+    }
+    assert loaded["gsm8k"][0].solution == (
+        "16 - 3 = 13 eggs\nTwice: 2 * 1,000 = 2,000\nThe final answer is \\boxed{2000}."
+    )
+    assert [p.solution for p in loaded["aime"]] == ["Add them: 25.\nThe final answer is \\boxed{25}.", None]
+    assert [p.solution for p in loaded["deepscaler"]] == ["So $\\boxed{x+1}$.", None]
+    for name, problems in loaded.items():
+        shown = [p for p in problems if p.solution is not None]
+        assert shown, name
+        for problem in shown:
+            found = extract(problem.solution or "")
+            assert found is not None and compare(found, problem.answer), (name, problem)
+            assert name == "arithmetic" or "\\boxed{" in (problem.solution or "")

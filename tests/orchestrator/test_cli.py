@@ -57,9 +57,11 @@ def test_the_command_line_grows_on_purpose() -> None:
         "plan": [*common, "--gpus", "--store"],
         "status": common,
         "report": common,
+        "export": [*common, "--to"],
         "compare": [
             "[NAME=]ADAPTER+", "--base", "--rollouts", "--rows", "--start", "--top", "--intruder-below", "--out",
         ],
+        "grade": ["ROWS.jsonl", "--out"],
         "doctor": [],
     }  # fmt: skip
 
@@ -79,7 +81,7 @@ def test_help_is_light() -> None:
     done = process(code=code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded: []"
-    for command in ("run", "plan", "status", "report", "compare", "doctor"):
+    for command in ("run", "plan", "status", "report", "compare", "grade", "doctor"):
         assert f"\n    {command} " in done.stdout
 
 

@@ -1,0 +1,352 @@
+"""What evaluating costs, beside other ways to the same verdicts, in one run.
+
+    python benchmarks/evaluate.py [engines] [grading] [--harness PYTHON] [--rows N] [--sample N]
+
+engines   base and six adapters of the default study's base, 200 problems each: one engine with the adapters swapped
+          into its weights (ours, the canary before each), one engine with vLLM's LoRA, one engine per merged model (all
+          in one process, and a process each), and lm-evaluation-harness with its Transformers backend, one adapter a
+          run, where PYTHON has it (``--harness "env PYTHONPATH=FOLDER python"`` for one installed apart); then what an
+          eighth adapter takes beyond its own tokens
+grading   10 000 rows made from a seed, numbers and formulas, ten of them planted to hang: ours, which gives a row 5 s,
+          on all cores, beside math-verify's own parse and verify, row by row in one process with its own time limits
+          (5 s each), on a sample of the rows and on one hang of each kind, which is waited for for 30 s
+
+Without words all parts. Nothing else should run beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import random
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from evals.answers import Grader  # noqa: E402
+from evals.engines import Sampling, open_engine  # noqa: E402
+from evals.pool import cores  # noqa: E402
+
+Row = tuple[str, str, bool | None]  # completion, gold, the verdict that is right; None: it hangs
+
+TINY = ROOT / "configs" / "tiny.yaml"
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+ADAPTERS = ("sft", "rft", "dft", "rift", "offline_grpo", "dpo", "sft-order43")  # the last is the eighth model
+ENGINE: dict[str, Any] = {"precision": "float32", "max_model_len": 128}
+SAMPLING = Sampling(max_tokens=40)
+HARNESS = """
+task: planted
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: "{rows}"}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{prompt}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["<eos>"], do_sample: false, max_gen_toks: {max_tokens}}}
+filter_list:
+  - name: number
+    filter: [{{function: regex, regex_pattern: "#(-?[0-9]+)"}}, {{function: take_first}}]
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+def engines(python: list[str]) -> None:
+    """Prints the ratios; everything is answered in processes of its own, by the clock and with their start."""
+    with tempfile.TemporaryDirectory(prefix="evaluate-") as name:
+        folder = Path(name)
+        asked = study(folder)
+        print(f"engines   base and {len(asked['adapters']) - 1} adapters, {len(asked['problems'])} problems each")
+        whole, ours = child("swapped", asked, folder)
+        right = [model["right"] for model in ours["models"]]
+        speed = _speed(ours["models"])
+        print(f"          ours: {whole:.1f} s, {ours['open']:.1f} s of it to open the engine; {speed:.0f} tokens/s")
+        for how, told in {"lora": "vLLM's LoRA", "merged": "an engine per merged model"}.items():
+            seconds, found = child(how, asked, folder)
+            _told(told, seconds, whole, [m["right"] for m in found["models"]], right, _speed(found["models"]))
+        one_by_one, rights = 0.0, []
+        for adapter in asked["adapters"]:
+            seconds, found = child("merged", asked | {"adapters": [adapter]}, folder)
+            one_by_one += seconds
+            rights += [model["right"] for model in found["models"]]
+        _told("the same, a process each", one_by_one, whole, rights, right, None)
+        _eighth(asked, folder, ours)
+        if subprocess.run([*python, "-c", "import lm_eval"], capture_output=True).returncode:
+            print("          lm-evaluation-harness is not installed there: pip install lm_eval, or name --harness")
+            return
+        seconds, rights = harness(asked, folder, python)
+        _told("lm-evaluation-harness", seconds, whole, rights, right, None)
+
+
+def _told(name: str, seconds: float, ours: float, rights: list[int], right: list[int], speed: float | None) -> None:
+    same = "the same verdict counts" if rights == right else f"right {rights} beside {right}"
+    more = "" if speed is None else f"; {speed:.0f} tokens/s"
+    print(f"          {name}: {seconds:.1f} s, {seconds / ours:.2f} x ours; {same}{more}")
+
+
+def _speed(models: list[dict[str, Any]]) -> float:
+    return sum(model["tokens"] for model in models) / sum(model["generate"] for model in models)
+
+
+def _eighth(asked: dict[str, Any], folder: Path, seven: dict[str, Any]) -> None:
+    """What one more model takes in the engine that is up: canary, swap and grading, its own tokens left out."""
+    eighth = {"adapters": [*asked["adapters"], asked["eighth"]]}
+    _, found = child("swapped", asked | eighth, folder)
+    last = found["models"][-1]
+    beyond = last["before"] + last["after"]
+    print(
+        f"          an eighth model: {beyond:.2f} s beyond its own tokens (canary and swap {last['before']:.2f}, grading "
+        f"{last['after']:.2f}), which take {last['generate']:.2f} s (must be within 2 s)"
+    )
+
+
+def study(folder: Path) -> dict[str, Any]:
+    """The default study with short trainings, run as users run it: its base, its adapters, its prompts."""
+    words = [word for setting in ("training.steps=20", "evaluation.tasks.0.draw=200") for word in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "run", str(TINY), "--out", str(folder / "run"), *words],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(done.stdout)
+    run = folder / "run"
+    problems = json.loads(next(run.glob("problems/*/problems.json")).read_text())["tasks"][0]["problems"]
+    made = {p.name.rpartition("-")[0]: str(p / "adapter") for p in run.glob("train/*")}
+    adapters = [made[name] for name in ADAPTERS]
+    base = str(next(run.glob("base/*/model")))
+    return {"base": base, "adapters": [None, *adapters[:-1]], "eighth": adapters[-1], "problems": problems}
+
+
+def child(how: str, asked: dict[str, Any], folder: Path) -> tuple[float, dict[str, Any]]:
+    """Seconds by the clock of a process that answers as ``how`` says, and what it printed last."""
+    path = folder / "asked.json"
+    path.write_text(json.dumps(asked))
+    begun = time.perf_counter()
+    words = [sys.executable, __file__, "--answer", how, str(path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    seconds = time.perf_counter() - begun
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    return seconds, json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def answer(how: str, path: Path) -> None:
+    """In the child: prints what ``how`` found."""
+    asked = json.loads(path.read_text())
+    found = engine_a_model(asked, path.parent) if how == "merged" else one_engine(asked, path.parent, how)
+    print(json.dumps(found))
+
+
+def one_engine(asked: dict[str, Any], folder: Path, adapters: str) -> dict[str, Any]:
+    """One engine for all models, the canary before each, as a study's evaluation does it."""
+    from evals import canary
+
+    base, prompts = Path(asked["base"]), [p["prompt_ids"] for p in asked["problems"]]
+    begun = time.perf_counter()
+    engine = open_engine("vllm", base, max_lora_rank=16, adapters=adapters, **ENGINE)
+    opened = time.perf_counter() - begun
+    zero = canary.zero_adapter(folder / "zero", base, TARGETS)
+    models = []
+    with Grader() as grader:
+        for path in asked["adapters"]:
+            first = time.perf_counter()
+            own = {} if path is None else {"adapter": Path(path)}
+            rows = canary.check(engine, base, {"base": None, "zero": zero, **own}, prompts[:8])
+            assert all(row["passed"] for row in rows), rows
+            ready = time.perf_counter()
+            found = engine.generate(prompts, SAMPLING, own.get("adapter"))
+            written = time.perf_counter()
+            models.append(_graded(grader, found, asked) | {"before": ready - first, "generate": written - ready})
+            models[-1]["after"] = time.perf_counter() - written
+    engine.close()
+    return {"open": opened, "models": models}
+
+
+def engine_a_model(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The common way: each adapter merged into a copy of the base, and an engine opened on it."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    prompts, models = [p["prompt_ids"] for p in asked["problems"]], []
+    with Grader() as grader:
+        for path in asked["adapters"]:
+            model = Path(asked["base"])
+            if path is not None:
+                model = folder / "merged"
+                whole = AutoModelForCausalLM.from_pretrained(asked["base"], dtype=torch.float32)
+                PeftModel.from_pretrained(whole, path).merge_and_unload().save_pretrained(model)
+                AutoTokenizer.from_pretrained(asked["base"]).save_pretrained(model)
+            engine = open_engine("vllm", model, **ENGINE)
+            begun = time.perf_counter()
+            found = engine.generate(prompts, SAMPLING)
+            models.append({"generate": time.perf_counter() - begun} | _graded(grader, found, asked))
+            engine.close()
+    return {"models": models}
+
+
+def _graded(grader: Grader, found: list[list[Any]], asked: dict[str, Any]) -> dict[str, Any]:
+    rows = [(c[0].text, p["answer"]) for c, p in zip(found, asked["problems"], strict=True)]
+    tokens = sum(len(c[0].token_ids) for c in found)
+    return {"right": sum(v.correct for v in grader.grade(rows)), "tokens": tokens}
+
+
+def harness(asked: dict[str, Any], folder: Path, python: list[str]) -> tuple[float, list[int]]:
+    """lm-evaluation-harness, its Transformers backend, one adapter a run: seconds of all, and how many were right."""
+    rows = folder / "problems.jsonl"
+    rows.write_text("".join(json.dumps({k: p[k] for k in ("prompt", "answer")}) + "\n" for p in asked["problems"]))
+    (folder / "planted.yaml").write_text(HARNESS.format(rows=rows, max_tokens=SAMPLING.max_tokens))
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+    seconds, rights = 0.0, []
+    for i, adapter in enumerate(asked["adapters"]):
+        model = f"pretrained={asked['base']},dtype=float32" + (f",peft={adapter}" if adapter else "")
+        out = folder / f"harness-{i}"
+        words = ["--model", "hf", "--model_args", model, "--tasks", "planted", "--include_path", str(folder)]
+        words += ["--device", "cpu", "--batch_size", "64", "--output_path", str(out)]
+        begun = time.perf_counter()
+        done = subprocess.run([*python, "-m", "lm_eval", *words], cwd=folder, env=environment,
+                              capture_output=True, text=True)  # fmt: skip
+        seconds += time.perf_counter() - begun
+        if done.returncode:
+            raise SystemExit(done.stdout + done.stderr)
+        told = json.loads(next(out.rglob("results_*.json")).read_text())["results"]["planted"]
+        rights.append(round(told["exact_match,number"] * len(asked["problems"])))
+    return seconds, rights
+
+
+HANGS = (  # answers on which math-verify takes far more than 5 s
+    "9^{{9^{{9}}}} + {0}",
+    "(10^{{7}})! + {0}",
+    "\\sum_{{k=1}}^{{10^{{9}}}} \\sin(k + {0})",
+    "(x+y+z)^{{100}} + {0}",
+)
+PATIENCE = 30.0  # seconds for the other way's hangs
+FILLER = "Let us see. We add what there is, and take away what is gone, step by step. " * 8
+
+
+def made(count: int, hangs: int, seed: int = 0) -> list[Row]:
+    """Rows as models and tasks write them: about half whole numbers, a third formulas that only algebra can compare."""
+    rng = random.Random(seed)
+    rows = [rng.choice(KINDS)(rng) for _ in range(count - hangs)]
+    for i in range(hangs):
+        rows.insert(rng.randrange(len(rows)), (HANGS[i % len(HANGS)].format(i), f"\\sqrt{{{i + 2}}}", None))
+    return [(f"{FILLER}So the answer is $\\boxed{{{answer}}}$.", gold, right) for answer, gold, right in rows]
+
+
+def _whole(rng: random.Random) -> Row:
+    gold, right = rng.randint(0, 99_999), rng.random() < 0.6
+    said = gold if right else gold + rng.randint(1, 9)
+    return rng.choice(("{}", "{:,}", "{}.00", "\\${}", "{} \\text{{ cm}}")).format(said), str(gold), right
+
+
+def _fraction(rng: random.Random) -> Row:
+    top, bottom, factor, right = rng.randint(1, 99), rng.randint(2, 99), rng.randint(2, 5), rng.random() < 0.6
+    return f"\\dfrac{{{top * factor + (not right)}}}{{{bottom * factor}}}", f"\\frac{{{top}}}{{{bottom}}}", right
+
+
+def _root(rng: random.Random) -> Row:
+    a, b, right = rng.randint(2, 30), rng.choice((2, 3, 5, 6, 7, 10)), rng.random() < 0.6
+    return f"{a}\\sqrt{{{b}}}", f"\\sqrt{{{a * a * b + (not right)}}}", right
+
+
+def _polynomial(rng: random.Random) -> Row:
+    a, b, right = rng.randint(1, 20), rng.randint(1, 20), rng.random() < 0.6
+    return f"(x+{a})(x+{b})", f"x^2+{a + b}x+{a * b + (not right)}", right
+
+
+def _interval(rng: random.Random) -> Row:
+    a, b, right = rng.randint(-30, 0), rng.randint(1, 30), rng.random() < 0.6
+    return f"\\left[{a}, {b}\\right)", f"[{2 * a}/2,{b}{')' if right else ']'}", right
+
+
+def _pair(rng: random.Random) -> Row:
+    a, b, right = rng.randint(-30, 30), rng.randint(1, 30), rng.random() < 0.6
+    return f"\\left(\\frac{{{2 * a}}}{{2}}, {b}\\right)", f"({a}, {b + (not right)})", right
+
+
+KINDS: list[Callable[[random.Random], Row]] = [
+    *[_whole] * 10, *[_fraction] * 4, _root, _root, _polynomial, _polynomial, _interval, _pair,
+]  # fmt: skip
+
+
+def grading(count: int, sample: int) -> None:
+    hangs = 10 * count // 10_000
+    rows = made(count, hangs)
+    begun = time.perf_counter()
+    with Grader() as grader:
+        verdicts = grader.grade([(completion, gold) for completion, gold, _ in rows])
+        processes = len(grader.pool.processes)
+    ours = time.perf_counter() - begun
+    wrong = [row for row, v in zip(rows, verdicts, strict=True) if v.correct is not bool(row[2])]
+    print(
+        f"grading   ours {ours:.1f} s for {count} rows, {hangs} of which hang: {count / ours:.0f} rows/s in "
+        f"{processes} processes on {cores()} cores (10 000 must end within 60 s)\n"
+        f"          {len(wrong)} verdicts differ from what was planted"
+    )
+    usual = [row for row in rows if row[2] is not None]
+    chosen = random.Random(1).sample(usual, min(sample, len(usual)))
+    plain, differ = _math_verify(chosen)
+    stuck = [_hang(row) for row in [row for row in rows if row[2] is None][: len(HANGS)]]
+    whole = plain * len(usual) / len(chosen) + hangs * sum(stuck) / max(1, len(stuck))
+    print(
+        f"          math-verify row by row {plain:.1f} s for {len(chosen)} rows without a hang ({differ} verdicts differ "
+        f"from\n          what was planted), and for hangs {', '.join(f'{s:.1f}' for s in stuck)} s "
+        f"({PATIENCE:g}: was ended then)"
+    )
+    print(f"          so at least {whole:.0f} s for all (extrapolated); ours over it {ours / whole:.2f}")
+
+
+def _hang(row: Row) -> float:
+    """Seconds that math-verify takes for a row, or after which it was ended."""
+    begun = time.perf_counter()
+    process = multiprocessing.get_context("fork").Process(target=_math_verify, args=([row],))
+    process.start()
+    process.join(PATIENCE)
+    process.kill()
+    process.join()
+    return time.perf_counter() - begun
+
+
+def _math_verify(rows: list[Row]) -> tuple[float, int]:
+    """Seconds for math-verify to parse completions and golds and compare them, and how many verdicts are not right."""
+    from math_verify import parse, verify
+
+    logging.disable(logging.CRITICAL)
+    verify(parse("$1$"), parse("$1$"))  # its imports and grammar are not in the time, as our start is
+    begun = time.perf_counter()
+    verdicts = [verify(parse(f"${gold}$"), parse(completion)) for completion, gold, _ in rows]
+    seconds = time.perf_counter() - begun
+    return seconds, sum(v is not bool(row[2]) for v, row in zip(verdicts, rows, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", choices=["engines", "grading", []], default=[])
+    parser.add_argument("--harness", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--answer", nargs=2, help=argparse.SUPPRESS)  # what a child of this script does
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--sample", type=int, default=500)
+    options = parser.parse_args()
+    if options.answer:
+        answer(options.answer[0], Path(options.answer[1]))
+        return
+    parts = {
+        "engines": lambda: engines(shlex.split(options.harness)),
+        "grading": lambda: grading(options.rows, options.sample),
+    }
+    for word in options.words or parts:
+        parts[word]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""MATH: 12 500 competition problems in seven subjects and five levels (Hendrycks et al. 2021, arXiv 2103.03874).
+
+Rows are ``{"problem", "solution"}``; the gold answer is the solution's last ``\\boxed{}``, or stands under "answer".
+Where rows have a "level", problems are also reported by it.
+
+On the hub the task reads a copy in the paper's own splits (7 500 to train on, 5 000 to test) with all subjects in one
+configuration; others keep a configuration a subject. The 500 test problems that many report (Lightman et al. 2023,
+arXiv 2305.20050) are ``source: HuggingFaceH4/MATH-500``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evals.extraction import last_boxed
+from evals.tasks.problem import Problem, Task
+from evals.tasks.rows import drawn, read, readable, text_field, worked
+
+HUB = "DigitalLearningGmbH/MATH-lighteval"
+
+
+def load(source: str | None = None, *, split: str = "test", draw: int | None = None, seed: int = 0) -> list[Problem]:
+    """Problems of ``split`` from a JSONL file, a folder with ``<split>.jsonl``, or the hub.
+
+    ``draw`` takes a fixed sample of that many. Ids are "math-<split>-<row>". Raises ValueError naming file and line.
+    """
+    source = HUB if source is None else str(source)
+    problems, places = [], {}
+    for index, (where, row) in enumerate(read(source, split=split)):
+        question, gold = text_field(row, "problem", where), _gold(row, where)
+        identity = f"math-{split}-{index}"
+        problems.append(Problem(identity, question, gold, _level(row), worked(row, gold)))
+        places[identity] = where
+    return readable(drawn(problems, draw, seed, source), places)
+
+
+def _gold(row: dict[str, Any], where: str) -> str:
+    if row.get("answer") is not None:
+        return text_field(row, "answer", where).strip()
+    gold = (last_boxed(text_field(row, "solution", where)) or "").strip()
+    if not gold:
+        raise ValueError(f"{where}: the solution must have its answer in \\boxed{{}}, or the row an 'answer'")
+    return gold
+
+
+def _level(row: dict[str, Any]) -> str | None:
+    """ "level 5" for 5, "5" and "Level 5"."""
+    level = str(row.get("level") or "").strip()
+    return f"level {level.removeprefix('Level').strip()}" if level else None
+
+
+TASK = Task(
+    name="math",
+    title="MATH",
+    load=load,
+    instruction="{problem}\n\nReason step by step, and put your final answer within \\boxed{}.",
+    hub=HUB,
+)
