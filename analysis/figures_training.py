@@ -18,7 +18,7 @@ _MOST_POINTS = 400
 
 
 def accuracy(results: dict, roster: Roster, canvas: Canvas) -> Made:
-    """Accuracy with its Wilson interval, a panel a task, the base as a band."""
+    """Accuracy with its interval, a panel a task, the base as a band."""
     tasks = [
         task
         for task in (results.get("evaluation") or {}).get("tasks") or []
@@ -46,14 +46,14 @@ def accuracy(results: dict, roster: Roster, canvas: Canvas) -> Made:
             axes.plot([value], [index], **style)
         axes.set_yticks(range(len(names)), [short(roster.label(name)) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlabel("right, % (bar: 95% Wilson interval)")
+        axes.set_xlabel("right, % (bar: 95% interval)")
         axes.set_title(f"{short(str(task.get('title') or task.get('task')), 40)}, n = {formats.count(task.get('n'))}")
         axes.grid(axis="y", visible=False)
     return (
         figure,
         "Accuracy, base included",
         (
-            "Share of problems answered right by greedy decoding. Bars: 95% Wilson interval over problems; "
+            "Share of answers that are right, mean over problems. Bars: 95% interval over problems; "
             "grey band: the base’s. Overlapping bars do not settle a comparison: both models met the same "
             "problems, so read the paired tests. The bar holds no variation between trainings."
         ),

@@ -2,7 +2,7 @@
 
 Plain logic over the headline's rows. Every statement about a direction stands beside the order-seed floor:
 the cosine of one method with itself when only the order of its rows changes. Each cell is one training, so
-the sentences say where a number lies and never that it is significant; only McNemar's test does that.
+the sentences say where a number lies and never that it is significant; only the paired tests do that.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from analysis import formats, headline
 from analysis.headline import MATCHED_RATE, Row
 from analysis.roster import BASE, Roster
+from analysis.tables_behaviour import SIGN_FLIP
 
 # One draw of a floor carries no finer distinction than this: within it a cosine counts as at the floor.
 FLOOR_MARGIN = 0.02
@@ -185,10 +186,12 @@ def _accuracy_point(results: dict, roster: Roster) -> list[str]:
                 changed["above" if accuracy > base else "below"].append(roster.label(model))
         text = f"{name} (n = {formats.count(task.get('n'))}): the base stands at {formats.percent(base)}"
         parts = [f"{formats.listing(names)} {side} it" for side, names in changed.items() if names]
+        several = any(row.get("test") == SIGN_FLIP for row in task.get("pairs") or [])
+        test = f"({'sign-flip test' if several else 'McNemar'}, Holm-adjusted p < {LEVEL})"
         if parts:
-            text += f"; {' and '.join(parts)} (McNemar, Holm-adjusted p < {LEVEL})."
+            text += f"; {' and '.join(parts)} {test}."
         elif tested:
-            text += f"; none of {tested} methods is shown to differ from it (McNemar, Holm-adjusted p < {LEVEL})."
+            text += f"; none of {tested} methods is shown to differ from it {test}."
         else:
             text += "."
         points.append(text)
@@ -219,6 +222,15 @@ def _warnings(results: dict, roster: Roster) -> list[str]:
         found.append(
             f"The canary failed for {formats.listing(failed)}: the engine did not serve these weights, "
             "and their accuracy must not be used."
+        )
+    for row in (results.get("evaluation") or {}).get("controls") or []:
+        if row.get("passed") is False:
+            what = "the base" if row.get("name") == BASE else "an adapter of zeros"
+            found.append(f"The canary failed for {what}: no accuracy here can be relied on.")
+    for row in (results.get("evaluation") or {}).get("incomplete") or []:
+        found.append(
+            f"Left out of the accuracies: {roster.label(row.get('name'))}, of whose evaluation {row.get('parts')} of "
+            f"{row.get('of')} parts are finished."
         )
     blind = [
         roster.label(row.get("name"))

@@ -1,6 +1,6 @@
 """The report: one folder with the page, the numbers behind it, and the figures.
 
-``render`` is a function of its two arguments alone: the same results and provenance give the same bytes. All
+``render`` is a function of its arguments alone: the same results, provenance and texts give the same bytes. All
 text that comes from models or data is escaped by the template engine; only the drawings and the style sheet,
 which are made here, go in as they are.
 """
@@ -21,6 +21,7 @@ from analysis import (
     findings,
     formats,
     headline,
+    pages,
     tables,
     tables_behaviour,
     tables_directions,
@@ -39,16 +40,19 @@ _PLANTED = (
     "the tool, not evidence about language models."
 )
 
+_PAGES = {"accuracy": pages.ANSWERS, "rollouts": pages.ROLLOUTS}
+
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its tables and figures, or in ``absent`` why there are none."""
+    """A part of the page: its tables and figures, or in ``absent`` why there are none; ``page``: of its texts."""
 
     key: str
     title: str
     tables: list[Table] = field(default_factory=list)
     figures: list[Drawn] = field(default_factory=list)
     absent: str = ""
+    page: str = ""
 
     @property
     def headed(self) -> bool:
@@ -56,13 +60,16 @@ class Section:
         return len(self.tables) > 1
 
 
-def render(results: dict, provenance: dict, out: Path) -> None:
+def render(results: dict, provenance: dict, out: Path, shown: dict | None = None) -> None:
     """Writes the report of a study into the folder ``out``.
 
     ``report.html`` (self-contained, no script), ``results.json`` and ``provenance.json`` (sorted keys, exact
     floats), ``csv/*.csv`` (one tidy table each), ``figures/*.svg`` and ``*.png``. Any part of ``results`` may
     be missing or partial: what is missing is said on the page. A number that is not finite is a
     ``ValueError`` that names its place, raised before anything is written.
+
+    ``shown`` holds the texts that the results do not: with them ``answers.html`` and ``rollouts.html`` are written
+    too, and linked (see ``pages.make``).
     """
     files = {
         "results.json": canonical(results, "results"),
@@ -74,7 +81,13 @@ def render(results: dict, provenance: dict, out: Path) -> None:
     written = tidy.write(results, out / "csv")
     people = roster(results)
     drawn = figures.draw(results, people, out / "figures")
-    (out / "report.html").write_text(_page(results, provenance, people, drawn, written), encoding="utf-8")
+    environment = _environment()
+    beside = pages.make(shown or {}, results, people, environment, _style("style.css") + _style("sheet.css"))
+    made = {"report.html": _page(environment, results, provenance, people, drawn, written, list(beside)), **beside}
+    for name, text in made.items():
+        (out / name).write_text(text, encoding="utf-8")
+    for name in pages.TITLES.keys() - made.keys():
+        (out / name).unlink(missing_ok=True)  # an earlier report's
 
 
 def canonical(value: dict, name: str) -> str:
@@ -96,11 +109,26 @@ def _not_finite(value: Any, place: str) -> str | None:
     return next((found for name, inner in items if (found := _not_finite(inner, name))), None)
 
 
-def _page(results: dict, provenance: dict, people: Roster, drawn: dict[str, Drawn], written: list[str]) -> str:
-    environment = Environment(
+def _environment() -> Environment:
+    return Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+
+
+def _style(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _page(
+    environment: Environment,
+    results: dict,
+    provenance: dict,
+    people: Roster,
+    drawn: dict[str, Drawn],
+    written: list[str],
+    beside: list[str],
+) -> str:
     rows = headline.rows(results, people)
     study, comparison = results.get("study") or {}, results.get("comparison") or {}
     notes = comparison.get("notes") or []
@@ -120,7 +148,8 @@ def _page(results: dict, provenance: dict, people: Roster, drawn: dict[str, Draw
         citation=_citation(study, provenance, bool(comparison)),
         files=written,
         drawings={key: Markup(figure.svg) for key, figure in drawn.items()},
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        beside={page: pages.TITLES[page] for page in beside},
+        style=Markup(_style("style.css")),
         language="en",
     )
 
@@ -160,6 +189,8 @@ def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, 
         makers = (
             tables_behaviour.accuracy_table,
             tables_behaviour.mcnemar_table,
+            tables_behaviour.agreement_table,
+            tables_behaviour.alone_table,
             tables_behaviour.strata_table,
         )
         behaviour += [make(task, people) for make in makers]
@@ -200,6 +231,7 @@ def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, 
             [table for table in made if table],
             [drawn[name] for name in names if name in drawn],
             _absent(results, key, step),
+            _PAGES.get(key, ""),
         )
         for key, title, step, made, names in plan
     ]
@@ -226,7 +258,7 @@ def _settings(results: dict, provenance: dict) -> list[Table | None]:
     plan = (
         ("settings", "The study", (results.get("study") or {}).get("settings"), "Every setting given."),
         ("base", "The base", results.get("base"), "The model that every update is added to."),
-        ("engine", "The engine that answered", engine, "Greedy answers depend on these too."),
+        ("engine", "The engine that answered", engine, "Answers depend on these too."),
         ("versions", "Versions", provenance.get("versions"), "The software of this run."),
         ("machine", "Machine", provenance.get("machine"), "What this run had."),
     )

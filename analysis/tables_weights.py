@@ -89,7 +89,7 @@ def _headline_caption(results: dict) -> str:
         f"{task.get('title') or task.get('task') or 'one task'} n = {formats.count(task.get('n'))}"
         for task in (results.get("evaluation") or {}).get("tasks") or []
     ]
-    asked = f" Accuracy: {'; '.join(counts)}; Wilson intervals." if counts else ""
+    asked = f" Accuracy: {'; '.join(counts)}; 95% intervals." if counts else ""
     return (
         f"Cosine and norm over all adapted modules stacked. Smallest angle: between {top} of two updates, "
         "median over modules. |u₁·u₁′| and |v₁·v₁′|: overlap of the first singular directions, mean over "

@@ -43,6 +43,7 @@ def tables(results: dict) -> dict[str, list[dict]]:
         "sweep": (results.get("sweep") or {}).get("points") or [],
         "accuracy": _by_task(results, "models"),
         "mcnemar": _by_task(results, "pairs"),
+        "alone": _by_task(results, "alone"),
         "strata": _by_task(results, "strata"),
         "canary": (results.get("evaluation") or {}).get("canary") or [],
         "adapters": geometry.get("adapters") or [],

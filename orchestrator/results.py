@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from analysis.directions import directions
-from analysis.significance import holm, mcnemar_exact, wilson
 from methods.view import view
 from orchestrator.plan import Cell, Step, cells, sweep_points
 from orchestrator.runner import Outcome
 from orchestrator.steps.activations import read_activations
 from orchestrator.steps.base import NOTE
 from orchestrator.steps.connectivity import read_connectivity
-from orchestrator.steps.evaluate import CANARY, read_verdicts
 from orchestrator.steps.geometry import read_geometry
 from orchestrator.steps.problems import FILE as PROBLEMS
 from orchestrator.steps.rollouts import STATISTICS
@@ -26,6 +22,7 @@ from orchestrator.steps.spectra import read_spectra
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.table import training_rollouts
+from orchestrator.verdicts import evaluation
 
 QUESTION = "Are these methods different mechanisms, or one update with another step size?"
 
@@ -38,7 +35,6 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
     done, early = {step.title: step for step in outcome.steps}, early or {}
     folders = {title: early.get(title) or store.folder(step) for title, step in done.items()}
     measured = _measurements(folders)
-    evaluation = _evaluation(done, folders)
     trainings = _trainings(study, folders, outcome)
     results = {
         "study": {"name": study.name, "title": study.title, "question": QUESTION, "settings": settings_of(study)},
@@ -46,7 +42,7 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
         "rollouts": _rollouts(study, done, folders),
         "trainings": trainings,
         "curves": [_curve(c.name, folders[t]) for c in cells(study) if (t := f"train/{c.name}") in folders],
-        "evaluation": evaluation,
+        "evaluation": evaluation(done, folders),
         **measured,
         "failures": _failures(outcome),
     }
@@ -140,72 +136,6 @@ def _curve(name: str, folder: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     fields = ("step", "loss", "grad_norm", "learning_rate", "a_moved", "a_moved_rel", "b_norm")
     return {"name": name} | {field: [line[field] for line in lines] for field in fields}
-
-
-def _evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[str, Any]:
-    """Accuracy with its interval for every model, and every pair of models on the same problems."""
-    models = [step.name for title, step in done.items() if step.kind == "evaluate"]
-    if not models:
-        return {}
-    verdicts = {name: read_verdicts(folders[f"evaluate/{name}"]) for name in models}
-    problems = json.loads((folders["problems/evaluation"] / PROBLEMS).read_text())
-    canary = [json.loads((folders[f"evaluate/{name}"] / CANARY).read_text()) | {"name": name} for name in models]
-    tasks = []
-    for task in problems["tasks"]:
-        by_model = {m: [v for v in rows if v["task"] == task["task"]] for m, rows in verdicts.items()}
-        tasks.append(
-            {
-                "task": task["task"],
-                "title": task["title"],
-                "n": len(task["problems"]),
-                "models": [_accuracy(m, rows) for m, rows in by_model.items()],
-                "pairs": _compared(by_model),
-                "strata": [entry for m, rows in by_model.items() for entry in _strata(m, rows)],
-            }
-        )
-    config = done[f"evaluate/{models[0]}"].config
-    engine = dict(config["engine"]) | {"max_tokens": config["max_tokens"], "shard": config["shard"]}
-    return {"tasks": tasks, "canary": canary, "engine": engine}
-
-
-def _accuracy(model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    correct, n = sum(row["correct"] for row in rows), len(rows)
-    low, high = wilson(correct, n)
-    return {
-        "name": model,
-        "n": n,
-        "correct": correct,
-        "accuracy": correct / n,
-        "low": low,
-        "high": high,
-        "truncated": sum(row["finish"] == "length" for row in rows),
-        "not_found": sum(row["extracted"] is None for row in rows),
-        "mean_tokens": sum(row["tokens"] for row in rows) / n,
-    }
-
-
-def _compared(by_model: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    pairs = []
-    for a, b in itertools.combinations(by_model, 2):
-        both = list(zip(by_model[a], by_model[b], strict=True))
-        assert all(x["id"] == y["id"] for x, y in both), "verdicts are paired by problem"
-        only_a = sum(x["correct"] and not y["correct"] for x, y in both)
-        only_b = sum(y["correct"] and not x["correct"] for x, y in both)
-        pairs.append({"a": a, "b": b, "only_a": only_a, "only_b": only_b, "p": mcnemar_exact(only_a, only_b)})
-    for pair, adjusted in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
-        pair["p_holm"] = adjusted
-    return pairs
-
-
-def _strata(model: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: dict[str, list[bool]] = defaultdict(list)
-    for row in rows:
-        if row["stratum"] is not None:
-            found[row["stratum"]].append(row["correct"])
-    return [
-        {"name": model, "stratum": name, "n": len(right), "accuracy": sum(right) / len(right)}
-        for name, right in sorted(found.items())
-    ]
 
 
 def _measurements(folders: Mapping[str, Path]) -> dict[str, Any]:

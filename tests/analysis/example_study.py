@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from analysis.directions import directions
-from analysis.significance import holm, mcnemar_exact, wilson
+from analysis.sampling import difference_interval, ladder, pass_at, share_interval
+from analysis.significance import holm, mcnemar_exact, sign_flip
 
 LAYERS = 4
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -127,48 +128,71 @@ def _curve(row: tuple, generator: np.random.Generator) -> dict:
     }
 
 
-def _task(key: str, title: str, n: int, shift: float, generator: np.random.Generator) -> dict:
+def _task(key: str, title: str, n: int, shift: float, generator: np.random.Generator, samples: int = 1) -> dict:
     chances = {"base": 0.601, **{row[0]: row[6] for row in MODELS if row[6] is not None}}
     latent = generator.random(n)
-    right = {name: latent + generator.normal(0, 0.12, n) < chance + shift for name, chance in chances.items()}
-    models, pairs = [], []
-    for name, found in right.items():
-        low, high = wilson(int(found.sum()), n)
-        models.append(
-            {
-                "name": name,
-                "n": n,
-                "correct": int(found.sum()),
-                "accuracy": float(found.mean()),
-                "low": float(low),
-                "high": float(high),
-                "truncated": 3,
-                "not_found": 11,
-                "mean_tokens": 24.7,
-            }
-        )
+    right = {
+        name: (latent[:, None] + generator.normal(0, 0.12, (n, samples)) < chance + shift).sum(axis=1)
+        for name, chance in chances.items()
+    }
     names = list(right)
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            only_a, only_b = int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())
-            pairs.append(
-                {
-                    "a": a,
-                    "b": b,
-                    "only_a": only_a,
-                    "only_b": only_b,
-                    "p": float(mcnemar_exact(only_a, only_b)),
-                }
-            )
+    pairs = [_tested(a, b, right, samples) for i, a in enumerate(names) for b in names[i + 1 :]]
     for row, adjusted in zip(pairs, holm([row["p"] for row in pairs]), strict=True):
         row["p_holm"] = float(adjusted)
     hard = np.arange(n) % 5 != 0
     strata = [
-        {"name": name, "stratum": stratum, "n": int(rows.sum()), "accuracy": float(found[rows].mean())}
+        {"name": name, "stratum": stratum, "n": int(rows.sum()), "accuracy": float(found[rows].mean() / samples)}
         for name, found in right.items()
         for stratum, rows in (("easy", ~hard), ("hard", hard))
     ]
-    return {"task": key, "title": title, "n": n, "models": models, "pairs": pairs, "strata": strata}
+    solved = np.array([found > 0 for found in right.values()])
+    alone = {name: np.flatnonzero(own & (solved.sum(axis=0) == 1)) for name, own in zip(names, solved, strict=True)}
+    return {
+        "task": key,
+        "title": title,
+        "n": n,
+        "samples": samples,
+        "sampling": {"samples": samples, "temperature": 0.0 if samples == 1 else 0.7, "top_p": 1.0},
+        "models": [_scored(name, right[name], samples) for name in names],
+        "pairs": pairs,
+        "strata": strata,
+        "smallest_difference": {"single": 6 / n / samples, "holm": 12 / n / samples},
+        "alone": [{"name": name, "count": len(of), "ids": [f"q{i}" for i in of[:20]]} for name, of in alone.items()],
+        "solved_by_all": int(solved.all(axis=0).sum()),
+        "solved_by_none": int((~solved.any(axis=0)).sum()),
+    }
+
+
+def _scored(name: str, right: np.ndarray, samples: int) -> dict:
+    low, high = share_interval(right.tolist(), samples)
+    return {
+        "name": name,
+        "n": len(right),
+        "samples": samples,
+        "correct": int(right.sum()),
+        "accuracy": float(right.mean() / samples),
+        "low": low,
+        "high": high,
+        "pass_at": {str(k): float(np.mean([pass_at(k, int(c), samples) for c in right])) for k in ladder(samples)},
+        "maj": float((right > samples / 2).mean()) if samples > 1 else None,
+        "truncated": 3,
+        "not_found": 11,
+        "mean_tokens": 24.7,
+        "median_tokens": 23,
+        "p95_tokens": 31,
+    }
+
+
+def _tested(a: str, b: str, right: dict[str, np.ndarray], samples: int) -> dict:
+    steps = right[b] - right[a]
+    fell, rose = int((steps < 0).sum()), int((steps > 0).sum())
+    if samples == 1:
+        found = {"test": "mcnemar", "only_a": fell, "only_b": rose, "p": mcnemar_exact(fell, rose)}
+    else:
+        found = {"test": "sign flip", "more_a": fell, "more_b": rose, "p": sign_flip(steps.tolist())}
+    low, high = difference_interval(steps.tolist(), samples)
+    difference, agreement = float(steps.mean() / samples), float(1 - np.abs(steps).mean() / samples)
+    return {"a": a, "b": b, **found, "difference": difference, "low": low, "high": high, "agreement": agreement}
 
 
 def _geometry() -> dict:
@@ -450,7 +474,7 @@ def results() -> dict:
     """The whole results of the synthetic study, as the orchestrator would assemble them."""
     generator = np.random.default_rng(7)
     tasks = [_task("arithmetic", "Two-step arithmetic", 1000, 0.0, generator)]
-    tasks.append(_task("arithmetic-long", "Three-step arithmetic", 400, -0.22, generator))
+    tasks.append(_task("arithmetic-long", "Three-step arithmetic", 400, -0.22, generator, samples=4))
     geometry = _geometry()
     return {
         "study": {
@@ -499,6 +523,10 @@ def results() -> dict:
                     "told_apart": name != "base",
                 }
                 for name in ["base", *TRAINED]
+            ],
+            "controls": [
+                {"name": name, "max_difference": 2.2e-6, "tolerance": 1e-3, "passed": True, "checks": 1 + len(TRAINED)}
+                for name in ("base", "zero")
             ],
             "engine": {"kind": "vllm", "precision": "float32", "threads": 1},
         },

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import findings, formats, headline
+from analysis import findings, formats, headline, tables_behaviour
 from analysis.figures import FIGURES
 from analysis.report import canonical, render
 from analysis.roster import label, roster
@@ -240,6 +240,74 @@ def test_multiples_and_mixtures_are_told_by_hand(page: Page) -> None:
     assert f"by chance it would be {formats.percent(5 / 8)}, p {formats.p_value(told['p'])}." in page.words
 
 
+def test_accuracy_stands_beside_the_base_with_both_intervals(page: Page) -> None:
+    task = results()["evaluation"]["tasks"][0]
+    model = next(row for row in task["models"] if row["name"] == "dft")
+    (tested,) = [row for row in task["pairs"] if (row["a"], row["b"]) == ("base", "dft")]
+    rows = _lines(page, "accuracy-arithmetic")
+    assert rows["Model"][:3] == ["Rightof 1\u202f000", "Accuracy95% interval", "To basepoints, 95% interval"]
+    assert rows["DFT"][0] == str(model["correct"])
+    assert rows["DFT"][1] == formats.percent(model["accuracy"]) + formats.interval(model["low"], model["high"])
+    shown = [formats.fixed(100 * tested[key], 1) for key in ("difference", "low", "high")]
+    assert rows["DFT"][2] == f"+{shown[0]}+{shown[1]} to +{shown[2]}"
+    assert rows["DFT"][4:] == ["0.3%", "1.1%", "24.723 / 31"]
+    assert "One greedy answer a problem, 1\u202f000 problems. Wilson intervals." in page.words
+    assert "if all that differ went one way: 0.6 points in one comparison, 1.2 points at Holm" in page.words
+
+
+def test_several_samples_bring_pass_at_k_and_maj_at_k(page: Page) -> None:
+    task = results()["evaluation"]["tasks"][1]
+    model = next(row for row in task["models"] if row["name"] == "dft")
+    rows = _lines(page, "accuracy-arithmetic-long")
+    assert rows["Model"][0] == "Rightof 400 × 4" and rows["Model"][2:5] == ["pass@2", "pass@4", "maj@4"]
+    several = model["pass_at"]["2"], model["pass_at"]["4"], model["maj"]
+    assert rows["DFT"][2:5] == [formats.percent(value) for value in several]
+    assert rows["DFT"][7:9] == ["0.2%", "0.7%"], "3 and 11 of 1 600 answers"
+    assert "4 samples a problem at temperature 0.7, 400 problems." in page.words
+    assert "exact p of the sign-flip test over problems" in page.words and "exact McNemar p" in page.words
+    (tested,) = [row for row in task["pairs"] if (row["a"], row["b"]) == ("sft", "dft")]
+    below = _lines(page, "mcnemar-arithmetic-long")
+    column = below[""].index("SFT")
+    assert below["DFT"][column] == f"{tested['more_b']} : {tested['more_a']}"
+
+
+def test_agreement_stands_above_and_the_difference_below(page: Page) -> None:
+    task = results()["evaluation"]["tasks"][0]
+    (tested,) = [row for row in task["pairs"] if (row["a"], row["b"]) == ("sft", "dft")]
+    rows = _lines(page, "agreement-arithmetic")
+    sft, dft = rows[""].index("SFT"), rows[""].index("DFT")
+    assert rows["SFT"][dft] == formats.percent(tested["agreement"])
+    shown = [formats.fixed(100 * tested[key], 1) for key in ("difference", "low", "high")]
+    assert rows["DFT"][sft] == f"+{shown[0]}+{shown[1]} to +{shown[2]}", "DFT less SFT"
+    assert rows["SFT"][sft] == ""
+
+
+def test_a_pair_reads_the_same_whichever_way_round_it_stands() -> None:
+    given = results()
+    people, task = roster(given), given["evaluation"]["tasks"][0]
+    turned = copy.deepcopy(task)
+    for row in turned["pairs"]:
+        row["a"], row["b"] = row["b"], row["a"]
+        row["only_a"], row["only_b"] = row["only_b"], row["only_a"]
+        row["difference"], row["low"], row["high"] = -row["difference"], -row["high"], -row["low"]
+    for make in (tables_behaviour.accuracy_table, tables_behaviour.mcnemar_table, tables_behaviour.agreement_table):
+        assert make(task, people) == make(turned, people)
+
+
+def test_problems_that_one_model_alone_solves_are_named(page: Page) -> None:
+    task = results()["evaluation"]["tasks"][0]
+    rows = _lines(page, "alone-arithmetic")
+    for entry in task["alone"]:
+        more = f" and {entry['count'] - 20} more" if entry["count"] > 20 else ""
+        shown = ", ".join(entry["ids"]) + more if entry["count"] else formats.MISSING
+        assert rows[label(entry["name"])] == [str(entry["count"]), shown]
+    assert f"all models solve {task['solved_by_all']}, none solves {task['solved_by_none']}" in page.words
+
+
+def test_the_canary_says_what_the_base_and_zeros_gave(page: Page) -> None:
+    assert "Before each: the base agreed in 11 checks" in page.words and "an adapter of zeros agreed" in page.words
+
+
 def test_how_far_an_update_left_its_start_stands_beside_its_size(page: Page) -> None:
     rows = _lines(page, "adapters")
     assert [rows["Model"][i][:12] for i in (2, 3, 4)] == ["Stable rankm", "A moved‖A−A₀", "In A₀’s rows"]
@@ -449,9 +517,24 @@ def test_warnings_for_a_canary_that_failed_or_is_blind() -> None:
     rows = {row["name"]: row for row in given["evaluation"]["canary"]}
     rows["rft"]["passed"] = False
     rows["dpo"]["told_apart"] = False
+    given["evaluation"]["controls"][1]["passed"] = False
     warnings = " ".join(_found(given).warnings)
     assert "The canary failed for RFT" in warnings
+    assert "The canary failed for an adapter of zeros" in warnings
     assert "cannot tell DPO from the base" in warnings
+
+
+def test_a_model_that_has_answered_in_part_is_named_and_not_counted() -> None:
+    given = results()
+    given["evaluation"]["incomplete"] = [{"name": "sft", "parts": 1, "of": 2}]
+    warnings = _found(given).warnings
+    assert "Left out of the accuracies: SFT, of whose evaluation 1 of 2 parts are finished." in warnings
+
+
+def test_the_test_is_named_where_models_are_told_from_the_base() -> None:
+    points = _found(results()).points
+    short, long = (next(p for p in points if p.startswith(name)) for name in ("Two-step", "Three-step"))
+    assert "(McNemar, Holm-adjusted p < 0.05)" in short and "(sign-flip test, Holm-adjusted p < 0.05)" in long
 
 
 def test_a_planted_base_is_announced_and_a_real_one_is_not(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from statsmodels.stats.proportion import proportion_confint
 
 from orchestrator import cli
 from orchestrator.plan import Step
-from orchestrator.reporting import provenance
+from orchestrator.reporting import provenance, shown
 from orchestrator.results import gather, settings_of
 from orchestrator.runner import Outcome, Walk
 from orchestrator.steps.base import NOTE
-from orchestrator.steps.evaluate import CANARY, COLUMNS, VERDICTS
+from orchestrator.steps.evaluate import CANARY, VERDICTS
 from orchestrator.store import Store, open_store, write_json
 from orchestrator.study import Study
 from orchestrator.table import freeze, statistics_of, write_table
@@ -61,7 +61,10 @@ def _rollouts(step: Step, out: Path) -> None:
 
 
 def _problems(step: Step, out: Path) -> None:
-    problems = [{"id": f"q{i}"} for i in range(4)]
+    problems = [
+        {"id": f"q{i}", "problem": f"1 + {i}?", "answer": "1", "stratum": "easy" if i < 2 else "hard", "prompt": "?"}
+        for i in range(4)
+    ]
     write_json(
         out / "problems.json",
         {
@@ -82,14 +85,17 @@ def _train(step: Step, out: Path) -> None:
 def _evaluate(step: Step, out: Path) -> None:
     rows = [
         {
-            "task": "arithmetic", "id": f"q{i}", "stratum": "easy" if i < 2 else "hard", "answer": "1",
-            "completion": "", "extracted": None if i == 3 else "1", "correct": i in RIGHT[step.name],
-            "tokens": 10 * (i + 1), "finish": "length" if i == 2 else "stop",
+            "task": "arithmetic", "id": f"q{i}", "sample": 0, "stratum": "easy" if i < 2 else "hard", "answer": "1",
+            "completion": f"{step.role} says {i}", "extracted": None if i == 3 else "1",
+            "vote": None if i == 3 else "1", "correct": i in RIGHT[step.role], "tokens": 10 * (i + 1),
+            "finish": "length" if i == 2 else "stop",
         }
-        for i in range(4)
+        for i in range(4)[step.config["part"] :: step.config["parts"]]
     ]  # fmt: skip
-    pyarrow.parquet.write_table(pyarrow.table({c: [r[c] for r in rows] for c in COLUMNS}), out / VERDICTS)
-    write_json(out / CANARY, {"name": "model", "max_difference": 0.0, "passed": True})
+    pyarrow.parquet.write_table(pyarrow.table({c: [r[c] for r in rows] for c in rows[0]}), out / VERDICTS)
+    row = {"max_difference": 1e-6 * (1 + step.config["part"]), "passed": True, "tolerance": 5e-4, "effect": 0.1}
+    names = ["base", "zero"] + ["adapter"] * ("adapter" in step.inputs)
+    write_json(out / CANARY, [row | {"name": name, "told_apart": name == "adapter"} for name in names])
 
 
 def _geometry(step: Step, out: Path) -> None:
@@ -216,7 +222,43 @@ def test_strata_are_told_apart(results: dict[str, Any]) -> None:
 
 
 def test_every_model_has_its_canary(results: dict[str, Any]) -> None:
-    assert [c["name"] for c in results["evaluation"]["canary"]] == ["base", *NORMS]
+    rows = results["evaluation"]["canary"]
+    assert [c["name"] for c in rows] == ["base", *NORMS]
+    assert [c["told_apart"] for c in rows] == [False] + [True] * len(NORMS), "each its own, not a control"
+    controls = {c["name"]: (c["passed"], c["checks"]) for c in results["evaluation"]["controls"]}
+    assert controls == {"base": (True, 7), "zero": (True, 7)}
+
+
+def test_parts_of_an_evaluation_are_one(ran: Callable[..., Any], results: dict[str, Any]) -> None:
+    """In any number of parts the verdicts are the same, in the problems' order; the worst canary counts."""
+    found = gather(*ran("evaluation.parts=3", name="parts"))["evaluation"]
+    assert found["tasks"] == results["evaluation"]["tasks"] and "incomplete" not in found
+    assert [row["max_difference"] for row in found["canary"]] == [3e-6] * 7
+    assert {row["checks"] for row in found["controls"]} == {21}
+
+
+def test_a_model_without_all_its_parts_is_left_out_and_said(ran: Callable[..., Any]) -> None:
+    study, outcome, store = ran("evaluation.parts=2", fails=["evaluate/dpo-part2of2", "evaluate/rft-part1of2"])
+    found = gather(study, outcome, store)["evaluation"]
+    assert [m["name"] for m in found["tasks"][0]["models"]] == [n for n in ("base", *NORMS) if n not in ("rft", "dpo")]
+    assert found["incomplete"] == [{"name": "rft", "parts": 1, "of": 2}, {"name": "dpo", "parts": 1, "of": 2}]
+    problem = shown(study, outcome, store)["answers"][0]["problems"][0]
+    assert {"rft", "dpo"}.isdisjoint(m["name"] for m in problem["models"])
+
+
+def test_completions_are_shown_and_not_among_the_results(ran: Callable[..., Any], results: dict[str, Any]) -> None:
+    found = shown(*ran())
+    (task,) = found["answers"]
+    assert (task["n"], task["differing"]) == (4, 4)
+    problem = task["problems"][2]
+    assert (problem["id"], problem["problem"], problem["answer"]) == ("q2", "1 + 2?", "1")
+    assert [(m["name"], m["right"]) for m in problem["models"]] == [(n, int(2 in RIGHT[n])) for n in ("base", *NORMS)]
+    assert problem["models"][1]["answers"][0]["completion"] == "sft says 2"
+    assert "says" not in json.dumps(results)
+    rollouts = found["rollouts"]
+    assert (rollouts["of"], [p["id"] for p in rollouts["problems"]]) == (4, ["p0", "p1", "p2", "p3"])
+    assert [[row["reward"] for row in p["rows"]] for p in rollouts["problems"]] == REWARDS
+    assert rollouts["problems"][0]["rows"][2] == {"teacher": "t", "reward": 1.0, "completion": "2", "tokens": 2}
 
 
 def test_views_say_what_each_method_saw(results: dict[str, Any]) -> None:
@@ -326,7 +368,7 @@ def command(
     for name in ENVIRONMENT:
         monkeypatch.setenv(name, os.environ.get(name, ""))
 
-    def render(results: dict[str, Any], provenance: dict[str, Any], out: Path) -> None:
+    def render(results: dict[str, Any], provenance: dict[str, Any], out: Path, shown: dict[str, Any]) -> None:
         out.mkdir(parents=True)
         (out / "results.json").write_text(json.dumps(results))
         (out / "report.html").write_text("page")

@@ -1,0 +1,80 @@
+"""Several samples a problem: pass@k, maj@k, and intervals that draw problems anew, never samples."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from analysis.significance import paired_interval, wilson
+
+DRAWS = 2000  # of the bootstrap
+
+
+def ladder(samples: int) -> list[int]:
+    """The k of pass@k that are reported: 1, 2, 4, ... and ``samples`` itself."""
+    return sorted({2**i for i in range(samples.bit_length())} | {samples})
+
+
+def pass_at(k: int, right: int, samples: int) -> float:
+    """Chance that one of k samples of a problem is right, where ``right`` of ``samples`` were.
+
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374, equation 1), in whole numbers
+    up to the one division.
+    """
+    if not 0 <= right <= samples or not 1 <= k <= samples:
+        raise ValueError(f"pass@{k} of {right} right in {samples} samples: need right and k (1 or more) up to samples")
+    return 1 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def majority(votes: Sequence[str | None], correct: Sequence[bool]) -> float:
+    """maj@k of one problem: 1 where most of its k samples give the right answer, 0 where most give one wrong one.
+
+    ``votes`` are the answers in a form in which equal ones are equal text, None where none was found. All right samples
+    are one class, however they are written, and a sample without an answer votes for nothing (majority vote of
+    self-consistency, Wang et al. 2022, arXiv 2203.11171). A tie is broken by a fair draw, of which this is the
+    expectation: 1/2 between the right answer and one wrong one.
+    """
+    wrong = Counter(vote for vote, right in zip(votes, correct, strict=True) if not right and vote is not None)
+    found = [sum(map(bool, correct)), *wrong.values()]
+    most = max(found)
+    return 1 / found.count(most) if most and found[0] == most else 0.0
+
+
+def bootstrap(values: Sequence[float], level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of one value a problem (Efron and Tibshirani 1993, chapter 13).
+
+    Problems are drawn with replacement, each with all its samples, so that samples of one problem are not taken as
+    independent. The generator is seeded: the same values give the same interval.
+    """
+    found, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
+    n = len(values)
+    # How often each value comes up among n draws: the same distribution as drawing the problems themselves.
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=draws)
+    means = (drawn * found).sum(axis=1) / n
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def share_interval(right: Sequence[int], samples: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean share right over problems, ``right`` samples of ``samples`` each.
+
+    Wilson's for one sample a problem, the bootstrap over problems for more. Where all problems are always or never
+    solved the bootstrap sees no spread at all: Wilson's over problems then.
+    """
+    if samples == 1 or set(right) in ({0}, {samples}):
+        return wilson(sum(right) // samples, len(right), level)
+    return bootstrap([count / samples for count in right], level)
+
+
+def difference_interval(steps: Sequence[int], samples: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean difference of two shares right; ``steps``: of each problem the difference in right samples.
+
+    Bonett and Price's for one sample a problem, the bootstrap over problems for more. Where no problem tells the two
+    apart the bootstrap sees no spread at all: Bonett and Price's then, as if problems were solved whole.
+    """
+    if samples == 1 or not any(steps):
+        return paired_interval(sum(d < 0 for d in steps), sum(d > 0 for d in steps), len(steps), level)
+    return bootstrap([d / samples for d in steps], level)
