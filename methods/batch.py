@@ -19,12 +19,14 @@ class Rollout:
     """One completion of a prompt, as token ids, with its reward and its problem's index.
 
     The reward of a verifier is 0 or 1. Some objectives take any real number; a row is right if it is above 0.
+    ``teacher`` names who wrote it, for pairs within one teacher's rollouts.
     """
 
     prompt_ids: Sequence[int]
     completion_ids: Sequence[int]
     reward: float
     group: int
+    teacher: str = ""
 
     @property
     def right(self) -> bool:

@@ -14,7 +14,13 @@ from methods.seeds import derive
 Unit = tuple[int, ...]
 """Row numbers of one unit of training: ``(row,)``, or ``(chosen, rejected)`` for a pair."""
 
-PAIR_RULES = ("one", "all")
+PAIR_RULES = ("one", "all", "best_worst", "same_teacher")
+LACKS = {
+    "one": "no problem has both a right and a wrong rollout",
+    "all": "no problem has both a right and a wrong rollout",
+    "best_worst": "no problem has rollouts of unlike reward",
+    "same_teacher": "no teacher has both a right and a wrong rollout of one problem",
+}
 
 
 def group_means(rollouts: Sequence[Rollout]) -> list[float]:
@@ -36,22 +42,25 @@ def view(
     """The units of ``method`` under ``settings`` (the defaults where None) in row order.
 
     ``pair_rule`` "one": a pair for each problem with a right and a wrong rollout, its first right one
-    (chosen) with its first wrong one (rejected). "all": every right with every wrong one of a problem.
+    (chosen) with its first wrong one (rejected). "all": every right with every wrong one of a problem. "same_teacher":
+    as "one", within each teacher's rollouts of a problem. "best_worst": a problem's rollout of highest reward with
+    that of lowest, the first of equals each, where they differ; takes any real rewards.
     ``pairs`` keeps a fixed draw of at most so many pairs, the same for every seed of a study. With the setting
     ``duplicates`` "drop" only the first of a problem's equal completions is kept. ``ValueError`` where nothing is left,
     where a reward is neither 0 nor 1 and the method needs that, or where prompt or completion is empty.
     """
     settings = METHODS[method].check(method, settings or {})
+    kind = METHODS[method].view
     if pair_rule not in PAIR_RULES:
         raise ValueError(f"unknown pair rule {pair_rule!r}; known rules: {', '.join(PAIR_RULES)}")
+    takes_real = METHODS[method].takes_real(settings) or (kind == "pairs" and pair_rule == "best_worst")
     for row, rollout in enumerate(rollouts):
-        if rollout.reward not in (0, 1) and not METHODS[method].takes_real(settings):
+        if rollout.reward not in (0, 1) and not takes_real:
             raise ValueError(f"row {row}: reward {rollout.reward!r} is neither 0 nor 1, which {method} needs")
         if not len(rollout.prompt_ids) or not len(rollout.completion_ids):
             raise ValueError(f"row {row}: prompt and completion need at least one token each")
-    kind = METHODS[method].view
     if kind == "pairs":
-        units, lack = _pairs(rollouts, pair_rule), "no problem has both a right and a wrong rollout"
+        units, lack = _pairs(rollouts, pair_rule), LACKS[pair_rule]
         if pairs is not None and len(units) > pairs:
             drawn = np.random.default_rng(derive("pairs", 0)).choice(len(units), pairs, replace=False)
             units = [units[i] for i in sorted(drawn.tolist())]
@@ -77,17 +86,32 @@ def _first_of_equals(units: Sequence[Unit], rollouts: Sequence[Rollout]) -> list
 
 
 def _pairs(rollouts: Sequence[Rollout], pair_rule: str) -> list[Unit]:
-    right: dict[int, list[int]] = {}
-    wrong: dict[int, list[int]] = {}
+    if pair_rule == "best_worst":
+        return _best_worst(rollouts)
+    right: dict[tuple[int, str], list[int]] = {}
+    wrong: dict[tuple[int, str], list[int]] = {}
     for row, rollout in enumerate(rollouts):
-        (right if rollout.reward == 1 else wrong).setdefault(rollout.group, []).append(row)
+        within = (rollout.group, rollout.teacher if pair_rule == "same_teacher" else "")
+        (right if rollout.reward == 1 else wrong).setdefault(within, []).append(row)
     pairs: list[Unit] = []
-    for group, chosen in right.items():
-        rejected = wrong.get(group, [])
-        if pair_rule == "one":
+    for within, chosen in right.items():
+        rejected = wrong.get(within, [])
+        if pair_rule != "all":
             chosen, rejected = chosen[:1], rejected[:1]
         pairs += [(c, r) for c in chosen for r in rejected]
     return pairs
+
+
+def _best_worst(rollouts: Sequence[Rollout]) -> list[Unit]:
+    """A pair for each problem whose rewards differ; ``max`` and ``min`` take the first of equals."""
+    groups: dict[int, list[int]] = {}
+    for row, rollout in enumerate(rollouts):
+        groups.setdefault(rollout.group, []).append(row)
+    pairs = [
+        (max(rows, key=lambda row: rollouts[row].reward), min(rows, key=lambda row: rollouts[row].reward))
+        for rows in groups.values()
+    ]
+    return sorted((best, worst) for best, worst in pairs if rollouts[best].reward > rollouts[worst].reward)
 
 
 def permutation(rows: int, epoch: int, seed: int) -> list[int]:

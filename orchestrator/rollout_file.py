@@ -35,25 +35,29 @@ def read_rollouts(path: Path, draw: int | None = None, seed: int = 0) -> list[Ro
         if not path.is_file():
             raise UserError(f"rollouts.path: {path} is not there: name a JSONL or Parquet file of rollouts")
         records = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
-        rows = [_row(record, where) for where, record in records]
+        rows = [row_of(record, where) for where, record in records]
     except OSError as error:
         raise UserError(f"rollouts.path: {str(path)[:200]} cannot be read: {error.strerror}") from None
+    return whole(rows, str(path), draw, seed)
+
+
+def whole(rows: list[Row], source: str, draw: int | None, seed: int) -> list[Row]:
+    """The rows of ``source``, or those of a fixed ``draw`` of problems; ``UserError`` where they are at odds."""
     if not rows:
-        raise UserError(f"{path} holds no rollouts")
+        raise UserError(f"{source} holds no rollouts")
     if len({row.reward is None for row in rows}) > 1:
-        raise UserError(f"{path}: some rows have a reward and some have none: give all or none")
+        raise UserError(f"{source}: some rows have a reward and some have none: give all or none")
     told: dict[str, Row] = {}
     for row in rows:
         first = told.setdefault(row.problem_id, row)
         if (first.problem, first.answer) != (row.problem, row.answer):
-            raise UserError(
-                f"{path}: problem_id {row.problem_id} stands for two problems or answers: make ids distinct"
-            )
+            called = " ".join(row.problem_id.split())[:80]
+            raise UserError(f"{source}: problem_id {called} stands for two problems or answers: make ids distinct")
     if draw is None:
         return rows
     problems = list(dict.fromkeys(row.problem_id for row in rows))
     if draw > len(problems):
-        raise UserError(f"rollouts.draw: {draw} problems asked for, {path} holds {len(problems)}")
+        raise UserError(f"rollouts.draw: {draw} problems asked for, {source} holds {len(problems)}")
     kept = set(random.Random(f"rollouts {seed}").sample(problems, draw))
     return [row for row in rows if row.problem_id in kept]
 
@@ -81,7 +85,8 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path}, row {number}", record
 
 
-def _row(record: Any, where: str) -> Row:
+def row_of(record: Any, where: str) -> Row:
+    """A record as a row; ``UserError`` says what is wrong with it, and ``where`` it stands."""
     if not isinstance(record, dict):
         raise UserError(f"{where}: a row is an object with problem, answer, completion")
     for name in ("problem", "answer", "completion"):

@@ -45,6 +45,14 @@ def fit(rows: list[dict[str, Any]], prompt: Mapping[str, Any]) -> tuple[list[dic
     return kept, counts
 
 
+def distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without those whose completion an earlier one of the same problem has, but for space around it."""
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault((row["problem_id"], row["completion"].strip()), row)
+    return list(first.values())
+
+
 def freeze(rows: list[dict[str, Any]], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Number the rows, hold a share of the problems out, and cut the training rows to the limit, whole groups."""
     problems = list(dict.fromkeys(row["problem_id"] for row in rows))
@@ -72,7 +80,8 @@ def freeze(rows: list[dict[str, Any]], spec: Mapping[str, Any]) -> list[dict[str
 def statistics_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What there was to learn: shares, mixed groups, lengths, teachers. Counts training and held-out rows.
 
-    A row is right where its reward is above 0.
+    A row is right where its reward is above 0. ``right_counts``: entry k counts the problems with k right rows.
+    ``length``, in tokens, is told of right and of wrong rows too (None without such a row).
     """
     groups: dict[str, list[bool]] = defaultdict(list)
     teachers: dict[str, list[bool]] = defaultdict(list)
@@ -80,7 +89,10 @@ def statistics_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         groups[row["problem_id"]].append(row["reward"] > 0)
         teachers[row["teacher"]].append(row["reward"] > 0)
     means = [statistics.fmean(rewards) for rewards in groups.values()]
-    lengths = sorted(len(row["completion_ids"]) for row in rows)
+    counts = Counter(sum(rewards) for rewards in groups.values())
+    lengths: dict[str, list[int]] = {"right": [], "wrong": []}
+    for row in rows:
+        lengths["right" if row["reward"] > 0 else "wrong"].append(len(row["completion_ids"]))
     right = [(row["problem_id"], row["completion"].strip()) for row in rows if row["reward"] > 0]
     return {
         "rows": len(rows),
@@ -94,15 +106,23 @@ def statistics_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "all_wrong": sum(m == 0 for m in means),
         },
         "duplicates": len(right) - len(set(right)),
-        "length": {
-            "median": statistics.median(lengths),
-            "p95": lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))],
-            "max": lengths[-1],
-        },
+        "right_counts": [counts[k] for k in range(max(counts) + 1)],
+        "length": _quantiles([*lengths["right"], *lengths["wrong"]])
+        | {kind: _quantiles(found) if found else None for kind, found in lengths.items()},
         "teachers": [
             {"name": name, "rows": len(rewards), "share_right": statistics.fmean(rewards)}
             for name, rewards in sorted(teachers.items())
         ],
+    }
+
+
+def _quantiles(lengths: list[int]) -> dict[str, Any]:
+    """Median, 95th percentile and largest."""
+    ordered = sorted(lengths)
+    return {
+        "median": statistics.median(ordered),
+        "p95": ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))],
+        "max": ordered[-1],
     }
 
 
@@ -134,5 +154,6 @@ def heldout_rollouts(folder: Path) -> list[Rollout]:
 
 def _rollouts(rows: Sequence[Mapping[str, Any]]) -> list[Rollout]:
     return [
-        Rollout(tuple(row["prompt_ids"]), tuple(row["completion_ids"]), row["reward"], row["group"]) for row in rows
+        Rollout(tuple(row["prompt_ids"]), tuple(row["completion_ids"]), row["reward"], row["group"], row["teacher"])
+        for row in rows
     ]

@@ -1,55 +1,84 @@
-"""Rollouts: completions of problems, sampled from a served model or read from a file, verified and frozen."""
+"""Rollouts: completions of problems, from a file, a dataset, a served model or an API, verified and frozen."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evals.answers import Grader
 from evals.engines import Completion, Sampling
 from evals.tasks import TASKS, Problem
+from orchestrator.asking import JOURNAL, Asking
 from orchestrator.context import Context
 from orchestrator.device import device
 from orchestrator.fingerprint import key
 from orchestrator.prompting import Prompter
-from orchestrator.rollout_file import read_rollouts
+from orchestrator.rollout_file import Row, read_rollouts
+from orchestrator.rollout_hub import read_dataset
 from orchestrator.steps.base import model_folder
+from orchestrator.steps.problems import load_problems
 from orchestrator.store import write_json
-from orchestrator.table import fit, freeze, statistics_of, write_table
+from orchestrator.table import distinct, fit, freeze, statistics_of, write_table
+from orchestrator.teacher_api import Question, Teacher
 
 STATISTICS = "statistics.json"
 
 
+class Found(NamedTuple):
+    """Rows before the limits (see ``fit``), what else the statistics tell, and what was dropped already, by reason."""
+
+    rows: list[dict[str, Any]]
+    told: dict[str, Any]
+    dropped: Counter[str]
+
+
 def run(context: Context) -> None:
     """Writes ``rollouts.parquet`` (one row a completion) and ``statistics.json``. See ``orchestrator/table.py``."""
-    prompter = Prompter(model_folder(context.inputs["base"]), context.config["prompt"])
-    if context.config["source"] == "file":
-        rows, checks = _from_file(context, prompter)
-    else:
-        rows, checks = _sampled(context, prompter)
-    kept, dropped = fit(rows, context.config["prompt"])
+    config = context.config
+    prompter = Prompter(model_folder(context.inputs["base"]), config["prompt"])
+    source = {"file": _from_file, "hub": _from_hub, "vllm": _sampled, "openai": _asked}[config["source"]]
+    rows, told, dropped = source(context, prompter)
+    kept, limited = fit(rows, config["prompt"])
+    dropped += limited
+    if config["table"]["duplicates"] == "drop":
+        before, kept = len(kept), distinct(kept)
+        dropped += Counter({"duplicate": before - len(kept)})
     if not kept:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
         raise ValueError(f"no rollout is left ({reasons}): raise the limits of prompt, or give other rollouts")
-    table = freeze(kept, context.config["table"])
+    table = freeze(kept, config["table"])
     write_table(table, context.out)
-    stats = statistics_of(table) | checks | {"dropped": dict(dropped), "source": context.config["source"]}
+    stats = statistics_of(table) | told | {"dropped": dict(dropped), "source": config["source"]}
     write_json(context.out / STATISTICS, stats)
 
 
-def _from_file(context: Context, prompter: Prompter) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The file's rows, with its own rewards or the grader's, and how far the two agree."""
+def _from_file(context: Context, prompter: Prompter) -> Found:
     config = context.config
-    read = read_rollouts(Path(context.where["path"]), config["draw"], config["table"]["seed"])
+    rows = read_rollouts(Path(context.where["path"]), config["draw"], config["table"]["seed"])
+    return Found(*_given(context, prompter, rows), Counter())
+
+
+def _from_hub(context: Context, prompter: Prompter) -> Found:
+    config, where = context.config, context.where
+    context.say(f"reading {where['path']}")
+    rows, without = read_dataset(where["path"], where["revision"], config, config["draw"], config["table"]["seed"])
+    return Found(*_given(context, prompter, rows), Counter({"without a final answer": without} if without else {}))
+
+
+def _given(context: Context, prompter: Prompter, read: list[Row]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows with their own rewards or the grader's, and how far the two agree."""
+    config = context.config
     given = read[0].reward is not None
-    checks: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     context.say(f"grading {len(read)} rollouts")
     with Grader() as grader:
         verdicts = [float(v.correct) for v in grader.grade([(row.completion, row.answer) for row in read])]
     if given:
         agreed = sum(v == ((row.reward or 0) > 0) for v, row in zip(verdicts, read, strict=True))
-        checks["grader_agreement"] = {"rows": len(read), "agreed": agreed}
+        told["grader_agreement"] = {"rows": len(read), "agreed": agreed}
     rewards = [r.reward if given and config["rewards"] == "given" else v for v, r in zip(verdicts, read, strict=True)]
     context.say(f"tokenizing {len(read)} rollouts")
     rows = [
@@ -66,44 +95,84 @@ def _from_file(context: Context, prompter: Prompter) -> tuple[list[dict[str, Any
         }
         for row, reward in zip(read, rewards, strict=True)
     ]
-    return rows, checks
+    return rows, told
 
 
-def _sampled(context: Context, prompter: Prompter) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """K completions a problem from the served model, asked with its own instruction; trained on with the task's."""
+def _sampled(context: Context, prompter: Prompter) -> Found:
+    """K completions a problem from the model that the study's engine serves."""
     config = context.config
-    spec = config["problems"]
-    task = TASKS[spec["task"]]
-    problems = load_problems(spec, context.where["sources"][0])
-    asked = config["instruction"] or spec["instruction"] or task.instruction
+    problems = load_problems(config["problems"], context.where["sources"][0])
     model = model_folder(context.inputs["model"])
     engine_settings = config["engine"] | engine_placement(context)
     teacher_prompter = Prompter(model, config["prompt"])
-    completions = _shards(context, teacher_prompter, engine_settings, model, problems, asked)
-    texts = [(c.text, p.answer) for p, cs in zip(problems, completions, strict=True) for c in cs]
-    context.say(f"grading {len(texts)} rollouts")
-    with Grader() as grader:
-        verdicts = iter(grader.grade(texts))
-    rows = []
-    student = spec["instruction"] or task.instruction
+    completions = _shards(context, teacher_prompter, engine_settings, model, problems, _instruction(config))
     teacher = json.loads((context.inputs["model"] / "base.json").read_text())["name"]
-    for problem, found in zip(problems, completions, strict=True):
-        prompt_ids = prompter.prompt_ids(problem.problem, student)
-        for completion in found:
-            rows.append(
-                {
-                    "problem_id": problem.id,
-                    "problem": problem.problem,
-                    "answer": problem.answer,
-                    "completion": completion.text,
-                    "teacher": teacher,
-                    "reward": float(next(verdicts).correct),
-                    "prompt_ids": prompt_ids,
-                    "completion_ids": prompter.completion_ids(completion.text, completion.finish == "stop"),
-                    "ended": completion.finish == "stop",
-                }
-            )
-    return rows, {"asked": asked}
+    texts = ((p, c.text, c.finish == "stop") for p, cs in zip(problems, completions, strict=True) for c in cs)
+    return Found(_verified(context, prompter, texts, teacher), {"asked": _instruction(config)}, Counter())
+
+
+def _asked(context: Context, prompter: Prompter) -> Found:
+    """K completions a problem from a teacher behind an API. Those that ended otherwise than by themselves or at the
+    limit (filtered, a call of a tool) are dropped, by reason."""
+    config = context.config
+    problems = load_problems(config["problems"], context.where["sources"][0])
+    questions = [
+        Question(p.id, k, _instruction(config).replace("{problem}", p.problem))
+        for p in problems
+        for k in range(config["samples"])
+    ]
+    asking = Asking(Teacher(config, context.where), questions, context.work / JOURNAL, context.keep, context.say)
+    answers, api, dropped = asking.run()
+    texts, apart = [], 0
+    for problem in problems:
+        for k in range(config["samples"]):
+            answer = answers.get((problem.id, k))
+            if answer is None:
+                continue
+            if answer.finish not in ("stop", "length"):
+                dropped[f"ended by {answer.finish}"] += 1
+                continue
+            apart += bool(answer.reasoning)
+            kept = answer.reasoning and config["reasoning"] == "keep"
+            text = f"<think>\n{answer.reasoning.strip()}\n</think>\n\n{answer.text}" if kept else answer.text
+            texts.append((problem, text, answer.finish == "stop"))
+    told = {"asked": _instruction(config), "api": api | {"with_reasoning": apart}}
+    return Found(_verified(context, prompter, texts, config["model"]), told, dropped)
+
+
+def _instruction(config: Any) -> str:
+    """What the teacher is asked, which may differ from what the students are."""
+    return config["instruction"] or _students(config["problems"])
+
+
+def _students(spec: dict[str, Any]) -> str:
+    return spec["instruction"] or TASKS[spec["task"]].instruction
+
+
+def _verified(
+    context: Context, prompter: Prompter, texts: Iterable[tuple[Problem, str, bool]], teacher: str
+) -> list[dict[str, Any]]:
+    """Rows of (problem, completion, whether it ended by itself): graded, and with the prompt that students train on."""
+    found = list(texts)
+    context.say(f"grading {len(found)} rollouts")
+    with Grader() as grader:
+        verdicts = grader.grade([(text, problem.answer) for problem, text, _ in found])
+    student = _students(context.config["problems"])
+    prompts = {p.id: prompter.prompt_ids(p.problem, student) for p in {p.id: p for p, _, _ in found}.values()}
+    return [
+        {
+            "problem_id": problem.id,
+            "problem": problem.problem,
+            "answer": problem.answer,
+            "completion": text,
+            "teacher": teacher,
+            "reward": float(verdict.correct),
+            "prompt_ids": prompts[problem.id],
+            "completion_ids": prompter.completion_ids(text, ended),
+            "ended": ended,
+        }
+        for (problem, text, ended), verdict in zip(found, verdicts, strict=True)
+    ]
 
 
 def _shards(
@@ -136,13 +205,6 @@ def _shards(
         saved = json.loads(path.read_text())
         found += [[Completion(tuple(ids), text, finish) for ids, text, finish in row] for row in saved]
     return found
-
-
-def load_problems(spec: dict[str, Any], source: str | None) -> list[Problem]:
-    """The problems that a study names, through their task's own loader."""
-    return TASKS[spec["task"]].load(
-        source, split=spec["split"], draw=spec["draw"], seed=spec["seed"], **spec["settings"]
-    )
 
 
 def engine_placement(context: Context) -> dict[str, Any]:

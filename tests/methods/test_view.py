@@ -38,8 +38,45 @@ def test_empty_or_bad(method: str, rollouts: list[Rollout], line: str) -> None:
 
 
 def test_unknown_pair_rule() -> None:
-    with pytest.raises(ValueError, match="unknown pair rule 'best'; known rules: one, all"):
+    with pytest.raises(ValueError, match="unknown pair rule 'best'; known rules: one, all, best_worst, same_teacher"):
         view("dpo", rows("rw"), "best")
+
+
+def test_pairs_within_a_teacher() -> None:
+    """Teachers a and b: of the first problem only b has both, of the second both have."""
+    marks = [(0, "a", 1), (0, "b", 0), (0, "b", 1), (1, "b", 0), (1, "a", 0), (1, "b", 1), (1, "a", 1), (1, "a", 0)]
+    rollouts = [Rollout([3], [4], float(reward), group, teacher) for group, teacher, reward in marks]
+    assert view("dpo", rollouts, "same_teacher") == [(2, 1), (5, 3), (6, 4)]
+    assert view("dpo", rollouts, "one") == [(0, 1), (5, 3)]
+    with pytest.raises(ValueError, match="no teacher has both a right and a wrong rollout of one problem"):
+        view("dpo", rollouts[:2], "same_teacher")
+
+
+def test_the_best_with_the_worst() -> None:
+    """Real rewards; the first of equals each; a problem whose rewards are all alike has no pair."""
+    rewards = [(1, 0.5), (0, 0.25), (0, -2.0), (1, 3.0), (0, 0.25), (1, 3.0), (0, -2.0), (2, 0.5), (2, 0.5)]
+    rollouts = [Rollout([3], [4], reward, group) for group, reward in rewards]
+    assert view("dpo", rollouts, "best_worst") == [(1, 2), (3, 0)]
+    for rule in ("one", "all", "same_teacher"):
+        with pytest.raises(ValueError, match=r"row 0: reward 0\.5 is neither 0 nor 1, which dpo needs"):
+            view("dpo", rollouts, rule)
+    with pytest.raises(ValueError, match=r"row 0: reward 0\.5 is neither 0 nor 1, which rft needs"):
+        view("rft", rollouts, "best_worst")
+    with pytest.raises(ValueError, match="dpo: no problem has rollouts of unlike reward"):
+        view("dpo", rollouts[-2:], "best_worst")
+
+
+def test_with_rewards_of_0_and_1_the_best_and_the_worst_are_the_first_right_and_the_first_wrong() -> None:
+    rollouts = rows("wrwr", "rr", "ww", "rww", "wwr")
+    assert view("dpo", rollouts, "best_worst") == view("dpo", rollouts, "one")
+
+
+@pytest.mark.parametrize("rule", ["one", "all", "best_worst", "same_teacher"])
+def test_a_draw_of_pairs_is_a_part_of_them_in_their_order(rule: str) -> None:
+    rollouts = rows(*["wrwr", "rww"] * 10)
+    whole = view("dpo", rollouts, rule)
+    some = view("dpo", rollouts, rule, pairs=7)
+    assert len(some) == 7 and [pair for pair in whole if pair in some] == some
 
 
 def test_one_global_order_filtered() -> None:

@@ -50,7 +50,7 @@ def test_no_mixed_problem_is_an_empty_view_for_dpo(
 ) -> None:
     path = write_rows(tmp_path / "r.jsonl", [rollout(p, r) for p, r in rewards])
     line = refused(make_study(from_file(path)))
-    assert line.startswith("methods.dpo: no problem has a right and a wrong rollout")
+    assert line.startswith("methods.dpo: no problem has both a right and a wrong rollout")
 
 
 def test_views_with_rows_pass(make_study: Maker, tmp_path: Path, write_rows: Writer) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from methods.batch import Rollout
 from orchestrator.table import (
+    distinct,
     fit,
     freeze,
     heldout_rollouts,
@@ -54,6 +55,11 @@ def test_long_answers_are_cut_where_the_study_says_so() -> None:
     }  # fmt: skip
     assert counts == {"empty": 1, "prompt too long": 1, "answer cut": 2}
     assert len(CASES[4]["completion_ids"]) == 5  # what was given stays as it was
+
+
+def test_a_problems_equal_completions_beyond_the_first() -> None:
+    rows = [row("a", "x"), row("b", "x"), row("a", " x\n", 0.0), row("a", "X"), row("b", "y"), row("b", "x")]
+    assert distinct(rows) == [rows[0], rows[1], rows[3], rows[4]]
 
 
 def groups(sizes: dict[str, int]) -> list[dict[str, Any]]:
@@ -117,6 +123,10 @@ def test_statistics_by_hand() -> None:
     assert stats["groups"] == {"mixed": 2, "all_right": 1, "all_wrong": 1}
     assert stats["duplicates"] == 1  # the right text that stands twice; wrong ones do not count
     assert stats["length"]["median"] == 5.5 and stats["length"]["max"] == 10
+    # right: 1 and 2 of "right", 5 of "mixed", 8 of "mixed too", and the 9; wrong: 3, 4, 6, 7 and the 10
+    assert stats["length"]["right"] == {"median": 5, "p95": 9, "max": 9}
+    assert stats["length"]["wrong"] == {"median": 6, "p95": 10, "max": 10}
+    assert stats["right_counts"] == [1, 2, 0, 1]  # none right of "wrong", one of both mixed, three of "right"
     assert stats["teachers"] == [
         {"name": "teacher 0", "rows": 6, "share_right": pytest.approx(3 / 6)},
         {"name": "teacher 1", "rows": 4, "share_right": pytest.approx(2 / 4)},
@@ -138,7 +148,9 @@ def test_the_table_comes_back_from_its_file(tmp_path: Path) -> None:
     held = read_table(tmp_path, "heldout")
     assert held == [r for r in table if r["split"] == "heldout"] and len(held) == 2
     rollouts = training_rollouts(tmp_path)
-    assert rollouts == [Rollout((5, 6), (7, 8, 1), r["reward"], r["group"]) for r in table if r["split"] == "train"]
+    assert rollouts == [
+        Rollout((5, 6), (7, 8, 1), r["reward"], r["group"], "t") for r in table if r["split"] == "train"
+    ]
     assert {r.reward for r in rollouts} == {0.0, 1.0}
     assert [r.group for r in heldout_rollouts(tmp_path)] == [r["group"] for r in held]
 
@@ -146,5 +158,5 @@ def test_the_table_comes_back_from_its_file(tmp_path: Path) -> None:
 def test_a_real_reward_is_right_above_0() -> None:
     rewards = [("a", 0.5), ("a", -0.2), ("b", 2.0), ("c", 0.0)]
     stats = statistics_of([row(p, reward=r, completion=str(r)) | {"split": "train"} for p, r in rewards])
-    assert stats["share_right"] == 0.5 and stats["duplicates"] == 0
+    assert stats["share_right"] == 0.5 and stats["duplicates"] == 0 and stats["right_counts"] == [1, 2]
     assert stats["groups"] == {"mixed": 1, "all_right": 1, "all_wrong": 1}
