@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 
 MEMORY = 2 << 30  # bytes of address space: a power tower must not take the machine's memory
 APART = 1e-5  # relative; math-verify rounds to absolute digits, to which any two tiny numbers are equal
-NOTHING = 1e-60  # what rounding may leave of zero
 
 
 def read(text: str) -> list[Any]:
@@ -50,7 +49,9 @@ def _apart(gold: Any, answer: Any) -> bool:
     if not constants or gold == answer:
         return False
     difference, size = abs(answer - gold).evalf(15), abs(gold).evalf(15)
-    return bool(difference.is_finite and difference > (APART * size or NOTHING))
+    if not size:
+        return answer.is_zero is False
+    return bool(difference.is_finite and difference > APART * size)
 
 
 def parse_in_two_stages() -> None:

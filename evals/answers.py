@@ -23,7 +23,7 @@ LONGEST_FORMULA = 1000  # characters; beyond it a text is no answer to a problem
 LONGEST_TEXT = 10 * LONGEST_FORMULA  # with its spaces and its dress
 ROW_SECONDS = 5.0
 
-NAMED = re.compile(r"(?P<name>\\?[A-Za-z][\w{}\\ ]{0,40}(?:\([a-z]\))?)\s*(?:=|\\in\b)\s*(?P<value>[^=]+)")
+NAMED = re.compile(r"(?P<name>\\?[A-Za-z][\w{}\\ ]{0,40}(?:\([\w,]{1,9}\))?)\s*(?:=|\\in\b)\s*(?P<value>[^=]+)")
 CHOICE = re.compile(r"\(?(?P<letter>[A-H])\)\s*(?P<value>\S.*)", re.DOTALL)
 LETTER = re.compile(r"\(?[A-Z]\)?")
 BASED = re.compile(r"(?P<digits>[A-F]*\d[0-9A-F]*)_(?P<base>\d{1,2}|[a-z]{3,})")

@@ -71,6 +71,8 @@ _ONE_NAME = (
     (re.compile(r"\\langle(?![a-zA-Z])"), "("),
     (re.compile(r"\\rangle(?![a-zA-Z])"), ")"),
     (re.compile(r"\\\\\s*\[-?[\d.]+(?:pt|em|ex|mm|cm)\]"), r"\\\\"),  # a row's end with a skip
+    (re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),  # plain text, as some models write it
+    (re.compile(r"(?<![\\a-zA-Z])(pi|sin|cos|tan|log|ln|sqrt)(?![a-zA-Z])"), r"\\\1 "),
     (re.compile(r"\*\*"), "^"),
 )
 _ONE_SYMBOL = re.compile(r"([_^])\{(\w+)\}")
@@ -125,8 +127,15 @@ def form(text: str) -> str:
 
 
 def formula(text: str) -> str:
-    """``text`` as the algebra reads it: plain LaTeX on one line, lists with commas, no dollar signs."""
-    text = _one_name(plain(text)).replace("$", " ").replace("%", "\\%")
+    """``text`` as the algebra reads it: plain LaTeX on one line, lists with commas, no currency, whole numbers whole.
+
+    Decimals stay: math-verify compares them rounded, and fractions exactly.
+    """
+    value = None if is_percent(text) or "." in text else number(text)
+    if value is not None:
+        top, bottom = str(value.numerator), str(value.denominator)
+        return top if bottom == "1" else f"\\frac{{{top}}}{{{bottom}}}"
+    text = _CURRENCY.sub(" ", _one_name(plain(text))).replace("%", "\\%")
     return " ".join(_AND.sub(", ", text).split())
 
 

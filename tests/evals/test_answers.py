@@ -182,6 +182,9 @@ CASES = [  # answer, gold, whether they are the same
     ("√2", "\\sqrt{2}", True),
     ("\\frac{1}{\\sqrt{2}}", "\\frac{\\sqrt2}{2}", True), ("\\frac{\\pi}{2}", "\\frac12\\pi", True),
     ("π/2", "\\frac{\\pi}{2}", True),
+    ("120\\pi \\text{ cm}^2", "120\\pi", True), ("4\\sqrt{3} \\text{ units}", "4\\sqrt{3}", True),
+    ("sqrt(2)/2", "\\frac{\\sqrt2}{2}", True), ("3sqrt(5)", "3\\sqrt5", True),
+    ("2*pi", "2\\pi", True), ("cos x", "\\cos x", True), ("2\\pi", "6.283185", True), ("y = 2x", "2x - y = 0", True), ("\\langle 1, 2 \\rangle", "(1,2)", True),
     ("2\\pi", "6.28", False), ("6+9i", "9i+6", True), ("3-4i", "3+4i", False), ("(x+1)^2", "x^2+2x+1", True),
     ("2x+3", "3+2x", True),
     ("2x+3", "2x-3", False), ("x^2+y^2=4", "y^2+x^2=4", True), ("2^{10}", "1024", True), ("2**10", "1024", True),
@@ -190,6 +193,8 @@ CASES = [  # answer, gold, whether they are the same
     # what math-verify was once seen to take for the same (its issue 14)
     ("\\frac{1}{2^{99}}", "\\frac{1}{2^{98}}", False), ("\\frac{1}{2004!}", "\\frac{1}{2006!}", False),
     ("\\frac{1}{2^{99}}", "0", False),
+    ("\\frac{1}{2004!}", "1 000 000", False), ("\\frac{1}{2004!}", "0", False), ("\\sqrt{8}-2\\sqrt{2}", "0", True),
+    ("\\sqrt{16}", "\\$4", True), ("\\frac{\\sqrt{121}}{2}", "5\\frac12", True), ("f(2) = 5", "5", True),
     ("1 - \\frac{1}{e}", "1 + \\frac{1}{\\mathrm{e}}", False), ("2021", "\\pm 2021", False),
     ("n=2,3,4", "n=1,2,3", False),
     ("19, 46, \\text{ and } 82", "21, 36, and 82", False), ("D = (0, 1.5)", "D = (0, 1)", False),
