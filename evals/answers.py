@@ -47,12 +47,13 @@ def compare(extracted: str, gold: str) -> bool | None:
     """
     if max(len(extracted), len(gold)) > LONGEST_TEXT:
         return extracted == gold
-    bare = _without_names(extracted, gold)
-    for pair in dict.fromkeys(((extracted, gold), bare)):
-        decided = _exactly(*pair)
-        if decided is not None:
-            return decided
-    return _by_text(*bare)
+    decided = _exactly(extracted, gold)
+    if decided is None:
+        bare = _without_names(extracted, gold)
+        decided = _exactly(*bare)
+        if decided is None:
+            decided = _by_text(*bare)
+    return decided
 
 
 def _exactly(extracted: str, gold: str) -> bool | None:

@@ -85,6 +85,8 @@ _WORDS = re.compile(r"[^\W\d_]+(?:[ \t.,'’-]+[^\W\d_]+)*")
 
 def plain(text: str) -> str:
     """``text`` without LaTeX dress, bold marks, unseen signs and trailing dots: "\\text{18 eggs}." is "18 eggs"."""
+    if text.isascii() and text.isalnum():
+        return text  # nearly all whole numbers
     text = _MINUS.sub("-", _UNSEEN.sub("", text)).replace("\\%", "%")
     text = _DEGREES.sub("", _SIZES.sub("", _STARS.sub("", text)))
     text = _SPACES.sub(lambda found: found[1] or ("" if found[2] else " "), text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -66,7 +67,7 @@ class ApiRollouts(AskedRollouts):
     source: Literal["openai"]
     base_url: str
     model: Annotated[str, Field(min_length=1, max_length=200)]
-    key: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] | None = "OPENAI_API_KEY"
+    key: str | None = "OPENAI_API_KEY"
     body: dict[str, Any] = Field(default_factory=dict)  # further fields of each request, such as a thinking switch
     reasoning: Literal["drop", "keep"] = "drop"  # what the server tells apart: keep it as <think>...</think> in front
     shard: Count = 50  # problems between two times that what came is sent to the store
@@ -78,23 +79,25 @@ class ApiRollouts(AskedRollouts):
 
     @model_validator(mode="after")
     def _reachable(self) -> ApiRollouts:
+        if self.key is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", self.key):  # perhaps a key: not shown
+            raise ValueError("key names the environment variable with the key, in capitals, or is null")
         try:
             parts = urlsplit(self.base_url)
             parts.port  # noqa: B018  # raises for a port that is none
         except ValueError:
-            raise ValueError(f"rollouts.base_url: {self.base_url!r} is no address") from None
+            raise ValueError("base_url is no address: its port is no number, or its brackets do not close") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("rollouts.base_url must be http(s)://HOST[:PORT]/PATH, as in http://127.0.0.1:8000/v1")
+            raise ValueError("base_url must be http(s)://HOST[:PORT]/PATH, as in http://127.0.0.1:8000/v1")
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("rollouts.base_url must not carry a secret: name the key's environment variable in key")
+            raise ValueError("base_url must not carry a secret: name the key's environment variable in key")
         if own := sorted(OWN_FIELDS & self.body.keys()):
-            raise ValueError(f"rollouts.body: {own[0]} is set by the study's own settings: remove it")
+            raise ValueError(f"body: {own[0]} is set by the study's own settings: remove it")
         try:
             canonical(self.body)
         except (TypeError, RecursionError):
-            raise ValueError("rollouts.body holds what JSON does not: text, numbers, true, false, null alone") from None
+            raise ValueError("body holds what JSON does not: text, numbers, true, false, null alone") from None
         if self.max_cost is not None and not any(self.prices):
-            raise ValueError("rollouts.max_cost needs rollouts.prices: dollars a million tokens, prompt and completion")
+            raise ValueError("max_cost needs prices: dollars a million tokens, prompt and completion")
         return self
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -184,7 +186,8 @@ CASES = [  # answer, gold, whether they are the same
     ("π/2", "\\frac{\\pi}{2}", True),
     ("120\\pi \\text{ cm}^2", "120\\pi", True), ("4\\sqrt{3} \\text{ units}", "4\\sqrt{3}", True),
     ("sqrt(2)/2", "\\frac{\\sqrt2}{2}", True), ("3sqrt(5)", "3\\sqrt5", True),
-    ("2*pi", "2\\pi", True), ("cos x", "\\cos x", True), ("2\\pi", "6.283185", True), ("y = 2x", "2x - y = 0", True), ("\\langle 1, 2 \\rangle", "(1,2)", True),
+    ("2*pi", "2\\pi", True), ("cos x", "\\cos x", True), ("2\\pi", "6.283185", True), ("y = 2x", "2x - y = 0", True),
+    ("\\langle 1, 2 \\rangle", "(1,2)", True),
     ("2\\pi", "6.28", False), ("6+9i", "9i+6", True), ("3-4i", "3+4i", False), ("(x+1)^2", "x^2+2x+1", True),
     ("2x+3", "3+2x", True),
     ("2x+3", "2x-3", False), ("x^2+y^2=4", "y^2+x^2=4", True), ("2^{10}", "1024", True), ("2**10", "1024", True),
@@ -316,17 +319,38 @@ def test_a_killed_process_costs_no_row() -> None:
         assert grader.equal("\\sqrt{25}", "5")
 
 
-def test_a_request_that_kills_its_process_is_wrong_and_the_next_one_is_answered() -> None:
-    """A process without memory to fork or to parse dies of every request: of each it is tried twice, then wrong."""
+def test_a_late_request_is_wrong_and_the_next_one_is_answered() -> None:
     pool = Pool(seconds=0.001)  # of processor time: no request can be answered
     assert pool.ask([("\\sqrt{2}+x", "x+\\sqrt{2}")] * 3) == [False] * 3
     pool.seconds = 5.0
     assert pool.ask([("\\sqrt{2}+x", "x+\\sqrt{2}"), ("2", "3")]) == [True, False]
     (process,) = pool.processes
-    os.kill(process, signal.SIGSTOP)  # it still leads its group; its fork answers
+    os.killpg(process, signal.SIGSTOP)  # it uses no processor time any more, and does not answer either
+    pool.seconds = 0.1
+    assert pool.ask([("x+1", "1+x")]) == [False]
+    pool.seconds = 5.0
     assert pool.ask([("x+1", "1+x")]) == [True]
     pool.close()
     assert pool.processes == []
+
+
+def test_a_request_whose_process_dies_twice_is_wrong_and_the_next_one_is_answered() -> None:
+    pool = Pool(seconds=60.0, workers=1)
+    killed: list[int] = []
+
+    def kill() -> None:
+        while len(killed) < 2:
+            for worker in [w for w in pool._workers if w.request == 0 and w.process.pid not in killed]:
+                killed.append(worker.process.pid)
+                os.killpg(worker.process.pid, signal.SIGKILL)
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert pool.ask([("\\sqrt{7}", HANGS[0]), ("x+1", "1+x")]) == [False, True]
+    killer.join()
+    pool.close()
+    assert [group_of(process) for process in killed] == [[], []]
 
 
 def test_a_gold_that_nothing_can_equal_is_named() -> None:

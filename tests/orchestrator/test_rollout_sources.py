@@ -378,12 +378,13 @@ def test_pair_rules_are_known_beforehand(
 @pytest.mark.parametrize(
     ("field", "line"),
     [
-        ("base_url: 'ftp://a/v1'", "rollouts.base_url must be http"),
+        ("base_url: 'ftp://a/v1'", "rollouts: base_url must be http"),
         ("base_url: 'http://me:secret@a/v1'", "must not carry a secret"),
-        ("base_url: 'http://a/v1', body: {max_tokens: 3}", "rollouts.body: max_tokens is set by the study's own"),
-        ("base_url: 'http://a/v1', body: {when: 2024-01-01}", "rollouts.body holds what JSON does not"),
-        ("base_url: 'http://a/v1', max_cost: 3", "rollouts.max_cost needs rollouts.prices"),
-        ("base_url: 'http://a/v1', key: 'sk-1'", "rollouts.key"),
+        ("base_url: 'http://me:secret@a:b/v1'", "base_url is no address"),
+        ("base_url: 'http://a/v1', body: {max_tokens: 3}", "rollouts: body: max_tokens is set by the study's own"),
+        ("base_url: 'http://a/v1', body: {when: 2024-01-01}", "rollouts: body holds what JSON does not"),
+        ("base_url: 'http://a/v1', max_cost: 3", "rollouts: max_cost needs prices"),
+        ("base_url: 'http://a/v1', key: secret", "rollouts: key names the environment variable with the key"),
         ("base_url: 'http://a/v1', reasoning: maybe", "rollouts.reasoning"),
     ],
 )
@@ -391,6 +392,7 @@ def test_a_bad_teacher_is_refused_in_a_line(make_study: Maker, field: str, line:
     with pytest.raises(UserError) as caught:
         make_study(f"rollouts={{source: openai, model: m, problems: {{task: arithmetic}}, {field}}}")
     assert line in str(caught.value) and "\n" not in str(caught.value)
+    assert ": secret" not in str(caught.value) and "me:secret" not in str(caught.value)
 
 
 def test_where_and_how_fast_is_no_part_of_what_is_asked(make_study: Maker, tmp_path: Path) -> None:
