@@ -35,11 +35,11 @@ def rollouts_table(results: dict) -> Table | None:
         "Duplicate completions": _count(rollouts.get("duplicates")),
         "Left out or cut": _dropped(rollouts.get("dropped")),
         "Rewards that this tool’s grader confirms": _agreement(rollouts.get("grader_agreement")),
-        "Length, median / 95th percentile / longest (tokens)": " / ".join(
-            formats.count(length.get(key)) for key in ("median", "p95", "max")
-        )
-        if length
-        else None,
+        "Problems by right rows, from none": _counts(rollouts.get("right_counts")),
+        "Length, median / 95th percentile / longest (tokens)": _lengths(length),
+        "Length of right rows": _lengths(length.get("right") or {}),
+        "Length of wrong rows": _lengths(length.get("wrong") or {}),
+        "Asked of the teacher": _asked(rollouts.get("api")),
         "Problems shared with the evaluation": _contamination(contamination),
     }
     known = {key: value for key, value in values.items() if value not in (None, "", formats.MISSING)}
@@ -54,6 +54,24 @@ def rollouts_table(results: dict) -> Table | None:
 
 def _count(value: float | None) -> str | None:
     return None if value is None else formats.count(value)
+
+
+def _lengths(length: dict) -> str | None:
+    return " / ".join(formats.count(length.get(key)) for key in ("median", "p95", "max")) if length else None
+
+
+def _counts(counts: list[int] | None) -> str | None:
+    """How many problems have 0, 1, 2, ... right rows; left out where groups are large: the shares say it then."""
+    return " · ".join(formats.count(n) for n in counts) if counts and len(counts) <= 17 else None
+
+
+def _asked(api: dict | None) -> str | None:
+    """What the answers of an API took."""
+    if not api:
+        return None
+    parts = [f"{formats.count(api['requests'])} requests", f"{formats.count(api['retries'])} asked again"]
+    parts.append(f"{formats.count(api['prompt_tokens'])} + {formats.count(api['completion_tokens'])} tokens")
+    return ", ".join([*parts, f"${api['cost']:.2f}"] if api["cost"] else parts)
 
 
 def _dropped(reasons: dict | None) -> str | None:

@@ -439,7 +439,12 @@ def _rollouts() -> dict:
         "share_right": 0.618,
         "groups": {"mixed": 374, "all_right": 82, "all_wrong": 44},
         "duplicates": 611,
-        "length": {"median": 16, "p95": 21, "max": 32},
+        "right_counts": [44, 118, 141, 115, 82],
+        "length": {
+            "median": 16, "p95": 21, "max": 32,
+            "right": {"median": 16, "p95": 20, "max": 24},
+            "wrong": {"median": 17, "p95": 22, "max": 32},
+        },
         "truncated": 4,
         "teachers": [{"name": "base, prefixed “Explain.”", "rows": 2000, "share_right": 0.618}],
         "views": [

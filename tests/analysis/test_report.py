@@ -15,6 +15,7 @@ from analysis import findings, formats, headline, tables_behaviour
 from analysis.figures import FIGURES
 from analysis.report import canonical, render
 from analysis.roster import label, roster
+from analysis.tables_training import rollouts_table
 from tests.analysis.example_study import ERROR, provenance, results
 
 HOSTILE = '<img src=x onerror="alert(1)">&$x^2$'
@@ -601,3 +602,20 @@ def test_variants_of_an_objective_are_named_by_it_and_wear_its_colour() -> None:
     assert (rift.marker, rift.filled) != (source.marker, source.filled)
     assert label("rift_source-order43") == "RIFT source order43" and label("sft-lr3e-4") == "SFT lr3e-4"
     assert label("sftx") == "sftx" and label("base") == "Base"
+
+
+def test_the_rollouts_say_what_a_teacher_took_and_how_many_were_right() -> None:
+    given = results()
+    told = {"requests": 2000, "retries": 3, "prompt_tokens": 81_000, "completion_tokens": 512_000, "cost": 1.2345}
+    given["rollouts"]["api"] = told
+    table = rollouts_table(given)
+    assert table is not None
+    shown = {line.cells[0].text: line.cells[1].text.replace("\u202f", " ") for line in table.lines}
+    assert shown["Asked of the teacher"] == "2 000 requests, 3 asked again, 81 000 + 512 000 tokens, $1.23"
+    assert shown["Problems by right rows, from none"] == "44 · 118 · 141 · 115 · 82"
+    assert shown["Length of wrong rows"] == "17 / 22 / 32"
+    given["rollouts"] |= {"api": told | {"cost": 0}, "right_counts": [1] * 40}
+    table = rollouts_table(given)
+    assert table is not None
+    shown = {line.cells[0].text: line.cells[1].text.replace("\u202f", " ") for line in table.lines}
+    assert shown["Asked of the teacher"].endswith("tokens") and "Problems by right rows, from none" not in shown
