@@ -27,6 +27,7 @@ NAMED = re.compile(r"(?P<name>\\?[A-Za-z][\w{}\\ ]{0,40}(?:\([\w,]{1,9}\))?)\s*(
 CHOICE = re.compile(r"\(?(?P<letter>[A-H])\)\s*(?P<value>\S.*)", re.DOTALL)
 LETTER = re.compile(r"\(?[A-Z]\)?")
 BASED = re.compile(r"(?P<digits>[A-F]*\d[0-9A-F]*)_(?P<base>\d{1,2}|[a-z]{3,})")
+TIME = re.compile(r"\d{1,2}(?::[0-5]\d)?\s*(?:[ap]\.?\s?m\.?)|\d{1,2}:[0-5]\d", re.IGNORECASE)
 CLOCK = re.compile(r"\d+(?::\d+)+")
 ELLIPSIS = re.compile(r"\\[lcv]?dots|…|\.\.\.")
 TEXT = re.compile(r"[\w\s.,:;'’()&/-]*")
@@ -59,6 +60,8 @@ def compare(extracted: str, gold: str) -> bool | None:
 def _exactly(extracted: str, gold: str) -> bool | None:
     """The verdict on two numbers, or on equal texts; None where the pair is neither."""
     a, b = number(extracted), number(gold)
+    if TIME.fullmatch(plain(extracted)) and TIME.fullmatch(plain(gold)):
+        return form(extracted) == form(gold)  # 2:40 is not 1:20 there, nor 7 am 7 pm
     if a is None or b is None:
         return form(extracted) == form(gold) or None
     if a == b or is_percent(extracted) == is_percent(gold):

@@ -8,16 +8,18 @@ says whether they do.
 
 from __future__ import annotations
 
-import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from peft import LoraConfig, get_peft_model
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from evals.engines import Engine
 from evals.engines.requests import adapter_rank
@@ -107,21 +109,18 @@ def zero_adapter(folder: Path, model_dir: Path, targets: Sequence[str]) -> Path:
 
     An engine that serves it must answer as the base does: what differs is the adapters' way through the engine.
     """
-    tensors = {}
-    for file in sorted(model_dir.glob("*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118  # no mapping
-                module = name.removesuffix(".weight")
-                if module.rpartition(".")[2] in targets and name.endswith(".weight"):
-                    out_size, in_size = opened.get_slice(name).get_shape()
-                    tensors[f"base_model.model.{module}.lora_A.weight"] = torch.zeros(1, in_size)
-                    tensors[f"base_model.model.{module}.lora_B.weight"] = torch.zeros(out_size, 1)
-    if not tensors:
-        raise ValueError(f"{model_dir}: no weights of {', '.join(targets)} for a zero adapter")
+    config = AutoConfig.from_pretrained(model_dir, local_files_only=True)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT mends fan_in_fan_out by itself, and says so
+        model = get_peft_model(
+            AutoModelForCausalLM.from_config(config),
+            LoraConfig(r=1, lora_alpha=1, target_modules=list(targets), task_type="CAUSAL_LM"),
+        )
+        shapes = {name: value.shape for name, value in get_peft_model_state_dict(model).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1, "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"target_modules": list(targets)}))
+    zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    save_file(zeros, folder / "adapter_model.safetensors", {"format": "pt"})
+    model.peft_config["default"].save_pretrained(str(folder))
     return folder
 
 

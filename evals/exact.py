@@ -78,6 +78,10 @@ _ONE_NAME = (
 _ONE_SYMBOL = re.compile(r"([_^])\{(\w+)\}")
 _BRACKETED = re.compile(r"\(([A-Za-z])\)|([A-Z])\)")
 _UNIT = re.compile(r"(?<=[\w)}])\s+((?:[A-Za-z]{2,20}[ /]{0,3}){1,4})(?:\^\s*\{?\s*[23]\s*\}?|[²³])?$")
+_NO_SPACE = re.compile(r"(?<!\d) | (?!\d)")
+_ROUGHLY = re.compile(
+    r"^(?:(?:approximately|approx\.|about|roughly|around)\s+|\\approx(?![a-zA-Z])|≈|~)\s*", re.IGNORECASE
+)
 _NOON = re.compile(r"\b([ap])\.\s?m\b", re.IGNORECASE)
 _AND = re.compile(r"\s*,?\s*\b(?:and|or)\b\s*")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ \t.,'’-]+[^\W\d_]+)*")
@@ -116,14 +120,14 @@ def is_percent(text: str) -> bool:
 
 
 def form(text: str) -> str:
-    """``text`` as one of all its ways of writing: plain, without spaces, with one name for one command.
+    """``text`` as one of all its ways of writing: plain, with spaces between digits alone, one name for one command.
 
     "\\dfrac{x}{2} " and "\\frac{x}{2}" are one; so are "52_{8}" and "52_8", "(A)" and "A", "East" and "east".
     """
     text = _NOON.sub(r"\1m", plain(text))
     if words(text):
         return "".join(text.split()).casefold()
-    text = _ONE_SYMBOL.sub(r"\1\2", "".join(_one_name(text).split()))
+    text = _ONE_SYMBOL.sub(r"\1\2", _NO_SPACE.sub("", " ".join(_one_name(text).split())))
     found = _BRACKETED.fullmatch(text)
     return text if found is None else found[1] or found[2]
 
@@ -175,7 +179,7 @@ def _read(text: str) -> re.Match[str] | Fraction | None:
     """The parts of a number, or the ratio's value, or None where ``text`` states no number."""
     if len(text) > LONGEST:
         return None
-    text = _CURRENCY.sub(" ", plain(text).translate(_SYMBOLS))
+    text = _CURRENCY.sub(" ", _ROUGHLY.sub("", plain(text)).translate(_SYMBOLS))
     text = _REPEATING.sub(_repeated, _THOUSANDS.sub("", text))
     text = _FRACTION.sub(lambda m: f" {m[1] or m[2]}/{m[3] or m[4]} ", text)
     text = _POWER_OF_TEN.sub(lambda m: f"e{m[1] or m[2]}", text).strip(" {}").rstrip(".")

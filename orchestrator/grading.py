@@ -128,7 +128,11 @@ def _graded(row: _Row, verdict: Verdict) -> bytes:
 @contextmanager
 def _output(path: Path, out: Path | None) -> Iterator[BinaryIO]:
     """Where the rows go. A file takes its place when all is done, and is not there after an error."""
-    if not path.is_file():
+    try:
+        known = path.is_file()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not known:
         raise UserError(f"{path} is {'a folder' if path.is_dir() else 'not there'}: name a JSONL file of rows")
     if out is None:
         try:

@@ -161,7 +161,7 @@ class VllmEngine:
         return answers
 
     def _swap_in(self, swap: Swap, adapter: Path | None) -> None:
-        """Leave ``adapter`` (None: nothing) in the weights. After an error midway the next call loads anew."""
+        """Leave ``adapter`` (None: nothing) in the weights. After an error midway close the engine: they are mixed."""
         key = None if adapter is None else _identity(adapter)
         if self._within == (key,):
             return
