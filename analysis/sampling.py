@@ -61,20 +61,21 @@ def bootstrap(values: Sequence[float], level: float = 0.95, draws: int = DRAWS, 
 def share_interval(right: Sequence[int], samples: int, level: float = 0.95) -> tuple[float, float]:
     """Interval of the mean share right over problems, ``right`` samples of ``samples`` each.
 
-    Wilson's for one sample a problem, the bootstrap over problems for more. Where all problems are always or never
-    solved the bootstrap sees no spread at all: Wilson's over problems then.
+    Wilson's for one sample a problem, the bootstrap over problems for more. Where all problems have the same share the
+    bootstrap sees no spread at all: Wilson's then, as if that share of the problems were solved whole.
     """
-    if samples == 1 or set(right) in ({0}, {samples}):
-        return wilson(sum(right) // samples, len(right), level)
+    if samples == 1 or len(set(right)) == 1:
+        return wilson(round(sum(right) / samples), len(right), level)
     return bootstrap([count / samples for count in right], level)
 
 
 def difference_interval(steps: Sequence[int], samples: int, level: float = 0.95) -> tuple[float, float]:
     """Interval of the mean difference of two shares right; ``steps``: of each problem the difference in right samples.
 
-    Bonett and Price's for one sample a problem, the bootstrap over problems for more. Where no problem tells the two
-    apart the bootstrap sees no spread at all: Bonett and Price's then, as if problems were solved whole.
+    Bonett and Price's for one sample a problem, the bootstrap over problems for more. Where all problems differ alike
+    the bootstrap sees no spread at all: Bonett and Price's then, as if that share of the problems were solved whole.
     """
-    if samples == 1 or not any(steps):
-        return paired_interval(sum(d < 0 for d in steps), sum(d > 0 for d in steps), len(steps), level)
+    if samples == 1 or len(set(steps)) == 1:
+        fell, rose = (sum(max(0, sign * d) for d in steps) / samples for sign in (-1, 1))
+        return paired_interval(round(fell), round(rose), len(steps), level)
     return bootstrap([d / samples for d in steps], level)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from evals.engines import HOTTEST
 from evals.tasks import TASKS
-from orchestrator.values import Count, Frozen, Positive, Seed
+from orchestrator.values import Count, Frozen, Positive, Seed, number
 
-Temperature = Annotated[float, Field(ge=0, le=HOTTEST)]
-TopP = Annotated[float, Field(gt=0, le=1)]
+Temperature = Annotated[float, BeforeValidator(number), Field(ge=0, le=HOTTEST)]
+TopP = Annotated[float, BeforeValidator(number), Field(gt=0, le=1)]
 
 
 class Problems(Frozen):
@@ -83,7 +83,7 @@ class Engine(Frozen):
     """The server of rollouts and evaluations. ``auto``: vLLM where it is installed, else Transformers.
 
     ``adapters``: applied beside the base's weights (``lora``), or swapped into them in place (``swapped``). ``auto``
-    swaps in float32 on a CPU, where it is measured to pay; bfloat16 weights would round most of an update away.
+    swaps in float32, which was measured to pay on a CPU; bfloat16 weights would round most of an update away.
     """
 
     kind: Literal["auto", "vllm", "transformers"] = "auto"
@@ -142,7 +142,8 @@ class Evaluation(Frozen):
         return self
 
     def sampling(self, task: EvaluatedTask) -> dict[str, Any]:
-        """How a task's answers are drawn: samples, temperature, top_p, max_tokens, seed."""
+        """How a task's answers are drawn: samples, temperature, top_p, max_tokens, seed. Greedy ones need no seed."""
         names = ("samples", "temperature", "top_p", "max_tokens")
         own = {name: getattr(task, name) for name in names}
-        return {name: getattr(self, name) if own[name] is None else own[name] for name in names} | {"seed": self.seed}
+        drawn = {name: getattr(self, name) if own[name] is None else own[name] for name in names}
+        return drawn | ({"seed": self.seed} if drawn["temperature"] else {"top_p": 1.0, "seed": 0})

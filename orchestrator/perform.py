@@ -42,8 +42,8 @@ class Engines:
 
     def close(self) -> None:
         if self._open is not None:
-            self._open[1].close()
-            self._open = None
+            engine, self._open = self._open[1], None
+            engine.close()
 
 
 def inputs_of(step: Step, store: Store) -> dict[str, Path]:

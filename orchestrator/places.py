@@ -33,6 +33,7 @@ RECORD = "step.json"  # stands in a finished folder, and makes it count
 ENDING = 60.0  # seconds that the last holder of a workspace is given to die
 SETTLE = 1.0  # seconds after which a claim on an object store is read again: it has no compare-and-swap here
 LEFT = "work.tar"  # resume state, where a workspace is not shared
+KEPT = "kept"  # and how many bytes it is
 ATTEMPTS = 10  # at one request, with growing pauses: an object store may be away for a while
 
 
@@ -330,12 +331,14 @@ class Bucket:
             archive.add(workspace / "work", arcname=".")
         self._upload(left, f"partial/{name}/{LEFT}")
         left.unlink()
+        files = [p for p in (workspace / "work").rglob("*") if p.is_file()]
+        self.write(f"partial/{name}/{KEPT}", str(sum(p.stat().st_size for p in files)).encode())
 
     def begun(self, name: str) -> bool:
         return bool(self._files(f"partial/{name}"))
 
     def kept(self, name: str) -> int:
-        return self._unmoved(f"partial/{name}/{LEFT}", lambda stream: int(stream.size())) or 0
+        return int(self.read(f"partial/{name}/{KEPT}") or 0)
 
 
 def place_of(where: str) -> Place:

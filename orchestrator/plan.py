@@ -166,6 +166,7 @@ def make_plan(study: Study, facts: Mapping[str, str]) -> list[Step]:
         {
             "sources": [_pinned(t.task, t.source, facts) for t in study.evaluation.tasks],
             "shots": [_pinned(t.task, _shots_source(t), facts) for t in study.evaluation.tasks],
+            "max_model_len": study.engine.max_model_len,
         },
     )
     steps += [rollouts, problems]

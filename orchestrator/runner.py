@@ -6,6 +6,7 @@ steps go on without the failed adapters. The runner knows nothing of Ray; execut
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,9 @@ def attempt(step: Step, store: Store, engines: Engines, **how: object) -> str | 
         perform(step, store, engines, **how)  # type: ignore[arg-type]
     except Exception as error:  # any error of a step is that step's result, and must not take others down
         line = explain(error).replace(str(store.place), "the run's folder")
+        if "engine" in step.config:
+            with contextlib.suppress(Exception):  # whatever state the error left it in: the next step opens another
+                engines.close()
         store.record_failure(step, line)
         return line
     store.clear_failure(step)

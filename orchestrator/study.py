@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from jinja2 import Environment, TemplateSyntaxError
+from jinja2 import TemplateSyntaxError
 from pydantic import BeforeValidator, Field, model_validator
 
 from methods import METHODS
@@ -46,8 +46,10 @@ class Prompt(Frozen):
     @model_validator(mode="after")
     def _parses(self) -> Prompt:
         if self.template is not None:
+            from transformers.utils.chat_template_utils import _compile_jinja_template  # what will render it
+
             try:
-                Environment().parse(self.template)
+                _compile_jinja_template(self.template)
             except TemplateSyntaxError as error:
                 raise ValueError(
                     f"prompt.template is no Jinja template (line {error.lineno}: {error.message})"

@@ -161,7 +161,8 @@ def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
         message = "is needed and not there"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        if first["type"] not in ("value_error", "union_tag_invalid"):
+        told = not isinstance(first["input"], dict | list) and first["loc"][-1] != "key"  # a secret may stand there
+        if told and first["type"] not in ("value_error", "union_tag_invalid"):
             message = f"{message[:1].lower()}{message[1:]}, not {first['input']!r}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where}: {message}{more}" if where else f"{message}{more}"

@@ -18,6 +18,7 @@ from orchestrator.steps.rollouts import engine_placement
 from orchestrator.store import write_json
 
 VERDICTS, CANARY = "verdicts.parquet", "canary.json"
+TEXTS = ("task", "id", "stratum", "answer", "completion", "extracted", "vote", "finish")
 COLUMNS = (
     "task", "id", "sample", "stratum", "answer", "completion", "extracted", "vote", "correct", "tokens", "finish",
 )  # fmt: skip
@@ -116,7 +117,9 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    table = pyarrow.table({name: [row[name] for row in rows] for name in COLUMNS})
+    kinds = dict.fromkeys(COLUMNS, pyarrow.int64()) | dict.fromkeys(TEXTS, pyarrow.string())
+    schema = pyarrow.schema(kinds | {"correct": pyarrow.bool_()})  # also of a part without a problem
+    table = pyarrow.table({name: [row[name] for row in rows] for name in COLUMNS}, schema=schema)
     pyarrow.parquet.write_table(table, out / VERDICTS, compression="zstd")
 
 

@@ -21,8 +21,8 @@ FILE = "problems.json"
 def run(context: Context) -> None:
     """Writes ``problems.json``: the tasks with their problems and prompts, and the contamination counts.
 
-    ``ValueError`` where a problem also stands in the rollouts and ``contamination`` is "refuse", or where a task
-    has no problem left, or too few solved ones for its shots.
+    ``ValueError`` where a problem also stands in the rollouts and ``contamination`` is "refuse", where a task has no
+    problem left, too few solved ones for its shots, or a prompt that leaves an engine no room to answer.
     """
     prompter = Prompter(model_folder(context.inputs["base"]), context.config["prompt"])
     asked = {normal(row["problem"]) for row in read_table(context.inputs["rollouts"])}
@@ -40,6 +40,12 @@ def run(context: Context) -> None:
             raise ValueError(f"{spec['name']}: no problem is left to evaluate on")
         shots = _shots(spec, context.where["shots"][i], {normal(p.problem) for p in problems})
         tasks.append(_task(spec, clean, shots, prompter))
+        longest = max(len(p["prompt_ids"]) for p in tasks[-1]["problems"])
+        if longest >= context.where["max_model_len"]:
+            raise ValueError(
+                f"{spec['name']}: a prompt has {longest} tokens, which leaves no room within engine.max_model_len "
+                f"{context.where['max_model_len']}: raise it, or take fewer shots or other problems"
+            )
         checked += len(problems)
         excluded += met
     contamination = {"policy": context.config["contamination"], "checked": checked, "excluded": excluded}

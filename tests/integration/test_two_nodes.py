@@ -63,8 +63,8 @@ def test_two_nodes_give_the_serial_bytes(
 ) -> None:
     """Undisturbed; without the second node midway; and taken up without a cluster when the head is lost.
 
-    Ray's head does not always live through the loss of a node: then that is a run without a head. A run on a folder that
-    loses a node begins with the trainings: what comes before them the undisturbed one has shown.
+    Ray's head does not always live through the loss of a node: then that is a run without a head. A run on a folder
+    that loses a node begins with the trainings: what comes before them the undisturbed one has shown.
     """
     shared, environment = place
     words = [str(mini), "--out", str(tmp_path / "out"), *shared]

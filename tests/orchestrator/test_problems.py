@@ -40,7 +40,7 @@ def perform(tmp_path: Path, tiny_model: Path, write_rows: Callable[..., Path]) -
         run(
             Context(
                 config={"tasks": [SPEC | spec], "contamination": policy, "prompt": {}},
-                where={"sources": [str(source)], "shots": [str(shots)]},
+                where={"sources": [str(source)], "shots": [str(shots)], "max_model_len": 25},
                 inputs={"base": base, "rollouts": rollouts},
                 out=out,
                 work=tmp_path,
@@ -98,6 +98,11 @@ def test_shots_are_earlier_turns_and_never_a_problem_that_is_evaluated(perform: 
         assert asked.strip() == f"{problem['problem']} ="
         assert {turn.split(" = ")[0].strip() for turn in shown} == {"10", "11"}
         assert all("\\boxed{" in turn for turn in shown), "a solution ends in the form that is asked for"
+
+
+def test_a_prompt_that_fills_the_engine_is_named_before_anything_is_trained(perform: Callable[..., Path]) -> None:
+    with pytest.raises(ValueError, match=r"^gsm8k: a prompt has 25 tokens, .* engine.max_model_len 25: raise it"):
+        perform(["3 + 4 " * 8], ["6"], "refuse", instruction="{problem}")
 
 
 def test_too_few_solved_problems_for_the_shots_are_named(perform: Callable[..., Path]) -> None:
