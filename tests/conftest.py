@@ -30,6 +30,16 @@ def agreement(request: pytest.FixtureRequest) -> Agreement:
     return check
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For two workers: whole studies in the one, from the start, since they take as long as all else together; a file's
+    tests in one place, since they share what is slow to make.
+    """
+    whole = {item: "integration" in item.path.parts for item in items}
+    items.sort(key=lambda item: not whole[item])
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("studies" if whole[item] else item.path.name))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Where tests of agreement were asked for by name: each oracle with its largest difference."""
     if "agreement" not in config.option.keyword:
