@@ -69,9 +69,9 @@ def _asked(api: dict | None) -> str | None:
     """What the answers of an API took."""
     if not api:
         return None
-    parts = [f"{formats.count(api['requests'])} requests", f"{formats.count(api['retries'])} asked again"]
+    parts = [f"{formats.count(api['answers'])} answers", f"{formats.count(api['refused'])} refused"]
     parts.append(f"{formats.count(api['prompt_tokens'])} + {formats.count(api['completion_tokens'])} tokens")
-    return ", ".join([*parts, f"${api['cost']:.2f}"] if api["cost"] else parts)
+    return ", ".join([*parts, f"${api['cost']:.2f}"] if api.get("cost") else parts)
 
 
 def _dropped(reasons: dict | None) -> str | None:

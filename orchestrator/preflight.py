@@ -26,6 +26,7 @@ from orchestrator.table import normal
 from orchestrator.teacher_api import key_of
 
 SAMPLE = 20  # problems of a task that makes its own, to see whether it can
+DRAWN = 5000  # up to so many are all made here, where it matters which they are: in a second
 
 
 def check(study: Study) -> None:
@@ -204,25 +205,32 @@ def _shapes(file: Path) -> dict[str, list[int]]:
 def _check_problems(study: Study, asked: set[str]) -> None:
     """Problem sources that lie on this machine are read once, so that a bad row is named before work begins.
 
-    ``asked`` are the problems of a rollouts file: where one is evaluated too and the study refuses that, so does this.
+    ``asked`` are the problems of given rollouts; those that a teacher is to be asked are added here. Where one is
+    evaluated too and the study refuses that, so does this.
     """
-    specs: list[Problems] = list(study.evaluation.tasks)
+    refuse = study.evaluation.contamination == "refuse"
     if isinstance(study.rollouts, AskedRollouts):
-        specs.append(study.rollouts.problems)
-    for spec in specs:
-        if spec.source is None or Path(spec.source).exists():
-            draw = min(spec.draw or 1, SAMPLE) if spec.source is None else spec.draw  # problems made on the spot
-            try:
-                problems = TASKS[spec.task].load(
-                    spec.source, split=spec.split, draw=draw, seed=spec.seed, **spec.settings
-                )
-            except TypeError as error:
-                raise UserError(f"the settings {spec.settings} do not fit the task {spec.task} ({error})") from None
-            except (ValueError, OverflowError, OSError) as error:
-                raise UserError(f"task {spec.task}: {str(error).splitlines()[0]}") from None
-            met = sum(normal(problem.problem) in asked for problem in problems)
-            if met and study.evaluation.contamination == "refuse":
-                raise UserError(
-                    f"{met} problems of the task {spec.task} stand in the rollouts too: draw others, or set "
-                    "evaluation.contamination=exclude"
-                )
+        asked = asked.union(_texts(study.rollouts.problems, whole=refuse))
+    for spec in study.evaluation.tasks:
+        met = sum(text in asked for text in _texts(spec, whole=refuse and bool(asked)))
+        if met and refuse:
+            raise UserError(
+                f"{met} problems of the task {spec.task} stand in the rollouts too: draw others, or set "
+                "evaluation.contamination=exclude"
+            )
+
+
+def _texts(spec: Problems, whole: bool) -> list[str]:
+    """The problems of a source on this machine; a few of those that a task makes, unless ``whole``; none of a hub's."""
+    if spec.source is not None and not Path(spec.source).exists():
+        return []
+    draw = spec.draw
+    if spec.source is None and not (whole and (draw is None or draw <= DRAWN)):
+        draw = min(draw or 1, SAMPLE)
+    try:
+        problems = TASKS[spec.task].load(spec.source, split=spec.split, draw=draw, seed=spec.seed, **spec.settings)
+    except TypeError as error:
+        raise UserError(f"the settings {spec.settings} do not fit the task {spec.task} ({error})") from None
+    except (ValueError, OverflowError, OSError) as error:
+        raise UserError(f"task {spec.task}: {str(error).splitlines()[0]}") from None
+    return [normal(problem.problem) for problem in problems]

@@ -10,6 +10,7 @@ from typing import Any
 from analysis.directions import directions
 from methods.view import view
 from orchestrator.plan import Cell, Step, cells, sweep_points
+from orchestrator.rollout_spec import ApiRollouts
 from orchestrator.runner import Outcome
 from orchestrator.steps.activations import read_activations
 from orchestrator.steps.base import NOTE
@@ -71,7 +72,7 @@ def settings_of(study: Study) -> dict[str, Any]:
 
     walk(study.model_dump(mode="json", exclude={"placement", "data"}), "")
     # A local path is this machine's business: its file's name is enough, and its content is in the keys.
-    places = (".path", ".source")
+    places = (".path", ".source", "rollouts.name")
     return {k: Path(v).name if k.endswith(places) and str(v).startswith("/") else v for k, v in flat.items()}
 
 
@@ -102,6 +103,9 @@ def _rollouts(study: Study, done: Mapping[str, Step], folders: Mapping[str, Path
         problems = {rollouts[row].group for row in rows}
         views.append({"method": method, "units": len(units), "rows": len(rows), "problems": len(problems)})
     stats["views"] = views
+    if "api" in stats and isinstance(study.rollouts, ApiRollouts) and any(study.rollouts.prices):
+        tokens = stats["api"]["prompt_tokens"], stats["api"]["completion_tokens"]
+        stats["api"]["cost"] = sum(n * price for n, price in zip(tokens, study.rollouts.prices, strict=True)) / 1e6
     if "problems/evaluation" in folders:
         problems_file = json.loads((folders["problems/evaluation"] / PROBLEMS).read_text())
         stats["contamination"] = problems_file["contamination"]

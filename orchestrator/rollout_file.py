@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evals.answers import canonical
 from orchestrator.errors import UserError
 
 LARGEST = 1e30  # size of a reward: losses are float32
@@ -50,7 +51,8 @@ def whole(rows: list[Row], source: str, draw: int | None, seed: int) -> list[Row
     told: dict[str, Row] = {}
     for row in rows:
         first = told.setdefault(row.problem_id, row)
-        if (first.problem, first.answer) != (row.problem, row.answer):
+        same = first.answer == row.answer or canonical(first.answer) == canonical(row.answer)
+        if first.problem != row.problem or not same:
             called = " ".join(row.problem_id.split())[:80]
             raise UserError(f"{source}: problem_id {called} stands for two problems or answers: make ids distinct")
     if draw is None:

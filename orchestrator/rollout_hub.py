@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from evals.answers import canonical
 from evals.extraction import extract
 from orchestrator.errors import UserError
 from orchestrator.rollout_file import Row, row_of, whole
 
 LONGEST = 200  # characters of another library's complaint
 LISTED = ("completion", "reward", "teacher")  # what may hold a list, an entry a completion
+WITHOUT, TWO = "without a final answer", "with two golds"  # why completions whose own answer is the gold are left out
 
 
 def read_dataset(
     name: str, revision: str | None, spec: Mapping[str, Any], draw: int | None = None, seed: int = 0
-) -> tuple[list[Row], int]:
+) -> tuple[list[Row], Counter[str]]:
     """The rows of ``name`` (a folder, or a hub name at the commit ``revision``), or of a fixed ``draw`` of problems.
 
-    ``spec`` says ``config``, ``split`` and ``columns`` (see ``Columns``). The second value counts completions that
-    were left out because no final answer stands in them, where that is the gold. ``UserError`` names the row.
+    ``spec`` says ``config``, ``split`` and ``columns`` (see ``Columns``). Where a completion's own final answer is the
+    gold, the second value counts those left out, by reason: they state none, or a problem's completions state two.
+    ``UserError`` names the row.
     """
-    columns, rows, without = spec["columns"], [], 0
+    columns, rows, dropped = spec["columns"], [], Counter[str]()
     for where, record in _records(name, revision, spec):
         for place, one in _apart(record, where):
             if columns["answer"] is None:
                 one["answer"] = extract(one["completion"]) if isinstance(one["completion"], str) else None
                 if one["answer"] is None:
-                    without += 1
+                    dropped[WITHOUT] += 1
                     continue
             rows.append(row_of(one, place))
-    if without and not rows:
-        raise UserError(f"{name}: no completion states a final answer: name the gold answers' column in columns.answer")
-    return whole(rows, name, draw, seed), without
+    if columns["answer"] is None:
+        found = len(rows)
+        rows = _of_one_gold(rows)
+        dropped += Counter({TWO: found - len(rows)})
+        if dropped and not rows:
+            said = "the completions of each problem state two" if found else "no completion states a"
+            raise UserError(
+                f"{name}: {said} final answer{'s' * bool(found)}: name the gold answers' column in columns.answer"
+            )
+    return whole(rows, name, draw, seed), dropped
+
+
+def _of_one_gold(rows: list[Row]) -> list[Row]:
+    """Without the problems whose rows have different golds, however they are written."""
+    golds: dict[str, set[str | None]] = defaultdict(set)
+    for row in rows:
+        golds[row.problem_id].add(canonical(row.answer))
+    return [row for row in rows if len(golds[row.problem_id]) == 1]
 
 
 def _records(name: str, revision: str | None, spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -16,13 +16,22 @@ from methods.seeds import derive
 from orchestrator.errors import UserError
 
 LONGEST = 200  # characters of what a server says
+FINISH = 40  # characters of the reason why it ended an answer
 UNUSABLE = (400, 413, 422)  # answers to one request that say nothing about the next: too long, filtered
 TEMPLATE_TOKENS = 256  # that a chat template may add to what is asked
 OPENAI = "api.openai.com"  # where max_tokens is called max_completion_tokens
+SECRET = 8  # characters from which on a key is cut out of completions: a shorter one may be a word of theirs
 
 
 class Refused(ValueError):
-    """A request that the server does not take, or a reply without a completion: others may fare better."""
+    """A request that the server does not take, or a reply without a completion: others may fare better.
+
+    ``tokens`` of prompt and completion are what the reply is billed by.
+    """
+
+    def __init__(self, said: str, tokens: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(said)
+        self.tokens = tokens
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class Teacher:
 
         self.config, self.where = config, where
         self.key = key_of(where["key"])
+        self.openai = urlsplit(config["base_url"]).hostname == OPENAI
         self.headers = {} if self.key else {"Authorization": Omit()}  # the client would look for a key of its own
         self.client = AsyncOpenAI(
             api_key=self.key or "none",
@@ -80,6 +90,9 @@ class Teacher:
             max_retries=where["retries"],
             timeout=where["timeout"],
         )
+        if not self.openai:  # what the environment holds for OpenAI (OPENAI_ORG_ID and the like) is no one else's
+            self.client.organization = self.client.project = None
+            self.client._custom_headers = {}
 
     async def close(self) -> None:
         await self.client.close()
@@ -116,7 +129,6 @@ class Teacher:
         """What is sent."""
         config = self.config
         system = config["prompt"]["system"]
-        limit = "max_completion_tokens" if urlsplit(config["base_url"]).hostname == OPENAI else "max_tokens"
         return {
             "model": config["model"],
             "messages": [
@@ -127,29 +139,39 @@ class Teacher:
             "seed": question.seed(config["seed"]),
             "temperature": config["temperature"],
             "top_p": config["top_p"],
-            limit: config["max_tokens"],
+            "max_completion_tokens" if self.openai else "max_tokens": config["max_tokens"],
             "extra_body": config["body"],
             "extra_headers": self.headers,
         }
 
     def _read(self, response: Any, question: Question, retries: int) -> Answer:
-        """The answer in a reply. One that does not say its tokens is billed here by the most they can be."""
+        """The answer in a reply."""
+        tokens = 0, 0
         try:
             reply = response.json()
+            tokens = self._tokens(reply, question)
             choice = reply["choices"][0]
             message = choice["message"]
             text, finish = message.get("content"), choice.get("finish_reason")
             reasoning = message.get("reasoning_content") or message.get("reasoning")
-            usage = reply.get("usage") or {}
-            tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
             if not isinstance(text, str | None) or not isinstance(reasoning, str | None):
                 raise TypeError
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise Refused(f"its reply is no chat completion: {self._said(response.text) or 'empty'}") from None
-        prompt, completion = (
-            t if isinstance(t, int) and t >= 0 else most for t, most in zip(tokens, self.most(question), strict=True)
-        )
-        return Answer(_utf8(text or ""), _utf8(reasoning or ""), str(finish)[:40], prompt, completion, retries)
+            said = self._said(response.text) or "empty"
+            raise Refused(f"its reply is no chat completion: {said}", tokens) from None
+        return Answer(self._text(text), self._text(reasoning), self._said(finish)[:FINISH], *tokens, retries)
+
+    def _tokens(self, reply: Any, question: Question) -> tuple[int, int]:
+        """What a reply is billed by. A completion that does not say it is billed by the most that it can be."""
+        usage = reply.get("usage")
+        told = usage if isinstance(usage, dict) else {}
+        most = self.most(question) if reply.get("choices") else (0, 0)
+
+        def of(name: str, else_: int) -> int:
+            found = told.get(name)
+            return found if isinstance(found, int) and found >= 0 else else_
+
+        return of("prompt_tokens", most[0]), of("completion_tokens", most[1])
 
     def _line(self, status: int, said: str) -> str:
         """A status that stops the asking, in a line with its mend."""
@@ -185,7 +207,8 @@ class Teacher:
             text = text.replace(self.key, "[key]")
         return text[:LONGEST]
 
-
-def _utf8(text: str) -> str:
-    """The text with question marks for halves of characters, which no file takes."""
-    return text.encode("utf-8", "replace").decode()
+    def _text(self, text: str | None) -> str:
+        """A text of the server's, without the key, and with question marks for halves of characters: no file takes
+        those."""
+        text = (text or "").encode("utf-8", "replace").decode()
+        return text.replace(self.key, "[key]") if self.key and len(self.key) >= SECRET else text

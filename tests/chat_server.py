@@ -26,8 +26,8 @@ def completion(text: str | None, finish: str = "stop", usage: tuple[int, int] | 
 
 @dataclass
 class ChatServer:
-    """``asked``: every request's JSON, in the order in which they came. Beside it ``headers``, their names in lower case,
-    and ``times`` in seconds."""
+    """``asked``: every request's JSON, in the order in which they came. Beside it ``headers``, names in lower case, and
+    ``times`` in seconds."""
 
     url: str
     reply: Callable[[int, dict[str, Any]], Reply]

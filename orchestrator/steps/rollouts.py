@@ -64,8 +64,8 @@ def _from_file(context: Context, prompter: Prompter) -> Found:
 def _from_hub(context: Context, prompter: Prompter) -> Found:
     config, where = context.config, context.where
     context.say(f"reading {where['path']}")
-    rows, without = read_dataset(where["path"], where["revision"], config, config["draw"], config["table"]["seed"])
-    return Found(*_given(context, prompter, rows), Counter({"without a final answer": without} if without else {}))
+    rows, dropped = read_dataset(where["path"], where["revision"], config, config["draw"], config["table"]["seed"])
+    return Found(*_given(context, prompter, rows), dropped)
 
 
 def _given(context: Context, prompter: Prompter, read: list[Row]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -104,7 +104,8 @@ def _sampled(context: Context, prompter: Prompter) -> Found:
     problems = load_problems(config["problems"], context.where["sources"][0])
     model = model_folder(context.inputs["model"])
     engine_settings = config["engine"] | engine_placement(context)
-    teacher_prompter = Prompter(model, config["prompt"])
+    own = {} if context.inputs["model"] == context.inputs["base"] else {"template": None}  # the study's is the base's
+    teacher_prompter = Prompter(model, config["prompt"] | own)
     completions = _shards(context, teacher_prompter, engine_settings, model, problems, _instruction(config))
     teacher = json.loads((context.inputs["model"] / "base.json").read_text())["name"]
     texts = ((p, c.text, c.finish == "stop") for p, cs in zip(problems, completions, strict=True) for c in cs)

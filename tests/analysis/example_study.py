@@ -441,7 +441,9 @@ def _rollouts() -> dict:
         "duplicates": 611,
         "right_counts": [44, 118, 141, 115, 82],
         "length": {
-            "median": 16, "p95": 21, "max": 32,
+            "median": 16,
+            "p95": 21,
+            "max": 32,
             "right": {"median": 16, "p95": 20, "max": 24},
             "wrong": {"median": 17, "p95": 22, "max": 32},
         },

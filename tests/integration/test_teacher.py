@@ -160,7 +160,7 @@ def test_killed_midway_and_taken_up_again(
     stats = json.loads((tmp_path / "out" / STATISTICS).read_text())
     assert len(table) == 24 - stats["dropped"].get("empty", 0) and {r["teacher"] for r in table} == {"tiny"}
     assert {r["split"] for r in table} == {"train", "heldout"}
-    assert (stats["api"]["requests"], stats["api"]["retries"]) == (24, 0)
+    assert (stats["api"]["answers"], stats["api"]["refused"]) == (24, 0)
     answers = Journal(tmp_path / "work" / JOURNAL).answers
     assert all(answers[place] == answer for place, answer in kept.items())
     assert {a.finish for a in answers.values()} <= {"stop", "length"}
@@ -197,5 +197,6 @@ def test_a_request_that_is_too_long_for_the_server_is_left_out(
     done = perform(more_terms=100)
     assert done.returncode == 0, done.stderr
     stats = json.loads((tmp_path / "out" / STATISTICS).read_text())
-    assert stats["dropped"]["refused by the teacher"] == 2 and stats["api"]["requests"] == 24
+    assert stats["dropped"]["refused by the teacher"] == stats["api"]["refused"] == 2
+    assert stats["api"]["answers"] == 22
     assert len({r["problem_id"] for r in read_table(tmp_path / "out")}) == 11

@@ -165,7 +165,7 @@ def test_bad_settings_start_nothing(
     [
         ([{"problem": "a", "answer": "1"}], "r.jsonl, line 1: completion is missing"),
         ([{"problem": "a", "answer": "1", "completion": "1", "reward": 0}], "methods.rft: no rollout is right"),
-        ([{"problem": "a", "answer": "1", "completion": "1", "reward": 1}], "methods.dpo: no problem has both a right and"),
+        ([{"problem": "a", "answer": "1", "completion": "1", "reward": 1}], "no problem has both a right and"),
     ],
 )
 def test_bad_rollouts_start_nothing(

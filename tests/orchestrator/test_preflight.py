@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.preflight import check
+from orchestrator.preflight import DRAWN, check
 from orchestrator.study import Study
 
 Maker = Callable[..., Study]
@@ -182,3 +183,49 @@ def test_a_problem_of_the_rollouts_is_refused_before_anything_starts(
     with pytest.raises(UserError, match="1 problems of the task gsm8k stand in the rollouts too"):
         check(make_study(source, task))
     check(make_study(source, task, "evaluation.contamination=exclude"))
+
+
+MET = "problems of the task {} stand in the rollouts too: draw others, or set evaluation.contamination=exclude"
+TEACHERS = {
+    "vllm": "rollouts={{source: vllm, problems: {}}}",
+    "openai": "rollouts={{source: openai, base_url: 'http://127.0.0.1:9/v1', model: m, problems: {}}}",
+}
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_problems_that_a_teacher_is_to_be_asked_are_known_beforehand(
+    make_study: Maker, tmp_path: Path, write_rows: Writer, teacher: str
+) -> None:
+    """Before money is spent. From a file, a folder, or made on the spot; a hub's are not fetched."""
+    rows = [{"question": f"{i} and 1?", "answer": "#### 1"} for i in range(3)]
+    file = write_rows(tmp_path / "asked" / "train.jsonl", rows)
+    other = write_rows(tmp_path / "test.jsonl", [{"question": " 2 AND 1?", "answer": "#### 1"}])
+    task = f"evaluation.tasks=[{{task: gsm8k, source: {other}}}]"
+    for source in (file, file.parent):
+        asked = TEACHERS[teacher].format(f"{{task: gsm8k, split: train, source: {source}}}")
+        assert refused(make_study(asked, task)) == "1 " + MET.format("gsm8k")
+        check(make_study(asked, task, "evaluation.contamination=exclude"))
+        check(make_study(asked))
+    check(make_study(TEACHERS[teacher].format("{task: gsm8k, split: train, source: openai/gsm8k}"), task))
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_problems_made_on_the_spot_are_compared_in_full(make_study: Maker, teacher: str) -> None:
+    """Also beyond those few that show that a task can make some: the first problem of both is the 29th and the 47th."""
+    problems = "{{task: arithmetic, split: test, draw: {}, seed: {}, settings: {{largest: 4}}}}"
+
+    def study(asked: int, evaluated: int, *more: str) -> Study:
+        task = f"evaluation.tasks=[{problems.format(evaluated, 4)}]"
+        return make_study(TEACHERS[teacher].format(problems.format(asked, 0)), task, *more)
+
+    assert refused(study(29, 47)) == "1 " + MET.format("arithmetic")
+    check(study(28, 47))
+    check(study(29, 46))
+    check(study(29, 47, "evaluation.contamination=exclude"))
+
+
+def test_many_problems_made_on_the_spot_are_not_all_made_here(make_study: Maker) -> None:
+    many = "{task: word_problems, split: train, draw: 40000}"
+    began = time.monotonic()
+    check(make_study(TEACHERS["vllm"].format(many)))
+    assert time.monotonic() - began < 5 and DRAWN < 40_000

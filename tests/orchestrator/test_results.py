@@ -479,6 +479,28 @@ def test_settings_are_flat_and_without_placement_and_folders(
 def test_a_hub_name_stays_whole_among_the_settings(make_study: Callable[..., Study]) -> None:
     flat = settings_of(make_study("evaluation.tasks=[{task: gsm8k, source: openai/gsm8k}]"))
     assert flat["evaluation.tasks.0.source"] == "openai/gsm8k"
+    assert settings_of(make_study("rollouts={source: hub, name: openai/gsm8k}"))["rollouts.name"] == "openai/gsm8k"
+
+
+def test_a_folder_in_place_of_a_hub_name_is_shortened(make_study: Callable[..., Study], tmp_path: Path) -> None:
+    flat = settings_of(make_study(f"rollouts={{source: hub, name: {tmp_path / 'mine'}}}"))
+    assert flat["rollouts.name"] == "mine" and str(tmp_path) not in json.dumps(flat)
+
+
+def test_answers_cost_what_the_studys_prices_say_now(ran: Callable[..., Any], make_study: Callable[..., Study]) -> None:
+    """Other prices make no new table: they are no part of it."""
+    asked = (
+        "rollouts={{source: openai, base_url: 'http://127.0.0.1:9/v1', model: m, prices: {}, "
+        "problems: {{task: arithmetic, split: train, draw: 4}}}}"
+    )
+    study, outcome, store = ran(asked.format([0, 0]))
+    path = next(store.folder(s) for s in outcome.steps if s.kind == "rollouts") / "statistics.json"
+    api = {"answers": 9, "refused": 1, "prompt_tokens": 1000, "completion_tokens": 3000, "with_reasoning": 0}
+    write_json(path, json.loads(path.read_text()) | {"api": api})
+    assert gather(study, outcome, store)["rollouts"]["api"] == api
+    for prices, cost in (([2, 4], 0.014), ([1, 0], 0.001)):
+        found = gather(make_study(asked.format(prices)), outcome, store)
+        assert found["rollouts"]["api"] == api | {"cost": pytest.approx(cost)}
 
 
 def test_provenance_tells_the_times_of_the_steps(ran: Callable[..., Any]) -> None:

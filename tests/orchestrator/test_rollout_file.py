@@ -133,6 +133,13 @@ def test_a_draw_keeps_whole_problems_in_the_files_order(tmp_path: Path, write_ro
     assert refused(path, draw=11) == f"rollouts.draw: 11 problems asked for, {path} holds 10"
 
 
+def test_one_gold_may_be_written_in_two_ways(tmp_path: Path, write_rows: Writer) -> None:
+    rows = [GOOD | {"answer": answer} for answer in ("1/2", "0.50", "\\frac{1}{2}")]
+    assert [r.answer for r in read_rollouts(write_rows(tmp_path / "a.jsonl", rows))] == [r["answer"] for r in rows]
+    path = write_rows(tmp_path / "b.jsonl", [*rows, GOOD | {"answer": "1/3"}])
+    assert "problem_id 1 + 1? stands for two problems or answers: make ids distinct" in refused(path)
+
+
 def test_an_id_of_0_is_an_id_and_half_characters_are_named(tmp_path: Path, write_rows: Writer) -> None:
     twice = [GOOD | {"problem_id": 0}, GOOD | {"problem_id": 0, "problem": "another"}]
     assert "problem_id 0 stands for two problems" in refused(write_rows(tmp_path / "a.jsonl", twice))

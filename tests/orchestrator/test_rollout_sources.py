@@ -101,8 +101,7 @@ def test_a_teacher_behind_an_api(perform: Callable[..., Any], tmp_path: Path) ->
     assert table[1]["completion"] == "# 40" and table[1]["completion_ids"][-1] == 1  # it ended by itself
     assert [r["answer"] for r in table[::2]] == ["1", "2", "3"]
     assert stats["api"] == {
-        "requests": 6, "retries": 0, "prompt_tokens": 24, "completion_tokens": 4 * 6 + 2 * 2,
-        "cost": pytest.approx((24 + 28 * 2) / 1e6), "with_reasoning": 0,
+        "answers": 6, "refused": 0, "prompt_tokens": 24, "completion_tokens": 4 * 6 + 2 * 2, "with_reasoning": 0,
     }  # fmt: skip
     assert stats["asked"] == "{problem}" and stats["source"] == "openai" and stats["dropped"] == {}
     assert stats["right_counts"] == [0, 2, 1] and stats["duplicates"] == 1
@@ -141,6 +140,24 @@ def test_answers_that_did_not_end_are_dropped_by_reason(perform: Callable[..., A
         "answer too long": 1, "ended by content_filter": 1, "ended by tool_calls": 1, "empty": 1,
         "refused by the teacher": 1,
     }  # fmt: skip
+
+
+def test_a_long_reason_for_an_end_is_told_shortly_and_without_the_key(
+    perform: Callable[..., Any], tmp_path: Path
+) -> None:
+    with chat_server(right_or(completion("# 1", f"a\n{KEY}" + "b" * 100), [1])) as server:
+        _, stats = perform(*asked(tmp_path, server.url, at_once=1))
+    assert stats["dropped"] == {f"ended by a [key]{'b' * 33}": 1}
+
+
+def test_equal_answers_are_told_equally_however_they_came(perform: Callable[..., Any], tmp_path: Path) -> None:
+    with chat_server(right_or(completion("x"), [])) as server:
+        _, first = perform(*asked(tmp_path, server.url, at_once=1))
+    (tmp_path / "work" / "answers.jsonl").unlink()
+    with chat_server(lambda n, body: (503, "busy") if n == 0 else right_or(completion("x"), [])(n, body)) as server:
+        config, where = asked(tmp_path, server.url, retries=1, prices=[1, 2])
+        _, again = perform(config, where)
+    assert again == first
 
 
 def test_duplicates_are_dropped_where_the_table_says_so(perform: Callable[..., Any], tmp_path: Path) -> None:
@@ -213,13 +230,29 @@ def test_the_gold_is_the_completions_own_answer_where_there_is_no_column(tmp_pat
     ]
     folder = write_rows(tmp_path / "d" / "train.jsonl", rows).parent
     columns = {"problem": "question", "completion": "answer", "answer": None}
-    found, without = read_dataset(str(folder), None, hub(columns=columns))
+    found, dropped = read_dataset(str(folder), None, hub(columns=columns))
     assert [(r.problem_id, r.answer) for r in found] == [
         ("Tom has 2 and gets 3.", "5"), ("And half?", "\\frac{1}{2}"),
     ]  # fmt: skip
-    assert without == 1 and found[0].completion == rows[0]["answer"]
+    assert dropped == {"without a final answer": 1} and found[0].completion == rows[0]["answer"]
     write_rows(tmp_path / "e" / "train.jsonl", rows[2:])
-    assert "no completion states a final answer" in refused(tmp_path / "e", columns=columns)
+    assert "no completion states a final answer: name" in refused(tmp_path / "e", columns=columns)
+
+
+def test_a_problem_with_two_golds_of_its_completions_is_left_out(tmp_path: Path, write_rows: Writer) -> None:
+    texts = [("a", "It is \\boxed{1/2}."), ("b", "# 3"), ("a", "A: 0.5"), ("c", "A: 1"), ("c", "A: 2"), ("c", "No.")]
+    folder = write_rows(tmp_path / "d" / "train.jsonl", [{"problem": p, "completion": c} for p, c in texts]).parent
+    found, dropped = read_dataset(str(folder), None, hub(columns={"answer": None}))
+    assert [(r.problem, r.answer) for r in found] == [("a", "1/2"), ("b", "3"), ("a", "0.5")]
+    assert dropped == {"with two golds": 2, "without a final answer": 1}
+    write_rows(tmp_path / "e" / "train.jsonl", [{"problem": p, "completion": c} for p, c in texts[3:]])
+    assert "the completions of each problem state two final answers" in refused(
+        tmp_path / "e", columns={"answer": None}
+    )
+    write_rows(
+        tmp_path / "f" / "train.jsonl", [{"problem": "c", "completion": c, "answer": c[-1]} for _, c in texts[3:5]]
+    )
+    assert "problem_id c stands for two problems or answers" in refused(tmp_path / "f")
 
 
 @pytest.mark.skipif("ORCHESTRATOR_DATA" not in os.environ, reason="reads GSM8K from the data folder")
@@ -227,8 +260,8 @@ def test_gsm8ks_own_solutions() -> None:
     """Against the gold that GSM8K marks in each solution's last line."""
     folder = str(Path(os.environ["ORCHESTRATOR_DATA"]) / "gsm8k")
     columns = {"problem": "question", "completion": "answer", "answer": None}
-    rows, without = read_dataset(folder, None, hub(split="test", columns=columns))
-    assert len(rows) == 1319 and without == 0
+    rows, dropped = read_dataset(folder, None, hub(split="test", columns=columns))
+    assert len(rows) == 1319 and not dropped
     golds = [row.completion.rpartition("####")[2].strip().replace(",", "") for row in rows]
     assert [row.answer.replace(",", "") for row in rows] == golds
 

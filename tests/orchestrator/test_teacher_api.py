@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -86,7 +87,7 @@ def test_what_is_sent(tmp_path: Path) -> None:
     }
     assert {headers["authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
     assert answers["p1", 1] == Answer(f"problem 1? seed {body['seed']}", "", "stop", 7, 5, 0)
-    assert api == {"requests": 10, "retries": 0, "prompt_tokens": 70, "completion_tokens": 50, "cost": 0.0}
+    assert api == {"answers": 10, "refused": 0, "prompt_tokens": 70, "completion_tokens": 50}
 
 
 def test_a_seed_hangs_on_study_problem_and_sample_alone() -> None:
@@ -158,7 +159,8 @@ def test_too_many_requests_waits_as_long_as_the_server_says(tmp_path: Path) -> N
     with chat_server(reply) as server:
         answers, api, _ = asking(server.url, tmp_path, QUESTIONS[:1], retries=1).run()
     assert server.times[1] - server.times[0] >= 1.5  # unasked it waits half a second
-    assert answers["p0", 0].retries == 1 and api["retries"] == 1 and api["requests"] == 1
+    assert answers["p0", 0].retries == 1
+    assert api == {"answers": 1, "refused": 0, "prompt_tokens": 7, "completion_tokens": 5}, "as without the wait"
 
 
 @pytest.mark.parametrize("status", [408, 409, 500, 503])
@@ -232,18 +234,17 @@ MALFORMED = [
 
 @pytest.mark.parametrize("body", MALFORMED, ids=range(len(MALFORMED)))
 def test_a_reply_that_is_no_completion(tmp_path: Path, body: Any) -> None:
-    """One among others is left out, and asked again by the next attempt; where there is nothing else, it is said."""
+    """One among others is left out, also by the next attempt; where there is nothing else, it is said."""
 
     def reply(number: int, asked: dict[str, Any]) -> Reply:
         return (200, body) if number == 1 or server.asked[0]["model"] == "bad" else echo(number, asked)
 
     with chat_server(reply) as server:
         answers, api, dropped = asking(server.url, tmp_path, at_once=1).run()
-        assert len(answers) == 9 and dropped == {REFUSED: 1} and api["requests"] == 10
+        assert len(answers) == 9 and dropped == {REFUSED: 1} and api["refused"] == 1
+        again, told, left_out = asking(server.url, tmp_path, at_once=1).run()
+        assert (again, told, left_out) == (answers, api, dropped) and len(server.asked) == 10
         server.asked.clear()
-        again = asking(server.url, tmp_path, at_once=1, config={"model": "bad"})
-        assert [(q.problem_id, q.sample) for q in again.todo] == [("p0", 1)]
-        again.journal.close()
         (tmp_path / "other").mkdir()
         line = refused(asking(server.url, tmp_path / "other", QUESTIONS[:2], config={"model": "bad"}))
     assert "answered none of 2 requests (its reply is no chat completion: " in line
@@ -266,6 +267,153 @@ def test_a_server_that_refuses_everything_is_not_asked_for_ever(tmp_path: Path) 
         line = refused(asking(server.url, tmp_path, many, at_once=1))
     assert len(server.asked) == PATIENCE + 1
     assert f"answered none of {PATIENCE} requests (422: never); 1 of {len(many)} problems are answered and kept" in line
+
+
+def overlong(few: int) -> Callable[[int, dict[str, Any]], Reply]:
+    """Refuses the first ``few`` problems by themselves."""
+
+    def reply(number: int, body: dict[str, Any]) -> Reply:
+        problem = int(body["messages"][-1]["content"].split()[1].rstrip("?"))
+        return (400, "too long") if problem < few else echo(number, body)
+
+    return reply
+
+
+def test_the_same_command_goes_on_behind_what_was_refused(tmp_path: Path) -> None:
+    many = [Question(f"p{i}", 0, f"problem {i}?") for i in range(PATIENCE + 5)]
+    with chat_server(lambda n, body: echo(n, body) if n == 0 else overlong(PATIENCE + 2)(n, body)) as server:
+        assert f"answered none of {PATIENCE} requests" in refused(asking(server.url, tmp_path, many, at_once=1))
+        answers, api, dropped = asking(server.url, tmp_path, many, at_once=1).run()
+    assert len(server.asked) == len(many), "nothing was asked twice"
+    assert set(answers) == {("p0", 0)} | {(f"p{i}", 0) for i in range(PATIENCE + 2, PATIENCE + 5)}
+    assert dropped == {REFUSED: PATIENCE + 1} and api["refused"] == PATIENCE + 1
+
+
+def test_many_samples_of_a_few_overlong_problems_end_nothing(tmp_path: Path) -> None:
+    many = [Question(f"p{i}", k, f"problem {i}?") for i in range(4) for k in range(PATIENCE)]
+    with chat_server(overlong(3)) as server:
+        answers, _, dropped = asking(server.url, tmp_path, many, at_once=1).run()
+    assert len(answers) == PATIENCE and dropped == {REFUSED: 3 * PATIENCE} and len(server.asked) == len(many)
+
+
+def test_where_nothing_was_ever_answered_all_is_asked_again_in_the_end(tmp_path: Path) -> None:
+    """A page of a proxy's in place of the server, for a while."""
+    many = [Question(f"p{i}", 0, f"problem {i}?") for i in range(PATIENCE + 5)]
+    page: Reply = (200, "<html>log in</html>")
+    with chat_server(lambda n, body: page if n < PATIENCE else echo(n, body)) as server:
+        refused(asking(server.url, tmp_path, many, at_once=1))
+        answers, api, dropped = asking(server.url, tmp_path, many, at_once=1).run()
+    assert [int(text.split()[1][:-1]) for text in server.texts()[PATIENCE:]] == [
+        *range(PATIENCE, PATIENCE + 5),
+        *range(PATIENCE),
+    ]
+    assert len(answers) == len(many) and not dropped and api["refused"] == 0
+    assert not Journal(tmp_path / "answers.jsonl").refused
+
+
+def test_a_refusal_that_is_billed_counts_towards_the_cap(tmp_path: Path) -> None:
+    """Each reply has its tokens and no choice; three fit the cap, and a resumed round knows that they were paid."""
+    empty: Reply = {"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 900}}
+    config, price = {"max_tokens": 1000}, {"prices": (0.0, 1000.0), "max_cost": 3.0, "at_once": 1}
+    with chat_server(lambda n, body: empty) as server:
+        for _ in range(2):
+            line = refused(asking(server.url, tmp_path, config=config, **price))
+            assert "rollouts.max_cost: $2.7000 of $3.0000 are spent" in line and len(server.asked) == 3
+    kept = Journal(tmp_path / "answers.jsonl")
+    assert kept.billed == {0: 3000, 1: 2700} and len(kept.refused) == 3
+
+
+def test_a_completion_that_is_unusable_and_does_not_say_its_tokens_is_billed_by_the_most(tmp_path: Path) -> None:
+    replies: list[Reply] = [{"choices": [{"message": {"content": ["a"]}}]}, {"choices": []}, completion("a")]
+    with chat_server(lambda n, body: replies[n]) as server:
+        _, api, _ = asking(server.url, tmp_path, QUESTIONS[:3], at_once=1).run()
+    assert (api["prompt_tokens"], api["completion_tokens"]) == (len("problem 0?") + TEMPLATE_TOKENS + 7, 32 + 5)
+
+
+def test_what_is_told_while_it_is_asked(tmp_path: Path) -> None:
+    lines: list[str] = []
+    replies: list[Reply] = [
+        (503, "busy"),
+        completion("a", usage=(0, 10_000)),
+        (422, "no"),
+        completion("a", usage=(0, 0)),
+    ]
+    with chat_server(lambda n, body: replies[n]) as server:
+        told = teacher(server.url, retries=1, at_once=1, prices=(0.0, 100.0))
+        questions = [Question(f"p{i}", 0, "?") for i in range(3)]
+        Asking(told, questions, tmp_path / "answers.jsonl", lambda: None, lines.append).run()
+    assert lines == [
+        "1/3 problems answered, 1 sent again, $1.00 spent",
+        "2/3 problems answered, 1 requests refused, 1 sent again, $1.00 spent",
+        "3/3 problems answered, 1 requests refused, 1 sent again, $1.00 spent",
+    ]
+
+
+HEADERS = {
+    "OPENAI_ORG_ID": "org-mine", "OPENAI_PROJECT_ID": "proj-mine", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+    "OPENAI_CUSTOM_HEADERS": "X-Mine: mine-too\nAuthorization: Bearer mine\nContent-Type: text/mine\n"
+    "openai-organization: org-mine",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["TEACHER_KEY", None])
+def test_what_the_environment_holds_for_openai_is_sent_to_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    for name, value in HEADERS.items():
+        monkeypatch.setenv(name, value)
+    with chat_server(echo) as server:
+        answers, _, _ = asking(server.url, tmp_path, key=key).run()
+    assert len(answers) == 10 and len(server.headers) == 10
+    for headers in server.headers:
+        assert not [value for value in headers.values() if "mine" in value]
+        assert not {"openai-organization", "openai-project", "x-mine"} & headers.keys()
+        assert headers.get("authorization") == (f"Bearer {KEY}" if key else None)
+    own = teacher("https://api.openai.com/v1").client
+    assert own.organization == "org-mine" and own.default_headers["X-Mine"] == "mine-too"
+
+
+def test_a_server_that_repeats_the_key_does_not_get_it_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reply(number: int, body: dict[str, Any]) -> Reply:
+        return completion(f"I got {KEY}.", f"filter\n {KEY} {'x' * 90}", reasoning=f"Bearer {KEY}")
+
+    with chat_server(reply) as server:
+        answers, _, _ = asking(server.url, tmp_path, QUESTIONS[:1]).run()
+        assert KEY.encode() not in (tmp_path / "answers.jsonl").read_bytes()
+        found = answers["p0", 0]
+        assert (found.text, found.reasoning) == ("I got [key].", "Bearer [key]")
+        assert found.finish == f"filter [key] {'x' * 90}"[:40]
+        monkeypatch.setenv("TEACHER_KEY", "EMPTY")  # as servers that want any key are given: a word, and no secret
+        (tmp_path / "answers.jsonl").unlink()
+        server.reply = lambda number, body: completion("EMPTY is the set.")
+        answers, _, _ = asking(server.url, tmp_path, QUESTIONS[:1]).run()
+    assert answers["p0", 0].text == "EMPTY is the set."
+
+
+def test_a_full_disk_loses_no_answer_that_fits(tmp_path: Path) -> None:
+    """One answer is larger than a file may be here; those under way beside it are waited for and kept."""
+    together = threading.Barrier(3)
+
+    def reply(number: int, body: dict[str, Any]) -> Reply:
+        together.wait(timeout=30)
+        if body["messages"][-1]["content"] == "problem 1?":
+            return completion("x" * 2_000_000)
+        time.sleep(0.5)
+        return echo(number, body)
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    questions = [Question(f"p{i}", 0, f"problem {i}?") for i in range(5)]
+    with chat_server(reply) as server:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+        try:
+            with pytest.raises(OSError, match="too large"):
+                asking(server.url, tmp_path, questions, at_once=3).run()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert set(Journal(tmp_path / "answers.jsonl").answers) == {("p0", 0), ("p2", 0)}
+    assert len(server.asked) == 3, "and nothing more is asked"
 
 
 def test_why_an_answer_ended_and_what_it_thought(tmp_path: Path) -> None:
@@ -306,9 +454,10 @@ def test_nothing_is_asked_that_could_cost_too_much(tmp_path: Path) -> None:
             asking(server.url, tmp_path, config=config, max_cost=1.5, **price)
         )
         assert len(server.asked) == 4
-        answers, api, _ = asking(server.url, tmp_path, config=config, max_cost=3.2, **price).run()
+        last = asking(server.url, tmp_path, config=config, max_cost=3.2, **price)
+        answers, api, _ = last.run()
         assert len(server.asked) == 10 and len(answers) == 10
-    assert api["cost"] == pytest.approx(10 * 0.32)
+    assert last.budget.spent() == pytest.approx(10 * 0.32) and api["completion_tokens"] == 320_000
     assert sorted(server.texts()) == sorted(q.text for q in QUESTIONS), "nothing was asked twice"
 
 
@@ -316,17 +465,17 @@ def test_what_may_be_spent_counts_while_it_is_under_way(tmp_path: Path) -> None:
     """Answers cost a hundredth of the most they may, and two such requests fit the cap: all get through, two at a
     time, though four are allowed."""
     with chat_server(lambda n, body: completion("a", usage=(0, 320))) as server:
-        answers, api, _ = asking(
-            server.url, tmp_path, config={"max_tokens": 32_000}, prices=(0.0, 10.0), max_cost=0.7
-        ).run()
+        round = asking(server.url, tmp_path, config={"max_tokens": 32_000}, prices=(0.0, 10.0), max_cost=0.7)
+        answers, _, _ = round.run()
     assert len(answers) == 10 and server.most <= 2
-    assert api["cost"] == pytest.approx(10 * 0.0032)
+    assert round.budget.spent() == pytest.approx(10 * 0.0032)
 
 
 def test_prompts_cost_too(tmp_path: Path) -> None:
     with chat_server(lambda n, body: completion("a", usage=(11, 3))) as server:
-        _, api, _ = asking(server.url, tmp_path, prices=(2.0, 8.0)).run()
-    assert api["cost"] == pytest.approx(10 * (11 * 2 + 3 * 8) / 1e6)
+        round = asking(server.url, tmp_path, prices=(2.0, 8.0))
+        round.run()
+    assert round.budget.spent() == pytest.approx(10 * (11 * 2 + 3 * 8) / 1e6)
     assert teacher(server.url, {"prompt": {"system": "é"}}).most(QUESTIONS[0]) == (2 + 10 + TEMPLATE_TOKENS, 32)
 
 
