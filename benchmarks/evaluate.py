@@ -112,7 +112,7 @@ def _eighth(asked: dict[str, Any], folder: Path, seven: dict[str, Any]) -> None:
 
 
 def study(folder: Path) -> dict[str, Any]:
-    """The default study, its base and its trainings cut short, run as users run it: its base, its adapters, its prompts."""
+    """The default study, cut short, run as users run it: its base, its adapters, its problems with their prompts."""
     words = [word for setting in SHORT for word in ("--set", setting)]
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", "run", str(TINY), "--out", str(folder / "run"), *words],
