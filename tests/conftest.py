@@ -30,6 +30,7 @@ def agreement(request: pytest.FixtureRequest) -> Agreement:
     return check
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For two workers: whole studies in the one, from the start, since they take as long as all else together; a file's
     tests in one place, since they share what is slow to make.
