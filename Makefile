@@ -11,14 +11,14 @@ run: .venv/ready
 	.venv/bin/python -m orchestrator run $(ARGS)
 
 test: .venv/ready
-	.venv/bin/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+	.venv/bin/python -m pytest -q -n 2 $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest -q -n 2 --dist loadgroup
+	.venv/bin/python -m pytest -q -n 2
 
 install: .venv/ready
 

@@ -30,15 +30,25 @@ def agreement(request: pytest.FixtureRequest) -> Agreement:
     return check
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For two workers: whole studies in the one, from the start, since they take as long as all else together; a file's
-    tests in one place, since they share what is slow to make.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For two workers: whole studies in the one, all else in the other, a file's tests together, since they share what
+    is slow to make.
     """
-    whole = {item: "integration" in item.path.parts for item in items}
-    items.sort(key=lambda item: not whole[item])
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("studies" if whole[item] else item.path.name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "studies" if "integration/" in file else file
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole studies first: they take as long as all else."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
