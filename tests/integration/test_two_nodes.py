@@ -55,7 +55,7 @@ def followed(nodes: Nodes, words: list[str], victim: tuple[Node, str] | None) ->
 
 @pytest.mark.parametrize(
     ("place", "lost"),
-    [("folder", ""), ("folder", "second"), ("folder", "head"), ("object-store", "second")],
+    [("folder", ""), ("folder", "head"), ("object-store", "second")],
     indirect=["place"],
 )
 def test_two_nodes_give_the_serial_bytes(
