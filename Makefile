@@ -11,14 +11,14 @@ run: .venv/ready
 	.venv/bin/python -m orchestrator run $(ARGS)
 
 test: .venv/ready
-	.venv/bin/python -m pytest -q -n 2 $(ARGS)
+	.venv/bin/python -m pytest -q $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest -q -n 2
+	.venv/bin/python -m pytest -q
 
 install: .venv/ready
 

@@ -30,27 +30,6 @@ def agreement(request: pytest.FixtureRequest) -> Agreement:
     return check
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """For two workers: whole studies in the one, all else in the other, a file's tests together, since they share what
-    is slow to make.
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "studies" if "integration/" in file else file
-
-    config.option.loadscopereorder = False
-    return Scheduling(config, log)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole studies first: they take as long as all else."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Where tests of agreement were asked for by name: each oracle with its largest difference."""
     if "agreement" not in config.option.keyword:
