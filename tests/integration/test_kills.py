@@ -155,11 +155,8 @@ def test_an_evaluation_whose_engine_is_killed_five_times_loses_and_doubles_nothi
                     answered, kills = shards, kills + 1
                     os.kill(actor, signal.SIGKILL)
                 time.sleep(0.002)
-            process.send_signal(signal.SIGTERM)  # what else the study holds is not waited for
-            assert process.wait(timeout=120) == 130
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)  # what else the study holds is not waited for
     assert log.read_text().count("evaluate/base: its worker died") == 5
     rows = read_verdicts(out / base)
     assert rows == read_verdicts(whole / base)
