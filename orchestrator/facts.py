@@ -71,7 +71,7 @@ def engine_kind(study: Study) -> str:
 
 
 def adapters_how(study: Study) -> str:
-    """``lora`` or ``swapped``: the study's word, or for ``auto`` what was measured to pay (``Engine``)."""
+    """``lora`` or ``swapped``: the study's word, or for ``auto`` what its precision allows (``Engine``)."""
     vllm = engine_kind(study) == "vllm"
     if study.engine.adapters == "swapped" and not vllm:
         raise UserError("engine.adapters: swapped needs vLLM, which is not installed: leave it at auto")
