@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import LocalRayletDiedError, RayError
 
 from orchestrator.allotment import Allotment, allot, length
-from orchestrator.connection import answering, on_node
+from orchestrator.connection import answering, leave, on_node
 from orchestrator.errors import ClusterLost
 from orchestrator.jobs import EngineActor, clear, perform_step, run_shared, train_cells, tune_cells, warm, workers_of
 from orchestrator.plan import Step
@@ -147,7 +147,7 @@ class Cluster:
         return []
 
     def close(self) -> None:
-        ray.shutdown()
+        leave()
 
     def _settled(self) -> tuple[list[tuple[Step, str | None]], bool]:
         """The steps that have settled since the last look, and whether any job has ended."""

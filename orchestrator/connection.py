@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import signal
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,7 +57,8 @@ def join(address: str | None) -> bool:
     if address:
         guarded = maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does so for its own alone
         try:
-            ray.init(address=address, **common)
+            with _own_sigterm():
+                ray.init(address=address, **common)
         except (ConnectionError, RuntimeError, ValueError) as error:
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
@@ -63,8 +68,26 @@ def join(address: str | None) -> bool:
     # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
     ray_constants.ENABLE_RAY_CLUSTER = False
     warm = {"idle_worker_killing_time_threshold_ms": 600_000, "num_workers_soft_limit": 8}  # imports cost seconds
-    ray.init(address="local", include_dashboard=False, _system_config=warm, **common)
+    with _own_sigterm():
+        ray.init(address="local", include_dashboard=False, _system_config=warm, **common)
     return True
+
+
+def leave() -> None:
+    """Shut the local cluster down, or disconnect from the joined one."""
+    with _own_sigterm():
+        ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it starts, and gives the system its default back when it ends."""
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
 
 
 def knock(address: str) -> None:

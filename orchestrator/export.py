@@ -63,7 +63,7 @@ def export(study: Study, steps: list[Step], store: Store, to: Path, say: Callabl
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"--to {str(to)[:200]!r} cannot be written ({why}): name another folder") from None
-    say(f"{len(models)} models, {len(tasks)} tasks: {to}")
+    say(f"{len(models)} models, {len(tasks)} task{'s' * (len(tasks) != 1)}: {to}")
 
 
 def _put(target: Path, write: Callable[[Path], None]) -> None:

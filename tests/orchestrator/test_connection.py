@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -56,3 +58,23 @@ def test_a_head_that_is_away_for_long_is_a_lost_cluster(monkeypatch: pytest.Monk
     monkeypatch.setattr(connection, "GRACE", 0.0)
     with pytest.raises(ClusterLost, match=f"^the Ray cluster's head does not answer at {head} "):
         answering(head)
+
+
+# Joins, is told to stop; leaves, is told to stop.
+TOLD_TO_STOP = """
+import os, signal
+from orchestrator.connection import join, leave
+heard = []
+signal.signal(signal.SIGTERM, lambda *given: heard.append(given))
+for change in (lambda: join(None), leave):
+    change()
+    os.kill(os.getpid(), signal.SIGTERM)
+print("heard", len(heard))
+"""
+
+
+def test_ray_does_not_keep_the_signal_to_stop() -> None:
+    """Ray's own answer to SIGTERM is a stack trace and another exit code, and after it has left there is none."""
+    words = [sys.executable, "-c", TOLD_TO_STOP]
+    done = subprocess.run(words, cwd=connection.ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "heard 2\n"), done.stderr
