@@ -20,13 +20,17 @@ DEFAULT_STUDY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
 def main(arguments: list[str] | None = None) -> int:
     """Parse, run one command, return its exit code."""
     options = _parser().parse_args(arguments)
-    from orchestrator import commands
-
     try:
+        from orchestrator import commands
+
         commands.refuse_intruders()
         return getattr(commands, options.command)(options)
     except UserError as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        mend = "start with .venv/bin/python, which make install makes"
+        print(f"error: {sys.executable} has no module {error.name}: {mend}", file=sys.stderr)
         return BAD_INPUT
     except (Interrupted, OSError) as error:
         print(f"error: {_line(error)}; {_kept(options.command, arguments)}", file=sys.stderr)

@@ -57,6 +57,7 @@ class Cluster:
     store: Store
     placement: Placement
     say: Callable[[str], None] = lambda line: None
+    joined: bool = False  # not started here
     lengths: dict[str, float] = field(default_factory=dict)  # of trainings, by title, in any unit
     trainings: list[Step] = field(default_factory=list)  # ready, not yet placed
     engine_steps: list[Step] = field(default_factory=list)
@@ -147,7 +148,9 @@ class Cluster:
         return []
 
     def close(self) -> None:
-        leave()
+        """A joined cluster is left when this process ends: until then a job's working folder stays, and with it we."""
+        if not self.joined:
+            leave()
 
     def _settled(self) -> tuple[list[tuple[Step, str | None]], bool]:
         """The steps that have settled since the last look, and whether any job has ended."""

@@ -74,7 +74,7 @@ def join(address: str | None) -> bool:
 
 
 def leave() -> None:
-    """Shut the local cluster down, or disconnect from the joined one."""
+    """Shut the local cluster down."""
     with _own_sigterm():
         ray.shutdown()
 
