@@ -57,7 +57,6 @@ class Cluster:
     store: Store
     placement: Placement
     say: Callable[[str], None] = lambda line: None
-    joined: bool = False  # not started here
     lengths: dict[str, float] = field(default_factory=dict)  # of trainings, by title, in any unit
     trainings: list[Step] = field(default_factory=list)  # ready, not yet placed
     engine_steps: list[Step] = field(default_factory=list)
@@ -148,9 +147,7 @@ class Cluster:
         return []
 
     def close(self) -> None:
-        """A joined cluster is left when this process ends: until then a job's working folder stays, and with it we."""
-        if not self.joined:
-            leave()
+        leave()
 
     def _settled(self) -> tuple[list[tuple[Step, str | None]], bool]:
         """The steps that have settled since the last look, and whether any job has ended."""

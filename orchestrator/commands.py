@@ -133,7 +133,7 @@ def _executor(study: Study, store: Store, options: argparse.Namespace) -> Execut
     if options.address:
         nodes = prove_nodes(store, study)
         _say(f"{len(nodes)} {'node reads and writes' if len(nodes) == 1 else 'nodes read and write'} {store.place}")
-    cluster = Cluster(store, study.placement, _say, joined=bool(options.address))
+    cluster = Cluster(store, study.placement, _say)
     if study.training.workers > cluster.slots:
         raise UserError(f"training.workers: {study.training.workers} do not fit the cluster's {cluster.slots} slots")
     return cluster

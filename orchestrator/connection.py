@@ -74,7 +74,7 @@ def join(address: str | None) -> bool:
 
 
 def leave() -> None:
-    """Shut the local cluster down."""
+    """Shut the local cluster down, or disconnect from the joined one."""
     with _own_sigterm():
         ray.shutdown()
 
