@@ -83,7 +83,7 @@ class Engine(Frozen):
     """The server of rollouts and evaluations. ``auto``: vLLM where it is installed, else Transformers.
 
     ``adapters``: applied beside the base's weights (``lora``), or swapped into them in place (``swapped``). ``auto``
-    swaps in float32, as vLLM's LoRA is slow on a CPU; bfloat16 weights would round most of an update away.
+    swaps in float32, which is faster on a CPU; bfloat16 weights would round most of an update away.
     """
 
     kind: Literal["auto", "vllm", "transformers"] = "auto"
