@@ -1,7 +1,7 @@
 """The command line. Light: what a command needs is imported when it runs.
 
-Exit codes: 0 done; 1 some step failed, or the run could not go on (cluster gone, disk full); 2 bad input, nothing
-started; 130 stopped by Ctrl-C or SIGTERM.
+Exit codes: 0 done; 1 some step failed, or the run could not go on (cluster gone, disk full, a library missing); 2 bad
+input, nothing started; 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return BAD_INPUT
     except ModuleNotFoundError as error:
-        mend = "start with .venv/bin/python, which make install makes"
-        print(f"error: {sys.executable} has no module {error.name}: {mend}", file=sys.stderr)
-        return BAD_INPUT
+        lack = f"{sys.executable} has no module {error.name}: `make install` puts it into .venv"
+        print(f"error: {lack}; {_kept(options.command, arguments)}", file=sys.stderr)
+        return FAILED
     except (Interrupted, OSError) as error:
         print(f"error: {_line(error)}; {_kept(options.command, arguments)}", file=sys.stderr)
         return FAILED

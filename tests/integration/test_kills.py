@@ -183,11 +183,11 @@ def engine_of(session: int) -> int | None:
 
 
 def test_an_object_store_gives_the_same_results(mini: Path, serial: Path, tmp_path: Path) -> None:
-    """Through a real S3 server, killed midway. On Ray: `test_two_nodes.py`."""
+    """On Ray, through a real S3 server, its driver and workers killed midway."""
     out = tmp_path / "out"
     with object_store() as environment:
         environment |= {"ORCHESTRATOR_CACHE": str(tmp_path / "cache")}
-        words = ["run", str(mini), "--serial", "--out", str(out), "--store", "s3://studies/mini"]
+        words = ["run", str(mini), "--out", str(out), "--store", "s3://studies/mini"]
         said = []
         with subprocess.Popen(
             [sys.executable, "-m", "orchestrator", *words], cwd=ROOT, env=os.environ | environment,

@@ -425,3 +425,14 @@ def test_an_intruder_among_the_packages_is_named(
 
     monkeypatch.setattr(commands, "ROOT", tmp_path)
     assert "the package methods is " in refused(capsys, "plan")
+
+
+def test_a_python_without_a_library_is_told_in_one_line(
+    study_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "orchestrator.connection", raising=False)
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    assert cli.main(["run", str(study_file), "--address", "127.0.0.1:1"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {sys.executable} has no module grpc: `make install` puts it into .venv; ")
+    assert told.count("\n") == 1
