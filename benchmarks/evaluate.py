@@ -6,7 +6,7 @@ engines   base and six adapters of the default study's base, 200 problems each: 
           into its weights (ours, the canary before each), one engine with vLLM's LoRA, one engine per merged model (all
           in one process, and a process each), and lm-evaluation-harness with its Transformers backend, one adapter a
           run, where PYTHON has it (``--harness "env PYTHONPATH=FOLDER python"`` for one installed apart); then what an
-          eighth adapter takes beyond its own tokens
+          eighth adapter takes beyond its own tokens. The first three in turns, three times: the medians are told
 grading   10 000 rows made from a seed, numbers and formulas, ten of them planted to hang: ours, which gives a row 5 s,
           on all cores, beside math-verify's own parse and verify, row by row in one process with its own time limits
           (5 s each), on a sample of the rows and on one hang of each kind, which is waited for for 30 s
@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from evals.answers import Grader  # noqa: E402
-from evals.engines import Sampling, open_engine  # noqa: E402
+from evals.engines import Sampling, open_engine, prepare  # noqa: E402
 from evals.pool import cores  # noqa: E402
 
 Row = tuple[str, str, bool | None]  # completion, gold, the verdict that is right; None: it hangs
@@ -43,6 +43,8 @@ Row = tuple[str, str, bool | None]  # completion, gold, the verdict that is righ
 TINY = ROOT / "configs" / "tiny.yaml"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 ADAPTERS = ("sft", "rft", "dft", "rift", "offline_grpo", "dpo", "sft-order43")  # the last is the eighth model
+OTHERS = {"lora": "vLLM's LoRA", "merged": "an engine per merged model"}
+ROUNDS = 3
 ENGINE: dict[str, Any] = {"precision": "float32", "max_model_len": 128}
 SAMPLING = Sampling(max_tokens=40)
 SHORT = ("base.steps=150", "training.steps=20", "evaluation.tasks.0.draw=200")
@@ -68,38 +70,48 @@ def engines(python: list[str]) -> None:
         folder = Path(name)
         asked = study(folder)
         print(f"engines   base and {len(asked['adapters']) - 1} adapters, {len(asked['problems'])} problems each")
-        whole, ours = child("swapped", asked, folder)
+        ways = ("swapped", *OTHERS)
+        rounds = [[child(how, asked, folder) for how in ways] for _ in range(ROUNDS)]  # in turns: load comes and goes
+        (whole, ours, times), *others = map(_median, zip(*rounds, strict=True))
         right = [model["right"] for model in ours["models"]]
         speed = _speed(ours["models"])
-        print(f"          ours: {whole:.1f} s, {ours['open']:.1f} s of it to open the engine; {speed:.0f} tokens/s")
-        for how, told in {"lora": "vLLM's LoRA", "merged": "an engine per merged model"}.items():
-            seconds, found = child(how, asked, folder)
-            _told(told, seconds, whole, [m["right"] for m in found["models"]], right, _speed(found["models"]))
+        opening = f"{ours['open']:.1f} s of it to open the engine"
+        print(f"          ours: {times}, {opening}; {speed:.0f} tokens/s", flush=True)
+        for told, (seconds, found, times) in zip(OTHERS.values(), others, strict=True):
+            rights = [model["right"] for model in found["models"]]
+            _told(told, times, seconds / whole, rights, right, _speed(found["models"]))
         one_by_one, rights = 0.0, []
         for adapter in asked["adapters"]:
             seconds, found = child("merged", asked | {"adapters": [adapter]}, folder)
             one_by_one += seconds
             rights += [model["right"] for model in found["models"]]
-        _told("the same, a process each", one_by_one, whole, rights, right, None)
-        _eighth(asked, folder, ours)
+        _told("the same, a process each", f"{one_by_one:.1f} s", one_by_one / whole, rights, right)
+        _eighth(asked, folder)
         if subprocess.run([*python, "-c", "import lm_eval"], capture_output=True).returncode:
             print("          lm-evaluation-harness is not installed there: pip install lm_eval, or name --harness")
             return
         seconds, rights = harness(asked, folder, python)
-        _told("lm-evaluation-harness", seconds, whole, rights, right, None)
+        _told("lm-evaluation-harness", f"{seconds:.1f} s", seconds / whole, rights, right)
 
 
-def _told(name: str, seconds: float, ours: float, rights: list[int], right: list[int], speed: float | None) -> None:
+def _median(timed: Iterable[tuple[float, dict[str, Any]]]) -> tuple[float, dict[str, Any], str]:
+    """The run of middle length, and all lengths in words."""
+    by_length = sorted(timed, key=lambda pair: pair[0])
+    seconds, found = by_length[len(by_length) // 2]
+    return seconds, found, f"{seconds:.1f} s (of {', '.join(f'{length:.1f}' for length, _ in by_length)})"
+
+
+def _told(name: str, times: str, ratio: float, rights: list[int], right: list[int], speed: float | None = None) -> None:
     same = "the same verdict counts" if rights == right else f"right {rights} beside {right}"
     more = "" if speed is None else f"; {speed:.0f} tokens/s"
-    print(f"          {name}: {seconds:.1f} s, {seconds / ours:.2f} x ours; {same}{more}")
+    print(f"          {name}: {times}, {ratio:.2f} x ours; {same}{more}", flush=True)
 
 
 def _speed(models: list[dict[str, Any]]) -> float:
     return sum(model["tokens"] for model in models) / sum(model["generate"] for model in models)
 
 
-def _eighth(asked: dict[str, Any], folder: Path, seven: dict[str, Any]) -> None:
+def _eighth(asked: dict[str, Any], folder: Path) -> None:
     """What one more model takes in the engine that is up: canary, swap and grading, its own tokens left out."""
     eighth = {"adapters": [*asked["adapters"], asked["eighth"]]}
     _, found = child("swapped", asked | eighth, folder)
@@ -150,6 +162,7 @@ def answer(how: str, path: Path) -> None:
 
 def one_engine(asked: dict[str, Any], folder: Path, adapters: str) -> dict[str, Any]:
     """One engine for all models, the canary before each, as a study's evaluation does it."""
+    prepare("vllm")
     from evals import canary
 
     base, prompts = Path(asked["base"]), [p["prompt_ids"] for p in asked["problems"]]

@@ -41,7 +41,7 @@ ENVIRONMENT = {
 def import_vllm() -> None:
     """Import vLLM, as opening an engine does, and keep the process as it was."""
     with _process_kept():
-        import vllm  # noqa: F401
+        from vllm import LLM  # noqa: F401
 
 
 class VllmEngine:
@@ -63,6 +63,7 @@ class VllmEngine:
         memory_share: float = 0.9,
     ) -> None:
         self.max_lora_rank, self.max_model_len, self.threads = max_lora_rank, max_model_len, threads
+        self.device = device
         self.decoder = Decoder(model)
         self._adapters: dict[tuple[str, int], LoRARequest] = {}
         self._swap = Swap(model) if adapters == "swapped" and max_lora_rank else None
@@ -149,7 +150,7 @@ class VllmEngine:
         if self._swap:
             self._swap_in(self._swap, adapter)
         lora = None if adapter is None or self._swap else self._adapter(adapter)
-        with _threads(self.threads):
+        with _threads(self.threads), _eager(self.device):
             try:
                 answers: list[Any] = self.llm.generate(requests, parameters, lora_request=lora, use_tqdm=False)
             except BaseException:
@@ -220,6 +221,20 @@ def _threads(threads: int) -> Iterator[None]:
         yield
     finally:
         _set_num_threads(before)
+
+
+@contextmanager
+def _eager(device: str) -> Iterator[None]:
+    """On a CPU nothing is compiled within the block.
+
+    ``enforce_eager`` leaves out the model alone: for log-probabilities vLLM compiles a function that counts ranks,
+    which takes seconds, and a C++ compiler, to save microseconds.
+    """
+    if device != "cpu":
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -203,6 +204,28 @@ def test_vllm_leaves_the_process_able_to_set_threads(engine: VllmEngine) -> None
     torch.set_num_threads(before + 1)
     assert torch.get_num_threads() == before + 1  # vLLM makes this a function that does nothing
     torch.set_num_threads(before)
+
+
+def test_nothing_is_compiled_on_a_cpu(engine: VllmEngine, prompts: list[list[int]]) -> None:
+    torch._dynamo.reset()  # what was compiled before would be taken up again
+    before = dict(torch._dynamo.utils.counters["frames"])
+    engine.top_logprobs(prompts, 3)
+    engine.generate(prompts, Sampling(max_tokens=2))
+    assert dict(torch._dynamo.utils.counters["frames"]) == before
+
+
+PREPARED = """
+import gc, sys
+from evals.engines import prepare
+prepare("vllm")
+assert gc.isenabled() and gc.get_freeze_count() > 100_000
+assert {"vllm.entrypoints.llm", "evals.canary"} <= sys.modules.keys() and "ray" not in sys.modules
+"""
+
+
+def test_a_prepared_process_has_what_an_engine_imports() -> None:
+    done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_call_that_fails_leaves_nothing_behind(
