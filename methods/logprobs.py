@@ -6,6 +6,7 @@ all completion tokens of the batch, d hidden size, v vocabulary.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,14 +47,24 @@ def load_model(model_dir: Path, precision: str, attention: str, device: str = "c
 
 
 @contextmanager
-def use_threads(count: int) -> Iterator[None]:
-    """Run with so many intra-op threads: they decide the order of sums, and with it the last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+def deterministic(threads: int, device: str = "cpu") -> Iterator[None]:
+    """Run so that the same sums are added in the same order, which decides their last bits.
+
+    That is with so many intra-op threads, and on a GPU without kernels that add as their blocks happen to end: the
+    backward passes of fused attention do so on rows of more than a few hundred tokens.
+    """
+    before, gpu = torch.get_num_threads(), device != "cpu"
+    torch.set_num_threads(threads)
+    if gpu:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses without
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        if gpu:
+            torch.use_deterministic_algorithms(False)
 
 
 def check_rows(model: PreTrainedModel | PeftModel, rollouts: Sequence[Rollout], rows: Iterable[int]) -> None:
@@ -162,7 +173,7 @@ def reference_logprobs(
     ``rows`` None means all. Rows of like length share a batch.
     """
     wanted = sorted(range(len(rollouts)) if rows is None else set(rows))
-    with use_threads(threads):
+    with deterministic(threads, device):
         model = load_model(model_dir, precision, attention, device)
         check_rows(model, rollouts, wanted)
         wanted.sort(key=lambda row: len(rollouts[row].prompt_ids) + len(rollouts[row].completion_ids))

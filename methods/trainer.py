@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,7 +25,7 @@ from methods import METHODS, state
 from methods.batch import Batch, Rollout
 from methods.config import TrainConfig
 from methods.divisor import divisor
-from methods.logprobs import check_rows, completion_logps, load_model, padded, use_threads
+from methods.logprobs import check_rows, completion_logps, deterministic, load_model, padded
 from methods.lora import Adapter, attach
 from methods.parallel import STOP, Group, Stopped, group
 from methods.probe import look, watched
@@ -77,7 +78,7 @@ def train(
     """
     workers = group(config.workers, device)
     result = work / "result"
-    with use_threads(config.threads):
+    with deterministic(config.threads, device):
         substrate, units, stream = prepared(config, model_dir, rollouts, reference, workers, device)
         adapter, optimizer = substrate.adapter, substrate.optimizer
         heldout = watched(config, adapter.model, heldout)
@@ -123,7 +124,7 @@ def assist(
     Returns when the training has ended, however it did: the first worker tells how.
     """
     workers = group(config.workers, device)
-    with use_threads(config.threads), contextlib.suppress(Stopped, TrainingDiverged):
+    with deterministic(config.threads, device), contextlib.suppress(Stopped, TrainingDiverged):
         substrate, _, stream = prepared(config, model_dir, rollouts, reference, workers, device)
         for step in range(substrate.join(0) + 1, config.run_steps + 1):
             workers.tell(step)
@@ -269,7 +270,7 @@ class Substrate:
             self.optimizer.zero_grad(set_to_none=True)
             found = None
             with contextlib.suppress(torch.OutOfMemoryError), dropout_stream(self.config, step):
-                found = self.accumulate(share(units, self.workers.rank, self.workers.size), self.count(units))
+                found = self.ordered(share(units, self.workers.rank, self.workers.size), self.count(units))
             if not self.workers.any(found is None):
                 assert found is not None
                 return self.over_workers(units, *found)
@@ -283,6 +284,18 @@ class Substrate:
                     "prompt.max_answer_tokens"
                 )
             self.fit.halve(step)
+
+    def ordered(self, units: Sequence[Unit], count: float) -> tuple[dict[str, Tensor], Tensor]:
+        """:meth:`accumulate`; from now on in any order where the base has an operation that knows no other."""
+        try:
+            return self.accumulate(units, count)
+        except RuntimeError as error:
+            if not torch.are_deterministic_algorithms_enabled() or "deterministic" not in str(error):
+                raise
+            warnings.warn(f"the adapter's last bits will differ from run to run: {error}", stacklevel=2)
+        torch.use_deterministic_algorithms(False)
+        self.optimizer.zero_grad(set_to_none=True)
+        return self.accumulate(units, count)
 
     def over_workers(
         self, units: Sequence[Unit], sums: dict[str, Tensor], unit_losses: Tensor

@@ -24,7 +24,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import check_rows, load_model, use_threads
+from methods.logprobs import check_rows, deterministic, load_model
 from methods.lora import Adapter, adapter_of, lora_config
 from methods.probe import look, watched
 from methods.record import Record, drift_values, step_values, units_at
@@ -59,7 +59,7 @@ def train(
         raise ValueError(f"TRL: batch_size {config.batch_size} is no multiple of micro_batch {config.micro_batch}")
     units, stream = plan(config, rollouts)
     check_reference(config, reference, rollouts, units)
-    with use_threads(config.threads), global_generators_kept():
+    with deterministic(config.threads), global_generators_kept():
         model = load_model(model_dir, config.precision, config.attention, device)
         check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
         trainer = build(config, model, model_dir, rollouts, reference, stream, work / "trl", device)
