@@ -5,7 +5,7 @@
 gpus     eight logical GPUs (CPU devices) of a cluster: how many trainings ran at once, each on its own GPU id
 cells    sixteen small trainings on this machine's CPUs: wall time over (sum of their own work / slots)
 default  the default study: the sum of all start-up over the wall time
-memory   thirty-six trainings: the driver's memory as steps finish
+memory   thirty-six trainings: the driver's memory as cells finish
 
 Without words all four, one after another: about half an hour on two cores. Nothing else should run beside it.
 """
@@ -155,25 +155,29 @@ def default(folder: Path) -> None:
 
 
 def memory(folder: Path) -> None:
-    """The driver's resident memory each half second, and a line fitted to it over the steps that were finished."""
+    """The driver's own memory each half second, and a line fitted to it while cells finish.
+
+    A cell is a training or an evaluation. Before the first of them the driver still warms up; what is measured on all
+    of them together comes after the last.
+    """
     words = settings(replicas=replicas(29, *METHODS[:5]))
     run_ = subprocess.Popen(command(MINI, folder, *words), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     driver, seen = psutil.Process(run_.pid), []
     while run_.poll() is None:
         try:
             held = driver.memory_info()
-            seen.append((len(list(folder.glob("times/*/*.json"))), (held.rss - held.shared) / 2**20))
+            seen.append((len(times(folder, "train", "evaluate")), (held.rss - held.shared) / 2**20))
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             break
         time.sleep(0.5)
     if run_.wait():
         raise SystemExit("the run failed")
-    trainings = len(times(folder, "train"))
-    running = [(done, held) for done, held in seen if 4 < done < max(n for n, _ in seen)]  # the report is made after
-    by_step = np.polyfit([done for done, _ in running], [held for _, held in running], 1)[0] * 1024
+    trainings, cells_ = len(times(folder, "train")), len(times(folder, "train", "evaluate"))
+    running = [(done, held) for done, held in seen if 0 < done < cells_]
+    by_cell = np.polyfit([done for done, _ in running], [held for _, held in running], 1)[0] * 1024
     quarters = [running[int(share * (len(running) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)]
-    print(f"memory: {trainings} trainings; the driver's own memory with so many steps finished (must reach: no growth)")
-    print("    " + ", ".join(f"{done}: {held:.1f} MiB" for done, held in quarters) + f"; {by_step:+.1f} KiB a step")
+    print(f"memory: {trainings} trainings; the driver's own memory with so many cells finished (must reach: no growth)")
+    print("    " + ", ".join(f"{done}: {held:.2f} MiB" for done, held in quarters) + f"; {by_cell:+.2f} KiB a cell")
 
 
 def main(words: list[str]) -> None:
