@@ -25,8 +25,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import psutil
+from scipy import stats
 
 ROOT = Path(__file__).resolve().parent.parent
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -155,10 +155,10 @@ def default(folder: Path) -> None:
 
 
 def memory(folder: Path) -> None:
-    """The driver's own memory each half second, and a line fitted to it while cells finish.
+    """The driver's own memory each half second, and a line fitted to it while cells (trainings, evaluations) finish.
 
-    A cell is a training or an evaluation. Before the first of them the driver still warms up; what is measured on all
-    of them together comes after the last.
+    Ray and the allocator take a few hundred KiB at single moments, most of them before the second cell. So the line is
+    the repeated median (Siegel 1982), which such jumps do not tilt and which any growth with each cell does.
     """
     words = settings(replicas=replicas(29, *METHODS[:5]))
     run_ = subprocess.Popen(command(MINI, folder, *words), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -174,7 +174,8 @@ def memory(folder: Path) -> None:
         raise SystemExit("the run failed")
     trainings, cells_ = len(times(folder, "train")), len(times(folder, "train", "evaluate"))
     running = [(done, held) for done, held in seen if 0 < done < cells_]
-    by_cell = np.polyfit([done for done, _ in running], [held for _, held in running], 1)[0] * 1024
+    last = dict(running)  # one value a count, or the longest wait would weigh most
+    by_cell = stats.siegelslopes(list(last.values()), list(last)).slope * 1024
     quarters = [running[int(share * (len(running) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)]
     print(f"memory: {trainings} trainings; the driver's own memory with so many cells finished (must reach: no growth)")
     print("    " + ", ".join(f"{done}: {held:.2f} MiB" for done, held in quarters) + f"; {by_cell:+.2f} KiB a cell")
