@@ -75,7 +75,7 @@ def engines(python: list[str]) -> None:
         (whole, ours, times), *others = map(_median, zip(*rounds, strict=True))
         right = [model["right"] for model in ours["models"]]
         speed = _speed(ours["models"])
-        opening = f"{ours['open']:.1f} s of it to open the engine"
+        opening = f"{ours['open']:.1f} s of it to import and open the engine"
         print(f"          ours: {times}, {opening}; {speed:.0f} tokens/s", flush=True)
         for told, (seconds, found, times) in zip(OTHERS.values(), others, strict=True):
             rights = [model["right"] for model in found["models"]]
@@ -162,11 +162,11 @@ def answer(how: str, path: Path) -> None:
 
 def one_engine(asked: dict[str, Any], folder: Path, adapters: str) -> dict[str, Any]:
     """One engine for all models, the canary before each, as a study's evaluation does it."""
+    begun = time.perf_counter()
     prepare("vllm")
     from evals import canary
 
     base, prompts = Path(asked["base"]), [p["prompt_ids"] for p in asked["problems"]]
-    begun = time.perf_counter()
     engine = open_engine("vllm", base, max_lora_rank=16, adapters=adapters, **ENGINE)
     opened = time.perf_counter() - begun
     zero = canary.zero_adapter(folder / "zero", base, TARGETS)
@@ -188,6 +188,7 @@ def one_engine(asked: dict[str, Any], folder: Path, adapters: str) -> dict[str, 
 
 def engine_a_model(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The common way: each adapter merged into a copy of the base, and an engine opened on it."""
+    prepare("vllm")
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -177,6 +177,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # what a child of this script does
     options = parser.parse_args()
+    if options.steps <= WARM_UP:
+        parser.error(f"--steps {options.steps}: the first {WARM_UP} are warm-up; ask for more")
     if options.child:
         child(json.loads(options.child[0]), Path(options.child[1]))
         return

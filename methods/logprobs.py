@@ -6,9 +6,8 @@ all completion tokens of the batch, d hidden size, v vocabulary.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from methods.batch import Rollout
+from methods.determinism import deterministic, in_order
 
 # Up to so many logits (64 MiB in float32) recomputing the head costs more than it saves.
 WHOLE_HEAD = 2**24
@@ -44,27 +44,6 @@ def load_model(model_dir: Path, precision: str, attention: str, device: str = "c
         if text_config.get(name) not in (None, 1, 1.0):
             raise ValueError(f"model: {name} = {text_config[name]} changes the logits after the head: not supported")
     return model.to(device).eval().requires_grad_(False)
-
-
-@contextmanager
-def deterministic(threads: int, device: str = "cpu") -> Iterator[None]:
-    """Run so that the same sums are added in the same order, which decides their last bits.
-
-    That is with so many intra-op threads, and on a GPU without kernels that add as their blocks happen to end: the
-    backward passes of fused attention do so on rows of more than a few hundred tokens.
-    """
-    before, gpu = torch.get_num_threads(), device != "cpu"
-    torch.set_num_threads(threads)
-    if gpu:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses without
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
-        torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        if gpu:
-            torch.use_deterministic_algorithms(False)
 
 
 def check_rows(model: PreTrainedModel | PeftModel, rollouts: Sequence[Rollout], rows: Iterable[int]) -> None:
@@ -180,7 +159,7 @@ def reference_logprobs(
         values = [np.empty(0, dtype=np.float32)] * len(rollouts)
         for first in range(0, len(wanted), batch_size):
             part = wanted[first : first + batch_size]
-            logp, _ = completion_logps(model, [rollouts[row] for row in part], head_chunk)
+            logp, _ = in_order(partial(completion_logps, model, [rollouts[row] for row in part], head_chunk))
             for row, line in zip(part, logp.float().cpu().numpy(), strict=True):
                 values[row] = line[: len(rollouts[row].completion_ids)].copy()
     return values

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,8 +23,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from methods import METHODS, state
 from methods.batch import Batch, Rollout
 from methods.config import TrainConfig
+from methods.determinism import deterministic, in_order
 from methods.divisor import divisor
-from methods.logprobs import check_rows, completion_logps, deterministic, load_model, padded
+from methods.logprobs import check_rows, completion_logps, load_model, padded
 from methods.lora import Adapter, attach
 from methods.parallel import STOP, Group, Stopped, group
 from methods.probe import look, watched
@@ -266,11 +266,16 @@ class Substrate:
         Returns sums of values to log (float64) and each unit's loss, the same on all workers.
         """
         tokens = self.config.micro_tokens is not None
-        while True:
+
+        def compute() -> tuple[dict[str, Tensor], Tensor]:
             self.optimizer.zero_grad(set_to_none=True)
+            with dropout_stream(self.config, step):
+                return self.accumulate(share(units, self.workers.rank, self.workers.size), self.count(units))
+
+        while True:
             found = None
-            with contextlib.suppress(torch.OutOfMemoryError), dropout_stream(self.config, step):
-                found = self.ordered(share(units, self.workers.rank, self.workers.size), self.count(units))
+            with contextlib.suppress(torch.OutOfMemoryError):
+                found = in_order(compute)
             if not self.workers.any(found is None):
                 assert found is not None
                 return self.over_workers(units, *found)
@@ -284,18 +289,6 @@ class Substrate:
                     "prompt.max_answer_tokens"
                 )
             self.fit.halve(step)
-
-    def ordered(self, units: Sequence[Unit], count: float) -> tuple[dict[str, Tensor], Tensor]:
-        """:meth:`accumulate`; from now on in any order where the base has an operation that knows no other."""
-        try:
-            return self.accumulate(units, count)
-        except RuntimeError as error:
-            if not torch.are_deterministic_algorithms_enabled() or "deterministic" not in str(error):
-                raise
-            warnings.warn(f"the adapter's last bits will differ from run to run: {error}", stacklevel=2)
-        torch.use_deterministic_algorithms(False)
-        self.optimizer.zero_grad(set_to_none=True)
-        return self.accumulate(units, count)
 
     def over_workers(
         self, units: Sequence[Unit], sums: dict[str, Tensor], unit_losses: Tensor

@@ -24,7 +24,8 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import check_rows, deterministic, load_model
+from methods.determinism import deterministic
+from methods.logprobs import check_rows, load_model
 from methods.lora import Adapter, adapter_of, lora_config
 from methods.probe import look, watched
 from methods.record import Record, drift_values, step_values, units_at

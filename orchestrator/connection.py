@@ -67,13 +67,13 @@ def join(address: str | None) -> bool:
         return guarded
     # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
     ray_constants.ENABLE_RAY_CLUSTER = False
-    alone = {
+    internal = {
         "idle_worker_killing_time_threshold_ms": 600_000,  # imports cost seconds
         "num_workers_soft_limit": 8,
         "enable_metrics_collection": False,  # nobody reads them; the driver would hold a few KiB more each second
     }
     with _own_sigterm():
-        ray.init(address="local", include_dashboard=False, _system_config=alone, **common)
+        ray.init(address="local", include_dashboard=False, _system_config=internal, **common)
     return True
 
 

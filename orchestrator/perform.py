@@ -77,20 +77,22 @@ def perform(step: Step, store: Store, engines: Engines, share: Share | None = No
 
 @contextmanager
 def lost_states() -> Iterator[list[str]]:
-    """Collects warnings of saved states that could not be gone on from; other warnings are shown as ever."""
+    """Collects warnings that bytes may be others: of saved states that were lost, of operations without an order."""
+    from methods.determinism import Unordered
     from methods.state import StateLost
 
     lines: list[str] = []
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, StateLost):
+        if issubclass(category, (StateLost, Unordered)):
             lines.append(str(message))
         else:
             shown(message, category, *where, **more)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", StateLost)
+        for kind in (StateLost, Unordered):
+            warnings.simplefilter("always", kind)
         warnings.showwarning = show
         yield lines
 

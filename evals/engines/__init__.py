@@ -141,7 +141,8 @@ def prepare(kind: str) -> None:
     """Import what ``open_engine(kind, ...)`` and the canary need, in a process that serves and does nothing else.
 
     These are seconds that can pass while there is something else to wait for. The imports make some two million
-    objects that stay, and vLLM asks for eight full garbage collections an engine: they are set aside from those.
+    objects that stay, and vLLM asks for full garbage collections while it opens: they are set aside from those, until
+    the first engine is closed (vLLM then takes them back).
     """
     gc.disable()
     try:

@@ -228,7 +228,7 @@ def _eager(device: str) -> Iterator[None]:
     """On a CPU nothing is compiled within the block.
 
     ``enforce_eager`` leaves out the model alone: for log-probabilities vLLM compiles a function that counts ranks,
-    which takes seconds, and a C++ compiler, to save microseconds.
+    which takes seconds and a C++ compiler.
     """
     if device != "cpu":
         yield

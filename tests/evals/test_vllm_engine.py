@@ -18,6 +18,7 @@ from evals.engines.transformers import TransformersEngine
 from evals.engines.vllm import VllmEngine, served_rank
 
 EOS = 1
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +225,7 @@ assert {"vllm.entrypoints.llm", "evals.canary"} <= sys.modules.keys() and "ray" 
 
 
 def test_a_prepared_process_has_what_an_engine_imports() -> None:
-    done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", PREPARED], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

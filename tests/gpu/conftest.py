@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import torch
 
 from methods.batch import Rollout
 from methods.config import TrainConfig
+from methods.determinism import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT)  # before anything multiplies, as a study does
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 from methods import METHODS
 from methods.batch import Rollout
 from methods.config import TrainConfig
+from methods.determinism import Unordered
 from methods.logprobs import reference_logprobs
 from methods.trainer import Reference, train
 from tests.conftest import Agreement
@@ -112,6 +113,7 @@ def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(
     assert content(go("killed", config)) == content(whole)
 
 
+@pytest.mark.filterwarnings("error::methods.determinism.Unordered")
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_long_rows_give_the_same_bytes_again(
     model_dir: Path, make_config: Make, tmp_path: Path, attention: str
@@ -128,7 +130,7 @@ def test_long_rows_give_the_same_bytes_again(
 
 
 def test_a_base_that_knows_no_order_is_trained_and_said(
-    go: Go, make_config: Make, monkeypatch: pytest.MonkeyPatch
+    go: Go, make_config: Make, model_dir: Path, rollouts: list[Rollout], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bins counted on a GPU, as some routers of experts do."""
     plain, forward = go("plain", make_config()), Qwen3MLP.forward
@@ -137,8 +139,10 @@ def test_a_base_that_knows_no_order_is_trained_and_said(
         return forward(self, x) + 0 * torch.histc(x.detach().float(), bins=4).sum()
 
     monkeypatch.setattr(Qwen3MLP, "forward", counting)
-    with pytest.warns(UserWarning, match="last bits will differ from run to run: .*histc"):
+    with pytest.warns(Unordered, match="bytes will differ from run to run: .*histc"):
         found = go("counting", make_config())
+    with pytest.warns(Unordered, match="histc"):
+        reference_logprobs(model_dir, rollouts[:4], device="cuda")
     assert losses(found) == pytest.approx(losses(plain), rel=1e-4)
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -153,14 +157,17 @@ def test_a_bfloat16_base_trains_a_float32_adapter_alike(go: Go, make_config: Mak
 
 
 def test_checkpointing_saves_memory_and_changes_nothing_but_rounding(go: Go, make_config: Make) -> None:
-    peaks = {}
+    peaks, found = {}, {}
     for checkpointing in (False, True):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        go(str(checkpointing), make_config(gradient_checkpointing=checkpointing, micro_batch=16, run_steps=2,
-                                           report_step=2, head_chunk=64))  # fmt: skip
+        config = make_config(
+            gradient_checkpointing=checkpointing, micro_batch=16, run_steps=3, report_step=3, head_chunk=64
+        )
+        found[checkpointing] = losses(go(str(checkpointing), config))
         peaks[checkpointing] = torch.cuda.max_memory_allocated() - before
     assert peaks[True] < 0.7 * peaks[False], peaks
+    assert found[True] == pytest.approx(found[False], rel=1e-5)
 
 
 def test_a_token_budget_bounds_the_memory(go: Go, make_config: Make) -> None:

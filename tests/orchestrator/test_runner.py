@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from methods.determinism import Unordered
 from methods.state import StateLost
 from orchestrator import perform as performing
 from orchestrator.context import Context
@@ -212,9 +213,12 @@ def test_a_step_that_raises_is_a_recorded_failure(scripted: dict[str, Any], stor
     assert store.failure(TWO[0]) is None and store.done(TWO[0])
 
 
-def test_a_lost_state_is_told_when_the_step_is_done(scripted: dict[str, Any], store: Store) -> None:
+@pytest.mark.parametrize("kind", [StateLost, Unordered])
+def test_what_changes_bytes_is_told_when_the_step_is_done(
+    scripted: dict[str, Any], store: Store, kind: type[Warning]
+) -> None:
     def base(context: Context) -> None:
-        warnings.warn("state.json cannot be read: the training starts over", StateLost, stacklevel=1)
+        warnings.warn("state.json cannot be read: the training starts over", kind, stacklevel=1)
         warnings.warn("of another kind", stacklevel=1)
 
     scripted.update(base=base, rollouts=lambda context: None)
