@@ -68,7 +68,7 @@ def perform(step: Step, store: Store, engines: Engines, share: Share | None = No
     with store.writing(step) as space:
         say = store.teller(step)
         context = Context(step.config, step.where, inputs, *space, say, share or in_turn(inputs), engines, slots)
-        with lost_states() as lost:
+        with doubts() as lost:
             function_of(step.kind)(context)
         startup, ended = engines.seconds - opening, time.time()  # start-up is part of the seconds
         times = {"started": begun, "ended": ended, "seconds": ended - begun, "startup_seconds": startup, "lost": lost}
@@ -76,7 +76,7 @@ def perform(step: Step, store: Store, engines: Engines, share: Share | None = No
 
 
 @contextmanager
-def lost_states() -> Iterator[list[str]]:
+def doubts() -> Iterator[list[str]]:
     """Collects warnings that bytes may be others: of saved states that were lost, of operations without an order."""
     from methods.determinism import Unordered
     from methods.state import StateLost
