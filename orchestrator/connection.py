@@ -23,7 +23,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.errors import ClusterLost, UserError
+from orchestrator.errors import ClusterLost, UserError, first_line
 from orchestrator.places import Place
 from orchestrator.store import Store
 from orchestrator.study import Study
@@ -60,9 +60,8 @@ def join(address: str | None) -> bool:
             with _own_sigterm():
                 ray.init(address=address, **common)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
-                f"--address {address}: no Ray cluster can be joined there ({why}); see `ray status`"
+                f"--address {address}: no Ray cluster can be joined there ({first_line(error)}); see `ray status`"
             ) from None
         return guarded
     # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
@@ -70,7 +69,7 @@ def join(address: str | None) -> bool:
     internal = {
         "idle_worker_killing_time_threshold_ms": 600_000,  # imports cost seconds
         "num_workers_soft_limit": 8,
-        "enable_metrics_collection": False,  # nobody reads them; the driver would hold a few KiB more each second
+        "enable_metrics_collection": False,  # nobody reads them, and the driver holds 10 KiB a second more
     }
     with _own_sigterm():
         ray.init(address="local", include_dashboard=False, _system_config=internal, **common)

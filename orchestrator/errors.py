@@ -9,6 +9,12 @@ from __future__ import annotations
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130  # exit codes
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says, cut to a line of a message; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip()[:200] if lines else type(error).__name__
+
+
 class UserError(ValueError):
     """Bad input, in one line that names the mend."""
 

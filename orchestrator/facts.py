@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, first_line
 from orchestrator.fingerprint import canonical, file_hash, folder_hash
 from orchestrator.plan import base_locator
 from orchestrator.rollout_spec import AskedRollouts, FileRollouts, HubRollouts, SampledRollouts
@@ -182,7 +182,8 @@ def _ask_hub(name: str, revision: str, kind: str) -> str:
     except Exception as error:  # the client raises a zoo of network errors; each means: not reached
         if ref.is_file():
             return ref.read_text().strip()
-        why = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise UserError(f"{name}@{revision} cannot be resolved ({why}): use a local folder, or go online") from None
+        raise UserError(
+            f"{name}@{revision} cannot be resolved ({first_line(error)}): use a local folder, or go online"
+        ) from None
     assert info.sha is not None
     return info.sha

@@ -14,7 +14,7 @@ from evals.tasks import TASKS
 from methods import METHODS
 from methods.view import LACKS
 from orchestrator.base_spec import SCRATCH_POSITIONS
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, first_line
 from orchestrator.evaluation_spec import Problems
 from orchestrator.facts import adapters_how, engine_kind, gguf_path, local_folder
 from orchestrator.plan import Step, cells
@@ -232,5 +232,5 @@ def _texts(spec: Problems, whole: bool) -> list[str]:
     except TypeError as error:
         raise UserError(f"the settings {spec.settings} do not fit the task {spec.task} ({error})") from None
     except (ValueError, OverflowError, OSError) as error:
-        raise UserError(f"task {spec.task}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"task {spec.task}: {first_line(error)}") from None
     return [normal(problem.problem) for problem in problems]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.answers import canonical
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, first_line
 
 LARGEST = 1e30  # size of a reward: losses are float32
 
@@ -82,7 +82,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         records = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} cannot be read as Parquet ({first_line(error)})") from None
     for number, record in enumerate(records, 1):
         yield f"{path}, row {number}", record
 

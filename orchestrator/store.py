@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, first_line
 from orchestrator.fingerprint import differences, file_hash
 from orchestrator.places import RECORD, Folder, Place, place_of
 from orchestrator.plan import Step
@@ -172,16 +172,13 @@ def open_store(root: Path, where: str | None = None) -> Store:
         try:
             place.open()
         except OSError as error:
-            raise UserError(f"--store {where} cannot be written and read ({_short(error)})") from None
+            raise UserError(
+                f"--store {where} cannot be written and read ({error.strerror or first_line(error)})"
+            ) from None
     for name in NOTES:
         if (root / name).exists() and not (root / name).is_dir():
             raise UserError(f"{root / name} is a file where a run keeps a folder: move it away, or use another --out")
     return Store(root.resolve(), place)
-
-
-def _short(error: OSError) -> str:
-    """An error of a file system in a few words."""
-    return error.strerror or str(error).strip().splitlines()[0][:200]
 
 
 def _mapping(data: bytes | str) -> dict[str, Any]:

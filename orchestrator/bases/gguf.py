@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from orchestrator.errors import first_line
+
 
 def convert(file: Path, out: Path, progress: Callable[[str], None]) -> None:
     """Write the model in ``file`` to the folder ``out``. ``ValueError`` where Transformers cannot read it."""
@@ -19,7 +21,7 @@ def convert(file: Path, out: Path, progress: Callable[[str], None]) -> None:
         progress(f"dequantizing {name}")
         read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     except (OSError, KeyError, ValueError, NotImplementedError, struct.error) as error:
-        raise ValueError(f"{file} cannot be read as GGUF: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{file} cannot be read as GGUF: {first_line(error)}") from None
     # The model read from GGUF still counts as quantized and refuses to be saved: a plain twin takes its weights.
     config = type(read.config).from_dict({k: v for k, v in read.config.to_dict().items() if k != "quantization_config"})
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
