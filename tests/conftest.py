@@ -103,3 +103,20 @@ def write_adapter() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., Any]:
+    """A function ``(method, **changes)`` for a training of six steps of eight units."""
+
+    from methods.config import TrainConfig
+
+    def make(method: str = "sft", **changes: Any) -> TrainConfig:
+        values: dict[str, Any] = {
+            "method": method, "learning_rate": 3e-3, "steps": 6, "report_step": 6, "run_steps": 6,
+            "batch_size": 8, "micro_batch": 8, "rank": 4, "alpha": 8, "init_seed": 1, "order_seed": 2,
+            "base_name": "someone/tiny",
+        }  # fmt: skip
+        return TrainConfig(**(values | changes))
+
+    return make

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -57,15 +56,10 @@ def rollouts() -> list[Rollout]:
 
 
 @pytest.fixture(scope="session")
-def make_config() -> Callable[..., TrainConfig]:
+def make_config(make_config: Callable[..., TrainConfig]) -> Callable[..., TrainConfig]:
     """A function ``(method, **changes)`` for a training of eight steps of sixteen units."""
-
-    def make(method: str = "sft", **changes: Any) -> TrainConfig:
-        values: dict[str, Any] = {
-            "method": method, "learning_rate": 1e-3, "steps": 8, "report_step": 8, "run_steps": 8,
-            "batch_size": 16, "micro_batch": 8, "rank": 16, "alpha": 32, "init_seed": 1, "order_seed": 2,
-            "base_name": "someone/random",
-        }  # fmt: skip
-        return TrainConfig(**(values | changes))
-
-    return make
+    larger = {
+        "learning_rate": 1e-3, "steps": 8, "report_step": 8, "run_steps": 8, "batch_size": 16, "rank": 16, "alpha": 32,
+        "base_name": "someone/random",
+    }  # fmt: skip
+    return lambda method="sft", **changes: make_config(method, **(larger | changes))

@@ -1,16 +1,12 @@
-"""Batches, rollouts and configs for the tests of methods/."""
+"""Batches and rollouts for the tests of methods/."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from methods.batch import Batch, Rollout
-from methods.config import TrainConfig
 
 
 @pytest.fixture
@@ -37,18 +33,3 @@ def rollouts() -> list[Rollout]:
             reward = float({0: True, 1: False}.get(group, (group + k) % 3 != 0))
             rows.append(Rollout(prompt, completion, reward, group))
     return rows
-
-
-@pytest.fixture(scope="session")
-def make_config() -> Callable[..., TrainConfig]:
-    """A function ``(method, **changes)`` for a training of six steps of eight units."""
-
-    def make(method: str = "sft", **changes: Any) -> TrainConfig:
-        values: dict[str, Any] = {
-            "method": method, "learning_rate": 3e-3, "steps": 6, "report_step": 6, "run_steps": 6,
-            "batch_size": 8, "micro_batch": 8, "rank": 4, "alpha": 8, "init_seed": 1, "order_seed": 2,
-            "base_name": "someone/tiny",
-        }  # fmt: skip
-        return TrainConfig(**(values | changes))
-
-    return make
