@@ -140,7 +140,7 @@ def open_engine(
 def prepare(kind: str) -> None:
     """Import what ``open_engine(kind, ...)`` and the canary need, in a process that serves and does nothing else.
 
-    These are seconds that can pass while there is something else to wait for. The imports make some two million
+    These are seconds that can pass while there is something else to wait for. The imports make about a million
     objects that stay, and vLLM asks for full garbage collections while it opens: they are set aside from those, until
     the first engine is closed (vLLM then takes them back).
     """
