@@ -157,8 +157,10 @@ def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
         name = str(first["loc"][-1])
         near = difflib.get_close_matches(name, [k for k in _all_keys() if k != name], n=1)
         message = "unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
-    elif first["type"] == "missing":
+    elif first["type"] in ("missing", "union_tag_not_found"):
         message = "is needed and not there"
+        if tag := first.get("ctx", {}).get("discriminator", "").strip("'"):  # of several kinds: which one it is
+            where = f"{where}.{tag}"
     else:
         message = first["msg"].removeprefix("Value error, ")
         told = not isinstance(first["input"], dict | list) and first["loc"][-1] != "key"  # a secret may stand there

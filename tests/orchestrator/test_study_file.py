@@ -115,6 +115,8 @@ def test_a_wrong_value_is_refused_with_its_place(study_file: Path, override: str
         ("replicas=[{method: sft, order_seed: 1, init_seed: 1}]", "exactly one of"),
         ("evaluation.tasks.0.task=chess", "unknown task 'chess'"),
         ("evaluation.tasks.0.instruction=Answer!", "instruction must contain {problem}"),
+        ("base={name: x}", "base.kind: is needed and not there"),
+        ("rollouts={path: x}", "rollouts.source: is needed and not there"),
         ("base={kind: gguf, name: x}", "either path or package"),
         ("base={kind: gguf, name: x, path: a, package: b}", "either path or package"),
     ],
