@@ -1,8 +1,7 @@
 """The two pages beside the report that show text: what every model answered, and the rollouts that they learnt from.
 
-Their text was written by models or stands in data. It is escaped by the template engine, cut where it is long, and
-what would not show or would turn the text around it (control characters, directional overrides, lone surrogates) is
-put in signs that do show.
+Their text was written by models or stands in data. It is cut where it is long, shown as ``analysis.shown`` says, and
+escaped by the template engine.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from markupsafe import Markup
 
 from analysis import formats, tables_training
 from analysis.roster import Roster
+from analysis.shown import shown as as_shown
 
 ANSWERS, ROLLOUTS = "answers.html", "rollouts.html"
 TITLES = {ANSWERS: "Answers side by side", ROLLOUTS: "The rollouts themselves"}
@@ -22,16 +22,6 @@ PROBLEMS = 100  # of a task
 SAMPLES = 2  # of a problem and model
 ROLLOUT_PROBLEMS = 20
 LONGEST = 4000  # characters of a text
-
-_SIGNS: dict[int, str] = {
-    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},  # Unicode's control pictures
-    0x7F: "\u2421",
-    **{
-        code: f"[U+{code:04X}]"
-        for code in (*range(0x80, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-    },
-    **dict.fromkeys((*range(0xD800, 0xE000), 0xFFFE, 0xFFFF), "\ufffd"),
-}
 
 
 @dataclass(frozen=True)
@@ -48,7 +38,7 @@ def legible(text: str | None, longest: int = LONGEST) -> Text:
     cut = ""
     if len(text) > longest:
         cut = f"Cut here: {formats.count(longest)} of {formats.count(len(text))} characters are shown."
-    return Text(text[:longest].translate(_SIGNS), cut)
+    return Text(as_shown(text[:longest]), cut)
 
 
 def chosen(right: Sequence[Sequence[int]], most: int = PROBLEMS) -> tuple[list[int], int]:

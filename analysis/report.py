@@ -1,8 +1,8 @@
 """The report: one folder with the page, the numbers behind it, and the figures.
 
 ``render`` is a function of its arguments alone: the same results, provenance and texts give the same bytes. All
-text that comes from models or data is escaped by the template engine; only the drawings and the style sheet,
-which are made here, go in as they are.
+text that comes from models or data is put as ``analysis.shown`` says and escaped by the template engine; only the
+drawings and the style sheet, which are made here, go in as they are.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from analysis import (
 )
 from analysis.figures import Drawn
 from analysis.roster import Roster, roster
+from analysis.shown import shown as as_shown
 from analysis.tables import Table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -112,8 +113,13 @@ def _not_finite(value: Any, place: str) -> str | None:
 def _environment() -> Environment:
     return Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
+        lstrip_blocks=True, keep_trailing_newline=True, finalize=_finalize,
     )  # fmt: skip
+
+
+def _finalize(value: Any) -> Any:
+    """What a template puts on a page: all foreign text passes here."""
+    return as_shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _style(name: str) -> str:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from analysis.shown import cell
 from analysis.tables import flat
 
 
@@ -82,18 +83,24 @@ def tables(results: dict) -> dict[str, list[dict]]:
 
 def _field(value: object) -> object:
     if isinstance(value, list | tuple):
-        return " ".join(str(item) for item in value)
+        joined = " ".join(str(item) for item in value)
+        return cell(joined) if any(isinstance(item, str) for item in value) else joined
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str):
+        return cell(value)
     return "" if value is None else repr(value) if isinstance(value, float) else value
 
 
 def encode(rows: list[dict]) -> str:
-    """Records as CSV text: the union of their keys as heading, ``\\n`` line ends, empty where undefined."""
+    """Records as CSV text: the union of their keys as heading, ``\\n`` line ends, empty where undefined.
+
+    Text is as it is shown; what a spreadsheet would take for a formula begins with '.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow([cell(column) for column in columns])
     writer.writerows([_field(row.get(column)) for column in columns] for row in rows)
     return text.getvalue()
 

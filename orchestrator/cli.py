@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from analysis.shown import line, tell
 from orchestrator.errors import BAD_INPUT, FAILED, STOPPED, Interrupted, UserError
 
 DEFAULT_STUDY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
@@ -26,17 +27,18 @@ def main(arguments: list[str] | None = None) -> int:
         commands.refuse_intruders()
         return getattr(commands, options.command)(options)
     except UserError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        tell(f"error: {' '.join(str(error).splitlines())}", sys.stderr)
         return BAD_INPUT
     except ModuleNotFoundError as error:
         lack = f"{sys.executable} has no module {error.name}: `make install` puts it into .venv"
-        print(f"error: {lack}; {_kept(options.command, arguments)}", file=sys.stderr)
+        tell(f"error: {lack}; {_kept(options.command, arguments)}", sys.stderr)
         return FAILED
     except (Interrupted, OSError) as error:
-        print(f"error: {_line(error)}; {_kept(options.command, arguments)}", file=sys.stderr)
+        tell(f"error: {_line(error)}; {_kept(options.command, arguments)}", sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print(f"\nstopped; {_kept(options.command, arguments)}", file=sys.stderr)
+        tell(file=sys.stderr)
+        tell(f"stopped; {_kept(options.command, arguments)}", sys.stderr)
         return STOPPED
 
 
@@ -56,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as everything else here does."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"error: {' '.join(message.splitlines())}; see {self.prog} --help\n")
+        self.exit(BAD_INPUT, line(f"error: {' '.join(message.splitlines())}; see {self.prog} --help") + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:

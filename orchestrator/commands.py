@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.shown import tell
 from orchestrator import doctor as doctor_checks
 from orchestrator import facts as outside
 from orchestrator import plan_view, schedule
@@ -106,12 +107,12 @@ def _walk_and_report(
 
         seconds = {"begun": begun, "cluster_startup": startup}
         for line in time_lines(write_report(study, outcome, store, seconds)):
-            print(line)
+            tell(line)
     else:
         _say("nothing to do: every step is done")
-    print(f"report: {page}")
+    tell(f"report: {page}")
     if outcome.lost:
-        print(f"{len(outcome.failed)} failed, {len(outcome.blocked)} did not run because of it: see the report")
+        tell(f"{len(outcome.failed)} failed, {len(outcome.blocked)} did not run because of it: see the report")
         return FAILED
     return DONE
 
@@ -178,7 +179,7 @@ def plan(options: argparse.Namespace) -> int:
     if gpus is not None:
         shown += ["", *plan_view.schedule_lines(study, schedule.of_study(study, steps, gpus))]
     for line in shown:
-        print(line)
+        tell(line)
     return DONE
 
 
@@ -196,7 +197,7 @@ def grade(options: argparse.Namespace) -> int:
     from orchestrator.grading import grade
 
     with _stoppable():
-        grade(options.rows, options.out, lambda line: print(line, file=sys.stderr, flush=True))
+        grade(options.rows, options.out, lambda line: tell(line, sys.stderr))
     return DONE
 
 
@@ -216,8 +217,8 @@ def status(options: argparse.Namespace) -> int:
         else:
             state, more = "to do", ""
         counts[state] = counts.get(state, 0) + 1
-        print(f"{step.title.ljust(widest)}  {state:<8}{more}")
-    print(f"{study.name}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+        tell(f"{step.title.ljust(widest)}  {state:<8}{more}")
+    tell(f"{study.name}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
     return DONE
 
 
@@ -232,7 +233,7 @@ def report(options: argparse.Namespace) -> int:
     outcome = Walk(steps, store, _say).survey()
     with early_geometry(steps, outcome, store) as early:
         write_report(study, outcome, store, None, early)
-    print(f"report: {store.root / 'report' / 'report.html'}")
+    tell(f"report: {store.root / 'report' / 'report.html'}")
     return FAILED if outcome.failed else DONE
 
 
@@ -242,7 +243,7 @@ def export(options: argparse.Namespace) -> int:
     from orchestrator.runner import Walk
 
     study, steps, store = _saved(options)
-    export(study, Walk(steps, store, _say).survey().steps, store, options.to, print)
+    export(study, Walk(steps, store, _say).survey().steps, store, options.to, tell)
     return DONE
 
 
@@ -250,9 +251,9 @@ def doctor(options: argparse.Namespace) -> int:
     """What this machine has and lacks."""
     lacks = 0
     for found in doctor_checks.examine():
-        print(f"{'ok' if found.ok else 'LACK' if found.needed else 'note':<6}{found.what:<14}{found.detail}")
+        tell(f"{'ok' if found.ok else 'LACK' if found.needed else 'note':<6}{found.what:<14}{found.detail}")
         if not found.ok:
-            print(f"      {found.mend}")
+            tell(f"      {found.mend}")
             lacks += found.needed
     return BAD_INPUT if lacks else DONE
 
@@ -291,4 +292,4 @@ def _check_out(out: Path) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+    tell(f"{time.strftime('%H:%M:%S')}  {line}")

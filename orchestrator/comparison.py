@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from analysis.shown import tell
 from orchestrator.adapter_names import Given, resolve
 from orchestrator.context import Inputs, Share
 from orchestrator.errors import DONE, FAILED, UserError
@@ -41,9 +42,9 @@ def compare(options: argparse.Namespace, say: Say) -> int:
     try:
         _write(results, _provenance(given, options, begun) | noted, out)
     except OSError as error:
-        print(f"error: {out} cannot be written ({error.strerror or error}): name another --out", file=sys.stderr)
+        tell(f"error: {out} cannot be written ({error.strerror or error}): name another --out", sys.stderr)
         return FAILED
-    print(f"report: {out / 'report.html'}")
+    tell(f"report: {out / 'report.html'}")
     return DONE
 
 
