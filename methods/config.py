@@ -30,12 +30,13 @@ class TrainConfig:
     step whose adapter counts (at most ``run_steps``, which is at most ``steps``). ``batch_size`` counts units
     (rows, or pairs) an optimiser step, over all ``workers``; ``micro_batch`` units a forward pass, or, where
     ``micro_tokens`` is given, as many as fit that budget of padded tokens. ``checkpoint_every`` keeps an
-    adapter every so many steps, ``resume_every`` the state to go on from (0: none). ``warmup`` is a share of
-    ``steps``. ``precision`` is that of the base weights; adapter and optimiser state are float32 always.
-    ``head_chunk`` is the number of positions whose logits exist at once where the whole batch's would be too
-    many. ``targets`` are names of modules, or their endings. ``base_name`` goes into the adapter's own config
-    as the name of its base. ``probe_every`` looks at the first ``probe_rows`` held-out rollouts every so many steps
-    (0: never). ``pairs`` is the most (chosen, rejected) pairs to draw, None for all.
+    adapter every so many steps, ``resume_every`` the state to go on from, and ``resume_seconds`` the same by the
+    clock (:class:`methods.state.Due`; 0: none). ``warmup`` is a share of ``steps``. ``precision`` is that of the
+    base weights; adapter and optimiser state are float32 always. ``head_chunk`` is the number of positions whose
+    logits exist at once where the whole batch's would be too many. ``targets`` are names of modules, or their
+    endings. ``base_name`` goes into the adapter's own config as the name of its base. ``probe_every`` looks at the
+    first ``probe_rows`` held-out rollouts every so many steps (0: never). ``pairs`` is the most (chosen, rejected)
+    pairs to draw, None for all.
     """
 
     method: str
@@ -53,6 +54,7 @@ class TrainConfig:
     settings: dict[str, Setting] = field(default_factory=dict)
     checkpoint_every: int = 0
     resume_every: int = 0
+    resume_seconds: float = 0.0
     warmup: float = 0.05
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -97,8 +99,10 @@ class TrainConfig:
             )
         if not 0 <= self.warmup < 1 or not 0 <= self.dropout < 1:
             raise ValueError(f"warmup {self.warmup} and dropout {self.dropout} must lie in [0, 1)")
-        if min(self.learning_rate, self.clip, self.alpha, self.eps) <= 0 or self.weight_decay < 0:
-            raise ValueError("learning_rate, clip, alpha and eps must be above 0, weight_decay at least 0")
+        if min(self.learning_rate, self.clip, self.alpha, self.eps) <= 0:
+            raise ValueError("learning_rate, clip, alpha and eps must be above 0")
+        if min(self.weight_decay, self.resume_seconds) < 0:
+            raise ValueError("weight_decay and resume_seconds must be at least 0")
         if not self.targets:
             raise ValueError("targets: name at least one module to adapt")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,28 @@ from methods.parallel import Group
 
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+SHARE = 0.05  # of the time, at most, goes into states that are saved by the clock
+
+
+class Due:
+    """Says after which steps a state is saved: every ``every`` steps, and ``seconds`` after the last one (0: neither).
+
+    Where saving is slow it waits longer, so that what the clock asks for takes :data:`SHARE` of the time at most.
+    """
+
+    def __init__(self, every: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.every, self.seconds, self.clock = every, seconds, clock
+        self.last, self.took = clock(), 0.0
+
+    def __call__(self, step: int) -> bool:
+        self.begun = self.clock()
+        late = self.begun - self.last >= max(self.seconds, self.took / SHARE)
+        return bool((self.every and step % self.every == 0) or (self.seconds and late))
+
+    def saved(self) -> None:
+        """The state of the step that was due is kept: the clock runs from here."""
+        self.last = self.clock()
+        self.took = self.last - self.begun
 
 
 class StateLost(UserWarning):
@@ -40,7 +63,8 @@ def identity(
     for values in reference or ():
         digest.update(values.astype("<f4").tobytes() + b";")
     settings = json.loads(json.dumps(asdict(config)))
-    del settings["resume_every"]  # how often a state is saved decides nothing
+    for name in ("resume_every", "resume_seconds"):  # how often a state is saved decides nothing
+        del settings[name]
     return settings | {"rollouts": digest.hexdigest()}
 
 

@@ -87,16 +87,18 @@ def train(
         substrate.fit = Fit(**memory) if memory else substrate.fit
         substrate.join(done)
         record = Record(result, config, adapter, on_step, done)
+        due = state.Due(config.resume_every, config.resume_seconds)
         try:
             for step in range(done + 1, config.run_steps + 1):
                 workers.tell(step)
                 line = substrate.step(step, units_at(config, stream, step))
                 record.step(line | look(config, adapter, step, heldout))
-                if config.resume_every and step % config.resume_every == 0:
+                if due(step):
                     record.sync()
                     state.save(work, step, adapter.parameters, optimizer, who, asdict(substrate.fit))
                     if on_save is not None:
                         on_save()
+                    due.saved()
             summary = record.finish(rollouts, units, stream, substrate.fit.events)
         except TrainingDiverged as error:
             record.keep(error.step - 1)

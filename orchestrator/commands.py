@@ -19,7 +19,7 @@ from orchestrator import doctor as doctor_checks
 from orchestrator import facts as outside
 from orchestrator import plan_view, schedule
 from orchestrator.errors import BAD_INPUT, DONE, FAILED, ClusterLost, UserError
-from orchestrator.lease import Lease, hold
+from orchestrator.lease import Lease, hold, left_behind
 from orchestrator.places import Folder, place_of
 from orchestrator.plan import Step, make_plan
 from orchestrator.preflight import check, check_key
@@ -205,6 +205,7 @@ def status(options: argparse.Namespace) -> int:
     """How far a run is, from its folder alone."""
     study, steps, store = _saved(options)
     counts: dict[str, int] = {}
+    dead = left_behind(store.place)
     widest = max(len(step.title) for step in steps)
     for step in steps:
         if store.done(step):
@@ -214,6 +215,7 @@ def status(options: argparse.Namespace) -> int:
             state, more = "failed", error
         elif store.begun(step):
             state, more = "begun", store.progress(step)
+            more = f"stopped at {more}" if dead and more else more
         else:
             state, more = "to do", ""
         counts[state] = counts.get(state, 0) + 1

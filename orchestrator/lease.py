@@ -81,6 +81,14 @@ def hold(place: Place, say: Callable[[str], None], beat: float = BEAT, patience:
         lease.end()
 
 
+def left_behind(place: Place) -> bool:
+    """Whether the run that holds the store is dead for certain: it ran on this machine, and its process has ended."""
+    told = _read(place.read(FILE) or b"")
+    if told.get("host") != socket.gethostname() or not isinstance(told.get("pid"), int):
+        return False
+    return _born(told["pid"]) != told.get("born")
+
+
 def _wait_for_death(place: Place, held: bytes, say: Callable[[str], None], patience: float) -> None:
     """Return when the holder is dead; ``UserError`` as soon as it shows life."""
     told = _read(held)

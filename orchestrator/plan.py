@@ -264,7 +264,8 @@ def engine_where(study: Study, adapters: bool) -> dict[str, Any]:
 
 
 def _training_steps(study: Study, base: Step, rollouts: Step) -> list[Step]:
-    common = study.training.model_dump(exclude={"learning_rate", "report_step", "run_steps", "resume_every"})
+    saving = study.training.model_dump(include={"resume_every", "resume_seconds"})  # decides no result
+    common = study.training.model_dump(exclude={"learning_rate", "report_step", "run_steps", *saving})
     common |= {"report_step": study.training.report_step or study.training.last_step}
     common |= {"run_steps": study.training.last_step}
     pairs = {"pair_rule": study.rollouts.table.pair_rule, "pairs": study.rollouts.table.pairs}
@@ -289,7 +290,7 @@ def _training_steps(study: Study, base: Step, rollouts: Step) -> list[Step]:
         inputs = {"base": base, "rollouts": rollouts}
         if method.needs_reference(settings):
             inputs["reference"] = references[method.view == "pairs"]
-        where = {"base_name": study.base.name, "resume_every": study.training.resume_every}
+        where = {"base_name": study.base.name, **saving}
         steps.append(Step("train", cell.name, config, inputs, where, role=cell.role))
     return steps
 

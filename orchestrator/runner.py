@@ -113,6 +113,9 @@ class Walk:
                     last = time.monotonic()
         finally:
             executor.close()
+            with contextlib.suppress(OSError):
+                for step in self.running.values():  # the run is stopped: none of them gets on any more
+                    self.store.clear_progress(step)
         return self._ended()
 
     def _ended(self) -> Outcome:
@@ -123,6 +126,7 @@ class Walk:
     def _start(self, executor: Executor, ready: list[Step]) -> None:
         for step in ready:
             self.store.clear_failure(step)  # of an earlier run: this one tries again
+            self.store.clear_progress(step)
             self.store.discard(step)
         executor.start(ready, self.waiting)
 

@@ -128,6 +128,10 @@ class Store:
         """The last line of progress that a running step told; empty where it told none."""
         return (self.place.read(f"partial/{name_of(step)}/progress") or b"").decode(errors="replace")
 
+    def clear_progress(self, step: Step) -> None:
+        """What an attempt that is over told is not said of the next one."""
+        self.place.remove(f"partial/{name_of(step)}/progress")
+
     def failure(self, step: Step) -> str | None:
         """The one line that the step's last attempt ended in, if it failed and was not mended since."""
         held = self.place.read(f"failed/{name_of(step)}.json")

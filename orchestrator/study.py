@@ -66,7 +66,8 @@ class Training(Frozen):
     report_step: Count | None = None  # None: the last step
     run_steps: Count | None = None  # how far it trains; None: to the horizon
     checkpoint_every: Every = 0
-    resume_every: Every = 100
+    resume_every: Every = 100  # steps between two saved states; 0: none by steps
+    resume_seconds: Annotated[float, Field(ge=0)] = 30.0  # and the most time between two; 0: none by the clock
     batch_size: Count = 32
     micro_batch: Count = 32
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05

@@ -20,6 +20,7 @@ from methods.divisor import divisor
 from methods.logprobs import load_model, reference_logprobs
 from methods.lora import attach
 from methods.parallel import Group
+from methods.state import Due
 from methods.trainer import Reference, Substrate, TrainingDiverged, set_modes, train
 from methods.view import group_means, order, view
 from tests.conftest import Agreement
@@ -119,6 +120,39 @@ def test_resumed_after_a_kill_gives_equal_bytes(
     again: list[int] = []
     assert content(go("killed", config, on_step=lambda line: again.append(line["step"]))) == content(whole)
     assert again == []
+
+
+def test_a_state_is_due_by_steps_and_by_the_clock() -> None:
+    """Every 4 steps, and 30 s after the last; after a save of 3 s only 60 s later, a twentieth of the time."""
+    now = 0.0
+    due = Due(4, 30.0, lambda: now)
+    found = []
+    for step, seconds, takes in [(1, 10, 0), (2, 20, 1), (3, 29, 0), (4, 0, 0), (5, 30, 3), (6, 59, 0), (7, 1, 0)]:
+        now += seconds
+        if due(step):
+            found.append(step)
+            now += takes
+            due.saved()
+    assert found == [2, 4, 5, 7]
+    assert not any(Due(0, 0.0, lambda: 1e9)(step) for step in range(1, 200))
+
+
+def test_a_kill_before_the_first_step_that_saves_does_not_cost_all_steps(
+    go: Callable[..., Path], make_config: Make
+) -> None:
+    """By steps nothing would be saved; by the clock the first one is. The bytes are those of an undisturbed run."""
+    config = make_config(resume_every=100, resume_seconds=1e-9, dropout=0.2)
+
+    def stop(line: dict[str, Any]) -> None:
+        if line["step"] == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go("killed", config, on_step=stop)
+    steps: list[int] = []
+    resumed = go("killed", config, on_step=lambda line: steps.append(line["step"]))
+    assert steps[0] > 1 and steps[-1] == 6
+    assert content(resumed) == content(go("whole", make_config(dropout=0.2)))
 
 
 def test_state_of_another_training_is_refused(go: Callable[..., Path], make_config: Make) -> None:

@@ -381,6 +381,9 @@ def test_status_counts_what_is_done_failed_begun_and_to_do(
     assert shown["train/dpo"] == ["failed", "planted"]
     assert shown["train/rft"] == ["begun", "step", "3/4"]
     assert shown["evaluate/dpo"] == ["to", "do"]
+    write_json(out / "lease.json", {"host": socket.gethostname(), "pid": os.getpid(), "born": "0", "id": "x"})
+    assert cli.main(["status", "--out", str(out)]) == 0  # its process has ended, this one has its number
+    assert "begun   stopped at step 3/4" in capsys.readouterr().out
     # The 5 collective steps over all 6 adapters and 2 evaluations are still to do: 22 - 7 - 1 - 1.
     assert " ".join(shown["small:"]) == "13 done, 1 begun, 1 failed, 7 to do"
 

@@ -139,7 +139,7 @@ def test_the_same_study_gives_the_same_plan(make_study: Maker, plan_of: Planner)
     [
         "placement.gpus_per_training=0.25", "placement.cache_gib=7",
         "placement.memory_share=0.5", "title=Another", "name=another", "data=/elsewhere",
-        "training.resume_every=1",
+        "training.resume_every=1", "training.resume_seconds=0",
     ],
 )  # fmt: skip
 def test_what_decides_no_result_changes_no_key(make_study: Maker, plan_of: Planner, override: str) -> None:

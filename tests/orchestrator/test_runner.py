@@ -262,3 +262,19 @@ def test_an_engine_stays_open_until_another_is_asked_for(monkeypatch: pytest.Mon
     engines.close()
     assert two.closed == 1
     assert json.dumps(two.settings, default=str) == '{"model": "other", "kind": "a"}'
+
+
+def test_what_a_dead_run_told_is_not_told_of_the_next(plan: list[Step], store: Store, stand_in: Any) -> None:
+    """Neither before a step of the new run has told anything, nor after the run was stopped."""
+    store.teller(plan[0])("step 28/30")
+    seen: list[str] = []
+
+    class Stopped(stand_in):  # type: ignore[misc]
+        def wait(self) -> list[tuple[Step, str | None]]:
+            seen.append(self.store.progress(plan[0]))
+            self.store.teller(plan[0])("step 1/30")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Walk(plan, store, [].append).run(lambda: Stopped(store))
+    assert seen == [""] and store.progress(plan[0]) == ""
