@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from evals.answers import Grader, Verdict
+from evals.json_rows import once
 from orchestrator.errors import Interrupted, UserError
 
 ADDED = ("extracted", "correct")
@@ -97,8 +98,10 @@ def _rows(path: Path) -> Iterator[tuple[int, _Row]]:
 def _row(line: bytes, where: str) -> _Row:
     if line.startswith(GZIP):
         raise UserError(f"{where}: this is gzip: unpack it first")
+    if where.endswith(":1") and line.lstrip().startswith(b"["):
+        raise UserError(f"{where}: this is a list: write one row a line, as jq -c '.[]' does")
     try:
-        fields = json.loads(line.decode("utf-8-sig"))
+        fields = json.loads(line.decode("utf-8-sig"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise UserError(f"{where}: not a JSON object in UTF-8 ({error})") from None
     if not isinstance(fields, dict):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import math
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from evals.answers import canonical
+from evals.json_rows import json_rows
 from orchestrator.errors import UserError, first_line
 
 LARGEST = 1e30  # size of a reward: losses are float32
+NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?", re.ASCII)
+TRUTH = {"true": 1.0, "false": 0.0}
+NO_GOLD = "nan"  # what a missing value becomes in a table of numbers
 
 
 @dataclass(frozen=True)
@@ -28,14 +34,15 @@ class Row:
 
 
 def read_rollouts(path: Path, draw: int | None = None, seed: int = 0) -> list[Row]:
-    """All rows of a JSONL or Parquet file, or those of a fixed ``draw`` of problems, in the file's order.
+    """All rows of a JSON or Parquet file, or those of a fixed ``draw`` of problems, in the file's order.
 
-    ``UserError`` names file and line (for Parquet: row) of the first bad row.
+    JSON is read as ``evals/json_rows.py`` says. ``UserError`` names file and line (for Parquet: row) of the first bad
+    row.
     """
     try:
         if not path.is_file():
             raise UserError(f"rollouts.path: {path} is not there: name a JSONL or Parquet file of rollouts")
-        records = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
+        records = _parquet(path) if path.suffix == ".parquet" else _json(path)
         rows = [row_of(record, where) for where, record in records]
     except OSError as error:
         raise UserError(f"rollouts.path: {str(path)[:200]} cannot be read: {error.strerror}") from None
@@ -64,15 +71,15 @@ def whole(rows: list[Row], source: str, draw: int | None, seed: int) -> list[Row
     return [row for row in rows if row.problem_id in kept]
 
 
-def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                yield f"{path}, line {number}", json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}: not a JSON object ({error})") from None
+def _json(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.suffix in (".csv", ".tsv"):
+        raise UserError(f"{path}: rows of a table are read as a dataset: set rollouts.source=hub and name its folder")
+    try:
+        yield from json_rows(path, lambda line: f"{path}, line {line}")
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
@@ -97,24 +104,40 @@ def row_of(record: Any, where: str) -> Row:
     texts = {}
     for name in ("problem", "answer", "completion"):
         value = record[name]
-        if name == "answer" and isinstance(value, int | float) and not isinstance(value, bool):
-            value = str(value)
+        if name == "answer" and isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+            value = str(value) if isinstance(value, int) or math.isfinite(value) else NO_GOLD
         if not isinstance(value, str):
             raise UserError(f"{where}: {name} must be text, not {type(value).__name__}")
         texts[name] = _whole(value, name, where)
     for name in ("problem", "answer"):
         if not texts[name].strip():
             raise UserError(f"{where}: {name} is empty")
+    if texts["answer"].strip().lower() == NO_GOLD:
+        raise UserError(f"{where}: answer is {NO_GOLD}, a missing value: give the gold answer, or remove the row")
     reward = record.get("reward")
-    if reward is not None and not (isinstance(reward, int | float) and abs(reward) <= LARGEST):
-        raise UserError(f"{where}: reward must be a number (0 or 1 from a verifier), not {reward!r}")
     problem_id, teacher = record.get("problem_id"), record.get("teacher")
     return Row(
         problem_id=_whole(str(texts["problem"] if problem_id in (None, "") else problem_id), "problem_id", where),
         teacher=_whole(str("unnamed" if teacher in (None, "") else teacher), "teacher", where),
-        reward=None if reward is None else float(reward),
+        reward=None if reward is None else reward_of(reward, where),
         **texts,
     )
+
+
+def reward_of(value: Any, where: str) -> float:
+    """A reward as a number: a number, true (1) or false (0), or one of these written as text.
+
+    The one rule of files, datasets and their lists. ``UserError`` for anything else, and for what float32 cannot hold.
+    """
+    number = float(value) if isinstance(value, Decimal) else value
+    if isinstance(value, str):
+        text = value.strip().lower()
+        number = TRUTH[text] if text in TRUTH else float(text) if NUMBER.fullmatch(text) else None
+    if not isinstance(number, int | float) or not abs(number) <= LARGEST:
+        said = repr(value)
+        said = said if len(said) <= 60 else f"{said[:60]}..."
+        raise UserError(f"{where}: reward must be a number (0 or 1 from a verifier), not {said}")
+    return float(number)
 
 
 def _whole(text: str, name: str, where: str) -> str:

@@ -6,7 +6,6 @@ through ``datasets`` (from its cache when the machine is offline).
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from evals.answers import unreadable
 from evals.extraction import last_boxed
+from evals.json_rows import json_rows
 from evals.tasks.problem import Problem
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[0-9a-f]{40})?")
@@ -40,19 +40,10 @@ def read(
 
 
 def _read_file(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}:{number}"
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except ValueError as error:  # also UnicodeDecodeError
-                raise ValueError(f"{where}: not a JSON object in UTF-8 ({error})") from error
-            fields = row if isinstance(row, dict) else None
-            if fields is None:
-                raise ValueError(f"{where}: expected a JSON object, found {type(row).__name__}")
-            yield where, fields
+    for where, row in json_rows(path, lambda line: f"{path}:{line}", "a JSON object in UTF-8"):
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: expected a JSON object, found {type(row).__name__}")
+        yield where, row
 
 
 def _read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,15 @@ def test_parquet_and_jsonl_hold_the_same_rows(tmp_path: Path, write_rows: Writer
         (GOOD | {"answer": True}, "answer must be text, not bool"),
         (GOOD | {"answer": " "}, "answer is empty"),
         (GOOD | {"problem": ""}, "problem is empty"),
-        (GOOD | {"reward": "1"}, "reward must be a number (0 or 1 from a verifier), not '1'"),
-        (GOOD | {"reward": float("nan")}, "reward must be a number (0 or 1 from a verifier), not nan"),
-        (GOOD | {"reward": float("-inf")}, "reward must be a number (0 or 1 from a verifier), not -inf"),
+        (GOOD | {"reward": "right"}, "reward must be a number (0 or 1 from a verifier), not 'right'"),
+        (GOOD | {"reward": "nan"}, "reward must be a number (0 or 1 from a verifier), not 'nan'"),
+        (GOOD | {"reward": "1_0"}, "reward must be a number (0 or 1 from a verifier), not '1_0'"),
+        (GOOD | {"reward": ""}, "reward must be a number (0 or 1 from a verifier), not ''"),
+        (GOOD | {"reward": [1]}, "reward must be a number (0 or 1 from a verifier), not [1]"),
+        (GOOD | {"reward": float("nan")}, "NaN is no number in JSON: write null, or remove the row"),
+        (GOOD | {"reward": float("-inf")}, "-Infinity is no number in JSON: write null, or remove the row"),
+        (GOOD | {"answer": float("nan")}, "NaN is no number in JSON: write null, or remove the row"),
+        (GOOD | {"answer": "NaN"}, "answer is nan, a missing value: give the gold answer, or remove the row"),
         ([1, 2], "a row is an object with problem, answer, completion"),
         ("text", "a row is an object with problem, answer, completion"),
     ],
@@ -91,10 +99,45 @@ def test_a_bad_parquet_row_is_named(tmp_path: Path) -> None:
 
 
 def test_rewards_may_be_any_finite_number(tmp_path: Path, write_rows: Writer) -> None:
-    rows = [GOOD | {"reward": reward} for reward in (-0.2, 2, 0.75, True)]
-    assert [row.reward for row in read_rollouts(write_rows(tmp_path / "a.jsonl", rows))] == [-0.2, 2.0, 0.75, 1.0]
+    given = (-0.2, 2, 0.75, True, False, "1", "0.5", " -2e-1 ", "true", "False")
+    path = write_rows(tmp_path / "a.jsonl", [GOOD | {"reward": reward} for reward in given])
+    assert [row.reward for row in read_rollouts(path)] == [-0.2, 2.0, 0.75, 1.0, 0.0, 1.0, 0.5, -0.2, 1.0, 0.0]
     huge = write_rows(tmp_path / "b.jsonl", [GOOD | {"reward": 10**400}])
     assert "reward must be a number" in refused(huge)
+
+
+def test_numbers_of_a_table_are_rewards_and_answers_too(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", [GOOD | {"answer": Decimal("2.50"), "reward": Decimal("1.0")}])
+    assert [(row.answer, row.reward) for row in read_rollouts(path)] == [("2.50", 1.0)]
+    for missing in (float("nan"), float("inf")):
+        path = parquet(tmp_path / "b.parquet", [GOOD | {"answer": 2.0}, GOOD | {"answer": missing}])
+        assert refused(path).startswith(f"{path}, row 2: answer is nan, a missing value")
+    path = parquet(tmp_path / "c.parquet", [GOOD | {"reward": "0.5"}])
+    assert read_rollouts(path)[0].reward == 0.5
+
+
+def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path: Path, write_rows: Writer) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [GOOD])
+    with path.open("a") as stream:
+        stream.write('{"problem": "a", "answer": "1", "completion": "x", "reward": 0, "reward": 1}\n')
+    assert refused(path) == f"{path}, line 2: the key 'reward' stands twice in one object: remove one"
+
+
+def test_packed_files_and_lists_hold_the_same_rows(tmp_path: Path, write_rows: Writer) -> None:
+    rows = [GOOD | {"completion": f"é {i}"} for i in range(3)]
+    plain = write_rows(tmp_path / "a.jsonl", rows)
+    expected = read_rollouts(plain)
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_rollouts(packed) == expected
+    listed = tmp_path / "a.json"
+    listed.write_text(json.dumps(rows, indent=1))
+    assert read_rollouts(listed) == expected
+    packed.write_bytes(gzip.compress(listed.read_bytes()))
+    assert read_rollouts(packed) == expected
+    listed.write_text(json.dumps([*rows, GOOD | {"reward": "?"}], indent=1))
+    assert refused(listed).startswith(f"{listed}, line 17: reward must be a number")
+    assert "rollouts.source=hub" in refused(write_rows(tmp_path / "a.csv", rows))
 
 
 def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
