@@ -142,6 +142,7 @@ def _page(
         title=study.get("title") or study.get("name") or ("Comparison of adapters" if comparison else "Study"),
         question=study.get("question") or "",
         facts=_facts(results, provenance),
+        partial=partial(results),
         banner=_PLANTED if (results.get("base") or {}).get("kind") == "from_scratch" else "",
         found=findings.findings(results, people, rows),
         notes=notes,
@@ -213,7 +214,7 @@ def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, 
         ("rollouts", "The rollouts: what there was to learn", "rollouts", rollouts, []),
         ("trainings", "The trainings", "train", [training.seen_table(*both), training.moved_table(*both)],
          ["curves", "growth"]),
-        ("sweep", "Is the learning rate the cause?", "sweep",
+        ("sweep", "Is the learning rate the cause?", "train",
          [training.sweep_table(*both, titles)], ["sweep"]),
         ("geometry", "Geometry of the updates", "geometry",
          [weights.adapters_table(*both), weights.pairs_table(*both), beyond.span_table(*both)],
@@ -224,7 +225,7 @@ def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, 
         ("connectivity", "Connectivity", "connectivity", [weights.barriers_table(*both)], ["paths"]),
         ("similarity", "Likeness of features", "similarity",
          [weights.hidden_table(*both), weights.projections_table(*both)], ["cka", "projections"]),
-        ("losses", "Held-out losses and KL", "losses", [acts.losses_table(*both)], []),
+        ("losses", "Held-out losses and KL", "connectivity", [acts.losses_table(*both)], []),
         ("canary", "Canary: was each adapter really served?", "evaluat", [acts.canary_table(*both)], []),
         ("failures", "What failed, and why", "", [training.failures_table(results)], []),
         ("time", "Where the time went", "", [training.time_table(provenance)], []),
@@ -247,15 +248,45 @@ def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, 
     return sections
 
 
+def partial(results: dict) -> str:
+    """What these results lack, in words: the first line of a report that is not whole, empty for one that is."""
+    found = results.get("unfinished") or {}
+    if not found:
+        return ""
+    parts = [
+        f"This report is partial: {formats.count(found['done'])} of {formats.count(found['steps'])} steps are done."
+    ]
+    for words, key in (("Failed", "failed"), ("Not done", "waiting")):
+        if found.get(key):
+            parts.append(f"{words} ({formats.count(len(found[key]))}): {_by_kind(found[key])}.")
+    if found.get("early"):
+        parts.append(f"Measured for this report alone, of the trainings that are done: {_by_kind(found['early'])}.")
+    return " ".join(parts)
+
+
+def _by_kind(titles: list[str]) -> str:
+    """Titles of steps, "kind/name", each kind once."""
+    kinds: dict[str, list[str]] = {}
+    for title in titles:
+        kind, _, name = title.partition("/")
+        kinds.setdefault(kind, []).append(name)
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
+
+
 def _absent(results: dict, key: str, step: str) -> str:
+    unfinished = results.get("unfinished") or {}
     if key == "failures":
-        return "Nothing: every step finished."
+        waiting = len(unfinished.get("waiting") or [])
+        return f"No step has failed; {waiting} are not done." if unfinished else "Nothing: every step finished."
     for row in results.get("failures") or []:
         why = f"{row.get('step')} failed ({row.get('error') or 'no reason recorded'})"
         if step and str(row.get("step") or "").startswith(step):
             return f"Not measured: {why}."
         if step and any(str(name).startswith(step) for name in row.get("dependants") or []):
             return f"Not measured, because {why}."
+    waiting = [title for title in unfinished.get("waiting") or [] if step and title.startswith(step)]
+    if waiting:
+        return f"Not measured: {_by_kind(waiting)} not done."
     return "Not in these results."
 
 

@@ -304,7 +304,7 @@ def time_table(provenance: dict) -> Table | None:
             (Column("Work"), lambda row: number(formats.seconds(work(row)))),
             (
                 Column("Taken from the store", kind="text"),
-                lambda row: text("yes" if row.get("cached") else "no"),
+                lambda row: text(None if row.get("cached") is None else "yes" if row["cached"] else "no"),
             ),
         ],
         "Start-up is imports, workers and engines before the first useful operation. Steps run side by "

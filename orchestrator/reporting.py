@@ -40,15 +40,16 @@ def write_report(
 
     ``early`` are folders of steps that are not in the store, by title. Returns the provenance.
     """
+    of = stamp(study, outcome)
     if run is not None:
         now = {"started": run["begun"], "wall_seconds": time.time() - run["begun"], "cached": sorted(outcome.cached)}
-        write_json(store.root / RUN, now | {"cluster_startup": run["cluster_startup"]})
+        write_json(store.root / RUN, now | {"cluster_startup": run["cluster_startup"], "of": of})
     results = gather(study, outcome, store, early)
     aside, page = store.root / "partial" / "report", store.root / "report"
     shutil.rmtree(aside, ignore_errors=True)
-    found = provenance(outcome, store)
+    found = provenance(outcome, store, of)
     render(results, found, aside, shown(study, outcome, store))
-    write_json(aside / STAMP_FILE, {"of": stamp(study, outcome)})
+    write_json(aside / STAMP_FILE, {"of": of})
     shutil.rmtree(page, ignore_errors=True)
     os.replace(aside, page)
     return found
@@ -81,18 +82,21 @@ def drawn(folder: Path, count: int, seed: int) -> dict[str, Any]:
     return {"of": len(known), "seed": seed, "problems": list(problems.values())}
 
 
-def provenance(outcome: Outcome, store: Store) -> dict[str, Any]:
-    """When, where, with what, and how long: all that may differ between runs with the same results."""
-    path = store.root / RUN
-    run = read_json(path)
-    run = run if {"started", "wall_seconds", "cached", "cluster_startup"} <= run.keys() else {}
+def provenance(outcome: Outcome, store: Store, of: str) -> dict[str, Any]:
+    """When, where, with what, and how long: all that may differ between runs with the same results.
+
+    ``of`` is the outcome's stamp: the clock of a run that ended otherwise, an earlier one's, is not this one's.
+    """
+    run = read_json(store.root / RUN)
+    whole = {"started", "wall_seconds", "cached", "cluster_startup"} <= run.keys() and run.get("of") == of
+    run = run if whole else {}
     cached = set(run.get("cached", []))
     cluster = run.get("cluster_startup")
     start = {"step": "cluster", "cached": False, "seconds": cluster, "startup_seconds": cluster}
     steps: list[dict[str, Any]] = [start] if cluster else []
     for step in outcome.steps:
         times = store.times(step)
-        entry = {"step": step.title, "key": step.key, "cached": step.title in cached}
+        entry = {"step": step.title, "key": step.key, "cached": step.title in cached if run else None}
         steps.append(entry | {k: times.get(k) for k in ("started", "ended", "seconds", "startup_seconds")})
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run["started"])) if run else None,

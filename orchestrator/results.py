@@ -46,6 +46,7 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
         "evaluation": evaluation(done, folders),
         **measured,
         "failures": _failures(outcome),
+        "unfinished": _unfinished(outcome, early),
     }
     if "geometry" in results:
         results["geometry"]["floors"] = _floors(study, results["geometry"])
@@ -259,6 +260,19 @@ def _sweep(study: Study, results: Mapping[str, Any]) -> dict[str, Any]:
         "matched_learning_rate": study.learning_rate(reference_of(study)),
         "points": points,
     }
+
+
+def _unfinished(outcome: Outcome, early: Mapping[str, Path]) -> dict[str, Any] | None:
+    """What a report midway lacks: how many of all steps are done, the titles of the rest; None where all are.
+
+    ``early`` were measured aside, of the trainings that are there: they are not done.
+    """
+    done = [step.title for step in outcome.steps if step.title not in early]
+    failed, waiting = sorted(outcome.failed), [*outcome.blocked, *early]
+    if not failed and not waiting:
+        return None
+    steps = len(done) + len(failed) + len(waiting)
+    return {"steps": steps, "done": len(done), "failed": failed, "waiting": sorted(waiting), "early": sorted(early)}
 
 
 def _failures(outcome: Outcome) -> list[dict[str, Any]]:

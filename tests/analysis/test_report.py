@@ -621,3 +621,26 @@ def test_the_rollouts_say_what_a_teacher_took_and_how_many_were_right() -> None:
     assert table is not None
     shown = {line.cells[0].text: line.cells[1].text.replace("\u202f", " ") for line in table.lines}
     assert shown["Asked of the teacher"].endswith("tokens") and "Problems by right rows, from none" not in shown
+
+
+def test_a_partial_report_says_first_what_is_missing(tmp_path: Path, no_figures: None) -> None:
+    given = results()
+    del given["similarity"], given["failures"]
+    given["unfinished"] = {
+        "steps": 23, "done": 17, "failed": ["train/dpo-lr3e-3"], "early": ["geometry/weights"],
+        "waiting": ["evaluate/dpo", "evaluate/rft", "geometry/weights", "similarity/cka", "train/dpo"],
+    }  # fmt: skip
+    page = _render(tmp_path, given, {"started": None, "steps": [{"step": "train/sft", "seconds": 3.0, "cached": None}]})
+    words = page.words[page.words.index("Six objectives") :].split("\n", 1)[1].strip()
+    assert words.startswith(
+        "This report is partial: 17 of 23 steps are done. Failed (1): train: dpo-lr3e-3. Not done (5): evaluate: dpo, "
+        "rft; geometry: weights; similarity: cka; train: dpo. Measured for this report alone, of the trainings that "
+        "are done: geometry: weights."
+    )
+    assert "every step finished" not in page.words and "· run 2" not in page.words
+    assert "Not measured: similarity: cka not done." in page.words
+    assert _row(page, "train/sft")[1:] == [formats.MISSING, "3.0 s", formats.MISSING]
+
+
+def test_a_whole_report_is_not_called_partial(page: Page) -> None:
+    assert "partial" not in page.words

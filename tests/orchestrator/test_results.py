@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,10 @@ from statsmodels.stats.proportion import proportion_confint
 
 from orchestrator import cli
 from orchestrator.plan import Step
-from orchestrator.reporting import provenance, shown
+from orchestrator.reporting import RUN, provenance, shown
 from orchestrator.results import gather, settings_of
 from orchestrator.runner import Outcome, Walk
+from orchestrator.stamp import stamp
 from orchestrator.steps.base import NOTE
 from orchestrator.steps.evaluate import CANARY, VERDICTS
 from orchestrator.store import Store, open_store, write_json
@@ -504,14 +506,15 @@ def test_answers_cost_what_the_studys_prices_say_now(ran: Callable[..., Any], ma
 
 
 def test_provenance_tells_the_times_of_the_steps(ran: Callable[..., Any]) -> None:
-    _, outcome, store = ran()
+    study, outcome, store = ran()
+    of = stamp(study, outcome)
     sft = next(s for s in outcome.steps if s.title == "train/sft")
     store.record_times(sft, {"started": 1.0, "ended": 3.5, "seconds": 2.5, "startup_seconds": 0.5})
     write_json(
         store.root / "run.json",
-        {"started": 0.0, "wall_seconds": 9.0, "cached": ["base/scratch"], "cluster_startup": 4.0},
+        {"started": 0.0, "wall_seconds": 9.0, "cached": ["base/scratch"], "cluster_startup": 4.0, "of": of},
     )
-    told = provenance(outcome, store)
+    told = provenance(outcome, store, of)
     steps = {s["step"]: s for s in told["steps"]}
     assert list(steps) == ["cluster", *(s.title for s in outcome.steps)]
     assert (steps["cluster"]["seconds"], steps["cluster"]["startup_seconds"]) == (4.0, 4.0)
@@ -519,3 +522,36 @@ def test_provenance_tells_the_times_of_the_steps(ran: Callable[..., Any]) -> Non
     assert steps["base/scratch"]["cached"] and not steps["train/sft"]["cached"]
     assert (told["started"], told["wall_seconds"]) == ("1970-01-01T00:00:00Z", 9.0)
     assert {"torch", "transformers", "python"} <= set(told["versions"])
+
+
+def test_what_a_report_midway_lacks_is_counted_and_named(ran: Callable[..., Any], plan_of: Callable[..., Any]) -> None:
+    study, outcome, store = ran(fails=["train/rft"])
+    assert "unfinished" not in gather(*ran(name="whole"))
+    plan = plan_of(study)
+    done = next(step for step in outcome.steps if step.title == "train/dpo")
+    shutil.rmtree(store.folder(done))
+    midway = Walk(plan, store, lambda line: None).survey()
+    found = gather(study, midway, store)["unfinished"]
+    collective = ["connectivity/paths", "geometry/weights", "similarity/cka"]
+    waiting = sorted(["evaluate/dpo", "evaluate/rft", "train/dpo", *collective])
+    assert (found["failed"], found["early"]) == (["train/rft"], [])
+    assert [title for title in found["waiting"] if title not in ("activations/rows", "spectra/base")] == waiting
+    assert found["done"] + 1 + len(found["waiting"]) == found["steps"] == len(plan)
+    geometry = next(step for step in outcome.steps if step.title == "geometry/weights")
+    midway.steps.append(geometry)  # as measured aside for this report
+    del midway.blocked[geometry.title]
+    aside = gather(study, midway, store, {geometry.title: store.folder(geometry)})["unfinished"]
+    assert aside == found | {"early": [geometry.title]}
+
+
+def test_an_earlier_runs_date_is_not_this_ones(ran: Callable[..., Any], plan_of: Callable[..., Any]) -> None:
+    study, outcome, store = ran()
+    of = stamp(study, outcome)
+    clock = {"started": 0.0, "wall_seconds": 9.0, "cached": [], "cluster_startup": 4.0}
+    write_json(store.root / RUN, clock | {"of": of})
+    assert provenance(outcome, store, of)["started"] == "1970-01-01T00:00:00Z"
+    shutil.rmtree(store.folder(next(step for step in outcome.steps if step.title == "train/dpo")))
+    midway = Walk(plan_of(study), store, lambda line: None).survey()
+    told = provenance(midway, store, stamp(study, midway))
+    assert (told["started"], told["wall_seconds"]) == (None, None)
+    assert {step["cached"] for step in told["steps"]} == {None}
