@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import itertools
+import os
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 
 from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.state import STATE
 from methods.trainer import train
-from tests.methods.test_parallel import ROOT, WORKER, run_workers
+from tests import forked
+from tests.methods.test_parallel import handed
 
 Make = Callable[..., TrainConfig]
-# Dies at the n-th call of one of the functions through which anything becomes visible on the disk.
-KILLER = """
-import os, shutil, sys
-import safetensors.torch
-count, at = 0, int(sys.argv[4])
-def deadly(function):
-    def call(*given, **named):
-        global count
-        count += 1
-        if count == at:
-            os._exit(77)
-        result = function(*given, **named)
-        count += 1
-        if count == at:
-            os._exit(77)
-        return result
-    return call
-os.replace, os.fsync = deadly(os.replace), deadly(os.fsync)
-shutil.copytree, shutil.copy2 = deadly(shutil.copytree), deadly(shutil.copy2)
-safetensors.torch.save_file = deadly(safetensors.torch.save_file)
-"""
+WRITERS = ((os, "replace"), (os, "fsync"), (shutil, "copytree"), (shutil, "copy2"), (safetensors.torch, "save_file"))
+
+
+def dying(given: dict[str, Any], at: int) -> None:
+    """A training that dies before or after the n-th call of the functions by which anything gets onto the disk."""
+    instants = itertools.count(1)
+
+    def deadly(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any, **named: Any) -> Any:
+            if next(instants) == at:
+                os._exit(77)
+            result = function(*words, **named)
+            if next(instants) == at:
+                os._exit(77)
+            return result
+
+        return call
+
+    for place, name in WRITERS:
+        setattr(place, name, deadly(getattr(place, name)))
+    rollouts = [Rollout(*row) for row in given["rollouts"]]
+    train(TrainConfig(**given["config"]), Path(given["model"]), rollouts, Path(given["out"]), work=Path(given["work"]))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -51,19 +55,12 @@ def test_killed_at_every_few_writes_it_ends_with_the_same_bytes(
     config = make_config(resume_every=2, checkpoint_every=3, report_step=4)
     train(config, tiny_model, rollouts, tmp_path / "plain", work=tmp_path / "w")
     wanted = content(tmp_path / "plain")
-    run_workers(config, tiny_model, rollouts, None, tmp_path / "run", stop=1)  # writes given.json, trains one step
-    program = tmp_path / "killed.py"
-    one_process = WORKER.replace("dist.init_process_group(", "(lambda *a, **k: None)(")
-    program.write_text(KILLER + one_process)
-    given = json.loads((tmp_path / "run" / "given.json").read_text())
     deaths = 0
     for at in range(1, 60, 5):
         folder = tmp_path / f"killed-{at}"
         (folder / "work").mkdir(parents=True)
-        told = folder / "given.json"
-        told.write_text(json.dumps(given | {"out": str(folder / "out"), "work": str(folder / "work")}))
-        words = [sys.executable, str(program), str(told), "0", "0", str(at)]
-        done = subprocess.run(words, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        given = handed(config, tiny_model, rollouts, None, folder)
+        (done,) = forked.run(dying, [(given, at)], folder / "streams")
         assert done.returncode in (0, 77), done.stderr
         deaths += done.returncode == 77
         train(config, tiny_model, rollouts, folder / "again", work=folder / "work")

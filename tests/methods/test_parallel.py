@@ -3,56 +3,67 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed
 from safetensors.torch import load_file
 
 from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.logprobs import reference_logprobs
-from methods.trainer import TrainingDiverged, train
+from methods.trainer import TrainingDiverged, assist, train
+from tests import forked
 
-ROOT = Path(__file__).resolve().parents[2]
 Make = Callable[..., TrainConfig]
-WORKER = """
-import json, os, sys, time
-from datetime import timedelta
-from pathlib import Path
-import numpy as np
-import torch.distributed as dist
-from methods.batch import Rollout
-from methods.config import TrainConfig
-from methods.trainer import assist, train
-given = json.loads(Path(sys.argv[1]).read_text())
-rank, stop = int(sys.argv[2]), int(sys.argv[3])
-dist.init_process_group("gloo", init_method=f"file://{given['meet']}", rank=rank, world_size=given["config"]["workers"],
-                        timeout=timedelta(seconds=60))
-config = TrainConfig(**given["config"])
-rollouts = [Rollout(*row) for row in given["rollouts"]]
-common = {"reference": [np.array(row, dtype=np.float32) for row in given["reference"] or []] or None}
-def on_step(line):
-    if line["step"] == stop:
-        raise KeyboardInterrupt
-left = Path(given["meet"] + "-left")
-if rank:
-    assist(config, Path(given["model"]), rollouts, **common)
-    left.write_text("")
-    os._exit(0)  # gloo's threads abort a process that is taken down after the other one has gone
-folders = {"out": Path(given["out"]), "work": Path(given["work"])}
-try:
-    train(config, Path(given["model"]), rollouts, on_step=on_step, **folders, **common)
-finally:
-    until = time.monotonic() + 30
-    while config.workers > 1 and not left.exists() and time.monotonic() < until:
-        time.sleep(0.01)
-"""
+
+
+def work(given: dict[str, Any], rank: int, stop: int) -> None:
+    """One of two workers, in a process of its own: a training that step ``stop`` interrupts, or the help to one."""
+    meet = Path(given["meet"])
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meet}", rank=rank, world_size=given["config"]["workers"],
+        timeout=timedelta(seconds=60),
+    )  # fmt: skip
+    config = TrainConfig(**given["config"])
+    rollouts = [Rollout(*row) for row in given["rollouts"]]
+    common = {"reference": [np.array(row, dtype=np.float32) for row in given["reference"] or []] or None}
+    left = meet.with_name("meet-left")
+    if rank:
+        assist(config, Path(given["model"]), rollouts, **common)
+        left.write_text("")
+        os._exit(0)  # gloo's threads abort a process that is taken down after the other one has gone
+
+    def on_step(line: dict[str, Any]) -> None:
+        if line["step"] == stop:
+            raise KeyboardInterrupt
+
+    folders = {"out": Path(given["out"]), "work": Path(given["work"])}
+    try:
+        train(config, Path(given["model"]), rollouts, on_step=on_step, **folders, **common)
+    finally:
+        until = time.monotonic() + 30
+        while config.workers > 1 and not left.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+
+
+def handed(config: TrainConfig, model: Path, rollouts: list[Rollout], reference: Any, folder: Path) -> dict[str, Any]:
+    """What a worker is given, in values that a process can be handed."""
+    return {
+        "config": asdict(config), "model": str(model), "meet": str(folder / "meet"),
+        "reference": None if reference is None else [row.tolist() for row in reference],
+        "rollouts": [[list(r.prompt_ids), list(r.completion_ids), r.reward, r.group] for r in rollouts],
+        "out": str(folder / "out"), "work": str(folder / "work"),
+    }  # fmt: skip
 
 
 def run_workers(
@@ -62,28 +73,8 @@ def run_workers(
     (folder / "work").mkdir(exist_ok=True)
     for name in ("meet", "meet-left"):
         (folder / name).unlink(missing_ok=True)
-    given = {
-        "config": asdict(config), "model": str(model), "meet": str(folder / "meet"),
-        "reference": None if reference is None else [row.tolist() for row in reference],
-        "rollouts": [[list(r.prompt_ids), list(r.completion_ids), r.reward, r.group] for r in rollouts],
-        "out": str(folder / "out"), "work": str(folder / "work"),
-    }  # fmt: skip
-    (folder / "given.json").write_text(json.dumps(given))
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(folder / "given.json"), str(rank), str(stop)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(config.workers)
-    ]
-    ended = []
-    for worker in workers:
-        out, err = worker.communicate(timeout=180)
-        ended.append(subprocess.CompletedProcess([], worker.returncode, out, err))
-    return ended
+    given = handed(config, model, rollouts, reference, folder)
+    return forked.run(work, [(given, rank, stop) for rank in range(config.workers)], folder / "streams")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
