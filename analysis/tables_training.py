@@ -33,6 +33,7 @@ def rollouts_table(results: dict) -> Table | None:
         "Groups all right": group("all_right"),
         "Groups all wrong": group("all_wrong"),
         "Duplicate completions": _count(rollouts.get("duplicates")),
+        "Rows joined to a problem that is the same but for case and space": _count(rollouts.get("joined")),
         "Left out or cut": _dropped(rollouts.get("dropped")),
         "Rewards that this tool’s grader confirms": _agreement(rollouts.get("grader_agreement")),
         "Problems by right rows, from none": _counts(rollouts.get("right_counts")),

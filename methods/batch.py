@@ -7,7 +7,7 @@ light.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ class Rollout:
     """One completion of a prompt, as token ids, with its reward and its problem's index.
 
     The reward of a verifier is 0 or 1. Some objectives take any real number; a row is right if it is above 0.
-    ``teacher`` names who wrote it, for pairs within one teacher's rollouts.
+    ``teacher`` names who wrote it, for pairs within one teacher's rollouts. ``group_mean`` is the mean reward of all
+    rollouts of its problem, those that are not at hand too; None: of those at hand.
     """
 
     prompt_ids: Sequence[int]
@@ -27,6 +28,7 @@ class Rollout:
     reward: float
     group: int
     teacher: str = ""
+    group_mean: float | None = field(default=None, compare=False)  # of its group, not of the row
 
     @property
     def right(self) -> bool:

@@ -59,7 +59,7 @@ def identity(
     digest = hashlib.sha256()
     for rollout in rollouts:
         row = [list(rollout.prompt_ids), list(rollout.completion_ids), float(rollout.reward), rollout.group]
-        digest.update(json.dumps(row).encode())
+        digest.update(json.dumps([*row, rollout.teacher, rollout.group_mean]).encode())
     for values in reference or ():
         digest.update(values.astype("<f4").tobytes() + b";")
     settings = json.loads(json.dumps(asdict(config)))

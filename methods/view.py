@@ -24,12 +24,14 @@ LACKS = {
 
 
 def group_means(rollouts: Sequence[Rollout]) -> list[float]:
-    """For each rollout the mean reward over all rollouts of its group."""
+    """For each rollout the mean reward over all rollouts of its group: the one that it carries, else that of
+    those given.
+    """
     totals: dict[int, list[float]] = {}
     for rollout in rollouts:
         totals.setdefault(rollout.group, []).append(rollout.reward)
     means = {group: sum(rewards) / len(rewards) for group, rewards in totals.items()}
-    return [means[rollout.group] for rollout in rollouts]
+    return [means[r.group] if r.group_mean is None else r.group_mean for r in rollouts]
 
 
 def view(

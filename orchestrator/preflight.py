@@ -39,7 +39,7 @@ def check(study: Study) -> None:
         if getattr(study.rollouts, "rewards", None) == "given" and rows[0].reward is not None:
             _check_views(study, rows)
         asked = {normal(row.problem) for row in rows}
-        _check_heldout(study, len({row.problem_id for row in rows}))
+        _check_heldout(study, len(asked))
     elif isinstance(study.rollouts, AskedRollouts) and study.rollouts.problems.draw:
         _check_heldout(study, study.rollouts.problems.draw)
     _check_targets(study)
@@ -115,8 +115,8 @@ def _check_views(study: Study, rows: list[Row]) -> None:
     within: dict[tuple[str, str], set[float]] = defaultdict(set)  # what a pair is picked from
     for row in rows:
         if row.completion.strip():  # an empty one is dropped
-            rewards[row.problem_id].add(row.reward or 0.0)
-            within[row.problem_id, row.teacher if rule == "same_teacher" else ""].add(row.reward or 0.0)
+            rewards[normal(row.problem)].add(row.reward or 0.0)
+            within[normal(row.problem), row.teacher if rule == "same_teacher" else ""].add(row.reward or 0.0)
     other = next((reward for found in rewards.values() for reward in found - {0.0, 1.0}), None)
     for name in study.methods:
         method = METHODS[study.objective(name)]

@@ -14,6 +14,7 @@ from typing import Any
 from evals.answers import canonical
 from evals.json_rows import json_rows
 from orchestrator.errors import UserError, first_line
+from orchestrator.table import normal
 
 LARGEST = 1e30  # size of a reward: losses are float32
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?", re.ASCII)
@@ -59,7 +60,7 @@ def whole(rows: list[Row], source: str, draw: int | None, seed: int) -> list[Row
     for row in rows:
         first = told.setdefault(row.problem_id, row)
         same = first.answer == row.answer or canonical(first.answer) == canonical(row.answer)
-        if first.problem != row.problem or not same:
+        if normal(first.problem) != normal(row.problem) or not same:
             called = " ".join(row.problem_id.split())[:80]
             raise UserError(f"{source}: problem_id {called} stands for two problems or answers: make ids distinct")
     if draw is None:

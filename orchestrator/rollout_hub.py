@@ -10,6 +10,7 @@ from evals.answers import canonical
 from evals.extraction import extract
 from orchestrator.errors import UserError
 from orchestrator.rollout_file import Row, row_of, whole
+from orchestrator.table import normal
 
 LONGEST = 200  # characters of another library's complaint
 LISTED = ("completion", "reward", "teacher")  # what may hold a list, an entry a completion
@@ -50,8 +51,8 @@ def _of_one_gold(rows: list[Row]) -> list[Row]:
     """Without the problems whose rows have different golds, however they are written."""
     golds: dict[str, set[str | None]] = defaultdict(set)
     for row in rows:
-        golds[row.problem_id].add(canonical(row.answer))
-    return [row for row in rows if len(golds[row.problem_id]) == 1]
+        golds[normal(row.problem)].add(canonical(row.answer))
+    return [row for row in rows if len(golds[normal(row.problem)]) == 1]
 
 
 def _records(name: str, revision: str | None, spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +15,35 @@ from methods.batch import Rollout
 FILE = "rollouts.parquet"
 COLUMNS = (
     "row", "problem_id", "group", "problem", "answer", "completion", "teacher", "reward", "split", "prompt_ids",
-    "completion_ids",
+    "completion_ids", "group_mean",
 )  # fmt: skip
 
 
 def normal(problem: str) -> str:
     """A problem's text without case and spacing: what counts as the same problem."""
-    return "".join(problem.lower().split())
+    return "".join(unicodedata.normalize("NFC", problem).casefold().split())
+
+
+def joined(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """The rows with problems that are the same (:func:`normal`) as one: under the first's id, text and prompt.
+
+    Also how many rows were joined to a problem that came before them under another id or in another spelling.
+    """
+    first: dict[str, dict[str, Any]] = {}
+    found, count = [], 0
+    for row in rows:
+        told = first.setdefault(normal(row["problem"]), row)
+        count += (told["problem_id"], told["problem"]) != (row["problem_id"], row["problem"])
+        found.append(row | {name: told[name] for name in ("problem_id", "problem", "prompt_ids")})
+    return found, count
+
+
+def group_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean reward of each problem's rows, by its id."""
+    rewards: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        rewards[row["problem_id"]].append(row["reward"])
+    return {problem: statistics.fmean(found) for problem, found in rewards.items()}
 
 
 def fit(rows: list[dict[str, Any]], prompt: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Counter[str]]:
@@ -53,8 +76,14 @@ def distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(first.values())
 
 
-def freeze(rows: list[dict[str, Any]], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Number the rows, hold a share of the problems out, and cut the training rows to the limit, whole groups."""
+def freeze(
+    rows: list[dict[str, Any]], spec: Mapping[str, Any], means: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Number the rows, hold a share of the problems out, and cut the training rows to the limit, whole groups.
+
+    ``means`` are the problems' mean rewards over all that was found of them; those of ``rows`` where None.
+    """
+    means = group_means(rows) if means is None else means
     problems = list(dict.fromkeys(row["problem_id"] for row in rows))
     shuffled = random.Random(f"held out {spec['seed']}").sample(problems, len(problems))
     held = set(shuffled[: round(spec["heldout"] * len(problems))])
@@ -72,6 +101,7 @@ def freeze(rows: list[dict[str, Any]], spec: Mapping[str, Any]) -> list[dict[str
             "row": i,
             "group": group[row["problem_id"]],
             "split": "heldout" if row["problem_id"] in held else "train",
+            "group_mean": means[row["problem_id"]],
         }
         for i, row in enumerate(kept)
     ]
@@ -130,7 +160,7 @@ def write_table(rows: list[dict[str, Any]], folder: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    columns = {name: [row[name] for row in rows] for name in COLUMNS}
+    columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
     pyarrow.parquet.write_table(pyarrow.table(columns), folder / FILE)
 
 
@@ -154,6 +184,13 @@ def heldout_rollouts(folder: Path) -> list[Rollout]:
 
 def _rollouts(rows: Sequence[Mapping[str, Any]]) -> list[Rollout]:
     return [
-        Rollout(tuple(row["prompt_ids"]), tuple(row["completion_ids"]), row["reward"], row["group"], row["teacher"])
+        Rollout(
+            tuple(row["prompt_ids"]),
+            tuple(row["completion_ids"]),
+            row["reward"],
+            row["group"],
+            row["teacher"],
+            row["group_mean"],
+        )
         for row in rows
     ]

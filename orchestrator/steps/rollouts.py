@@ -21,7 +21,7 @@ from orchestrator.rollout_hub import read_dataset
 from orchestrator.steps.base import model_folder
 from orchestrator.steps.problems import load_problems
 from orchestrator.store import write_json
-from orchestrator.table import distinct, fit, freeze, statistics_of, write_table
+from orchestrator.table import distinct, fit, freeze, group_means, joined, statistics_of, write_table
 from orchestrator.teacher_api import Question, Teacher
 
 STATISTICS = "statistics.json"
@@ -40,7 +40,10 @@ def run(context: Context) -> None:
     config = context.config
     prompter = Prompter(model_folder(context.inputs["base"]), config["prompt"])
     source = {"file": _from_file, "hub": _from_hub, "vllm": _sampled, "openai": _asked}[config["source"]]
-    rows, told, dropped = source(context, prompter)
+    found, told, dropped = source(context, prompter)
+    rows, again = joined(found)
+    told |= {"joined": again} if again else {}
+    means = group_means(rows)  # of all that was found: what the limits leave out was tried, too
     kept, limited = fit(rows, config["prompt"])
     dropped += limited
     if config["table"]["duplicates"] == "drop":
@@ -49,7 +52,7 @@ def run(context: Context) -> None:
     if not kept:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
         raise ValueError(f"no rollout is left ({reasons}): raise the limits of prompt, or give other rollouts")
-    table = freeze(kept, config["table"])
+    table = freeze(kept, config["table"], means)
     write_table(table, context.out)
     stats = statistics_of(table) | told | {"dropped": dict(dropped), "source": config["source"]}
     write_json(context.out / STATISTICS, stats)

@@ -15,13 +15,16 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from methods.batch import Rollout
+from methods.offline_grpo import weights
+from methods.view import group_means
 from orchestrator.context import Context
 from orchestrator.errors import UserError
 from orchestrator.facts import gather
 from orchestrator.plan import make_plan
 from orchestrator.preflight import check
 from orchestrator.rollout_hub import read_dataset
-from orchestrator.rollout_spec import ApiRollouts, HubRollouts
+from orchestrator.rollout_spec import ApiRollouts, FileRollouts, HubRollouts
 from orchestrator.steps.rollouts import STATISTICS, run
 from orchestrator.store import write_json
 from orchestrator.study import Study
@@ -338,6 +341,38 @@ def test_the_step_from_a_dataset(perform: Callable[..., Any], tmp_path: Path, wr
     assert [r["completion"] for r in table] == ["1", "2", "3", "4"] and stats["dropped"] == {
         "without a final answer": 1
     }
+
+
+def given_file(folder: Path, rows: list[dict[str, Any]], **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Config and where of a step that reads these rows from a file."""
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"source": "file", "path": str(path), "table": {"heldout": 0}} | more
+    return FileRollouts.model_validate(fields).model_dump() | {"prompt": PROMPT}, {"path": str(path)}
+
+
+def test_what_is_too_long_still_counts_in_its_groups_mean(perform: Callable[..., Any], tmp_path: Path) -> None:
+    """Rewards 1, 0, 0, 0 of which the wrong ones are too long: A = 1 - 1/4 + b, not b."""
+    lengths = {1: 1, 0: 70}
+    rows = [
+        {"problem": "3 + 4", "answer": "7", "completion": "# " * lengths[r] + str(k), "reward": r, "teacher": "t"}
+        for k, r in enumerate((1, 0, 0, 0))
+    ]
+    table, stats = perform(*given_file(tmp_path, rows))
+    assert [r["reward"] for r in table] == [1.0] and stats["dropped"] == {"answer too long": 3}
+    means = group_means([Rollout([3], [4], r["reward"], r["group"], group_mean=r["group_mean"]) for r in table])
+    assert weights(table[0]["reward"], means[0], form="study", bias=0.1) == pytest.approx(0.85)
+
+
+def test_two_spellings_of_a_problem_are_one_group(perform: Callable[..., Any], tmp_path: Path) -> None:
+    rows = [
+        {"problem": problem, "answer": "7", "completion": f"# {k}", "reward": k % 2}
+        for k, problem in enumerate(["What is 3 + 4", "what is 3 + 4", "8 + 9", "8  + 9 "])
+    ]
+    table, stats = perform(*given_file(tmp_path, rows, table={"heldout": 0.5}))
+    assert [r["group"] for r in table] == [0, 0, 1, 1] and stats["problems"] == 2 and stats["joined"] == 2
+    assert table[0]["prompt_ids"] == table[1]["prompt_ids"] and table[2]["split"] == table[3]["split"]
+    assert stats["groups"] == {"mixed": 2, "all_right": 0, "all_wrong": 0}
 
 
 # --- before anything starts

@@ -14,7 +14,9 @@ from orchestrator.table import (
     distinct,
     fit,
     freeze,
+    group_means,
     heldout_rollouts,
+    joined,
     read_table,
     statistics_of,
     training_rollouts,
@@ -60,6 +62,35 @@ def test_long_answers_are_cut_where_the_study_says_so() -> None:
 def test_a_problems_equal_completions_beyond_the_first() -> None:
     rows = [row("a", "x"), row("b", "x"), row("a", " x\n", 0.0), row("a", "X"), row("b", "y"), row("b", "x")]
     assert distinct(rows) == [rows[0], rows[1], rows[3], rows[4]]
+
+
+def test_problems_that_are_the_same_but_for_case_and_space_are_one() -> None:
+    asked = [
+        ("a", "What is 1 + 1?"),
+        ("b", "what is  1 + 1 ?\n"),
+        ("c", "?"),
+        ("a", "What is 1 + 1?"),
+        ("a", "WHAT IS 1+1?"),
+    ]
+    rows = [row(name) | {"problem": text, "prompt_ids": [5, 6 + (name == "b")]} for name, text in asked]
+    found, count = joined(rows)
+    assert [r["problem_id"] for r in found] == ["a", "a", "c", "a", "a"] and count == 2
+    assert {r["problem"] for r in found} == {"What is 1 + 1?", "?"}
+    assert [r["prompt_ids"] for r in found] == [[5, 6]] * 5, "one problem has one prompt, or a pair has two"
+    for seed in range(9):
+        table = freeze(found, SPEC | {"heldout": 0.5, "seed": seed})
+        splits = {(r["group"], r["split"]) for r in table}
+        assert len(splits) == 2, "a problem is in one split alone"
+    assert joined(found) == (found, 0)
+
+
+def test_a_groups_mean_is_that_of_all_its_rollouts() -> None:
+    rows = [row("a", reward=r, completion_ids=[4] * n) for r, n in ((1.0, 4), (0.0, 5), (0.0, 6), (0.0, 7))]
+    means = group_means(rows)
+    kept, _ = fit(rows, PROMPT)
+    (only,) = freeze(kept, SPEC, means)
+    assert means == {"a": 0.25} and only["group_mean"] == 0.25
+    assert freeze(kept, SPEC)[0]["group_mean"] == 1.0
 
 
 def groups(sizes: dict[str, int]) -> list[dict[str, Any]]:
@@ -152,6 +183,8 @@ def test_the_table_comes_back_from_its_file(tmp_path: Path) -> None:
         Rollout((5, 6), (7, 8, 1), r["reward"], r["group"], "t") for r in table if r["split"] == "train"
     ]
     assert {r.reward for r in rollouts} == {0.0, 1.0}
+    means = [r["group_mean"] for r in table if r["split"] == "train"]
+    assert [r.group_mean for r in rollouts] == means and len(set(means)) > 1
     assert [r.group for r in heldout_rollouts(tmp_path)] == [r["group"] for r in held]
 
 
