@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from orchestrator.values import Count, Frozen, Name, Positive, Seed, Share
+from orchestrator.values import Count, Frozen, Name, Positive, Revision, Seed, Share
 
 SCRATCH_POSITIONS = 256  # tokens that a base made here takes
 
@@ -50,7 +50,7 @@ class HubBase(Frozen):
 
     kind: Literal["hub"]
     name: Annotated[str, Field(pattern=r"^([\w.-]+/)?[\w.-]+$", max_length=96)]
-    revision: Annotated[str, Field(coerce_numbers_to_str=True)] = "main"
+    revision: Revision = "main"
     shape: Shape | None = None
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from evals.engines import HOTTEST
 from evals.tasks import TASKS
-from orchestrator.values import Count, Frozen, Positive, Seed, number
+from orchestrator.values import Count, Free, Frozen, Positive, Seed, Several
 
-Temperature = Annotated[float, BeforeValidator(number), Field(ge=0, le=HOTTEST)]
-TopP = Annotated[float, BeforeValidator(number), Field(gt=0, le=1)]
+Temperature = Annotated[float, Field(ge=0, le=HOTTEST)]
+TopP = Annotated[float, Field(gt=0, le=1)]
 
 
 class Problems(Frozen):
@@ -23,7 +24,7 @@ class Problems(Frozen):
     draw: Count | None = None
     seed: Seed = 0
     instruction: str | None = None  # the user's turn, {problem} in it; the task's own where unset
-    settings: dict[str, str | bool | int | float | None] = Field(default_factory=dict)
+    settings: dict[str, Free] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -42,6 +43,11 @@ class Problems(Frozen):
             raise ValueError(f"the task {self.task} makes its own problems: remove source")
         if self.source == "":
             raise ValueError("source is empty: name a file, a folder or a hub name")
+        known = inspect.signature(TASKS[self.task].load).parameters
+        for name, value in self.settings.items():
+            kind = type(known[name].default) if name in known else None  # unknown ones: where the task is loaded
+            if kind in (int, float, str, bool) and type(value) not in (kind, int if kind is float else kind):
+                raise ValueError(f"settings.{name} of the task {self.task} must be a {kind.__name__}, not {value!r}")
         holds_problem(self.instruction)
         return self
 
@@ -55,7 +61,7 @@ def holds_problem(instruction: str | None) -> None:
 class Shots(Frozen):
     """Solved problems of the same task, shown before each question as earlier turns."""
 
-    count: Annotated[int, Field(ge=1, le=64, strict=True)]
+    count: Annotated[int, Field(ge=1, le=64)]
     split: str = "train"
     source: str | None = None  # the task's own where unset
     seed: Seed = 0
@@ -116,14 +122,14 @@ class Canary(Frozen):
 class Evaluation(Frozen):
     """Greedy at one sample a problem; with more, or where a temperature is set, drawn at ``seed``."""
 
-    tasks: tuple[EvaluatedTask, ...] = Field(min_length=1)
+    tasks: Several[EvaluatedTask] = Field(min_length=1)
     max_tokens: Count = 1024
     samples: Count = 1
     temperature: Temperature = 0.0
     top_p: TopP = 1.0
     seed: Seed = 0
     shard: Count = 500  # problems a call; the unit that is taken up again
-    parts: Annotated[int, Field(ge=1, le=64, strict=True)] = 1  # of a model's evaluation, each on a GPU of its own
+    parts: Annotated[int, Field(ge=1, le=64)] = 1  # of a model's evaluation, each on a GPU of its own
     contamination: Literal["refuse", "exclude"] = "refuse"
     canary: Canary = Canary()
 

@@ -18,8 +18,9 @@ from orchestrator.errors import UserError, first_line
 from orchestrator.fingerprint import canonical, file_hash, folder_hash
 from orchestrator.plan import base_locator
 from orchestrator.rollout_spec import AskedRollouts, FileRollouts, HubRollouts, SampledRollouts
-from orchestrator.store import read_json, write_json
+from orchestrator.store import write_json
 from orchestrator.study import Study
+from orchestrator.values import hub_like
 
 PINS, PIN = "pins.json", "pin:"
 UNRESOLVED = "unresolved"
@@ -126,24 +127,30 @@ def _base_identity(base: Any, pins: _Pins) -> str:
 
 def _dataset_identity(rollouts: HubRollouts, pins: _Pins) -> str:
     """A folder's content, or the commit that a hub name stands for."""
-    folder = Path(rollouts.name)
-    if folder.is_dir():
+    folder = here(rollouts.name)
+    if folder is not None and folder.is_dir():
         return folder_hash(folder)
-    if folder.is_file() or not re.fullmatch(r"[\w.-]+/[\w.-]+", rollouts.name):
+    if folder is not None or not hub_like(rollouts.name):
         raise UserError(f"rollouts.name: {rollouts.name} is neither a folder nor a hub name; a file is source: file")
     return pins.commit(rollouts.name, rollouts.revision, "dataset")
+
+
+def here(name: str) -> Path | None:
+    """The file or folder of this name; None where there is none. A study's paths are whole: others name the hub's."""
+    path = Path(name)
+    return path if path.is_absolute() and path.exists() else None
 
 
 def _source_identity(source: str | None, pins: _Pins) -> str:
     if source is None:
         return "own"
-    path = Path(source)
-    if path.is_file():
+    path = here(source)
+    if path is not None and path.is_file():
         return file_hash(path)
-    if path.is_dir():
+    if path is not None:
         files = {p.name: file_hash(p) for p in sorted(path.glob("*.jsonl"))}  # all that a loader reads of a folder
         return hashlib.sha256(canonical(files).encode()).hexdigest()
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and path.suffix not in (".jsonl", ".json", ".parquet"):
+    if hub_like(source):
         return pins.commit(source, "main", "dataset")
     raise UserError(f"{source} is neither a file, a folder nor a hub name: mend the task's source")
 
@@ -153,7 +160,7 @@ class _Pins:
 
     def __init__(self, root: Path, online: bool) -> None:
         self.online = online
-        self.known: dict[str, str] = read_json(root / PINS)
+        self.known = _read_pins(root / PINS)
 
     def commit(self, name: str, revision: str, kind: str) -> str:
         if re.fullmatch(r"[0-9a-f]{40}", revision):
@@ -164,6 +171,24 @@ class _Pins:
                 return UNRESOLVED
             self.known[pin] = _ask_hub(name, revision, kind)
         return self.known[pin]
+
+
+def _read_pins(path: Path) -> dict[str, str]:
+    """The pins of a run, none where there are none yet; ``UserError`` for damaged ones: others make another study."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and all(
+            isinstance(v, str) and re.fullmatch(r"[\w.-]{1,64}", v) for v in found.values()
+        ):
+            return found
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError):
+        pass
+    raise UserError(
+        f"{path} is damaged, so the commits of the run's hub names are not known: bring it back, or remove it to "
+        "have them looked up again (a name that has moved since is another step)"
+    )
 
 
 def hub_commit(name: str) -> str:

@@ -16,7 +16,7 @@ from methods.view import LACKS
 from orchestrator.base_spec import SCRATCH_POSITIONS
 from orchestrator.errors import UserError, first_line
 from orchestrator.evaluation_spec import Problems
-from orchestrator.facts import adapters_how, engine_kind, gguf_path, local_folder
+from orchestrator.facts import adapters_how, engine_kind, gguf_path, here, local_folder
 from orchestrator.plan import Step, cells
 from orchestrator.rollout_file import Row, read_rollouts
 from orchestrator.rollout_spec import ApiRollouts, AskedRollouts, FileRollouts, HubRollouts
@@ -64,7 +64,7 @@ def _given_rows(study: Study) -> list[Row]:
     spec = study.rollouts
     if isinstance(spec, FileRollouts):
         return read_rollouts(Path(spec.path), spec.draw, spec.table.seed)
-    if isinstance(spec, HubRollouts) and Path(spec.name).is_dir():
+    if isinstance(spec, HubRollouts) and here(spec.name):
         from orchestrator.rollout_hub import read_dataset
 
         return read_dataset(spec.name, None, spec.model_dump(), spec.draw, spec.table.seed)[0]
@@ -222,7 +222,7 @@ def _check_problems(study: Study, asked: set[str]) -> None:
 
 def _texts(spec: Problems, whole: bool) -> list[str]:
     """The problems of a source on this machine; a few of those that a task makes, unless ``whole``; none of a hub's."""
-    if spec.source is not None and not Path(spec.source).exists():
+    if spec.source is not None and here(spec.source) is None:
         return []
     draw = spec.draw
     if spec.source is None and not (whole and (draw is None or draw <= DRAWN)):

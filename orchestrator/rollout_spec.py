@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from evals.engines import HOTTEST
 from methods.view import PAIR_RULES
 from orchestrator.base_spec import Base
 from orchestrator.evaluation_spec import Problems, TopP, holds_problem
 from orchestrator.fingerprint import canonical
-from orchestrator.values import Count, Every, Frozen, Positive, Seed, number
+from orchestrator.values import Count, Every, Free, Frozen, Positive, Revision, Seed, Two
 
 # Fields of a request that the study sets itself: in ``body`` they would be two truths.
 OWN_FIELDS = {
     "model", "messages", "n", "seed", "temperature", "top_p", "max_tokens", "max_completion_tokens", "stream",
 }  # fmt: skip
 
-Price = Annotated[float, BeforeValidator(number), Field(ge=0)]
+Price = Annotated[float, Field(ge=0)]
 
 
 class Table(Frozen):
@@ -58,7 +58,7 @@ class SampledRollouts(AskedRollouts):
 
     source: Literal["vllm"]
     model: Literal["base"] | Base = "base"
-    temperature: Annotated[float, BeforeValidator(number), Field(gt=0, le=HOTTEST)] = 1.0
+    temperature: Annotated[float, Field(gt=0, le=HOTTEST)] = 1.0
 
 
 class ApiRollouts(AskedRollouts):
@@ -72,10 +72,10 @@ class ApiRollouts(AskedRollouts):
     base_url: str
     model: Annotated[str, Field(min_length=1, max_length=200)]
     key: str | None = "OPENAI_API_KEY"
-    body: dict[str, Any] = Field(default_factory=dict)  # further fields of each request, such as a thinking switch
+    body: dict[str, Free] = Field(default_factory=dict)  # further fields of each request, such as a thinking switch
     reasoning: Literal["drop", "keep"] = "drop"  # what the server tells apart: keep it as <think>...</think> in front
     shard: Count = 50  # problems between two times that what came is sent to the store
-    prices: tuple[Price, Price] = (0.0, 0.0)  # of prompt, of completion
+    prices: Two[Price] = (0.0, 0.0)  # of prompt, of completion
     max_cost: Positive | None = None
     at_once: Count = 16  # requests under way
     retries: Every = 6  # of a request, with exponential back-off
@@ -147,7 +147,7 @@ class HubRollouts(GivenRollouts):
     name: Annotated[str, Field(min_length=1, max_length=4096)]
     config: str | None = None
     split: str = "train"
-    revision: Annotated[str, Field(coerce_numbers_to_str=True)] = "main"
+    revision: Revision = "main"
     columns: Columns = Columns()
 
 

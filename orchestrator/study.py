@@ -11,7 +11,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from jinja2 import TemplateSyntaxError
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from methods import METHODS
 from methods import check as check_method
@@ -19,7 +19,7 @@ from methods.trl_losses import trl_loss
 from orchestrator.base_spec import Base
 from orchestrator.evaluation_spec import Engine, Evaluation
 from orchestrator.rollout_spec import AskedRollouts, Rollouts
-from orchestrator.values import Beta, Count, Every, Frozen, Positive, Seed, number
+from orchestrator.values import Beta, Count, Every, Free, Frozen, Positive, Seed, Several, Two
 
 NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
 
@@ -30,7 +30,7 @@ class Adapter(Frozen):
     rank: Count = 32
     alpha: Count = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    targets: Annotated[Several[str], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 class Prompt(Frozen):
@@ -73,7 +73,7 @@ class Training(Frozen):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Positive = 1.0
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    betas: Two[Beta] = (0.9, 0.999)
     eps: Positive = 1e-8
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     attention: Literal["sdpa", "eager", "flash"] = "sdpa"
@@ -112,7 +112,7 @@ class MethodSpec(Frozen):
     """
 
     method: Annotated[str, Field(min_length=1)] | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Free] = Field(default_factory=dict)
     learning_rate: Positive | None = None
 
 
@@ -141,13 +141,13 @@ class Sweep(Frozen):
     """One method at several learning rates, the others' rate among them."""
 
     method: str = "dpo"
-    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    learning_rates: Annotated[Several[Positive], Field(min_length=1)]
 
 
 class Connectivity(Frozen):
     """Losses on held-out rows at the models and along straight paths between pairs of them."""
 
-    pairs: tuple[tuple[str, str], ...] = ()
+    pairs: Several[Two[str]] = ()
     points: Annotated[int, Field(ge=3)] = 5  # ends included
     rows: Count = 64  # held-out right rows, at most
 
@@ -173,7 +173,7 @@ class Spectra(Frozen):
     """
 
     top: Every = 10
-    threshold: Annotated[float, BeforeValidator(number), Field(gt=0, lt=1)] = 0.5
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
 class Analysis(Frozen):
@@ -190,7 +190,7 @@ class Analysis(Frozen):
 class Placement(Frozen):
     """Where and how fast; never part of an identity."""
 
-    gpus_per_training: Annotated[float, BeforeValidator(number), Field(ge=1e-4, le=1)] = 1.0  # Ray counts so finely
+    gpus_per_training: Annotated[float, Field(ge=1e-4, le=1)] = 1.0  # Ray counts so finely
     cache_gib: Positive = 1.0  # vLLM's key-value cache on a CPU
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9  # of a GPU, for vLLM
 
@@ -208,7 +208,7 @@ class Study(Frozen):
     training: Training = Training()
     methods: dict[str, MethodSpec] = Field(min_length=1)
     seeds: Seeds = Seeds()
-    replicas: tuple[Replica, ...] = ()
+    replicas: Several[Replica] = ()
     sweep: Sweep | None = None
     engine: Engine = Engine()
     evaluation: Evaluation

@@ -6,100 +6,103 @@ import difflib
 import json
 import os
 import re
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from orchestrator.errors import UserError
 from orchestrator.study import Study
-from orchestrator.values import Frozen
+from orchestrator.values import Frozen, hub_like
+from orchestrator.yaml_values import NotYaml, Source, read_text
+
+# Where a study names files, and where what it names is a file or a folder if there is one, else the hub's.
+FILES = {"data", "base.path", "rollouts.path", "rollouts.model.path"}
+FILES_OR_HUB = {
+    "rollouts.name", "rollouts.problems.source", "evaluation.tasks.*.source", "evaluation.tasks.*.shots.source",
+}  # fmt: skip
 
 
 def load_study(path: Path, overrides: list[str] | None = None) -> Study:
-    """Read ``path`` (and what it ``extends``), apply ``KEY=VALUE`` overrides, check all of it."""
-    raw = read_yaml(path)
+    """Read ``path`` (and what it ``extends``), apply ``KEY=VALUE`` overrides, check all of it.
+
+    Relative paths count from the folder of the file that they stand in; those of an override from the working folder.
+    """
+    files = _read(path)
+    raw = _together(files)
     for override in overrides or []:
         _set(raw, override)
     try:
         study = _fill_data(Study.model_validate(raw))
         json.dumps(study.model_dump(mode="json"), ensure_ascii=False).encode()
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_line(error, raw)}") from None
+        raise UserError(_first_line(error, path, files, overrides or [])) from None
     except UnicodeEncodeError:
         raise UserError(f"{path}: a text holds half of a character (a lone surrogate): remove it") from None
-    except RecursionError:
-        raise UserError(f"{path}: a mapping holds itself: remove the alias") from None
     return study
 
 
-def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The mapping in a YAML file; ``extends: OTHER.yaml`` lays it over another study of the same folder."""
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ``extends: OTHER.yaml`` lays it over another study, named from its own folder."""
+    return _together(_read(path))
+
+
+def _together(files: list[tuple[Path, Source]]) -> dict[str, Any]:
+    raw: dict[str, Any] = {}
+    for file, source in reversed(files):
+        raw = _over(raw, {k: v for k, v in _rooted(source.value, file.parent).items() if k != "extends"})
+    return raw
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, Source]]:
+    """The study's file and what it lies over, ``extends: OTHER.yaml`` after ``extends``; the file itself first."""
     try:
         here = path.resolve()
         if here in seen:
             raise UserError(f"{path} extends itself: remove one extends")
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such study: name a YAML file, such as one of configs/") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder: name the study's YAML file in it") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is no text: a study is a YAML file") from None
+    except NotYaml as error:
+        raise UserError(f"{path} {error}") from None
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{str(path)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
-        raw = yaml.load(text, Loader=_Loader)
-    except YAML_ERRORS as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {_why(error)}") from None
+        source = Source(text)
+    except NotYaml as error:
+        line = f", line {error.line}" if error.line else ""
+        raise UserError(f"{path}{line}: not valid YAML: {error}") from None
+    raw = source.value
     if raw is None:
         raise UserError(f"{path} is empty: a study needs at least name, base, rollouts, methods, evaluation")
     if not isinstance(raw, dict):
         raise UserError(f"{path}: a study is a mapping of keys, this is a {type(raw).__name__}")
-    parent = raw.pop("extends", None)
+    parent = raw.get("extends")
     if parent is None:
-        return raw
-    return _over(read_yaml(path.parent / str(parent), (*seen, here)), raw)
+        return [(path, source)]
+    if not isinstance(parent, str):
+        raise UserError(f"{path}, line {source.line_of(('extends',))}: extends names one YAML file, not {parent!r}")
+    return [(path, source), *_read(path.parent / parent, (*seen, here))]
 
 
-# What PyYAML's safe loader raises on bad text: its own errors, and its constructors' (a date that is none, an empty
-# integer, nesting without end).
-YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError)
-
-
-def _why(error: Exception) -> str:
-    """A YAML error's reason in one line."""
-    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error) or type(error).__name__
-    return str(reason).splitlines()[0]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats (1e-4 is a number) and no key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        self.flatten_mapping(node)
-        keys: list[Any] = []
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in keys:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            keys.append(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+def _rooted(value: Any, folder: Path, where: str = "") -> Any:
+    """The values with the relative paths among them taken from ``folder``; ``where`` is the place of ``value``."""
+    if isinstance(value, dict):
+        return {k: _rooted(v, folder, f"{where}.{k}" if where else k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rooted(item, folder, f"{where}.*") for item in value]
+    if not isinstance(value, str) or not value or value.startswith("{data}"):
+        return value
+    if where in FILES or (where in FILES_OR_HUB and ((folder / value).exists() or not hub_like(value))):
+        return str((folder / value).resolve())  # workers stand in other folders
+    return value
 
 
 # Mappings of several kinds, and the key that says which: another kind does not inherit the first one's settings.
@@ -126,9 +129,10 @@ def _set(raw: dict[str, Any], override: str) -> None:
     if not equals or not name:
         raise UserError(f"--set {override}: write it as KEY=VALUE, such as training.steps=200")
     try:
-        value = yaml.load(text, Loader=_Loader)
-    except YAML_ERRORS as error:
-        raise UserError(f"--set {override}: the value is not valid YAML: {_why(error)}") from None
+        value = Source(text).value
+    except NotYaml as error:
+        raise UserError(f"--set {override[:200]}: the value is not valid YAML: {error}") from None
+    value = _rooted(value, Path.cwd(), re.sub(r"\.\d+(?=\.|$)", ".*", name))
     place: Any = raw
     *path, last = name.split(".")
     for i, part in enumerate(path):
@@ -148,26 +152,49 @@ def _set(raw: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: {'.'.join(path)} is no mapping")
 
 
-def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
-    """The first complaint in one line, with a near name for an unknown key, and how many more there are."""
+def _first_line(error: ValidationError, path: Path, files: list[tuple[Path, Source]], overrides: list[str]) -> str:
+    """The first complaint in one line: the file and line that it is about, the key, and how many more there are."""
     errors = error.errors(include_url=False)
     first = errors[0]
-    where = ".".join(str(p) for p in first["loc"] if p not in TAGS)
+    place = tuple(p for p in first["loc"] if p not in TAGS)
+    where = ".".join(map(str, place))
+    message = _message(first)
     if first["type"] == "extra_forbidden":
-        name = str(first["loc"][-1])
-        near = difflib.get_close_matches(name, [k for k in _all_keys() if k != name], n=1)
+        near = difflib.get_close_matches(str(place[-1]), [k for k in _all_keys() if k != place[-1]], n=1)
         message = "unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
     elif first["type"] in ("missing", "union_tag_not_found"):
         message = "is needed and not there"
         if tag := first.get("ctx", {}).get("discriminator", "").strip("'"):  # of several kinds: which one it is
             where = f"{where}.{tag}"
-    else:
-        message = first["msg"].removeprefix("Value error, ")
-        told = not isinstance(first["input"], dict | list) and first["loc"][-1] != "key"  # a secret may stand there
-        if told and first["type"] not in ("value_error", "union_tag_invalid"):
-            message = f"{message[:1].lower()}{message[1:]}, not {first['input']!r}"
+    lines = (f"{file}, line {n}" for file, source in files if place and (n := source.line_of(place)))
+    set_here = any(
+        f"{a}.".startswith(f"{b}.") for o in overrides for a, b in permutations((o.partition("=")[0], where))
+    )
+    at = str(path) if set_here else next(lines, str(path))
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{where}: {message}{more}" if where else f"{message}{more}"
+    return f"{at}: {where}: {message}{more}" if where else f"{path}: {message}{more}"
+
+
+# What is wrong with a value of another kind, and how it is written.
+MENDS = {
+    "int": "; a whole number is decimal, such as 200",
+    "float": "; a number is decimal, such as 200, 0.5 or 1e-5",
+    "bool": "; write true or false",
+    "string": "; put a text in quotes",
+}
+
+
+def _message(first: Any) -> str:
+    """Pydantic's complaint in our words, with the value that it is about unless that may be a secret."""
+    message = first["msg"].removeprefix("Value error, ")
+    value, kind = first["input"], first["type"]
+    if isinstance(value, dict | list) or first["loc"][-1:] == ("key",) or kind in ("value_error", "union_tag_invalid"):
+        return message
+    if isinstance(value, bool) and kind in ("int_type", "float_type"):
+        return "must be a number, not true or false"
+    shown = value if not isinstance(value, str) or len(value) <= 100 else value[:100] + "…"
+    mend = MENDS.get(kind.removesuffix("_type"), "") if value is not None else ""
+    return f"{message[:1].lower()}{message[1:]}, not {shown!r}{mend}"
 
 
 def _all_keys() -> list[str]:
@@ -178,7 +205,7 @@ def _all_keys() -> list[str]:
 
 
 def _fill_data(study: Study) -> Study:
-    """Put the data folder where paths say ``{data}``, and make paths that exist absolute.
+    """Put the data folder where paths say ``{data}``.
 
     ``UserError`` where the data folder is needed and not set.
     """
@@ -189,12 +216,8 @@ def _fill_data(study: Study) -> Study:
             return {k: fill(v, f"{where}.{k}" if where else k) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [fill(v, f"{where}.{i}") for i, v in enumerate(value)]
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not value.startswith("{data}"):
             return value
-        if not value.startswith("{data}"):
-            named = where == "rollouts.name" or (where.endswith((".path", ".source")) and where != "rollouts.source")
-            place = named and Path(value).exists()
-            return str(Path(value).resolve()) if place else value  # workers stand in other folders
         if folder is None:
             raise UserError(f"{where}: {value} needs the data folder: set ORCHESTRATOR_DATA, or --set data=FOLDER")
         return str(Path(value.replace("{data}", folder, 1)).resolve())

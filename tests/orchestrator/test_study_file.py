@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -251,3 +253,171 @@ def test_a_loss_that_trl_lacks_is_refused_before_anything_starts(study_file: Pat
     methods = "methods={dpo: {settings: {loss: ipo}}}"
     line = refused(study_file, methods, "replicas=[]", "analysis={}", "training.backend=trl")
     assert "TRL has no DPO loss ipo with length_normalised false and label_smoothing 0" in line
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("12", 12), ("-3", -3), ("+7", 7), ("0", 0), ("1.5", 1.5), ("1e-5", 1e-5), ("1E+3", 1000.0), ("5.e-7", 5e-7),
+        (".5", 0.5), ("-.5", -0.5), ("true", True), ("False", False), ("null", None), ("~", None), ("", None),
+        ("'010'", "010"), ("yes", "yes"), ("010", "010"), ("1:30", "1:30"), ("0x10", "0x10"),
+    ],
+)  # fmt: skip
+def test_numbers_are_decimal_and_booleans_are_true_and_false(tmp_path: Path, text: str, value: object) -> None:
+    read = read_yaml(written(tmp_path, f"x: {text}\n"))["x"]
+    assert (str if isinstance(read, str) else type(read)) is type(value) and read == value
+
+
+AMBIGUOUS = (
+    "yes", "no", "on", "Off", "y", "010", "0o7", "0x10", "0b1", "1_000", "1,000", "1:30", "2024-01-02", ".inf", ".nan",
+)  # fmt: skip
+NUMBERS = (
+    "training.learning_rate", "training.steps", "training.warmup", "training.weight_decay", "training.clip",
+    "training.eps", "training.resume_every", "training.resume_seconds", "adapter.rank", "adapter.dropout",
+    "base.steps", "base.hard_share", "base.largest", "seeds.init", "rollouts.temperature", "rollouts.top_p",
+    "rollouts.table.heldout", "evaluation.parts", "evaluation.tasks.0.draw", "evaluation.tasks.0.settings.largest",
+    "evaluation.tasks.0.settings.hard_share", "engine.max_model_len", "analysis.top", "analysis.spectra.threshold",
+    "placement.memory_share", "placement.gpus_per_training", "methods.dpo.learning_rate", "replicas.0.order_seed",
+    "methods.dpo.settings.beta", "analysis.similarity.groups", "analysis.connectivity.points",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_one_rule_for_every_number(study_file: Path, name: str) -> None:
+    for text in (*AMBIGUOUS, "true", "false", "'5'", "text"):
+        line = refused(study_file, f"{name}={text}")
+        assert name.rpartition(".")[2] in line, (text, line)
+
+
+@pytest.mark.parametrize(
+    "name", ["training.gradient_checkpointing", "prompt.thinking", "methods.dpo.settings.length_normalised"]
+)
+def test_one_rule_for_every_boolean(study_file: Path, name: str) -> None:
+    for text in (*AMBIGUOUS, "1", "0", "1.0", "'true'"):
+        assert name.rpartition(".")[2] in refused(study_file, f"{name}={text}"), text
+
+
+@pytest.mark.parametrize("text", ["1e5", "1.10", "true", "12"])
+def test_a_number_is_no_text(study_file: Path, text: str) -> None:
+    """A branch 1.10 would be looked up as 1.1."""
+    assert "put a text in quotes" in refused(study_file, f"prompt.system={text}")
+    if text != "12":  # digits alone lose nothing: a commit may be all digits
+        assert "put a text in quotes" in refused(study_file, f"base={{kind: hub, name: a/b, revision: {text}}}")
+
+
+def test_texts_that_look_like_numbers_stay_as_they_stand(make_study: Callable[..., Study]) -> None:
+    study = make_study("title=1_000", "prompt.system=yes", "base={kind: hub, name: a/b, revision: 010}")
+    assert (study.title, study.prompt.system, study.base.revision) == ("1_000", "yes", "010")
+    assert {type(x) for x in (study.title, study.prompt.system, study.base.revision)} == {str}
+
+
+def test_a_request_is_not_sent_what_two_readers_read_as_two_things(study_file: Path) -> None:
+    asked = "rollouts={source: openai, base_url: 'http://h/v1', model: m, problems: {task: arithmetic}, body: %s}"
+    line = refused(study_file, asked % "{a: [{enable_thinking: no}]}")
+    assert "'no' is text here and a number, a boolean or a date to others" in line
+    assert load_study(study_file, [asked % "{a: [{enable_thinking: false}]}"]).rollouts.body
+
+
+def test_a_wrong_value_is_named_with_its_file_and_line(study_file: Path) -> None:
+    text = study_file.read_text().replace("  samples: 4", "  samples: 0x4")
+    study_file.write_text(text)
+    number = text.splitlines().index("  samples: 0x4") + 1
+    said = "rollouts.samples: input should be a valid integer, not '0x4'; a whole number is decimal, such as 200"
+    assert refused(study_file) == f"{study_file}, line {number}: {said}"
+    above = study_file.with_name("above.yaml")
+    above.write_text("extends: small.yaml\nname: above\nadapter:\n  rank: yes\n")
+    assert refused(above).startswith(f"{above}, line 4: adapter.rank: ")
+    above.write_text("extends: small.yaml\nname: above\n")
+    assert refused(above).startswith(f"{study_file}, line {number}: rollouts.samples: ")
+
+
+def test_a_merge_key_gives_what_the_mapping_itself_may_say_otherwise(tmp_path: Path) -> None:
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: {<<: [*a, {x: 5, z: 6}], y: 7}\nd: {<<: *a, <<: {z: 1}}\n"
+    lines = text.splitlines(keepends=True)
+    found = read_yaml(written(tmp_path, "".join(lines[:3])))
+    assert (found["b"], found["c"]) == ({"x": 3, "y": 2}, {"x": 1, "y": 7, "z": 6})
+    assert "line 4: not valid YAML: the key '<<' stands twice" in refused(written(tmp_path, text))
+
+
+def test_a_repeated_mapping_is_set_in_one_place_alone(study_file: Path) -> None:
+    study_file.write_text(study_file.read_text() + "placement: &p {}\nseeds: &s {init: 1}\n")
+    text = study_file.read_text().replace(
+        "  - {method: sft, order_seed: 43}", "  - &r {method: sft, order_seed: 43}\n  - *r"
+    )
+    study_file.write_text(text)
+    study = load_study(study_file, ["replicas.0.order_seed=44"])
+    assert [r.order_seed for r in study.replicas][:2] == [44, 43]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("\n".join(f"k{i}: 1" for i in range(100_000)), "is larger than 256 KiB"),
+        ("a: [" + "1, " * 20_000 + "1]", "more than 10000 values"),
+        ("[" * 100_000, "nested deeper than 50 levels"),
+        ("a: " + "{a: " * 60 + "1" + "}" * 60, "line 1: not valid YAML: nested deeper than 50 levels"),
+        ("a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(f"{y}: &{y} [{', '.join(['*' + x] * 8)}]\n" for x, y in
+         zip("abcdef", "bcdefg", strict=True)), "more than 10000 values, repeated ones counted each time"),
+        ("a: &a {b: *a}\n", "line 1: not valid YAML: a mapping or list holds itself: remove the alias"),
+        ("a: 1e999\n", "'1e999' is beyond what a number holds"),
+        ("a: " + "9" * 5000, "is beyond what a number holds"),
+        ("a: !!int 0x10\n", "leave the tag out"),
+        ("a: !!set {b}\n", "the tag 'tag:yaml.org,2002:set' has no place here"),
+        ("a: 1\n---\nb: 2\n", "line 2: not valid YAML"),
+        ("a: {1: b}\n", "line 1: not valid YAML: the key '1' is no text: put it in quotes"),
+        ("a: *b\n", "line 1: not valid YAML: found undefined alias 'b'"),
+    ],
+)  # fmt: skip
+def test_a_hostile_file_is_refused_at_once(tmp_path: Path, text: str, part: str) -> None:
+    began = time.process_time()
+    assert part in refused(written(tmp_path, text))
+    assert time.process_time() - began < 3
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    """A FIFO without a writer, and a device without an end."""
+    os.mkfifo(tmp_path / "fifo.yaml")
+    for path in (tmp_path / "fifo.yaml", Path("/dev/zero"), Path("/dev/null")):
+        assert refused(path) == f"{path} is no regular file: a study is a YAML file"
+    (tmp_path / "a.yaml").write_text(f"extends: {tmp_path}/fifo.yaml\n")
+    assert "fifo.yaml is no regular file" in refused(tmp_path / "a.yaml")
+
+
+def test_relative_paths_count_from_the_file_that_they_stand_in(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of --set from the working folder. What lies under the same name elsewhere is not taken."""
+    work, deep = tmp_path / "work", tmp_path / "deep"
+    for folder in (work, deep, tmp_path):
+        (folder / "own").mkdir(parents=True)
+        for name in ("rows.jsonl", "own/set", "test.jsonl"):
+            (folder / name).write_text("")
+    monkeypatch.chdir(work)
+    text = study_file.read_text()
+    rollouts = text[text.index("rollouts:") : text.index("training:")]
+    study_file.write_text(
+        text.replace(rollouts, "rollouts: {source: file, path: rows.jsonl}\n").replace(
+            "    - {task: arithmetic, split: test, draw: 6, seed: 1}",
+            "    - {task: gsm8k, source: test.jsonl, shots: {count: 1, source: own/set}}\n"
+            "    - {task: math, source: hub/name}",
+        )
+    )
+    above = deep / "above.yaml"
+    above.write_text("extends: ../small.yaml\nbase: {kind: local, name: x, path: own}\ndata: own\n")
+    study = load_study(above)
+    assert study.rollouts.path == str(tmp_path / "rows.jsonl")
+    assert (study.base.path, study.data) == (str(deep / "own"), str(deep / "own"))
+    tasks = study.evaluation.tasks
+    assert (tasks[0].source, tasks[0].shots.source) == (str(tmp_path / "test.jsonl"), str(tmp_path / "own/set"))
+    assert tasks[1].source == "hub/name"
+    study = load_study(above, ["rollouts.path=rows.jsonl", "evaluation.tasks.0.source=own/set", "data=own"])
+    assert (study.rollouts.path, study.data) == (str(work / "rows.jsonl"), str(work / "own"))
+    assert study.evaluation.tasks[0].source == str(work / "own/set")
+    study = load_study(above, ["rollouts={source: hub, name: own/set}", "base={kind: gguf, name: g, path: m.gguf}"])
+    assert (study.rollouts.name, study.base.path) == (str(work / "own/set"), str(work / "m.gguf"))
