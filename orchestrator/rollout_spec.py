@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -13,7 +13,7 @@ from methods.view import PAIR_RULES
 from orchestrator.base_spec import Base
 from orchestrator.evaluation_spec import Problems, TopP, holds_problem
 from orchestrator.fingerprint import canonical
-from orchestrator.values import Count, Every, Free, Frozen, Positive, Revision, Seed, Two
+from orchestrator.values import Count, Every, Frozen, Positive, Revision, Seed, Two, certain
 
 # Fields of a request that the study sets itself: in ``body`` they would be two truths.
 OWN_FIELDS = {
@@ -72,7 +72,7 @@ class ApiRollouts(AskedRollouts):
     base_url: str
     model: Annotated[str, Field(min_length=1, max_length=200)]
     key: str | None = "OPENAI_API_KEY"
-    body: dict[str, Free] = Field(default_factory=dict)  # further fields of each request, such as a thinking switch
+    body: dict[str, Any] = Field(default_factory=dict)  # further fields of each request, such as a thinking switch
     reasoning: Literal["drop", "keep"] = "drop"  # what the server tells apart: keep it as <think>...</think> in front
     shard: Count = 50  # problems between two times that what came is sent to the store
     prices: Two[Price] = (0.0, 0.0)  # of prompt, of completion
@@ -97,9 +97,11 @@ class ApiRollouts(AskedRollouts):
         if own := sorted(OWN_FIELDS & self.body.keys()):
             raise ValueError(f"body: {own[0]} is set by the study's own settings: remove it")
         try:
-            canonical(self.body)
-        except (TypeError, RecursionError):
-            raise ValueError("body holds what JSON does not: text, numbers, true, false, null alone") from None
+            canonical(certain(self.body))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"body holds what JSON does not: text, numbers, true, false, null alone ({error})"
+            ) from None
         if self.max_cost is not None and not any(self.prices):
             raise ValueError("max_cost needs prices: dollars a million tokens, prompt and completion")
         return self

@@ -17,7 +17,7 @@ def hub_like(name: str) -> bool:
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not name.endswith((".jsonl", ".json", ".parquet"))
 
 
-def _certain(value: Any) -> Any:
+def certain(value: Any) -> Any:
     """A value of any kind, if it is one to every reader of YAML."""
     if isinstance(value, Ambiguous):
         raise ValueError(
@@ -25,7 +25,7 @@ def _certain(value: Any) -> Any:
             "1e-5), booleans true and false; put quotes around a text"
         )
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _certain(item)
+        certain(item)
     return value
 
 
@@ -41,7 +41,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Every = Annotated[int, Field(ge=0, le=10**9)]
 Positive = Annotated[float, Field(gt=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Free = Annotated[Any, BeforeValidator(_certain)]
+Free = Annotated[Any, BeforeValidator(certain)]
 Revision = Annotated[str, BeforeValidator(_digits)]
 Several = Annotated[tuple[T, ...], Field(strict=False)]  # YAML's lists; what is in them stays strict
 Two = Annotated[tuple[T, T], Field(strict=False)]
