@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from analysis.forward import Row, _check_mode, _linear, _padded
 from analysis.gram import cosine
 from analysis.lora import Factors, layer_of, projection_of
+from models.head import backbone
 
 Grams = Mapping[str, list[list[float]]]
 
@@ -72,7 +73,7 @@ def input_products(
             tokens += len(places)
             counted[:] = [places]
             with torch.inference_mode():
-                model.base_model(ids, attention_mask=mask, use_cache=False)
+                backbone(model)(ids, attention_mask=mask, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from analysis.lora import Factors
+from models.head import backbone, head_of
 
 Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
 TOKENS_A_CHUNK = 256  # head and KL: 256 x 151 k float32 logits are 155 MB
@@ -80,7 +81,7 @@ def features(
             ids, mask = _padded(token_ids[start : start + batch_size], model.device)
             lengths.append(mask.sum(1))
             with torch.inference_mode():
-                states = model.base_model(ids, attention_mask=mask, use_cache=False, output_hidden_states=True)
+                states = backbone(model)(ids, attention_mask=mask, use_cache=False, output_hidden_states=True)
             for layer, state in enumerate(states.hidden_states):
                 hidden.setdefault(layer, []).append(_pooled(state, lengths[-1], position))
     finally:
@@ -113,12 +114,12 @@ def completion_scores(
 
     ``reference``: the base's ``completion_hidden`` of the same rows. KL is at the positions that predict the
     completion's tokens, on the given text (teacher forcing). The head runs on TOKENS_A_CHUNK positions at a
-    time, so logits of a whole batch are never held. A model whose logits are more than head(hidden), such as
-    one with soft-capping, is not served. An empty completion scores 0 over 0 tokens.
+    time, so logits of a whole batch are never held; :func:`models.head.check` says whether they are the model's own. An
+    empty completion scores 0 over 0 tokens.
     """
     if reference is not None and len(reference) != len(rows):
         raise ValueError(f"reference states of {len(reference)} rows for {len(rows)} rows")
-    head = model.get_output_embeddings()
+    head = head_of(model)
     scores = [RowScore(0.0, 0, None if reference is None else 0.0)] * len(rows)
     for index, states in _hidden_by_row(model, rows, batch_size):
         targets = torch.tensor(rows[index][1], device=states.device)
@@ -127,10 +128,10 @@ def completion_scores(
         for start in range(0, len(targets), TOKENS_A_CHUNK):
             chunk = slice(start, start + TOKENS_A_CHUNK)
             with torch.inference_mode():
-                logp = torch.log_softmax(head(states[chunk]).float(), dim=-1)
+                logp = torch.log_softmax(head(states[chunk]), dim=-1)
                 nll -= logp.gather(1, targets[chunk, None]).double().sum().item()
                 if base is not None:
-                    logp_base = torch.log_softmax(head(base[chunk]).float(), dim=-1)
+                    logp_base = torch.log_softmax(head(base[chunk]), dim=-1)
                     kl += (logp_base.exp() * (logp_base - logp)).sum(-1).double().sum().item()
         # KL is not negative; rounding of nearly equal distributions may say so.
         scores[index] = RowScore(nll, len(targets), None if base is None else kl if kl > 0 or kl != kl else 0.0)
@@ -154,7 +155,7 @@ def _hidden_by_row(model: PreTrainedModel, rows: Sequence[Row], batch_size: int)
         batch = order[start : start + batch_size]
         ids, mask = _padded([[*rows[i][0], *rows[i][1]] for i in batch], model.device)
         with torch.inference_mode():
-            states = model.base_model(ids, attention_mask=mask, use_cache=False).last_hidden_state
+            states = backbone(model)(ids, attention_mask=mask, use_cache=False).last_hidden_state
         for at, index in enumerate(batch):
             first = len(rows[index][0]) - 1
             yield index, states[at, first : first + len(rows[index][1])]

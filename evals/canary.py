@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from evals.engines import Engine
 from evals.engines.requests import adapter_rank
 from evals.engines.transformers import TransformersEngine
+from models.base import targeted
 
 # Largest difference allowed, in nats. Seen with vLLM on a CPU: in float32 1e-6 at 4 layers of 128 and 5e-5 at 30 layers
 # of 576 with 49 152 tokens; in bfloat16, which keeps 8 bits, 0.01 and 0.31.
@@ -112,10 +113,9 @@ def zero_adapter(folder: Path, model_dir: Path, targets: Sequence[str]) -> Path:
     config = AutoConfig.from_pretrained(model_dir, local_files_only=True)
     with torch.random.fork_rng(devices=[]), torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT mends fan_in_fan_out by itself, and says so
-        model = get_peft_model(
-            AutoModelForCausalLM.from_config(config),
-            LoraConfig(r=1, lora_alpha=1, target_modules=list(targets), task_type="CAUSAL_LM"),
-        )
+        base = AutoModelForCausalLM.from_config(config)
+        modules = sorted(targeted(base, targets))
+        model = get_peft_model(base, LoraConfig(r=1, lora_alpha=1, target_modules=modules, task_type="CAUSAL_LM"))
         shapes = {name: value.shape for name, value in get_peft_model_state_dict(model).items()}
     folder.mkdir(parents=True, exist_ok=True)
     zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}

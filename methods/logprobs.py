@@ -9,55 +9,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from methods.batch import Rollout
 from methods.determinism import deterministic, in_order
+from models import head
+from models.base import load, positions, vocabulary
+from models.head import Head, backbone
 
 # Up to so many logits (64 MiB in float32) recomputing the head costs more than it saves.
 WHOLE_HEAD = 2**24
-ATTENTION = {"flash": "flash_attention_2"}  # what Transformers calls otherwise
-# Factors on the logits that some architectures apply outside the head's own weights: not supported here.
-LOGIT_FACTORS = (
-    "final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier",
-)  # fmt: skip
-
-
-def load_model(model_dir: Path, precision: str, attention: str, device: str = "cpu") -> PreTrainedModel:
-    """The causal language model in ``model_dir``, in eval mode and frozen; ``ValueError`` if unsuited."""
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        model_dir,
-        dtype=getattr(torch, precision),
-        attn_implementation=ATTENTION.get(attention, attention),
-        use_safetensors=True,
-    )
-    text_config = model.config.get_text_config().to_dict()
-    for name in LOGIT_FACTORS:
-        if text_config.get(name) not in (None, 1, 1.0):
-            raise ValueError(f"model: {name} = {text_config[name]} changes the logits after the head: not supported")
-    return model.to(device).eval().requires_grad_(False)
 
 
 def check_rows(model: PreTrainedModel | PeftModel, rollouts: Sequence[Rollout], rows: Iterable[int]) -> None:
     """``ValueError`` naming the first row with an unknown token or more tokens than the model takes."""
-    config = model.config.get_text_config()
-    vocabulary = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+    known, longest = vocabulary(_inner(model)), positions(model.config)
     for row in rows:
         rollout = rollouts[row]
         length = len(rollout.prompt_ids) + len(rollout.completion_ids)
-        if length > config.max_position_embeddings:
-            raise ValueError(f"row {row}: {length} tokens, the model takes {config.max_position_embeddings}")
+        if longest is not None and length > longest:
+            raise ValueError(f"row {row}: {length} tokens, the model takes {longest}")
         for ids in (rollout.prompt_ids, rollout.completion_ids):
-            if min(ids) < 0 or max(ids) >= vocabulary:
-                raise ValueError(f"row {row}: a token id lies outside the model's vocabulary of {vocabulary}")
+            if min(ids) < 0 or max(ids) >= known:
+                raise ValueError(f"row {row}: a token id lies outside the model's vocabulary of {known}")
+
+
+def check_logits(model: PreTrainedModel, rollout: Rollout) -> None:
+    """``ValueError`` with both numbers where what :func:`completion_logps` reads off the row is not the model's own."""
+    in_order(partial(head.check, model, [*rollout.prompt_ids, *rollout.completion_ids]))
 
 
 def completion_logps(
@@ -69,9 +56,8 @@ def completion_logps(
     Rows are padded on the right, and attention is causal: no real token sees padding, so no attention mask is
     passed.
     """
-    head = head_of(model)
     hidden_pd, targets_p, mask_nt = completion_states(model, rollouts)
-    logp_p = _head(hidden_pd, head.weight, head.bias, targets_p, head_chunk)
+    logp_p = _chunked(head_of(model), hidden_pd, targets_p, head_chunk)
     logp_nt = logp_p.new_zeros(mask_nt.shape).masked_scatter(mask_nt, logp_p)
     return logp_nt, mask_nt
 
@@ -80,9 +66,8 @@ def completion_states(model: PreTrainedModel | PeftModel, rollouts: Sequence[Rol
     """Final hidden states from which completion tokens are predicted, p x d; those tokens, p; the mask, n x t."""
     base = _inner(model)
     ids, at, targets, mask = _arrays(rollouts)
-    device = head_of(model).weight.device
-    ids_nl, at_p, targets_p, mask_nt = (torch.from_numpy(x).to(device) for x in (ids, at, targets, mask))
-    hidden_nld = base.base_model(input_ids=ids_nl, use_cache=False).last_hidden_state
+    ids_nl, at_p, targets_p, mask_nt = (torch.from_numpy(x).to(base.device) for x in (ids, at, targets, mask))
+    hidden_nld = backbone(base)(input_ids=ids_nl, use_cache=False).last_hidden_state
     return hidden_nld.flatten(0, 1).index_select(0, at_p), targets_p, mask_nt
 
 
@@ -92,9 +77,9 @@ def padded(rows: Sequence[np.ndarray], mask: Tensor) -> Tensor:
     return flat.new_zeros(mask.shape).masked_scatter(mask, flat)
 
 
-def head_of(model: PreTrainedModel | PeftModel) -> Any:
-    """The linear layer from hidden states to logits."""
-    return _inner(model).get_output_embeddings()
+def head_of(model: PreTrainedModel | PeftModel) -> Head:
+    """From hidden states to logits."""
+    return head.head_of(_inner(model))
 
 
 def _inner(model: PreTrainedModel | PeftModel) -> Any:
@@ -117,21 +102,20 @@ def _arrays(rollouts: Sequence[Rollout]) -> tuple[np.ndarray, np.ndarray, np.nda
     return ids, at, ids.reshape(-1)[at + 1], mask
 
 
-def _head(hidden_pd: Tensor, weight: Tensor, bias: Tensor | None, targets_p: Tensor, chunk: int) -> Tensor:
+def _chunked(head: Head, hidden_pd: Tensor, targets_p: Tensor, chunk: int) -> Tensor:
     """Log-probability of each target, p; chunked and recomputed in backward where logits are too many."""
     positions = len(targets_p)
-    if positions * weight.shape[0] <= WHOLE_HEAD or positions <= chunk:
-        return _logps(hidden_pd, weight, bias, targets_p)
+    if positions * head.linear.weight.shape[0] <= WHOLE_HEAD or positions <= chunk:
+        return _logps(head, hidden_pd, targets_p)
     parts = []
     for first in range(0, positions, chunk):
         piece, wanted = hidden_pd[first : first + chunk], targets_p[first : first + chunk]
-        parts.append(checkpoint(_logps, piece, weight, bias, wanted, use_reentrant=False, preserve_rng_state=False))
+        parts.append(checkpoint(_logps, head, piece, wanted, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(parts)
 
 
-def _logps(hidden_pd: Tensor, weight: Tensor, bias: Tensor | None, targets_p: Tensor) -> Tensor:
-    logits = F.linear(hidden_pd, weight, bias)
-    return -F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets_p, reduction="none")
+def _logps(head: Head, hidden_pd: Tensor, targets_p: Tensor) -> Tensor:
+    return -F.cross_entropy(head(hidden_pd), targets_p, reduction="none")
 
 
 @torch.no_grad()
@@ -153,8 +137,10 @@ def reference_logprobs(
     """
     wanted = sorted(range(len(rollouts)) if rows is None else set(rows))
     with deterministic(threads, device):
-        model = load_model(model_dir, precision, attention, device)
+        model = load(model_dir, precision, attention, device)
         check_rows(model, rollouts, wanted)
+        for row in wanted[:1]:
+            check_logits(model, rollouts[row])
         wanted.sort(key=lambda row: len(rollouts[row].prompt_ids) + len(rollouts[row].completion_ids))
         values = [np.empty(0, dtype=np.float32)] * len(rollouts)
         for first in range(0, len(wanted), batch_size):

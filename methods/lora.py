@@ -18,29 +18,28 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from methods.seeds import derive
+from models.base import targeted
 
 PREFIX = "base_model.model."
 
 
 def lora_config(model: PreTrainedModel, targets: Sequence[str], rank: int, alpha: int, dropout: float) -> LoraConfig:
-    """PEFT's config for these targets; ``ValueError`` with candidates where a target matches no module."""
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
-    matched: list[nn.Module] = []
-    for target in targets:
-        found = [m for name, m in linear.items() if name == target or name.endswith("." + target)]
-        if not found:
-            candidates = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
-            raise ValueError(f"adapter target {target!r} matches no module of this model; it has: {candidates}")
-        matched += found
-    transposed = {isinstance(module, Conv1D) for module in matched}
+    """PEFT's config for these targets; ``ValueError`` with candidates where a target matches no module.
+
+    It names the targets as they are, or, where PEFT would match modules of a vision tower too, every module in full.
+    """
+    matched = targeted(model, targets)
+    transposed = {isinstance(module, Conv1D) for module in matched.values()}
     if len(transposed) > 1:
         raise ValueError(f"adapter targets {', '.join(targets)} mix Linear and Conv1D modules: name one kind")
+    endings = tuple(f".{target}" for target in targets)
+    whole = {name for name, _ in model.named_modules() if name in targets or name.endswith(endings)}
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=sorted(targets),
+        target_modules=sorted(targets if whole == matched.keys() else matched),
         fan_in_fan_out=transposed == {True},
     )
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -88,7 +87,7 @@ def _scores(model: PeftModel, states: Tensor, before: Tensor, targets: Tensor, c
     found = []
     for first in range(0, len(targets), chunk):
         piece = slice(first, first + chunk)
-        logp, base = (F.linear(x[piece], head.weight, head.bias).float().log_softmax(dim=-1) for x in (states, before))
+        logp, base = (head(x[piece]).log_softmax(dim=-1) for x in (states, before))
         nll = -logp.gather(1, targets[piece, None])[:, 0]
         found.append((nll.double(), (base.exp() * (base - logp)).sum(dim=-1).double()))
     nlls, kls = zip(*found, strict=True)

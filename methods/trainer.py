@@ -25,7 +25,7 @@ from methods.batch import Batch, Rollout
 from methods.config import TrainConfig
 from methods.determinism import deterministic, in_order
 from methods.divisor import divisor
-from methods.logprobs import check_rows, completion_logps, load_model, padded
+from methods.logprobs import check_logits, check_rows, completion_logps, padded
 from methods.lora import Adapter, attach
 from methods.parallel import STOP, Group, Stopped, group
 from methods.probe import look, watched
@@ -33,6 +33,7 @@ from methods.record import Record, drift_values, lines_of, step_values, units_at
 from methods.seeds import derive
 from methods.split import divisible, micro_batches, share
 from methods.view import Unit, group_means, order, view
+from models.base import load
 
 __all__ = ["TrainConfig", "TrainingDiverged", "assist", "train"]
 
@@ -145,13 +146,14 @@ def prepared(
     units, stream = plan(config, rollouts)
     check_reference(config, reference, rollouts, units)
     try:
-        model = load_model(model_dir, config.precision, config.attention, device)
+        model = load(model_dir, config.precision, config.attention, device)
     except torch.OutOfMemoryError:
         raise RuntimeError(
             f"the base does not fit one {device} device in {config.precision}, and it is not sharded over several (no "
             "FSDP): set training.precision=bfloat16, or take a smaller base or a device with more memory"
         ) from None
     check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
+    check_logits(model, rollouts[units[0][0]])
     adapter = attach(model, config.targets, config.rank, config.alpha, config.dropout, config.init_seed)
     set_modes(model, config.gradient_checkpointing)
     return Substrate(config, rollouts, group_means(rollouts), reference, adapter, device, workers), units, stream

@@ -25,13 +25,14 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.determinism import deterministic
-from methods.logprobs import check_rows, load_model
+from methods.logprobs import check_logits, check_rows
 from methods.lora import Adapter, adapter_of, lora_config
 from methods.probe import look, watched
 from methods.record import Record, drift_values, step_values, units_at
 from methods.trainer import Reference, TrainingDiverged, check_reference, plan
 from methods.trl_losses import trl_loss
 from methods.view import Unit
+from models.base import load
 
 UNTOLD = ("nll_right", "nll_wrong", "nll_pushed", "reward_nll", "gradient_wrong")
 
@@ -61,8 +62,9 @@ def train(
     units, stream = plan(config, rollouts)
     check_reference(config, reference, rollouts, units)
     with deterministic(config.threads), global_generators_kept():
-        model = load_model(model_dir, config.precision, config.attention, device)
+        model = load(model_dir, config.precision, config.attention, device)
         check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
+        check_logits(model, rollouts[units[0][0]])
         trainer = build(config, model, model_dir, rollouts, reference, stream, work / "trl", device)
         adapter = adapter_of(cast(PeftModel, trainer.model), config.init_seed)
         heldout = watched(config, adapter.model, heldout)

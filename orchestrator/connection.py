@@ -30,7 +30,7 @@ from orchestrator.study import Study
 from orchestrator.threads import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("orchestrator", "methods", "analysis", "evals")
+PACKAGES = ("orchestrator", "methods", "analysis", "evals", "models")
 SAME = ("torch", "transformers", "peft", "trl", "ray", "numpy")  # another version is another rounding, or another API
 GRACE = 30.0  # seconds that a cluster's head may be away; Ray ends every process after 60, without a word of ours
 KNOCK = 10.0  # seconds until an address that does not answer is given up
@@ -38,7 +38,7 @@ PROOF = 300.0  # seconds that a node has to start a worker and answer
 
 
 def join(address: str | None) -> bool:
-    """Start a local cluster on loopback, or join the one at ``address``. Workers get the four packages alone.
+    """Start a local cluster on loopback, or join the one at ``address``. Workers get the five packages alone.
 
     Whether the cluster asks for a token.
     """

@@ -56,5 +56,14 @@ def test_the_image_holds_what_the_command_needs() -> None:
     lines = (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
     assert f"WORKDIR {IMAGE_ROOT}" in lines
     copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
-    assert copied >= {"orchestrator", "methods", "analysis", "evals", "configs", "pyproject.toml", "constraints"}
+    assert copied >= {
+        "orchestrator",
+        "methods",
+        "analysis",
+        "evals",
+        "models",
+        "configs",
+        "pyproject.toml",
+        "constraints",
+    }
     assert all((ROOT / name).exists() for name in copied)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from evals.engines import Completion, Sampling
 from evals.engines.requests import Decoder, check_adapter, check_prompts, prompt_seeds
+from models.base import load
 
 # Letters in shapes: b rows of a batch, p longest prompt, v vocabulary.
 
@@ -39,12 +40,8 @@ class TransformersEngine:
         self.max_lora_rank, self.max_model_len = max_lora_rank, max_model_len
         self.threads, self.device, self.batch_size = threads, device, batch_size
         self.decoder = Decoder(model)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            model, dtype=getattr(torch, precision), attn_implementation=attention, local_files_only=True
-        )
-        # Kernels depend on requires_grad even in inference mode, and PEFT switches it off: off from the start.
-        loaded.to(torch.device(device))  # type: ignore[arg-type]  # its wrapper hides the method's type
-        self.model: PreTrainedModel | None = loaded.eval().requires_grad_(False)
+        # Frozen from the start: kernels depend on requires_grad even in inference mode, and PEFT switches it off.
+        self.model: PreTrainedModel | None = load(model, precision, attention, device)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, adapter: Path | None = None

@@ -14,10 +14,12 @@ from analysis.activations import input_products, summarise_activations, weighted
 from analysis.chance import expected_cosines
 from analysis.forward import Row, inner_linear
 from analysis.lora import AdapterFile, load_adapter
+from models.base import load
 from orchestrator.context import Context, Inputs, Share
 from orchestrator.cost import MODULES_A_PASS
+from orchestrator.device import device
 from orchestrator.plan import ROWS_A_SHARD
-from orchestrator.steps.base import load_float32, model_folder
+from orchestrator.steps.base import model_folder
 from orchestrator.steps.geometry import Place, shared
 from orchestrator.store import write_json
 from orchestrator.table import read_table
@@ -91,7 +93,7 @@ def _mean(sums: Sequence[Matrix], tokens: int) -> Matrix:
 def measure(task: Task, inputs: Inputs) -> list[tuple[Shard, int]]:
     """Each shard's sums over its tokens, and how many these are."""
     pin(task.threads)
-    model = load_float32(model_folder(inputs["base"]))
+    model = load(model_folder(inputs["base"]), "float32", device=device())
     adapters = [load_adapter(place.path(inputs), dtype=torch.float32).modules for place in task.adapters]
     modules = [module for module in task.modules if inner_linear(model, module)]
     return [_shard(model, rows, adapters, modules) for rows in task.shards]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from orchestrator.context import Context
-from orchestrator.device import device
 from orchestrator.facts import gguf_path
 from orchestrator.store import write_json
 
@@ -50,21 +48,6 @@ def model_folder(base: Path) -> Path:
     return folder
 
 
-def load_float32(model: Path) -> Any:
-    """The base in float32 on this process's device, in eval mode: what measurements are taken on."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    both: Any = AutoModelForCausalLM.from_pretrained(
-        model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-    )
-    loaded, told = both
-    if told["missing_keys"]:  # Transformers makes them up at random, and goes on
-        missing = sorted(told["missing_keys"])
-        raise ValueError(f"{model} lacks {len(missing)} weights of its model ({missing[0]}): save it again whole")
-    return loaded.to(device()).eval()
-
-
 def sizes(model: Path) -> dict[str, int]:
     """Parameters, layers and hidden size of a model folder, without loading its weights."""
     import torch
@@ -73,10 +56,11 @@ def sizes(model: Path) -> dict[str, int]:
     config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     with torch.device("meta"):
         meta = AutoModelForCausalLM.from_config(config)
+    text = config.get_text_config()
     return {
         "parameters": sum(p.numel() for p in meta.parameters()),
-        "layers": config.num_hidden_layers,
-        "hidden": config.hidden_size,
+        "layers": text.num_hidden_layers,
+        "hidden": text.hidden_size,
     }
 
 

@@ -13,9 +13,11 @@ import torch
 from analysis.connectivity import barrier, between, token_mean
 from analysis.forward import Row, attached, completion_hidden, completion_nll, completion_scores
 from analysis.lora import Factors, load_adapter
+from models.base import load
 from orchestrator.context import Context, Inputs
 from orchestrator.context import adapters as adapters_of
-from orchestrator.steps.base import load_float32, model_folder
+from orchestrator.device import device
+from orchestrator.steps.base import model_folder
 from orchestrator.store import write_json
 from orchestrator.table import read_table
 from orchestrator.threads import pin
@@ -85,7 +87,7 @@ def run(context: Context) -> None:
 def measure(task: Task, inputs: Inputs) -> dict[str, Any]:
     """Losses of some models and of some points between models."""
     pin(task.threads)
-    model = load_float32(model_folder(inputs["base"]))
+    model = load(model_folder(inputs["base"]), "float32", device=device())
     adapters = adapters_of(inputs)
     factors = {name: _factors(adapters, name) for name in _wanted(task)}
     rows = [*task.right, *task.wrong]

@@ -13,9 +13,11 @@ import torch
 from analysis.cka import gram, linear_cka, similarity
 from analysis.forward import attached, features
 from analysis.lora import layer_of, load_adapter, module_names, projection_of
+from models.base import load
 from orchestrator.context import Context, Inputs
 from orchestrator.context import adapters as adapters_of
-from orchestrator.steps.base import load_float32, model_folder
+from orchestrator.device import device
+from orchestrator.steps.base import model_folder
 from orchestrator.steps.problems import read_problems
 from orchestrator.store import write_json
 from orchestrator.threads import pin
@@ -72,7 +74,7 @@ def run(context: Context) -> None:
 def observe(task: Task, inputs: Inputs) -> dict[str, Grams]:
     """The Grams of some models' activations: all that CKA needs of them."""
     pin(task.threads)
-    model = load_float32(model_folder(inputs["base"]))
+    model = load(model_folder(inputs["base"]), "float32", device=device())
     adapters = adapters_of(inputs)
     found: dict[str, Grams] = {}
     for name in task.names:

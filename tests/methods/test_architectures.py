@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import completion_logps, load_model, reference_logprobs
+from methods.logprobs import completion_logps, reference_logprobs
 from methods.trainer import train
+from models.base import load
 
 Make = Callable[..., TrainConfig]
 SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -56,7 +57,7 @@ def test_what_is_trained_is_what_peft_reads_back(
     saved = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
     matched = {name.rpartition(".lora_")[0] for name in saved}
     assert matched and all(name.endswith(targets) for name in matched)
-    read = PeftModel.from_pretrained(load_model(model, "float32", "sdpa"), str(tmp_path / "out" / "adapter"))
+    read = PeftModel.from_pretrained(load(model, "float32", "sdpa"), str(tmp_path / "out" / "adapter"))
     right = [row for row, rollout in enumerate(rollouts) if rollout.right]
     tokens = sum(len(rollouts[row].completion_ids) for row in right)
     with torch.no_grad():
@@ -69,8 +70,8 @@ def test_what_is_trained_is_what_peft_reads_back(
 @pytest.mark.parametrize(
     ("targets", "line"),
     [
-        (("q_proj",), "adapter target 'q_proj' matches no module of this model; it has: c_attn, c_fc, c_proj, lm_head"),
-        (("c_attn", "lm_head"), "adapter targets c_attn, lm_head mix Linear and Conv1D modules: name one kind"),
+        (("q_proj",), "adapter target 'q_proj' matches no module of this model; it has: c_attn, c_fc, c_proj"),
+        (("c_attn", "lm_head"), "adapter target 'lm_head' is the output head, which is not adapted here: leave it out"),
     ],
 )
 def test_targets_that_do_not_fit_are_named(

@@ -9,7 +9,9 @@ from pytest import MonkeyPatch
 
 from methods import logprobs
 from methods.batch import Rollout
-from methods.logprobs import completion_logps, load_model, reference_logprobs
+from methods.logprobs import completion_logps, reference_logprobs
+from models.base import load
+from models.head import head_of
 
 
 def plainly(model: transformers.PreTrainedModel, rollout: Rollout) -> torch.Tensor:
@@ -21,7 +23,7 @@ def plainly(model: transformers.PreTrainedModel, rollout: Rollout) -> torch.Tens
 
 def test_equals_whole_logits_row_by_row(tiny_model: Path, rollouts: list[Rollout]) -> None:
     """Padding and prompt do not count: rows of unlike length in one batch give what each gives alone."""
-    model = load_model(tiny_model, "float32", "sdpa")
+    model = load(tiny_model, "float32", "sdpa")
     with torch.no_grad():
         logp, mask = completion_logps(model, rollouts[:9], 1024)
         for i, rollout in enumerate(rollouts[:9]):
@@ -45,7 +47,7 @@ def test_other_architectures(rollouts: list[Rollout]) -> None:
 
 def test_eager_equals_sdpa(tiny_model: Path, rollouts: list[Rollout]) -> None:
     """Without an attention mask both are causal."""
-    models = [load_model(tiny_model, "float32", attention) for attention in ("sdpa", "eager")]
+    models = [load(tiny_model, "float32", attention) for attention in ("sdpa", "eager")]
     with torch.no_grad():
         both = [completion_logps(model, rollouts, 64)[0] for model in models]
     assert torch.allclose(*both, atol=1e-5)
@@ -53,18 +55,18 @@ def test_eager_equals_sdpa(tiny_model: Path, rollouts: list[Rollout]) -> None:
 
 def test_chunked_head_equals_whole(tiny_model: Path, monkeypatch: MonkeyPatch) -> None:
     """Values and gradients, chunks of 7 of 50 positions against all at once; chunks are made twice."""
-    head = load_model(tiny_model, "float32", "sdpa").get_output_embeddings()
+    head = head_of(load(tiny_model, "float32", "sdpa"))
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn((50, 64), generator=generator, requires_grad=True)
     targets = torch.randint(0, 64, (50,), generator=generator)
     weight = torch.randn(50, generator=generator)
     sizes: list[int] = []
     plain = logprobs._logps
-    monkeypatch.setattr(logprobs, "_logps", lambda h, *rest: sizes.append(len(h)) or plain(h, *rest))
+    monkeypatch.setattr(logprobs, "_logps", lambda h, x, y: sizes.append(len(x)) or plain(h, x, y))
     values, gradients = [], []
     for limit in (logprobs.WHOLE_HEAD, 0):
         monkeypatch.setattr(logprobs, "WHOLE_HEAD", limit)
-        values.append(logprobs._head(hidden, head.weight, None, targets, 7))
+        values.append(logprobs._chunked(head, hidden, targets, 7))
         gradients.append(torch.autograd.grad((weight * values[-1]).sum(), hidden)[0])
     assert sizes[0] == 50 and sorted(sizes[1:]) == [1] * 2 + [7] * 14
     assert torch.allclose(*values, rtol=1e-6, atol=1e-6)
@@ -74,7 +76,7 @@ def test_chunked_head_equals_whole(tiny_model: Path, monkeypatch: MonkeyPatch) -
 def test_reference(tiny_model: Path, rollouts: list[Rollout]) -> None:
     """The plain log-probabilities of the rows asked for, nothing for the others."""
     values = reference_logprobs(tiny_model, rollouts, rows=[5, 2, 40], batch_size=2)
-    model = load_model(tiny_model, "float32", "sdpa")
+    model = load(tiny_model, "float32", "sdpa")
     with torch.no_grad():
         for row in (2, 5, 40):
             assert values[row] == pytest.approx(plainly(model, rollouts[row]).numpy(), abs=1e-5)
@@ -95,13 +97,3 @@ def test_rows_the_model_cannot_take(tiny_model: Path, rollout: Rollout, line: st
     with pytest.raises(ValueError) as caught:
         reference_logprobs(tiny_model, [rollout])
     assert str(caught.value) == line
-
-
-def test_logit_factors_are_refused(tmp_path: Path) -> None:
-    config = transformers.Gemma2Config(
-        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8,
-    )  # fmt: skip
-    transformers.Gemma2ForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"model: final_logit_softcapping = 30\.0 changes the logits"):
-        load_model(tmp_path, "float32", "eager")

@@ -9,15 +9,15 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from methods.logprobs import load_model
 from methods.lora import attach
+from models.base import load
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def test_start(tiny_model: Path) -> None:
     """A uniform within 1 / sqrt(in), from (seed, module name) alone; B zero; base frozen; all float32."""
-    adapter = attach(load_model(tiny_model, "bfloat16", "sdpa"), TARGETS, 4, 8, 0.0, 1)
+    adapter = attach(load(tiny_model, "bfloat16", "sdpa"), TARGETS, 4, 8, 0.0, 1)
     assert len(adapter.a) == 8 and "model.layers.1.self_attn.o_proj" in adapter.a
     for name, a in adapter.a.items():
         assert a.dtype == torch.float32 and a.shape[0] == 4
@@ -31,9 +31,9 @@ def test_start(tiny_model: Path) -> None:
 def test_start_depends_on_seed_and_name_alone(tiny_model: Path) -> None:
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    one = attach(load_model(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 1).a0
-    part = attach(load_model(tiny_model, "float32", "sdpa"), ("v_proj",), 4, 8, 0.0, 1).a0
-    other = attach(load_model(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 2).a0
+    one = attach(load(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 1).a0
+    part = attach(load(tiny_model, "float32", "sdpa"), ("v_proj",), 4, 8, 0.0, 1).a0
+    other = attach(load(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 2).a0
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[name], part[name]) for name in part)
     assert not any(torch.equal(one[name], other[name]) for name in one)
@@ -43,7 +43,7 @@ def test_start_depends_on_seed_and_name_alone(tiny_model: Path) -> None:
 
 def test_drift(tiny_model: Path) -> None:
     """Every entry of A moved by 0.5, one B set to ones: norms from the counts of entries."""
-    adapter = attach(load_model(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 1)
+    adapter = attach(load(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 1)
     entries = sum(a.numel() for a in adapter.a.values())
     start = sum(a.double().pow(2).sum().item() for a in adapter.a0.values()) ** 0.5
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_drift(tiny_model: Path) -> None:
 
 
 def test_saved_adapter_is_readable_by_peft(tiny_model: Path, tmp_path: Path) -> None:
-    adapter = attach(load_model(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 1)
+    adapter = attach(load(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 1)
     with torch.no_grad():
         for seed, b in enumerate(adapter.b.values()):
             b.normal_(generator=torch.Generator().manual_seed(seed))
@@ -70,7 +70,7 @@ def test_saved_adapter_is_readable_by_peft(tiny_model: Path, tmp_path: Path) -> 
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert len(tensors) == 16 and {t.dtype for t in tensors.values()} == {torch.float32}
     ids = torch.arange(2, 12)[None]
-    read = PeftModel.from_pretrained(load_model(tiny_model, "float32", "sdpa"), tmp_path / "adapter").eval()
+    read = PeftModel.from_pretrained(load(tiny_model, "float32", "sdpa"), tmp_path / "adapter").eval()
     ours = adapter.model.eval()
     assert torch.equal(read(input_ids=ids).logits, ours(input_ids=ids).logits)
     with ours.disable_adapter():
@@ -80,7 +80,7 @@ def test_saved_adapter_is_readable_by_peft(tiny_model: Path, tmp_path: Path) -> 
 def test_target_without_match_names_what_is_there(tiny_model: Path) -> None:
     line = "adapter target 'c_attn' matches no module of this model; it has: down_proj, gate_proj, k_proj,"
     with pytest.raises(ValueError, match=line):
-        attach(load_model(tiny_model, "float32", "sdpa"), ("q_proj", "c_attn"), 4, 8, 0.0, 1)
+        attach(load(tiny_model, "float32", "sdpa"), ("q_proj", "c_attn"), 4, 8, 0.0, 1)
 
 
 def test_other_architectures() -> None:

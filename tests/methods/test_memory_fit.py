@@ -126,6 +126,6 @@ def test_a_base_that_does_not_fit_says_that_it_is_not_sharded(
     def load(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 60.00 GiB")
 
-    monkeypatch.setattr(trainer, "load_model", load)
+    monkeypatch.setattr(trainer, "load", load)
     with pytest.raises(RuntimeError, match=r"does not fit one cpu device .* \(no FSDP\): set training\.precision"):
         trained(make_config(), tiny_model, rollouts, tmp_path)

@@ -17,12 +17,13 @@ from methods import METHODS, check
 from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.divisor import divisor
-from methods.logprobs import load_model, reference_logprobs
+from methods.logprobs import reference_logprobs
 from methods.lora import attach
 from methods.parallel import Group
 from methods.state import Due
 from methods.trainer import Reference, Substrate, TrainingDiverged, set_modes, train
 from methods.view import group_means, order, view
+from models.base import load
 from tests.conftest import Agreement
 
 Make = Callable[..., TrainConfig]
@@ -220,7 +221,7 @@ def test_accumulation_agreement_of_32_with_4_times_8(
     gradients, losses = [], []
     for micro, turned in ((32, False), (8, False), (32, True)):
         config = make_config(method, batch_size=32, micro_batch=micro, settings=settings)
-        model = load_model(tiny_model, "float32", "sdpa")
+        model = load(tiny_model, "float32", "sdpa")
         adapter = attach(model, config.targets, 4, 8, 0.0, 1)
         with torch.no_grad():
             for seed, b in enumerate(adapter.b.values()):
@@ -288,7 +289,7 @@ def test_what_a_step_logs_by_hand(
 ) -> None:
     """Offline GRPO: a right row pulls with |A| a token, a wrong one of a mixed group is pushed with |A|."""
     config = make_config("offline_grpo")
-    adapter = attach(load_model(tiny_model, "float32", "sdpa"), config.targets, 4, 8, 0.0, 1)
+    adapter = attach(load(tiny_model, "float32", "sdpa"), config.targets, 4, 8, 0.0, 1)
     means = group_means(rollouts)
     substrate = Substrate(config, rollouts, means, reference, adapter, "cpu", Group())
     rows = [0, 1, 4, 8, 9, 10, 12, 13]
@@ -326,8 +327,8 @@ def test_held_out_rows_are_looked_at_and_change_nothing(
     assert all(torch.equal(a, weights(out)[k]) for k, a in weights(plain).items())
     lines = log(out)
     assert [line["step"] for line in lines if "heldout_kl" in line] == [3, 4, 6]
-    base = load_model(tiny_model, "float32", "sdpa")
-    adapted = PeftModel.from_pretrained(load_model(tiny_model, "float32", "sdpa"), str(out / "adapter"))
+    base = load(tiny_model, "float32", "sdpa")
+    adapted = PeftModel.from_pretrained(load(tiny_model, "float32", "sdpa"), str(out / "adapter"))
     sums, kl, tokens = {1.0: 0.0, 0.0: 0.0}, 0.0, {1.0: 0, 0.0: 0}
     for row in rollouts[8:18]:
         ids = torch.tensor([[*row.prompt_ids, *row.completion_ids]])
@@ -356,7 +357,7 @@ def test_checkpointing_recomputes(tiny_model: Path, rollouts: list[Rollout], mak
     """Each layer runs twice when its backward is taken, and once without."""
     for gradient_checkpointing, expected in ((False, 1), (True, 2)):
         config = make_config(gradient_checkpointing=gradient_checkpointing)
-        model = load_model(tiny_model, "float32", "sdpa")
+        model = load(tiny_model, "float32", "sdpa")
         adapter = attach(model, config.targets, 4, 8, 0.0, 1)
         set_modes(model, gradient_checkpointing)
         calls: list[int] = []
@@ -402,7 +403,7 @@ def test_bad_row_alone_is_named(
     pairs = view("dpo", rollouts)[:8]
     broken = list(reference)
     broken[pairs[3][0]] = np.full_like(reference[pairs[3][0]], math.inf)
-    adapter = attach(load_model(tiny_model, "float32", "sdpa"), config.targets, 4, 8, 0.0, 1)
+    adapter = attach(load(tiny_model, "float32", "sdpa"), config.targets, 4, 8, 0.0, 1)
     substrate = Substrate(config, rollouts, group_means(rollouts), broken, adapter, "cpu", Group())
     with pytest.raises(TrainingDiverged) as caught:
         substrate.step(2, pairs)

@@ -17,12 +17,13 @@ from transformers import AutoTokenizer
 from methods import METHODS, trainer, trl_backend
 from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import load_model, reference_logprobs
+from methods.logprobs import reference_logprobs
 from methods.lora import adapter_of, attach
 from methods.parallel import Group
 from methods.trainer import Substrate, TrainingDiverged, plan
 from methods.trl_losses import trl_loss
 from methods.view import group_means
+from models.base import load
 from tests.conftest import Agreement
 
 Make = Callable[..., TrainConfig]
@@ -59,7 +60,7 @@ def test_agreement_of_one_batch_with_trl(
         stream = (units * 16)[:16]
     found = []
     for name in ("ours", "TRL's"):
-        model = load_model(tiny_model, "float32", "sdpa")
+        model = load(tiny_model, "float32", "sdpa")
         if name == "ours":
             adapter = attach(model, config.targets, config.rank, config.alpha, 0.0, config.init_seed)
         else:

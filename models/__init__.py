@@ -1,0 +1,1 @@
+"""What training, measuring and serving stand on alike: a base loaded whole, and its logits from its hidden states."""
