@@ -74,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     plan = _command(commands, "plan", "show a study's steps, what each needs and what is done; touches nothing")
     plan.add_argument("--gpus", metavar="N", help="and an estimated schedule of the whole study on N GPUs, 1 to 4096")
     _store(plan)
-    _command(commands, "status", "show how far a study's run is")
-    _command(commands, "report", "rebuild the report from what is finished")
-    export = _command(commands, "export", "write every completion as lm-evaluation-harness logs its samples")
+    _command(commands, "status", "show how far a study's run is", None)
+    _command(commands, "report", "rebuild the report from what is finished", None)
+    export = _command(commands, "export", "write every completion as lm-evaluation-harness logs its samples", None)
     export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new folder, or an earlier export's")
     _compare(commands)
     grade = commands.add_parser(
@@ -139,9 +139,12 @@ def _store(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
+def _command(
+    commands: argparse._SubParsersAction, name: str, text: str, study: Path | None = DEFAULT_STUDY
+) -> argparse.ArgumentParser:
+    """``study`` None: without one, a command that looks at a run shows it as it was started."""
     command = commands.add_parser(name, help=text)
-    command.add_argument("study", nargs="?", type=Path, default=DEFAULT_STUDY, metavar="STUDY.yaml")
+    command.add_argument("study", nargs="?", type=Path, default=study, metavar="STUDY.yaml")
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, such as training.steps=200"
     )

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis.shown import tell
 from orchestrator import doctor as doctor_checks
 from orchestrator import facts as outside
 from orchestrator import plan_view, schedule
 from orchestrator.errors import BAD_INPUT, DONE, FAILED, ClusterLost, UserError
+from orchestrator.fingerprint import differences
 from orchestrator.lease import Lease, hold, left_behind
 from orchestrator.places import Folder, place_of
 from orchestrator.plan import Step, make_plan
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = "study.json"
+DEFAULT_STUDY = ROOT / "configs" / "tiny.yaml"
 RESTARTS = 2  # of a cluster that was started here and died
 
 
@@ -52,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     with _reading():
         study = load_study(options.study, options.set)
         out = _out(options, study)
+        _refuse_another(out, study, options.study)
         check(study)
         facts = outside.gather(study, out, online=True)  # what is missing is said before anything is made
     if options.serial and options.address:
@@ -68,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
     with _stoppable(), hold(store.place, _say) as lease:
         outside.keep_pins(facts, out)
         told = {"study": study.model_dump(mode="json"), "facts": facts, "store": options.store}
+        told["file"] = options.study.name
         write_json(out / STUDY, told, sort=False)
         return _walk_and_report(study, plan, store, options, begun, lease)
 
@@ -261,20 +265,62 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _saved(options: argparse.Namespace) -> tuple[Study, list[Step], Store]:
-    """The study that a run's folder was made for, its plan, and the store."""
-    if options.set:
-        raise UserError(f"{options.command} shows a run as it was started: leave --set out")
-    out = _out(options, load_study(options.study)) if options.out is None else options.out
+    """The study of a run's folder as it was started, or as the given file and ``--set`` say; its plan, the store."""
+    file = options.study or DEFAULT_STUDY
+    given = None
+    with _reading():
+        if options.study or options.set or options.out is None:
+            given = load_study(file, options.set)
+        out = options.out or _out(options, given)  # type: ignore[arg-type]
     _check_out(out)
     try:
-        saved = json.loads((out / STUDY).read_text())
-        study = Study.model_validate(saved["study"])
+        saved = _read_saved(out)
+        study, facts = Study.model_validate(saved["study"]), saved["facts"]
         place = place_of(saved["store"]) if saved.get("store") else Folder(out.resolve())
-        return study, make_plan(study, saved["facts"]), Store(out.resolve(), place)
+        if given and (options.study or options.set) and _told(given) != _told(study):
+            _refuse_another(out, given, file)
+            known = {name: facts[name] for name in ("engine", "adapters") if given.engine == study.engine}
+            changed = differences(_told(study), _told(given))
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            tell(f"not the study as it was run ({'; '.join(changed[:3])}{more}): --out alone shows that", sys.stderr)
+            with _reading():
+                study, facts = given, outside.gather(given, out, online=False) | known
+        return study, make_plan(study, facts), Store(out.resolve(), place)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{out} holds no run: start one with run, or name its folder with --out") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{out / STUDY} is damaged or of another version: start the study again with run") from None
+
+
+def _told(study: Study) -> dict[str, Any]:
+    """All of a study that its results and their report hang on."""
+    return study.model_dump(mode="json", exclude={"placement", "data"})
+
+
+def _read_saved(out: Path) -> dict[str, Any]:
+    return json.loads((out / STUDY).read_text())
+
+
+def _refuse_another(out: Path, study: Study, file: Path) -> None:
+    """``UserError`` where the folder is another study's: one would take the other's report away.
+
+    Another study has another name, or the same one in a file of another name, with other settings. A study that was
+    edited is the same one.
+    """
+    try:
+        saved = _read_saved(out)
+        name, before = saved["study"]["name"], saved.get("file", file.name)
+        same = before == file.name or _told(Study.model_validate(saved["study"])) == _told(study)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return  # there is none, or none that can be read
+    if name != study.name or not same:
+        whose = f"{name} of {before}" if name == study.name else name
+        place = saved.get("store") or out
+        raise UserError(
+            f"{out} holds the run of the study {whose}: name another --out (with --store {place} to share its steps)"
+        )
 
 
 def _out(options: argparse.Namespace, study: Study) -> Path:

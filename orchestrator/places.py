@@ -91,6 +91,10 @@ class Place(Protocol):
         """Whether an unfinished step left anything."""
         ...
 
+    def names(self, folder: str) -> list[str]:
+        """What stands directly in a folder; nothing where there is none."""
+        ...
+
     def kept(self, name: str) -> int:
         """Bytes of what an unfinished step has kept to go on from: they grow as it gets on."""
         ...
@@ -173,6 +177,12 @@ class Folder:
 
     def begun(self, name: str) -> bool:
         return (self.root / "partial" / name).exists()
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            return sorted(p.name for p in (self.root / folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def kept(self, name: str) -> int:
         total = 0
@@ -336,6 +346,12 @@ class Bucket:
 
     def begun(self, name: str) -> bool:
         return bool(self._files(f"partial/{name}"))
+
+    def names(self, folder: str) -> list[str]:
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(f"{self._prefix}/{folder}", allow_not_found=True)
+        return sorted(info.base_name for info in self._fs.get_file_info(selector))
 
     def kept(self, name: str) -> int:
         return int(self.read(f"partial/{name}/{KEPT}") or 0)

@@ -15,6 +15,7 @@ from orchestrator.cost import (
     module_shapes,
     teacher_shape,
 )
+from orchestrator.fingerprint import differences
 from orchestrator.plan import Cell, Step, cells, rate_name
 from orchestrator.rollout_spec import ApiRollouts, AskedRollouts, HubRollouts, SampledRollouts
 from orchestrator.schedule import Entry, Schedule
@@ -22,6 +23,8 @@ from orchestrator.store import Store
 from orchestrator.study import Study
 
 WIDEST = 16  # characters of a list of GPUs
+CHANGES = 4  # told of a step that is made again
+LONGEST = 40  # characters of a value in them
 RESOURCES = {
     "train": "training slot (Ray Train)",
     "evaluate": "engine",
@@ -44,6 +47,10 @@ def lines(study: Study, steps: Sequence[Step], store: Store) -> Iterator[str]:
     yield from _table(("step", "key", "state", "runs as", "reads"), _steps(steps, store))
     yield ""
     states = [_state(step, store) for step in steps]
+    again = list(_again(steps, store))
+    if again:
+        yield from _table(("made again", "because"), iter(again))
+        yield ""
     yield ", ".join([f"{len(steps)} steps"] + [f"{states.count(s)} {s}" for s in dict.fromkeys(states)])
     cost = estimate(study)
     yield from _cost(study, cost) if cost else ["give base.shape to have memory and GPU-hours estimated"]
@@ -135,6 +142,33 @@ def _steps(steps: Sequence[Step], store: Store) -> Iterator[tuple[str, ...]]:
         if adapters:
             reads.append(f"{len(adapters)} adapters")
         yield step.title, step.key, _state(step, store), resource, ", ".join(reads) or "-"
+
+
+def _again(steps: Sequence[Step], store: Store) -> Iterator[tuple[str, ...]]:
+    """Steps that were finished under another key, and what of it changed from what to what."""
+    for step in steps:
+        before = None if store.done(step) else store.earlier(step)
+        if before is None:
+            continue
+        read, now = before.get("inputs", {}), {role: other.key for role, other in step.inputs.items()}
+        own = differences({**before, "inputs": {}}, {**step.payload(), "inputs": {}})
+        why = [_short(line.removeprefix("config.")) for line in own]
+        why += [f"no longer reads {role}" for role in read if role not in now]
+        others = [step.inputs[role].title for role in now if read.get(role) != now[role]]
+        if others and (len(why) < CHANGES or not why):
+            why.append(f"reads {', '.join(others[:CHANGES])}{_more(others)}, made again")
+        yield step.title, "; ".join(why[:CHANGES]) + _more(why)
+
+
+def _more(items: Sequence[object]) -> str:
+    return f" and {len(items) - CHANGES} more" if len(items) > CHANGES else ""
+
+
+def _short(line: str) -> str:
+    """A difference whose values may be long texts or hashes, each cut."""
+    where, _, values = line.partition(": ")
+    where = "this tool's version of the step" if where == "version" else where
+    return f"{where}: " + " -> ".join(v if len(v) <= LONGEST else v[:LONGEST] + "…" for v in values.split(" -> ", 1))
 
 
 def _cost(study: Study, cost: Cost) -> Iterator[str]:

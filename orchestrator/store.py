@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.errors import UserError, first_line
 from orchestrator.fingerprint import differences, file_hash
+from orchestrator.fingerprint import key as key_of
 from orchestrator.places import RECORD, Folder, Place, place_of
 from orchestrator.plan import Step
 
@@ -61,6 +62,18 @@ class Store:
             lines = "; ".join(differences(record["payload"], step.payload()))
             raise UserError(f"{self.place}/{name_of(step)} holds another step under the same key: {lines}")
         return True
+
+    def earlier(self, step: Step) -> dict[str, Any] | None:
+        """The payload under which a step of this title was finished last, where that was another key."""
+        found = []
+        for name in self.place.names(step.kind):
+            title, _, key = name.rpartition("-")
+            if title == step.name and key != step.key:
+                record = self._json(f"{step.kind}/{name}/{RECORD}")
+                ended = self._json(f"times/{step.kind}/{name}.json").get("ended")
+                if _is_of(record.get("payload"), key):
+                    found.append((ended if isinstance(ended, int | float) else 0.0, name, record["payload"]))
+        return max(found, default=(0.0, "", None))[2]
 
     def damage(self, step: Step) -> str | None:
         """What is wrong with a finished step's files: the first that is missing or was changed; None if whole."""
@@ -158,6 +171,14 @@ class Store:
 
     def _write_json(self, name: str, value: Any) -> None:
         self.place.write(name, _text(value, sort=True).encode())
+
+
+def _is_of(payload: Any, key: str) -> bool:
+    """Whether the key is this payload's: a damaged record's is not."""
+    try:
+        return isinstance(payload, dict) and key_of(payload) == key
+    except TypeError:
+        return False
 
 
 def name_of(step: Step) -> str:

@@ -388,6 +388,80 @@ def test_status_counts_what_is_done_failed_begun_and_to_do(
     assert " ".join(shown["small:"]) == "13 done, 1 begun, 1 failed, 7 to do"
 
 
+@pytest.fixture
+def finished(
+    tmp_path: Path,
+    make_study: Callable[..., Study],
+    plan_of: Callable[[Study], list[Step]],
+    stand_in: Any,
+) -> Path:
+    """The folder of the small study's run, all of it finished."""
+    study, out = make_study(), tmp_path / "out"
+    store = open_store(out)
+    Walk(plan_of(study), store, lambda line: None).run(lambda: stand_in(store))
+    told = {"study": study.model_dump(mode="json"), "facts": facts.gather(study, out, online=False)}
+    write_json(out / "study.json", told | {"file": "small.yaml"}, sort=False)
+    return out
+
+
+def test_status_is_that_of_the_study_that_is_given(
+    study_file: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status", str(study_file), "--out", str(finished)]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == "small: 22 done" and said.err == ""
+    assert cli.main(["status", str(study_file), "--out", str(finished), "--set", "methods.sft.learning_rate=1e-5"]) == 0
+    said = capsys.readouterr()
+    shown = {line.split()[0]: line.split()[1] for line in said.out.splitlines()}
+    assert (shown["train/sft"], shown["train/sft-init43"], shown["train/rft"]) == ("to", "to", "done")
+    assert "not the study as it was run (methods.sft.learning_rate: None -> 1e-05)" in said.err
+    study_file.write_text(
+        study_file.read_text().replace("  dpo: {learning_rate: 3e-5}", "  dpo: {learning_rate: 2e-5}")
+    )
+    assert cli.main(["status", str(study_file), "--out", str(finished)]) == 0
+    assert ["train/dpo", "to", "do"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert cli.main(["status", "--out", str(finished)]) == 0  # as it was started
+    assert capsys.readouterr().out.splitlines()[-1] == "small: 22 done"
+
+
+@pytest.mark.parametrize("command", ["run", "status", "report", "export"])
+def test_one_folder_holds_one_study(
+    study_file: Path, finished: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Of another name, or of the same name in another file with other settings: its report would be taken away."""
+    other, copy = study_file.with_name("other.yaml"), study_file.with_name("copy.yaml")
+    other.write_text("extends: small.yaml\nname: other\n")
+    copy.write_text("extends: small.yaml\nadapter: {rank: 2}\n")
+    more = {"run": ["--serial"], "export": ["--to", str(finished.parent / "to")]}.get(command, [])
+    for file, whose in ((other, "small"), (copy, "small of small.yaml")):
+        line = refused(capsys, command, str(file), "--out", str(finished), *more)
+        assert f"{finished} holds the run of the study {whose}: name another --out" in line
+        assert f"--store {finished} to share its steps" in line
+    assert not (finished / "report").exists()
+
+
+def test_plan_says_why_a_step_is_made_again(
+    study_file: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def because(*overrides: str) -> dict[str, str]:
+        words = [word for o in overrides for word in ("--set", o)]
+        assert cli.main(["plan", str(study_file), "--out", str(finished), *words]) == 0
+        said = capsys.readouterr().out
+        _, found, table = said.partition("made again")
+        rows = table.partition("\n\n")[0].splitlines()[1:] if found else []
+        return dict(row.split(maxsplit=1) for row in rows)
+
+    assert because() == {} and because("training.resume_every=7") == {}
+    found = because("methods.dpo.learning_rate=1e-5", "sweep=null")
+    assert found["train/dpo"] == "learning_rate: 3e-05 -> 1e-05"
+    assert found["evaluate/dpo"] == "reads train/dpo, made again"
+    assert "train/sft" not in found and "no longer reads adapter:dpo-lr3e-4" in found["geometry/weights"]
+    found = because("rollouts.samples=2", "adapter.rank=2")
+    assert found["rollouts/sampled"] == "samples: 4 -> 2"
+    assert found["train/sft"] == "adapter.rank: 4 -> 2; reads rollouts/sampled, made again"
+    assert because("prompt.system=" + "x" * 99)["rollouts/sampled"] == f"prompt.system: None -> {'x' * 40}…"
+
+
 def test_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor"]) == 0
     shown = capsys.readouterr().out.splitlines()

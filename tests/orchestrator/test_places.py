@@ -64,6 +64,21 @@ def test_a_step_is_there_whole_once_it_is_committed(store: Store) -> None:
     assert not store.begun(STEP)
 
 
+def test_the_key_before_this_one_is_known_by_what_was_finished_last(store: Store) -> None:
+    assert store.earlier(STEP) is None
+    for rate, ended in ((1e-6, 2.0), (2e-6, 3.0), (3e-6, 1.0)):
+        old = Step("train", "sft", {"learning_rate": rate})
+        with store.writing(old) as space:
+            (space.out / "log").write_text("{}")
+        store.record_times(old, {"ended": ended})
+    commit(store)
+    found = store.earlier(STEP)
+    assert found is not None and found["config"] == {"learning_rate": 2e-6}
+    assert store.earlier(Step("train", "sft-order43", {})) is None
+    store.place.write(f"train/sft-{'0' * 10}/{RECORD}", b'{"payload": {"config": 1e999}, "files": {}}')
+    assert store.earlier(STEP) == found  # a damaged record says nothing
+
+
 def test_what_was_kept_is_found_by_the_next_attempt(store: Store) -> None:
     with pytest.raises(RuntimeError, match="planted"), store.writing(STEP) as space:
         (space.work / "result").mkdir()
