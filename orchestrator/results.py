@@ -58,7 +58,7 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
 
 
 def settings_of(study: Study) -> dict[str, Any]:
-    """Every setting of the study as one flat mapping; placement and the data folder decide no result."""
+    """Every setting of the study as one flat mapping; placement, the data folder and saving decide no result."""
     flat: dict[str, Any] = {}
 
     def walk(value: Any, where: str) -> None:
@@ -71,7 +71,8 @@ def settings_of(study: Study) -> dict[str, Any]:
         else:
             flat[where] = value
 
-    walk(study.model_dump(mode="json", exclude={"placement", "data"}), "")
+    saving = {"resume_every", "resume_seconds"}
+    walk(study.model_dump(mode="json", exclude={"placement": True, "data": True, "training": saving}), "")
     # A local path is this machine's business: its file's name is enough, and its content is in the keys.
     places = (".path", ".source", "rollouts.name")
     return {k: Path(v).name if k.endswith(places) and str(v).startswith("/") else v for k, v in flat.items()}
