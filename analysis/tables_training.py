@@ -35,6 +35,8 @@ def rollouts_table(results: dict) -> Table | None:
         "Duplicate completions": _count(rollouts.get("duplicates")),
         "Rows joined to a problem that is the same but for case and space": _count(rollouts.get("joined")),
         "Left out or cut": _dropped(rollouts.get("dropped")),
+        "Mended in their tokens": _dropped((rollouts.get("tokens") or {}).get("mended") or None),
+        "Tokens other than the chat template’s": _parted(rollouts.get("tokens")),
         "Rewards that this tool’s grader confirms": _agreement(rollouts.get("grader_agreement")),
         "Problems by right rows, from none": _counts(rollouts.get("right_counts")),
         "Length, median / 95th percentile / longest (tokens)": _lengths(length),
@@ -80,6 +82,13 @@ def _dropped(reasons: dict | None) -> str | None:
     if reasons is None:
         return None
     return ", ".join(f"{formats.count(n)} {reason}" for reason, n in sorted(reasons.items())) or "none"
+
+
+def _parted(tokens: dict | None) -> str | None:
+    """Rows that part from what the chat template writes, and where the first one does."""
+    if not tokens or not tokens.get("parted"):
+        return None
+    return f"{formats.count(tokens['parted'])} of {formats.count(tokens['rows'])} rows; {tokens.get('first')}"
 
 
 def _agreement(value: dict | None) -> str | None:

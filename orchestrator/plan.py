@@ -24,7 +24,7 @@ from orchestrator.study import Study
 VERSIONS = {
     "base": 1,
     "rollouts": 3,
-    "problems": 2,
+    "problems": 3,
     "reference": 2,
     "train": 3,
     "evaluate": 2,

@@ -29,6 +29,7 @@ class Table(Frozen):
     heldout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the problems
     rows: Count | None = None  # at most so many training rows, whole groups in a seeded order
     duplicates: Literal["keep", "drop"] = "keep"  # a problem's equal completions, beyond the first
+    cut: Literal["drop", "keep"] = "drop"  # right rows that prompt.overlong=truncate cuts before their answer
     pairs: Count | None = None  # at most so many (chosen, rejected) pairs
     pair_rule: Literal[PAIR_RULES] = "one"  # type: ignore[valid-type]  # methods/view.py says what each is
     seed: Seed = 0

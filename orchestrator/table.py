@@ -25,7 +25,7 @@ def normal(problem: str) -> str:
 
 
 def joined(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """The rows with problems that are the same (:func:`normal`) as one: under the first's id, text and prompt.
+    """The rows with problems that are the same (:func:`normal`) as one: under the first's id and text.
 
     Also how many rows were joined to a problem that came before them under another id or in another spelling.
     """
@@ -34,7 +34,7 @@ def joined(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
     for row in rows:
         told = first.setdefault(normal(row["problem"]), row)
         count += (told["problem_id"], told["problem"]) != (row["problem_id"], row["problem"])
-        found.append(row | {name: told[name] for name in ("problem_id", "problem", "prompt_ids")})
+        found.append(row | {name: told[name] for name in ("problem_id", "problem")})
     return found, count
 
 
@@ -46,25 +46,32 @@ def group_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {problem: statistics.fmean(found) for problem, found in rewards.items()}
 
 
-def fit(rows: list[dict[str, Any]], prompt: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Rows within the token limits, and how many were dropped or cut, by reason.
+def fit(
+    rows: list[dict[str, Any]], prompt: Mapping[str, Any], positions: int | None = None
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Rows within the token limits, ``cut`` where they lost tokens, and how many were dropped or cut, by reason.
 
-    ``rows`` carry prompt_ids, completion_ids and ``ended`` (False where generation ran out of tokens).
+    ``rows`` carry prompt_ids, completion_ids and ``ended`` (False where generation ran out of tokens). ``positions``:
+    the longest row that the base takes, prompt and completion together.
     """
     kept, counts = [], Counter[str]()
-    limit = prompt["max_answer_tokens"]
     for row in rows:
-        too_long = len(row["completion_ids"]) > limit or not row["ended"]
+        room = prompt["max_answer_tokens"] if positions is None else positions - len(row["prompt_ids"])
+        limit = min(prompt["max_answer_tokens"], room)
+        size = len(row["completion_ids"])
+        too_long = size > limit or not row["ended"]
         if not row["completion"].strip():
             counts["empty"] += 1
         elif len(row["prompt_ids"]) > prompt["max_prompt_tokens"]:
             counts["prompt too long"] += 1
+        elif room < 1 or (too_long and limit < min(size, prompt["max_answer_tokens"]) and prompt["overlong"] == "drop"):
+            counts[f"longer than the base's {positions} positions"] += 1
         elif too_long and prompt["overlong"] == "drop":
             counts["answer too long"] += 1
         else:
             if too_long:
                 counts["answer cut"] += 1
-            kept.append(row | {"completion_ids": row["completion_ids"][:limit]})
+            kept.append(row | {"completion_ids": row["completion_ids"][:limit], "cut": size > limit})
     return kept, counts
 
 

@@ -24,7 +24,8 @@ HOTTEST = 2.0  # vLLM takes no higher temperature
 class Sampling:
     """How completions are drawn. Temperature 0 is greedy, and gives one completion a prompt.
 
-    ``n`` completions a prompt, each of at most ``max_tokens`` tokens; ``seed`` decides every random draw.
+    ``n`` completions a prompt, each of at most ``max_tokens`` tokens; ``seed`` decides every random draw. ``stop`` are
+    tokens that end a completion beside the model's own: that with which the chat template ends a turn.
     """
 
     n: int = 1
@@ -32,6 +33,7 @@ class Sampling:
     top_p: float = 1.0
     max_tokens: int = 256
     seed: int = 0
+    stop: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_tokens < 1:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from evals.engines import Completion
+from evals.engines import Completion, Sampling
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], max_model_len: int) -> None:
@@ -71,9 +71,13 @@ class Decoder:
         self.tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
         self.stops = stop_tokens(model, self.tokenizer)
 
-    def completions(self, rows: Sequence[Sequence[int]]) -> list[Completion]:
-        """Completions of generated rows; a row that ends in a stop token was finished by the model."""
-        done = [bool(row) and row[-1] in self.stops for row in rows]
+    def stops_with(self, sampling: Sampling) -> tuple[int, ...]:
+        """Every token that ends a completion: the model's own, and those that are asked for."""
+        return tuple(sorted({*self.stops, *sampling.stop}))
+
+    def completions(self, rows: Sequence[Sequence[int]], stops: Collection[int]) -> list[Completion]:
+        """Completions of generated rows; a row that ends in one of ``stops`` was finished by the model."""
+        done = [bool(row) and row[-1] in stops for row in rows]
         bodies = [list(row[:-1]) if stopped else list(row) for row, stopped in zip(rows, done, strict=True)]
         texts = self.tokenizer.batch_decode(bodies, skip_special_tokens=True)
         return [

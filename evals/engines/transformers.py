@@ -56,7 +56,7 @@ class TransformersEngine:
                 written = self._write(model, [asked[i] for i in indices], sampling)
                 for index, row in zip(indices, written, strict=True):
                     rows[index] = row
-        found = self.decoder.completions(rows)
+        found = self.decoder.completions(rows, self.decoder.stops_with(sampling))
         return [found[start : start + sampling.n] for start in range(0, len(found), sampling.n)]
 
     def logprobs(self, prompts: Sequence[Sequence[int]], adapter: Path | None = None) -> torch.Tensor:
@@ -127,15 +127,16 @@ class TransformersEngine:
         room = [min(sampling.max_tokens, self.max_model_len - len(prompt)) for prompt, _ in asked]
         uniform = _uniform([seed for _, seed in asked], max(room)) if sampling.temperature > 0 else None
         rows: list[list[int]] = [[] for _ in asked]
+        stops = self.decoder.stops_with(sampling)
         live = list(range(len(asked)))  # rows still in the batch
         cache = DynamicCache()
         for step in range(max(room)):
             logits = _forward(model, ids, mask, cache)
             chosen = _choose(logits, sampling, None if uniform is None else uniform[live, step].to(logits.device))
             for index, token in zip(live, chosen.tolist(), strict=True):
-                if len(rows[index]) < room[index] and not (rows[index] and rows[index][-1] in self.decoder.stops):
+                if len(rows[index]) < room[index] and not (rows[index] and rows[index][-1] in stops):
                     rows[index].append(token)
-            keep = [i for i, r in enumerate(live) if rows[r][-1] not in self.decoder.stops and len(rows[r]) < room[r]]
+            keep = [i for i, r in enumerate(live) if rows[r][-1] not in stops and len(rows[r]) < room[r]]
             if not keep:
                 break
             ids, mask = chosen[:, None], torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)

@@ -99,6 +99,7 @@ class VllmEngine:
     ) -> list[list[Completion]]:
         """See ``Engine.generate``."""
         check_prompts(prompts, self.max_model_len)
+        stops = self.decoder.stops_with(sampling)
         parameters = [
             self._parameters(
                 n=sampling.n,
@@ -106,13 +107,13 @@ class VllmEngine:
                 top_p=sampling.top_p,
                 max_tokens=min(sampling.max_tokens, self.max_model_len - len(prompt)),
                 seed=seed if sampling.temperature > 0 else None,
-                stop_token_ids=list(self.decoder.stops),
+                stop_token_ids=list(stops),
             )
             for prompt, seed in zip(prompts, prompt_seeds(prompts, sampling.seed), strict=True)
         ]
         answers = self._ask(prompts, parameters, adapter)
         rows = [list(output.token_ids) for answer in answers for output in answer.outputs]
-        found = self.decoder.completions(rows)
+        found = self.decoder.completions(rows, stops)
         return [found[start : start + sampling.n] for start in range(0, len(found), sampling.n)]
 
     def top_logprobs(

@@ -79,7 +79,9 @@ def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path 
         top_p=drawn["top_p"],
         max_tokens=drawn["max_tokens"],
         seed=drawn["seed"],
+        stop=tuple(task.get("stop", ())),
     )
+    opening = task.get("opening", "")
     mine = task["problems"][config["part"] :: config["parts"]]
     with Grader() as grader:
         for first in range(0, len(mine), config["shard"]):
@@ -93,7 +95,7 @@ def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path 
             saved = json.loads(path.read_text())
             assert len(saved) == len(problems) and all(len(found) == sampling.n for found in saved)
             answered = [(p, i, a) for p, found in zip(problems, saved, strict=True) for i, a in enumerate(found)]
-            verdicts = grader.grade([(text, p["answer"]) for p, _, (text, _, _) in answered])
+            verdicts = grader.grade([(opening + text, p["answer"]) for p, _, (text, _, _) in answered])
             for (problem, sample, (text, tokens, finish)), verdict in zip(answered, verdicts, strict=True):
                 rows.append(
                     {

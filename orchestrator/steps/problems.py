@@ -21,6 +21,9 @@ FILE = "problems.json"
 def run(context: Context) -> None:
     """Writes ``problems.json``: the tasks with their problems and prompts, and the contamination counts.
 
+    A task's ``stop`` is the token with which the template ends a turn, its ``opening`` what a prompt begins the answer
+    with itself (``<think>``): the answer is read with it.
+
     ``ValueError`` where a problem also stands in the rollouts and ``contamination`` is "refuse", where a task has no
     problem left, too few solved ones for its shots, or a prompt that leaves an engine no room to answer.
     """
@@ -62,7 +65,8 @@ def _task(
         entry = {"id": p.id, "problem": p.problem, "answer": p.answer, "stratum": p.stratum}
         entries.append(entry | {"prompt": text, "prompt_ids": ids})
     title = task.title if spec["name"] == spec["task"] else f"{task.title} ({spec['name']})"
-    return {"task": spec["name"], "title": title, "problems": entries}
+    ends = {"stop": [prompter.turn.end_id], "opening": prompter.opening}
+    return {"task": spec["name"], "title": title, "problems": entries, **ends}
 
 
 def _shots(spec: dict[str, Any], source: str | None, evaluated: Collection[str]) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from orchestrator.fingerprint import key
 from orchestrator.prompting import Prompter
 from orchestrator.rollout_file import Row, read_rollouts
 from orchestrator.rollout_hub import read_dataset
+from orchestrator.row_tokens import positions, tokenized, with_answers
 from orchestrator.steps.base import model_folder
 from orchestrator.steps.problems import load_problems
 from orchestrator.store import write_json
@@ -38,14 +39,17 @@ class Found(NamedTuple):
 def run(context: Context) -> None:
     """Writes ``rollouts.parquet`` (one row a completion) and ``statistics.json``. See ``orchestrator/table.py``."""
     config = context.config
-    prompter = Prompter(model_folder(context.inputs["base"]), config["prompt"])
+    base = model_folder(context.inputs["base"])
+    prompter = Prompter(base, config["prompt"])
     source = {"file": _from_file, "hub": _from_hub, "vllm": _sampled, "openai": _asked}[config["source"]]
     found, told, dropped = source(context, prompter)
     rows, again = joined(found)
-    told |= {"joined": again} if again else {}
+    rows, tokens = tokenized(prompter, rows, context.say)
+    told |= {"tokens": tokens} | ({"joined": again} if again else {})
     means = group_means(rows)  # of all that was found: what the limits leave out was tried, too
-    kept, limited = fit(rows, config["prompt"])
-    dropped += limited
+    kept, limited = fit(rows, config["prompt"], positions(base, rows))
+    kept, lost = with_answers(prompter, kept) if config["table"]["cut"] == "drop" else (kept, Counter())
+    dropped += limited + lost
     if config["table"]["duplicates"] == "drop":
         before, kept = len(kept), distinct(kept)
         dropped += Counter({"duplicate": before - len(kept)})
@@ -83,7 +87,6 @@ def _given(context: Context, prompter: Prompter, read: list[Row]) -> tuple[list[
         agreed = sum(v == ((row.reward or 0) > 0) for v, row in zip(verdicts, read, strict=True))
         told["grader_agreement"] = {"rows": len(read), "agreed": agreed}
     rewards = [r.reward if given and config["rewards"] == "given" else v for v, r in zip(verdicts, read, strict=True)]
-    context.say(f"tokenizing {len(read)} rollouts")
     rows = [
         {
             "problem_id": row.problem_id,
@@ -92,9 +95,8 @@ def _given(context: Context, prompter: Prompter, read: list[Row]) -> tuple[list[
             "completion": row.completion,
             "teacher": row.teacher,
             "reward": reward,
-            "prompt_ids": prompter.prompt_ids(row.problem, config["instruction"]),
-            "completion_ids": prompter.completion_ids(row.completion),
             "ended": True,
+            "instruction": config["instruction"],
         }
         for row, reward in zip(read, rewards, strict=True)
     ]
@@ -111,8 +113,12 @@ def _sampled(context: Context, prompter: Prompter) -> Found:
     teacher_prompter = Prompter(model, config["prompt"] | own)
     completions = _shards(context, teacher_prompter, engine_settings, model, problems, _instruction(config))
     teacher = json.loads((context.inputs["model"] / "base.json").read_text())["name"]
-    texts = ((p, c.text, c.finish == "stop") for p, cs in zip(problems, completions, strict=True) for c in cs)
-    return Found(_verified(context, prompter, texts, teacher), {"asked": _instruction(config)}, Counter())
+    of = [(p, c) for p, found in zip(problems, completions, strict=True) for c in found]
+    texts = [(p, c.text, c.finish == "stop") for p, c in of]
+    rows = _verified(context, texts, teacher, teacher_prompter.opening)
+    if teacher_prompter.writes_as(prompter):  # the tokens that were drawn, which the text does not tell
+        rows = [row | {"completion_ids": list(c.token_ids)} for row, (_, c) in zip(rows, of, strict=True)]
+    return Found(rows, {"asked": _instruction(config)}, Counter())
 
 
 def _asked(context: Context, prompter: Prompter) -> Found:
@@ -141,7 +147,7 @@ def _asked(context: Context, prompter: Prompter) -> Found:
             text = f"<think>\n{answer.reasoning.strip()}\n</think>\n\n{answer.text}" if kept else answer.text
             texts.append((problem, text, answer.finish == "stop"))
     told = {"asked": _instruction(config), "api": api | {"with_reasoning": apart}}
-    return Found(_verified(context, prompter, texts, config["model"]), told, dropped)
+    return Found(_verified(context, texts, config["model"]), told, dropped)
 
 
 def _instruction(config: Any) -> str:
@@ -154,15 +160,13 @@ def _students(spec: dict[str, Any]) -> str:
 
 
 def _verified(
-    context: Context, prompter: Prompter, texts: Iterable[tuple[Problem, str, bool]], teacher: str
+    context: Context, found: Sequence[tuple[Problem, str, bool]], teacher: str, opening: str = ""
 ) -> list[dict[str, Any]]:
-    """Rows of (problem, completion, whether it ended by itself): graded, and with the prompt that students train on."""
-    found = list(texts)
+    """Rows of (problem, completion, whether it ended by itself), graded; with the prompt's own ``opening``."""
     context.say(f"grading {len(found)} rollouts")
     with Grader() as grader:
-        verdicts = grader.grade([(text, problem.answer) for problem, text, _ in found])
+        verdicts = grader.grade([(opening + text, problem.answer) for problem, text, _ in found])
     student = _students(context.config["problems"])
-    prompts = {p.id: prompter.prompt_ids(p.problem, student) for p in {p.id: p for p, _, _ in found}.values()}
     return [
         {
             "problem_id": problem.id,
@@ -171,9 +175,8 @@ def _verified(
             "completion": text,
             "teacher": teacher,
             "reward": float(verdict.correct),
-            "prompt_ids": prompts[problem.id],
-            "completion_ids": prompter.completion_ids(text, ended),
             "ended": ended,
+            "instruction": student,
         }
         for (problem, text, ended), verdict in zip(found, verdicts, strict=True)
     ]
@@ -201,6 +204,7 @@ def _shards(
                 top_p=config["top_p"],
                 max_tokens=config["max_tokens"],
                 seed=config["seed"] + first,
+                stop=(prompter.turn.end_id,),
             )
             prompts = [prompter.prompt_ids(p.problem, asked) for p in shard]
             answers = context.engine(engine_settings, model).generate(prompts, sampling, None)

@@ -15,6 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from evals.engines import Completion, Sampling
 from methods.batch import Rollout
 from methods.offline_grpo import weights
 from methods.view import group_means
@@ -24,7 +25,7 @@ from orchestrator.facts import gather
 from orchestrator.plan import make_plan
 from orchestrator.preflight import check
 from orchestrator.rollout_hub import read_dataset
-from orchestrator.rollout_spec import ApiRollouts, FileRollouts, HubRollouts
+from orchestrator.rollout_spec import ApiRollouts, FileRollouts, HubRollouts, SampledRollouts
 from orchestrator.steps.rollouts import STATISTICS, run
 from orchestrator.store import write_json
 from orchestrator.study import Study
@@ -51,19 +52,29 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def perform(tmp_path: Path, tiny_model: Path) -> Callable[..., tuple[list[dict[str, Any]], dict[str, Any]]]:
+def said() -> list[str]:
+    """What the step tells while it runs."""
+    return []
+
+
+@pytest.fixture
+def perform(
+    tmp_path: Path, tiny_model: Path, said: list[str]
+) -> Callable[..., tuple[list[dict[str, Any]], dict[str, Any]]]:
     """A function that runs the step of a source; returns the table and its statistics."""
 
-    def perform(config: Mapping[str, Any], where: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def perform(
+        config: Mapping[str, Any], where: Mapping[str, Any], engine: Any = None
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         folders = base, out, work = tmp_path / "base", tmp_path / "out", tmp_path / "work"
         for folder in folders:
             folder.mkdir(exist_ok=True)
-        write_json(base / "base.json", {"folder": str(tiny_model)})
+        write_json(base / "base.json", {"folder": str(tiny_model), "name": "tiny"})
         run(
             Context(
-                config=config, where=where, inputs={"base": base}, out=out, work=work, keep=lambda: None,
-                say=lambda line: None, share=lambda function, items: pytest.fail("nothing is shared out"),
-                engine=lambda config, model: pytest.fail("no engine is needed"),
+                config=config, where=where, inputs={"base": base, "model": base}, out=out, work=work,
+                keep=lambda: None, say=said.append, share=lambda function, items: pytest.fail("nothing is shared out"),
+                engine=lambda config, model: engine or pytest.fail("no engine is needed"),
             )
         )  # fmt: skip
         return read_table(out), json.loads((out / STATISTICS).read_text())
@@ -373,6 +384,83 @@ def test_two_spellings_of_a_problem_are_one_group(perform: Callable[..., Any], t
     assert [r["group"] for r in table] == [0, 0, 1, 1] and stats["problems"] == 2 and stats["joined"] == 2
     assert table[0]["prompt_ids"] == table[1]["prompt_ids"] and table[2]["split"] == table[3]["split"]
     assert stats["groups"] == {"mixed": 2, "all_right": 0, "all_wrong": 0}
+
+
+@pytest.mark.parametrize("cut", ["drop", "keep"])
+def test_right_rows_cut_before_their_answer(perform: Callable[..., Any], tmp_path: Path, cut: str) -> None:
+    """Of completions cut to 8 tokens: one that says its answer first, one last, and a wrong one."""
+    texts = [("# 7 " + ", " * 9, 1), (", " * 9 + "# 7", 1), (", " * 9 + "# 8", 0), ("# 7", 1)]
+    rows = [{"problem": "3 + 4", "answer": "7", "completion": text, "reward": r} for text, r in texts]
+    config, where = given_file(tmp_path, rows, table={"heldout": 0, "cut": cut})
+    short = {"prompt": PROMPT | {"max_answer_tokens": 8, "overlong": "truncate"}}
+    table, stats = perform(config | short, where)
+    kept = [0, 1, 2, 3] if cut == "keep" else [0, 2, 3]
+    assert [r["completion"] for r in table] == [texts[i][0] for i in kept]
+    assert stats["dropped"] == ({"answer cut": 3} if cut == "keep" else {"answer cut": 2, "cut before its answer": 1})
+    assert {r["group_mean"] for r in table} == {0.75}
+
+
+def test_what_was_mended_and_what_parts_is_counted(perform: Callable[..., Any], tmp_path: Path) -> None:
+    texts = ["# 7", "# 7 <eos>", "# 7 <eos> 8"]
+    rows = [{"problem": f"3 + {k}", "answer": "7", "completion": t, "reward": 1} for k, t in enumerate(texts)]
+    rows.append({"problem": "5 <eos> 6", "answer": "7", "completion": "# 7", "reward": 1})
+    table, stats = perform(*given_file(tmp_path, rows))
+    assert [r["completion_ids"] for r in table] == [[6, 15, 1], [6, 15, 1], [6, 15, 2, 16, 1], [6, 15, 1]]
+    assert table[3]["prompt_ids"] == [13, 2, 14, 3], "the text of a control token is no control token"
+    assert stats["tokens"] == {
+        "rows": 4, "parted": 0, "first": None, "as_drawn": 0, "end": "<eos>",
+        "mended": {"control tokens in a text, kept as text": 2, "end of turn was there already": 1},
+    }  # fmt: skip
+
+
+def test_where_a_row_parts_from_the_template_is_shown(
+    perform: Callable[..., Any], tmp_path: Path, said: list[str]
+) -> None:
+    rows = [{"problem": f"3 + {k}", "answer": "7", "completion": "# 7", "reward": 1} for k in range(2)]
+    config, where = given_file(tmp_path, rows)
+    template = (
+        "{% for m in messages %}{{ m['content'] }} {% if m['role'] == 'user' %}= {% else %}<eos>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}+ {% endif %}"
+    )
+    _, stats = perform(config | {"prompt": PROMPT | {"template": template}}, where)
+    line = "3 + 0: behind '3 + 0 =' the template writes '# 7 <eos>', and '+ # 7 <eos>' is trained on"
+    assert (stats["tokens"]["parted"], stats["tokens"]["first"]) == (2, line)
+    assert f"2 of 2 rows have other tokens than the chat template writes; {line}" in said
+
+
+def test_a_row_longer_than_the_base_is_known_when_the_table_is_made(
+    perform: Callable[..., Any], tmp_path: Path
+) -> None:
+    rows = [
+        {"problem": "3 " * n, "answer": "7", "completion": "# " * k + "7", "reward": 1}
+        for n, k in ((1, 1), (40, 230), (1, 254), (300, 1))
+    ]
+    config, where = given_file(tmp_path, rows)
+    table, stats = perform(config | {"prompt": PROMPT | {"max_prompt_tokens": 400, "max_answer_tokens": 400}}, where)
+    assert len(table) == 1 and stats["dropped"] == {"longer than the base's 256 positions": 3}
+
+
+class Drawn:
+    """An engine's answers: token ids that the text itself would not get."""
+
+    def generate(self, prompts: Sequence[Any], sampling: Sampling, adapter: None) -> list[list[Completion]]:
+        assert sampling.stop == (1,)
+        return [[Completion((6, 2, 15, 1), "# 7", "stop"), Completion((6, 15), "# 7", "length")] for _ in prompts]
+
+
+def test_rows_of_the_own_engine_keep_the_tokens_that_were_drawn(
+    perform: Callable[..., Any], tmp_path: Path, tiny_model: Path
+) -> None:
+    source = tmp_path / "q.jsonl"
+    source.write_text('{"question": "3 + 4", "answer": "#### 7"}\n')
+    spec = SampledRollouts.model_validate(
+        {"source": "vllm", "samples": 2, "table": {"heldout": 0}}
+        | {"problems": {"task": "gsm8k", "source": str(source), "instruction": "{problem}"}}
+    )
+    config = spec.model_dump() | {"prompt": PROMPT | {"overlong": "truncate"}, "engine": {}}
+    table, stats = perform(config, {"sources": [str(source)], "engine": {}}, engine=Drawn())
+    assert [r["completion_ids"] for r in table] == [[6, 2, 15, 1], [6, 15]]
+    assert stats["tokens"]["as_drawn"] == 1 and stats["tokens"]["parted"] == 0
 
 
 # --- before anything starts

@@ -59,6 +59,15 @@ def test_long_answers_are_cut_where_the_study_says_so() -> None:
     assert len(CASES[4]["completion_ids"]) == 5  # what was given stays as it was
 
 
+def test_a_row_keeps_within_the_bases_positions() -> None:
+    row_of = row("p", prompt_ids=[1, 2], completion_ids=[3, 4, 5, 1])
+    assert fit([row_of], PROMPT, 6)[1] == {} and fit([row_of], PROMPT, None)[1] == {}
+    assert fit([row_of], PROMPT, 5) == ([], {"longer than the base's 5 positions": 1})
+    (cut,), counts = fit([row_of], PROMPT | {"overlong": "truncate"}, 5)
+    assert cut["completion_ids"] == [3, 4, 5] and cut["cut"] and counts == {"answer cut": 1}
+    assert fit([row_of], PROMPT | {"overlong": "truncate"}, 2) == ([], {"longer than the base's 2 positions": 1})
+
+
 def test_a_problems_equal_completions_beyond_the_first() -> None:
     rows = [row("a", "x"), row("b", "x"), row("a", " x\n", 0.0), row("a", "X"), row("b", "y"), row("b", "x")]
     assert distinct(rows) == [rows[0], rows[1], rows[3], rows[4]]
@@ -72,11 +81,10 @@ def test_problems_that_are_the_same_but_for_case_and_space_are_one() -> None:
         ("a", "What is 1 + 1?"),
         ("a", "WHAT IS 1+1?"),
     ]
-    rows = [row(name) | {"problem": text, "prompt_ids": [5, 6 + (name == "b")]} for name, text in asked]
+    rows = [row(name) | {"problem": text} for name, text in asked]
     found, count = joined(rows)
     assert [r["problem_id"] for r in found] == ["a", "a", "c", "a", "a"] and count == 2
     assert {r["problem"] for r in found} == {"What is 1 + 1?", "?"}
-    assert [r["prompt_ids"] for r in found] == [[5, 6]] * 5, "one problem has one prompt, or a pair has two"
     for seed in range(9):
         table = freeze(found, SPEC | {"heldout": 0.5, "seed": seed})
         splits = {(r["group"], r["split"]) for r in table}
