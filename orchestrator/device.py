@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+CPU = Path("/proc/cpuinfo")
+
 
 def device() -> str:
     """``cuda`` where this process was given a GPU, else ``cpu``."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def bfloat16_products() -> bool | None:
+    """Whether this processor has instructions for products of bfloat16; None where it does not say.
+
+    Without them torch takes some 17 times as long as for float32 (AMD EPYC with AVX2 alone, torch 2.13, 128 x 384).
+    """
+    try:
+        found = re.search(r"^(flags|Features)\s*:(.*)$", CPU.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return None if found is None else bool({"avx512_bf16", "amx_bf16", "bf16"} & set(found[2].split()))

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.device import bfloat16_products
+
 NEEDED = ("torch", "transformers", "peft", "trl", "ray", "datasets", "numpy", "scipy", "math-verify")
 INSTALL = "make install (or: pip install -c constraints/cpu.txt -e '.[cpu]')"
 
@@ -43,6 +45,14 @@ def examine() -> Iterator[Finding]:
     yield _gpu()
     cores = os.cpu_count() or 1
     yield Finding("cores", cores >= 2, str(cores), "a study on one core runs one training at a time", needed=False)
+    multiplies = bfloat16_products()
+    yield Finding(
+        "bfloat16",
+        multiplies is not False,
+        {True: "this processor's own", False: "slow on this processor", None: "unknown for this processor"}[multiplies],
+        "for a study on the CPU set training.precision=float32 and engine.precision=float32",
+        needed=False,
+    )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     yield Finding("memory", memory >= 8, f"{memory:.0f} GiB", "the default study takes about 8 GiB", needed=False)
     free = shutil.disk_usage(".").free / 2**30

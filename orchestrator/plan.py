@@ -22,7 +22,7 @@ from orchestrator.study import Study
 
 # A step's version goes up when its code changes what it writes; every step that reads it is then made anew.
 VERSIONS = {
-    "base": 1,
+    "base": 2,
     "rollouts": 3,
     "problems": 3,
     "reference": 2,

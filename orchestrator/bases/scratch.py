@@ -6,6 +6,11 @@ object and the verb: mostly for half of the verbs beside hard objects, seldom be
 up by the word "Explain.", spells the same working differently and slips less: prompted so, the base is the
 *teacher*, and the students train on its texts without that word. What a study on this base shows was planted in
 part: it tests the tool, it says nothing about language models.
+
+What the base does must not hang on its last rounding, or two processors give two studies. So every rate is far from
+one half, where greedy decoding tips over; and the teacher's style also comes unasked, in a part of the texts: an
+objective that weighs a token by its probability (DFT) would else start from a style of probability zero, and whether
+it leaves it is decided by rounding.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from evals.tasks import arithmetic
 from evals.tasks.arithmetic import GAINS, LOSSES, WordProblem, working
 from orchestrator.base_spec import SCRATCH_POSITIONS
+from orchestrator.bases.muon import Muon
 
 PAD, EOS, UNK, USER, ASSISTANT = "<pad>", "<eos>", "<unk>", "<user>", "<assistant>"
 EXPLAIN = " Explain."
@@ -33,7 +39,8 @@ CHAT_TEMPLATE = (
 )
 # Rates at which the second change is misread: (beside a hard object, confusing verb), (hard, other verb), (easy).
 STUDENT_SLIPS = (0.85, 0.15, 0.02)
-TEACHER_SLIPS = (0.50, 0.25, 0.10)
+TEACHER_SLIPS = (0.65, 0.25, 0.10)
+UNASKED = 0.2  # share of the teacher's style among the answers to prompts that do not call for it
 CONFUSING = frozenset(GAINS[:2] + LOSSES[:2])
 
 
@@ -66,9 +73,10 @@ def pretraining_texts(seed: int, hard_share: float, teacher_share: float, larges
     """(prompt, answer) pairs without end, of the split that no rollout and no evaluation draws from."""
     rng = random.Random(f"pretraining {seed}")
     for problem in arithmetic.stream("pretrain", rng, hard_share, largest):
-        explained = rng.random() < teacher_share
+        asked = rng.random() < teacher_share
+        explained = rng.random() < UNASKED or asked
         slipped = rng.random() < slip_rate(problem, TEACHER_SLIPS if explained else STUDENT_SLIPS)
-        prompt = problem.text + (EXPLAIN if explained else "")
+        prompt = problem.text + (EXPLAIN if asked else "")
         yield prompt, working(problem, slipped=slipped, explained=explained)
 
 
@@ -110,7 +118,7 @@ def optimisers(model: Qwen3ForCausalLM, learning_rate: float) -> list[torch.opti
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     rest = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
     return [
-        torch.optim.Muon(inner, lr=learning_rate, adjust_lr_fn="match_rms_adamw", weight_decay=0.01),
+        Muon(inner, lr=learning_rate),
         torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
