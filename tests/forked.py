@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["methods.trainer", "tests.forked"])  # nothing of what they import starts a thread
+FORKS.set_forkserver_preload(["tests.preloaded"])  # nothing of what it imports starts a thread
 
 
 def run(

@@ -1,16 +1,30 @@
-"""One small study, whole, run once in this process and once on Ray, for all tests of this folder."""
+"""One small study, run whole once for all tests of this folder; what else they run begins with what it made."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from orchestrator.cli import main
+from orchestrator.places import Place
+from tests import forked
+
 ROOT = Path(__file__).resolve().parents[2]
 MINI = ROOT / "configs" / "mini.yaml"
+# What a run that begins with the rest has yet to do: trainings (one of the sweep's, one with a reference), what reads
+# them, and each step that measures many adapters together.
+UNFINISHED = (
+    *(f"{kind}/{name}" for kind in ("train", "evaluate") for name in ("dft", "dpo", "dpo-lr3e-4")),
+    *(f"{kind}/*" for kind in ("geometry", "activations", "spectra", "connectivity", "similarity")),
+)
 
 
 def orchestrator(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,10 +45,44 @@ def mini() -> Path:
     return MINI
 
 
+def forked_run(*words: str, first: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+    """The command line in a forked process, which has imported all that a serial run needs. ``first`` is done there
+    before it."""
+    with TemporaryDirectory() as streams:
+        return forked.run(command_line, [(words, first)], Path(streams), timeout=600)[0]
+
+
+def command_line(words: tuple[str, ...], first: Callable[[], None] | None) -> None:
+    os.chdir(ROOT)
+    if first:
+        first()
+    sys.exit(main(list(words)))
+
+
 @pytest.fixture(scope="session")
 def serial(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished serial run."""
+    """The folder of a finished serial run, in a process that ended without having imported Ray or vLLM."""
     out = tmp_path_factory.mktemp("serial")
-    done = orchestrator("run", str(mini), "--serial", "--out", str(out))
-    assert done.returncode == 0, done.stdout + done.stderr
+    code = (
+        "import sys\nfrom orchestrator.cli import main\ncode = main(sys.argv[1:])\n"
+        "print(code, sorted({m.split('.')[0] for m in sys.modules} & {'ray', 'vllm'}))\n"
+    )
+    words = [sys.executable, "-c", code, "run", str(mini), "--serial", "--out", str(out)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.stdout.splitlines()[-1:] == ["0 []"], done.stdout + done.stderr
     return out
+
+
+def handed_over(serial: Path, to: Place | Path, *left_out: str) -> list[str]:
+    """Copy the finished steps of ``serial``, but for those whose titles fit a pattern of ``left_out``: these titles."""
+    titles = []
+    for record in sorted(serial.glob("*/*/step.json")):
+        name = record.parent.relative_to(serial).as_posix()
+        title = name.rpartition("-")[0]
+        if any(fnmatch(title, pattern) for pattern in left_out):
+            titles.append(title)
+        elif isinstance(to, Path):
+            shutil.copytree(record.parent, to / name)
+        else:
+            to.publish(record.parent, name)
+    return titles

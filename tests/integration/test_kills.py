@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import itertools
 import json
 import os
 import resource
@@ -12,47 +14,39 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from orchestrator.facts import gather
 from orchestrator.perform import Engines, perform
+from orchestrator.places import place_of
 from orchestrator.plan import make_plan
 from orchestrator.steps.evaluate import read_verdicts
 from orchestrator.store import name_of, open_store
 from orchestrator.study_file import load_study
-from tests.integration.conftest import ROOT, orchestrator
+from tests.integration.conftest import ROOT, UNFINISHED, forked_run, handed_over, orchestrator
 from tests.object_store import object_store
 
-# Kills the serial run's process when a function is called for the n-th time with words that fit.
-KILLER = """
-import os, signal, sys
-from orchestrator import {module} as place
-function = place.{owner}.{name}
-calls = 0
-def deadly(*given, **named):
-    global calls
-    calls += {fits!r} in " ".join(map(str, given))
-    if calls == {at}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return function(*given, **named)
-place.{owner}.{name} = deadly
-from orchestrator.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+
+def deadly(module: str, owner: str, name: str, fits: str, at: int) -> None:
+    """From now on this process is killed when a function is called for the n-th time with words that fit."""
+    place = getattr(importlib.import_module(f"orchestrator.{module}"), owner)
+    function, calls = getattr(place, name), itertools.count(1)
+
+    def call(*given: Any, **named: Any) -> Any:
+        if fits in " ".join(map(str, given)) and next(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*given, **named)
+
+    setattr(place, name, call)
 
 
 def results(out: Path) -> bytes:
     return (out / "report" / "results.json").read_bytes()
-
-
-def killed(mini: Path, out: Path, **how: object) -> None:
-    program = KILLER.format(**how)
-    words = [sys.executable, "-c", program, "run", str(mini), "--serial", "--out", str(out)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -82,10 +76,11 @@ def test_killed_at_a_chosen_instant(
     mini: Path, serial: Path, begun: Callable[..., Path], kinds: tuple[str, ...], how: tuple[str, str, str, str, int]
 ) -> None:
     out = begun(*kinds)
-    killed(mini, out, **dict(zip(("module", "owner", "name", "fits", "at"), how, strict=True)))
+    killed = forked_run("run", str(mini), "--serial", "--out", str(out), first=partial(deadly, *how))
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
     unfinished = [p for p in out.glob("partial/*/*") if p.is_dir()]
     assert len(unfinished) == 1, "one step was under way"
-    done = orchestrator("run", str(mini), "--serial", "--out", str(out))
+    done = forked_run("run", str(mini), "--serial", "--out", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ended without giving" in done.stdout, "the dead run's lease is taken over, said"
     assert results(out) == results(serial)
@@ -105,7 +100,7 @@ def test_a_stop_says_how_to_go_on(mini: Path, serial: Path, begun: Callable[...,
     again = told.strip().splitlines()[-1].partition("Go on with: python -m ")[2]
     assert again.startswith("orchestrator run ")
     assert not (out / "lease.json").exists()
-    done = orchestrator(*again.split()[1:])
+    done = forked_run(*again.split()[1:])
     assert done.returncode == 0, done.stderr
     assert results(out) == results(serial)
 
@@ -114,15 +109,12 @@ def test_a_full_disk_loses_nothing(mini: Path, serial: Path, begun: Callable[...
     """The kernel refuses to let any file grow beyond 20 kB: adapters cannot be written, and every training fails."""
     out = begun("base", "rollouts", "problems", "reference")
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    words = [sys.executable, "-m", "orchestrator", "run", str(mini), "--serial", "--out", str(out)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, preexec_fn=limit)
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000))
+    done = forked_run("run", str(mini), "--serial", "--out", str(out), first=limit)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "train/sft: FAILED" in done.stdout and "File too large" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    done = orchestrator("run", str(mini), "--serial", "--out", str(out))
+    done = forked_run("run", str(mini), "--serial", "--out", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     assert results(out) == results(serial)
 
@@ -183,10 +175,14 @@ def engine_of(session: int) -> int | None:
 
 
 def test_an_object_store_gives_the_same_results(mini: Path, serial: Path, tmp_path: Path) -> None:
-    """On Ray, through a real S3 server, its driver and workers killed midway."""
+    """On Ray, through a real S3 server, its driver and workers killed midway: three trainings, what reads them, and all
+    that measures many adapters."""
     out = tmp_path / "out"
-    with object_store() as environment:
+    with object_store() as environment, pytest.MonkeyPatch.context() as patch:
         environment |= {"ORCHESTRATOR_CACHE": str(tmp_path / "cache")}
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        handed_over(serial, place_of("s3://studies/mini"), *UNFINISHED)
         words = ["run", str(mini), "--out", str(out), "--store", "s3://studies/mini"]
         said = []
         with subprocess.Popen(

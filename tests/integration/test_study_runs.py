@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import ROOT, orchestrator
+from tests.integration.conftest import ROOT, forked_run, orchestrator
 
 TITLES = (
     ["base/scratch", "rollouts/sampled", "problems/evaluation", "reference/base"]
@@ -35,6 +35,7 @@ def bytes_of(out: Path) -> dict[str, int]:
 
 
 def test_serial_run_reports_every_part(serial: Path) -> None:
+    """Made without Ray and, as its engine is Transformers, without vLLM (see ``serial``)."""
     assert finished(serial) == set(TITLES)
     results = json.loads((serial / "report" / "results.json").read_text())
     names = ["sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4", "sft-order43"]
@@ -54,18 +55,6 @@ def test_serial_run_reports_every_part(serial: Path) -> None:
     assert (serial / "report" / "figures").is_dir() and list((serial / "report" / "csv").glob("*.csv"))
 
 
-def test_serial_imports_no_ray_and_with_transformers_no_vllm(mini: Path, tmp_path: Path) -> None:
-    program = (
-        "import sys\nfrom orchestrator.cli import main\n"
-        f"code = main(['run', {str(mini)!r}, '--serial', '--out', {str(tmp_path / 'out')!r}])\n"
-        "print(code, sorted({m.split('.')[0] for m in sys.modules} & {'ray', 'vllm'}))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=600, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "0 []"
-
-
 def test_second_run_does_nothing(mini: Path, serial: Path) -> None:
     before, page = bytes_of(serial), (serial / "report" / "report.html").stat().st_mtime_ns
     again = orchestrator("run", str(mini), "--out", str(serial))
@@ -80,7 +69,7 @@ def test_report_is_rebuilt_from_the_store_alone(mini: Path, serial: Path, tmp_pa
     copy = tmp_path / "copy"
     shutil.copytree(serial, copy)
     shutil.rmtree(copy / "report")
-    done = orchestrator("report", "--out", str(copy))
+    done = forked_run("report", "--out", str(copy))
     assert done.returncode == 0, done.stderr
     for name in ("results.json", "report.html"):
         assert (copy / "report" / name).read_bytes() == (serial / "report" / name).read_bytes()
@@ -93,7 +82,7 @@ def test_a_study_of_two_forms_of_a_method(mini: Path, serial: Path, tmp_path: Pa
         shutil.copytree(serial / kind, out / kind)
     source = "offline_grpo_source: {method: offline_grpo, settings: {form: source}}"
     ipo = "ipo: {method: dpo, learning_rate: 3.0e-5, settings: {loss: ipo, length_normalised: true}}"
-    done = orchestrator(
+    done = forked_run(
         "run", str(mini), "--serial", "--out", str(out), "--set", f"methods={{sft: {{}}, {source}, {ipo}}}",
         "--set", "sweep=null", "--set", "replicas=[]", "--set", "analysis.connectivity.pairs=[[sft, ipo]]",
     )  # fmt: skip
@@ -116,7 +105,7 @@ def test_a_report_midway_has_the_geometry_of_what_is_finished(serial: Path, tmp_
         for folder in serial.glob(part):
             shutil.copytree(folder, out / folder.relative_to(serial))
     shutil.copy(serial / "study.json", out)
-    done = orchestrator("report", "--out", str(out))
+    done = forked_run("report", "--out", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     whole, half = (json.loads((folder / "report" / "results.json").read_text()) for folder in (serial, out))
     assert [a["name"] for a in half["geometry"]["adapters"]] == ["sft", "rift"]
@@ -128,7 +117,7 @@ def test_a_report_midway_has_the_geometry_of_what_is_finished(serial: Path, tmp_
     assert {t["name"]: t["status"] for t in half["trainings"]}["dpo"] == "not run"
     assert not list(out.glob("geometry/*")) and not list(out.glob("failed/*")), "the run's store is only read"
     shutil.rmtree(next(out.glob("train/rift-*")))
-    done = orchestrator("report", "--out", str(out))
+    done = forked_run("report", "--out", str(out))
     assert done.returncode == 0 and "geometry" not in json.loads((out / "report" / "results.json").read_text())
 
 
@@ -159,7 +148,7 @@ def test_a_damaged_step_is_made_again(mini: Path, serial: Path, tmp_path: Path) 
     weights = next(copy.glob("train/dft-*/adapter/adapter_model.safetensors"))
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    done = orchestrator("run", str(mini), "--serial", "--out", str(copy))
+    done = forked_run("run", str(mini), "--serial", "--out", str(copy))
     assert done.returncode == 0, done.stderr
     assert "train/dft: adapter/adapter_model.safetensors was changed since it was made" in done.stdout
     assert weights.read_bytes() == whole
@@ -171,7 +160,7 @@ def test_a_failed_training_leaves_the_others(mini: Path, serial: Path, tmp_path:
     copy = tmp_path / "copy"
     for kind in ("base", "rollouts", "problems", "reference"):
         shutil.copytree(serial / kind, copy / kind)
-    done = orchestrator(
+    done = forked_run(
         "run", str(mini), "--serial", "--out", str(copy), "--set", f"training.backend={backend}",
         "--set", "methods={sft: {}, dft: {learning_rate: 1.0e+30}, dpo: {learning_rate: 3.0e-5}}",
         "--set", "analysis.connectivity.pairs=[[sft, dpo], [sft, dft]]", "--set", "replicas=[]",

@@ -12,20 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import ROOT, orchestrator
+from orchestrator.places import place_of
+from tests.integration.conftest import ROOT, UNFINISHED, handed_over, orchestrator
 from tests.object_store import object_store
 from tests.ray_nodes import Node, Nodes, two_nodes
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """The words that name what the nodes share, and their environment."""
+def place(
+    request: pytest.FixtureRequest, serial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """The words that name what the nodes share, and their environment; some steps are finished there."""
     with ExitStack() as stack:
         environment = {"ORCHESTRATOR_CACHE": str(tmp_path / "cache")}
         if request.param == "folder":
+            handed_over(serial, tmp_path / "out", *UNFINISHED)
             yield [], environment
         else:
-            yield ["--store", "s3://studies/mini"], environment | stack.enter_context(object_store())
+            environment |= stack.enter_context(object_store())
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value)
+            handed_over(serial, place_of("s3://studies/mini"), *UNFINISHED)
+            yield ["--store", "s3://studies/mini"], environment
 
 
 def followed(nodes: Nodes, words: list[str], victim: tuple[Node, str] | None) -> tuple[int, str]:
