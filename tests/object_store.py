@@ -11,6 +11,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
+from orchestrator import places
+
 PROGRAM = """
 from moto.server import ThreadedMotoServer
 import sys, time
@@ -24,7 +28,10 @@ server.stop()
 
 @contextmanager
 def object_store(bucket: str = "studies") -> Iterator[dict[str, str]]:
-    """The environment in which ``s3://bucket`` is there and empty; the server ends with the block."""
+    """The environment in which ``s3://bucket`` is there and empty; the server ends with the block.
+
+    This process is not connected to it: ``connected`` does that.
+    """
     quiet = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -57,3 +64,14 @@ def _make(address: str) -> None:
         except urllib.error.URLError:
             if time.monotonic() > until:
                 raise
+
+
+@contextmanager
+def connected(environment: dict[str, str]) -> Iterator[None]:
+    """Within the block this process, too, finds the store of ``environment``."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        places._file_system.cache_clear()  # of an earlier server
+        yield
+    places._file_system.cache_clear()

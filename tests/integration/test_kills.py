@@ -29,7 +29,7 @@ from orchestrator.steps.evaluate import read_verdicts
 from orchestrator.store import name_of, open_store
 from orchestrator.study_file import load_study
 from tests.integration.conftest import ROOT, UNFINISHED, forked_run, handed_over, orchestrator
-from tests.object_store import object_store
+from tests.object_store import connected, object_store
 
 
 def deadly(module: str, owner: str, name: str, fits: str, at: int) -> None:
@@ -93,7 +93,7 @@ def test_a_stop_says_how_to_go_on(mini: Path, serial: Path, begun: Callable[...,
         until = time.monotonic() + 120
         while not list(out.glob("train/*/step.json")):
             assert process.poll() is None and time.monotonic() < until
-            os.sched_yield()
+            time.sleep(0.02)  # the run needs the processor itself
         process.send_signal(signal.SIGTERM)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -146,7 +146,7 @@ def test_an_evaluation_whose_engine_is_killed_five_times_loses_and_doubles_nothi
                 if kills < 5 and shards > answered and (actor := engine_of(process.pid)):
                     answered, kills = shards, kills + 1
                     os.kill(actor, signal.SIGKILL)
-                time.sleep(0.002)
+                time.sleep(0.01)
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # what else the study holds is not waited for
     assert log.read_text().count("evaluate/base: its worker died") == 5
@@ -178,11 +178,10 @@ def test_an_object_store_gives_the_same_results(mini: Path, serial: Path, tmp_pa
     """On Ray, through a real S3 server, its driver and workers killed midway: three trainings, what reads them, and all
     that measures many adapters."""
     out = tmp_path / "out"
-    with object_store() as environment, pytest.MonkeyPatch.context() as patch:
+    with object_store() as environment:
         environment |= {"ORCHESTRATOR_CACHE": str(tmp_path / "cache")}
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        handed_over(serial, place_of("s3://studies/mini"), *UNFINISHED)
+        with connected(environment):
+            handed_over(serial, place_of("s3://studies/mini"), *UNFINISHED)
         words = ["run", str(mini), "--out", str(out), "--store", "s3://studies/mini"]
         said = []
         with subprocess.Popen(

@@ -14,14 +14,12 @@ import pytest
 
 from orchestrator.places import place_of
 from tests.integration.conftest import ROOT, UNFINISHED, handed_over, orchestrator
-from tests.object_store import object_store
+from tests.object_store import connected, object_store
 from tests.ray_nodes import Node, Nodes, two_nodes
 
 
 @pytest.fixture
-def place(
-    request: pytest.FixtureRequest, serial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[list[str], dict[str, str]]]:
+def place(request: pytest.FixtureRequest, serial: Path, tmp_path: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
     """The words that name what the nodes share, and their environment; some steps are finished there."""
     with ExitStack() as stack:
         environment = {"ORCHESTRATOR_CACHE": str(tmp_path / "cache")}
@@ -30,9 +28,8 @@ def place(
             yield [], environment
         else:
             environment |= stack.enter_context(object_store())
-            for name, value in environment.items():
-                monkeypatch.setenv(name, value)
-            handed_over(serial, place_of("s3://studies/mini"), *UNFINISHED)
+            with connected(environment):
+                handed_over(serial, place_of("s3://studies/mini"), *UNFINISHED)
             yield ["--store", "s3://studies/mini"], environment
 
 
