@@ -17,7 +17,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,8 @@ def input_products(
     token (the prompt's last token to the last but one), as ``forward.completion_scores`` does, and skips rows
     with an empty one; "all" counts every token. Padding never counts; rows of like length share a batch. z has the
     weights' precision, float32 at least; its products are float64. The stacked a (R x in) of all ``modules`` lie on
-    the model's device: where they are too many, call it with some modules at a time.
+    the model's device: where they are too many, call it with some modules at a time. A module that does not see every
+    token once or more, such as an expert of a mixture, is left out.
 
     ValueError, one line: a model in training mode; an empty prompt or no token to count; no adapter or module; a
     module that is missing, not linear, the output head, of another shape, or that an adapter lacks; NaN or inf.
@@ -57,27 +58,28 @@ def input_products(
     if not adapters or not modules:
         raise ValueError(f"nothing to compare: {len(adapters)} adapters, {len(modules)} modules")
     order = _order(rows, where)
-    counted: list[Tensor] = []  # of the batch in flight, read by the hooks
+    counted: list[tuple[Tensor, int]] = []  # of the batch in flight, read by the hooks: places, and of how many
     products: dict[str, Tensor] = {}
+    seeing = {name: list[bool]() for name in modules}  # a call: whether every token of the batch was in it
     handles = []
     try:
         for name in modules:
             linear, a = _stacked(model, name, adapters)
             products[name] = torch.zeros(len(a), len(a), dtype=torch.float64, device=a.device)
-            handles.append(linear.register_forward_pre_hook(_collector(a, products[name], counted)))
+            handles.append(linear.register_forward_pre_hook(_collector(a, products[name], counted, seeing[name])))
         tokens = 0
         for start in range(0, len(order), batch_size):
             batch = [rows[index] for index in order[start : start + batch_size]]
             ids, mask = _padded([[*prompt, *completion] for prompt, completion in batch], model.device)
             places = _counted(batch, where, ids.shape[1])
             tokens += len(places)
-            counted[:] = [places]
+            counted[:] = [(places, ids.numel())]
             with torch.inference_mode():
                 backbone(model)(ids, attention_mask=mask, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
-    found = {name: product.cpu() / tokens for name, product in products.items()}
+    found = {name: products[name].cpu() / tokens for name, calls in seeing.items() if calls and all(calls)}
     for name, product in found.items():
         if not torch.isfinite(product).all():
             raise ValueError(f"module {name}: NaN or inf in its inputs or in a factor")
@@ -156,22 +158,28 @@ def _counted(batch: Sequence[Row], where: str, width: int) -> Tensor:
     return torch.tensor(places)
 
 
-def _stacked(model: PreTrainedModel, name: str, adapters: Sequence[Mapping[str, Factors]]) -> tuple[nn.Linear, Tensor]:
+def _stacked(model: PreTrainedModel, name: str, adapters: Sequence[Mapping[str, Factors]]) -> tuple[nn.Module, Tensor]:
     """The linear module and every adapter's a on it as one R x in, in the precision that z is to have."""
     for at, adapter in enumerate(adapters):
         if name not in adapter:
             raise ValueError(f"module {name} is not in adapter {at}: compare the modules that all adapters share")
     held = [adapter[name] for adapter in adapters]
     linear, *_ = [_linear(model, name, factors) for factors in held]
-    dtype = torch.promote_types(linear.weight.dtype, torch.float32)
-    return linear, torch.cat([factors.a.to(linear.weight.device, dtype) for factors in held])
+    weight = cast(Tensor, linear.weight)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return linear, torch.cat([factors.a.to(weight.device, dtype) for factors in held])
 
 
-def _collector(a: Tensor, product: Tensor, counted: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _collector(
+    a: Tensor, product: Tensor, counted: list[tuple[Tensor, int]], seeing: list[bool]
+) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def collect(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].reshape(-1, inputs[0].shape[-1])[counted[-1].to(a.device)].to(a.dtype)
-        z = (x @ a.T).double()
-        product.addmm_(z.T, z)
+        rows = inputs[0].reshape(-1, inputs[0].shape[-1])
+        places, whole = counted[-1]
+        seeing.append(len(rows) == whole)
+        if seeing[-1]:
+            z = (rows[places.to(a.device)].to(a.dtype) @ a.T).double()
+            product.addmm_(z.T, z)
 
     return collect
 

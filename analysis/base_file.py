@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from analysis.adapter_config import refuse_pointer
+from analysis.lora import alike
+
+CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")  # their linear weights are in x out
+TIED = "tied to the embeddings"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
@@ -19,7 +26,9 @@ class BaseFile:
         self.folder = Path(folder)
         self._files: dict[str, safe_open] = {}
         index = self.folder / INDEX
+        self.config = _config(self.folder / "config.json")
         if index.is_file():
+            refuse_pointer(index)
             try:
                 self._places: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
                 if any(name != Path(name).name for name in self._places.values()):
@@ -35,6 +44,8 @@ class BaseFile:
         if name not in self._files:
             if (self.folder / name).exists() and not (self.folder / name).is_file():
                 raise ValueError(f"{self.folder / name} is no file; save the model again")
+            if (self.folder / name).exists():
+                refuse_pointer(self.folder / name)
             try:
                 self._files[name] = safe_open(self.folder / name, framework="pt")
             except (SafetensorError, OSError) as error:
@@ -47,6 +58,25 @@ class BaseFile:
             return bool(self._key(f"{module}.weight"))
         except ValueError:
             return False
+
+    def shape(self, module: str) -> tuple[int, ...]:
+        """The shape of a module's weight as it is stored, by the file's header. ValueError where it is not there."""
+        key = self._key(f"{module}.weight")
+        return tuple(self._open(self._places[key]).get_slice(key).get_shape())
+
+    def lacks(self, module: str) -> str:
+        """Why the module has no weight of its own here, in a few words."""
+        tied = self.config.get("tie_word_embeddings", self.config.get("model_type") in CONV1D)
+        heads = ("lm_head", "embed_out", "output")
+        return TIED if tied and module.endswith(heads) else "no weight in the base"
+
+    def is_turned(self, module: str, shape: tuple[int, int], told: Collection[bool]) -> bool:
+        """Whether the weight is stored in x out. ``told``: what the adapters' configs say (fan_in_fan_out), which
+        holds for one kind of module alone where a model has both; the model's own kind tells more."""
+        conv1d, stored = self.config.get("model_type") in CONV1D, self.shape(module)
+        if shape[0] != shape[1]:
+            return (conv1d or any(told)) and stored == shape[::-1]
+        return conv1d or all(told)
 
     def weight(self, module: str, shape: tuple[int, int], fan_in_fan_out: bool = False) -> Tensor:
         """A linear module's weight, out x in. ``fan_in_fan_out``: it is stored in x out (GPT-2's Conv1D).
@@ -72,7 +102,16 @@ class BaseFile:
         """The key as it is, or with a prefix more or less: files saved from a bare model lack "model." in front."""
         if name in self._places:
             return name
-        alike = [key for key in self._places if key.endswith(f".{name}") or name.endswith(f".{key}")]
-        if len(alike) != 1:
+        found = alike(name, self._places)
+        if len(found) != 1:
             raise ValueError(f"{self.folder}: has no weight {name}: is this the adapters' base?")
-        return alike[0]
+        return found[0]
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """The model's config.json; empty where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

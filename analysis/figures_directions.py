@@ -72,7 +72,7 @@ def functions(results: dict, roster: Roster, canvas: Canvas) -> Made:
     points = []
     for row in found.get("pairs") or []:
         name = other(row, roster.reference)
-        plain = pair(results, name or "", roster.reference or "").get("cosine")
+        plain = row["plain"] if "plain" in row else pair(results, name or "", roster.reference or "").get("cosine")
         if name is not None and plain is not None and row.get("cosine") is not None:
             points.append((name, plain, row["cosine"]))
     if not points:

@@ -5,6 +5,8 @@ Every function takes ``None`` for what is undefined and answers with a dash, nev
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 MISSING = "–"
 _MINUS = "−"
 _THIN = "\u202f"  # narrow no-break space, the thousands separator
@@ -113,3 +115,12 @@ def listing(parts: list[str]) -> str:
     if len(parts) < 2:
         return "".join(parts)
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def left_out(rows: Sequence[Mapping[str, str]]) -> str:
+    """Modules that a measurement left out, a reason at a time: "lm_head (the output head)"; empty for none."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        reasons.setdefault(row["why"], []).append(row["module"])
+    names = {why: held[0] if len(held) == 1 else f"{len(held)} modules as {held[0]}" for why, held in reasons.items()}
+    return ", ".join(f"{name} ({why})" for why, name in names.items())

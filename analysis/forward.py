@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from analysis.lora import Factors
+from analysis.lora import Factors, alike
 from models.head import backbone, head_of
 
 Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
@@ -42,7 +43,7 @@ def attached(model: PreTrainedModel, modules: Mapping[str, Factors]) -> Iterator
     try:
         for name, factors in modules.items():
             linear = _linear(model, name, factors)
-            handles.append(linear.register_forward_hook(_adder(factors, linear.weight.device)))
+            handles.append(linear.register_forward_hook(_adder(factors, cast(Tensor, linear.weight).device)))
         yield model
     finally:
         for handle in handles:
@@ -167,25 +168,36 @@ def _check_mode(model: PreTrainedModel) -> None:
 
 
 def _submodule(model: PreTrainedModel, name: str) -> nn.Module:
+    """The module of that name, or of the one name that is alike but for a prefix."""
     try:
         return model.get_submodule(name)
     except AttributeError:
+        found = alike(name, (other for other, _ in model.named_modules() if other))
+        if len(found) == 1:
+            return model.get_submodule(found[0])
         raise ValueError(f"module {name} is not in {type(model).__name__}: is the adapter of this base?") from None
 
 
-def inner_linear(model: PreTrainedModel, name: str) -> bool:
-    """Whether a delta can be attached at the module: a linear one that is not the output head."""
-    linear = _submodule(model, name)
-    return isinstance(linear, nn.Linear) and linear is not model.get_output_embeddings()
+def unattachable(model: PreTrainedModel, name: str) -> str | None:
+    """Why no delta can be attached at the module, in a few words; None where one can: at inner linear modules."""
+    try:
+        module = _submodule(model, name)
+    except ValueError:
+        return f"not in {type(model).__name__}"
+    if module is model.get_output_embeddings():
+        return "the output head"
+    return None if isinstance(module, (nn.Linear, Conv1D)) else f"a {type(module).__name__}"
 
 
-def _linear(model: PreTrainedModel, name: str, factors: Factors) -> nn.Linear:
+def _linear(model: PreTrainedModel, name: str, factors: Factors) -> nn.Module:
     linear = _submodule(model, name)
-    if not isinstance(linear, nn.Linear) or linear is model.get_output_embeddings():
+    if unattachable(model, name) is not None:
         raise ValueError(f"module {name} is a {type(linear).__name__}; deltas attach to inner linear modules")
+    weight = cast(Tensor, linear.weight)
+    found = tuple(weight.T.shape) if isinstance(linear, Conv1D) else tuple(weight.shape)
     shape = (factors.b.shape[0], factors.a.shape[1])
-    if tuple(linear.weight.shape) != shape:
-        raise ValueError(f"module {name}: the delta is {shape}, the weight {tuple(linear.weight.shape)} (out, in)")
+    if found != shape:
+        raise ValueError(f"module {name}: the delta is {shape}, the weight {found} (out, in)")
     return linear
 
 

@@ -89,8 +89,13 @@ def ratio(value: float | None, to: float | None) -> float | None:
 
 
 def _weighted(results: dict, a: str | None, b: str | None) -> float | None:
-    """The activation-weighted cosine of two updates; 1 of one that does something to itself."""
+    """The activation-weighted cosine of two updates; 1 of one that does something to itself.
+
+    None where it is over fewer modules than the plain one beside it: both stand in a table of their own.
+    """
     found = results.get("activations") or {}
+    if found.get("left_out"):
+        return None
     if a == b:
         return 1.0 if any(row.get("name") == a and row.get("norm") for row in found.get("adapters") or []) else None
     for row in found.get("pairs") or []:
@@ -168,6 +173,7 @@ def _floor_rows(results: dict, roster: Roster) -> list[Row]:
 
 def _chance_rows(results: dict) -> list[Row]:
     chance = (results.get("geometry") or {}).get("chance") or {}
+    weighed = results.get("activations") or {}
     labels = {"shared_a": "Chance, same initial A", "ambient": "Chance, random"}
     rows = []
     for key, words in labels.items():
@@ -183,7 +189,7 @@ def _chance_rows(results: dict) -> list[Row]:
                     angle_max=entry.get("angle_max_median_deg"),
                     u1=entry.get("u1"),
                     v1=entry.get("v1"),
-                    weighted=(results.get("activations") or {}).get("chance") if key == "shared_a" else None,
+                    weighted=weighed.get("chance") if key == "shared_a" and not weighed.get("left_out") else None,
                 )
             )
     return rows

@@ -6,32 +6,23 @@ A delta is ``dW = b @ a`` with ``b`` out x r and ``a`` r x in; it is never multi
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-PREFIX = "base_model.model."
-LARGEST_CONFIG = 10_000_000  # bytes
-LARGEST = 1e30  # of a setting, or of an update: its square is still a number
-LONGEST_PATTERN = 300  # characters
-# Initialisations that also change the base weight, so that b @ a is not the distance from the base.
-BASE_CHANGING_INITS = ("pissa", "corda", "olora", "loftq", "lora_ga", "mica")
-# Config fields that make the update something other than a scaled b @ a on a linear map.
-UNSUPPORTED_FIELDS = (
-    "use_dora", "lora_bias", "use_qalora", "use_bdlora", "alora_invocation_tokens", "layer_replication",
-    "target_parameters", "trainable_token_indices", "velora_config", "monteclora_config", "kasa_config",
-    "arrow_config",
-)  # fmt: skip
+from analysis.adapter_config import CONFIG, LARGEST, WEIGHTS, read_config, scale_of
+
+SMALLEST = 1e-60  # of a factor, or of an update, that is not zero: squares of squares are still above zero
+PREFIXES = ("base_model.model.", "module.")  # PEFT's, DistributedDataParallel's
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+BASES_OWN = re.compile(r"\.(?:base_layer|original_module)\.")  # what PEFT saves of a base beside its factors
 
 
 @dataclass(frozen=True)
@@ -54,17 +45,48 @@ class Adapter:
 class AdapterFile:
     """A PEFT LoRA folder, opened: its config and its header are checked, and a module is read when it is asked for.
 
-    ``modules`` are the adapted modules in natural order, ``base`` the base's name by the config. Raises ValueError, one
-    line: no adapter, a pickle, a damaged file, an unsupported variant.
+    ``modules`` are the adapted modules in natural order, ``base`` the base's name by the config, ``whole`` the weights
+    that were saved whole beside the factors (a trained head, embeddings), ``embeddings`` the embeddings with factors
+    of their own: neither is part of what is measured. Raises ValueError, one line: no adapter, a pickle, a damaged
+    file, an unsupported variant.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.folder = Path(path)
-        self.config = _read_config(self.folder)
+        self.config: dict[str, Any] = read_config(self.folder)
         self._tensors = _open(self.folder / WEIGHTS)
-        self._keys = _paired_keys(self.folder / WEIGHTS, sorted(self._tensors.keys()))
+        keys = sorted(self._tensors.keys())
+        self.embeddings = sorted({plain_name(k.split(".lora_embedding_")[0]) for k in keys if ".lora_embedding_" in k})
+        self.whole = [plain_name(k) for k in keys if "lora_" not in k and not BASES_OWN.search(k)]
+        factors = [key for key in keys if "lora_" in key and ".lora_embedding_" not in key]
+        self._keys = _paired_keys(self.folder / WEIGHTS, factors)
         self.modules = sorted(self._keys, key=natural_key)
         self.base: str | None = self.config.get("base_model_name_or_path")
+
+    def own_name(self, module: str) -> str | None:
+        """What the file calls a module, with one part in front more or less; None where that is none, or several."""
+        if module in self._keys:
+            return module
+        found = _inner(module, self._keys)
+        return found[0] if len(found) == 1 else None
+
+    def beside_factors(self) -> list[str]:
+        """What else was trained or saved and is not part of the delta, a sentence each."""
+        lines = []
+        if self.whole:
+            few = ", ".join(self.whole[:3]) + (", ..." if len(self.whole) > 3 else "")
+            lines.append(f"{few} saved whole beside the LoRA: left out, its LoRA part alone is compared.")
+        elif self.config.get("modules_to_save"):
+            lines.append("it has modules_to_save: left out, its LoRA part alone is compared.")
+        if self.embeddings:
+            lines.append(f"LoRA on the embeddings {', '.join(self.embeddings)} is left out.")
+        return lines
+
+    def _name(self, module: str) -> str:
+        own = self.own_name(module)
+        if own is None:
+            raise ValueError(f"{self.folder / WEIGHTS}: no LoRA factors for {module}; it has {len(self._keys)} others")
+        return own
 
     def shape(self, module: str) -> tuple[int, int]:
         """(out, in) of a module's delta, by the file's header."""
@@ -72,7 +94,7 @@ class AdapterFile:
 
     def _sizes(self, module: str) -> list[list[int]]:
         """The shapes of B and A by the header."""
-        shapes = [list(self._tensors.get_slice(key).get_shape()) for key in self._keys[module]]
+        shapes = [list(self._tensors.get_slice(key).get_shape()) for key in self._keys[self._name(module)]]
         if any(len(shape) != 2 or 0 in shape for shape in shapes):
             told = " and ".join(str(tuple(shape)) for shape in shapes)
             raise ValueError(f"{self.folder / WEIGHTS}: module {module}: lora_B and lora_A {told} are no matrices")
@@ -93,13 +115,12 @@ class AdapterFile:
 
         Raises ValueError, one line: a module that is not there, a config that disagrees with the weights, NaN or inf.
         """
-        if module not in self._keys:
-            raise ValueError(f"{self.folder / WEIGHTS}: no LoRA factors for {module}; it has {len(self._keys)} others")
+        own = self._name(module)
         try:
-            b, a = (self._tensors.get_tensor(key) for key in self._keys[module])
+            b, a = (self._tensors.get_tensor(key) for key in self._keys[own])
         except (SafetensorError, OSError) as error:
             raise _damaged(self.folder / WEIGHTS, error) from None
-        return _scaled(self.folder, module, b, a, self.config, dtype)
+        return _scaled(self.folder, own, b, a, self.config, dtype)
 
 
 def load_adapter(path: str | Path, name: str | None = None, dtype: torch.dtype = torch.float64) -> Adapter:
@@ -114,12 +135,44 @@ def module_names(path: str | Path) -> list[str]:
     return AdapterFile(path).modules
 
 
+def plain_name(key: str) -> str:
+    """A tensor's or module's name without what PEFT, torch.compile and data parallel wrappers put into it."""
+    name = WRAPPERS.sub("", key)
+    while (prefix := next((p for p in PREFIXES if name.startswith(p)), None)) is not None:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def alike(name: str, names: Iterable[str]) -> list[str]:
+    """Those of the names that are ``name`` with a prefix more or less: "layers.0.q" and "language.model.layers.0.q"."""
+    return [other for other in names if other.endswith(f".{name}") or name.endswith(f".{other}")]
+
+
+def _inner(name: str, names: Iterable[str]) -> list[str]:
+    """Those of the names that have one part more or less in front, as a model's ("model.layers.0.q") and its inner
+    model's ("layers.0.q") have."""
+    return [other for other in names if other.partition(".")[2] == name or name.partition(".")[2] == other]
+
+
 def shared_modules(names: Sequence[Collection[str]]) -> list[str]:
-    """The modules that every adapter has, in natural order; ValueError if there is none."""
+    """The modules that every adapter has, in natural order; ValueError if there is none.
+
+    Adapters that were saved off a model and off its inner one (``model.`` in front or not) share what is alike but for
+    a prefix, under the longer names.
+    """
     shared = set.intersection(*(set(modules) for modules in names)) if names else set()
+    if not shared and names and all(names):
+        longest = max(names, key=lambda modules: min(module.count(".") for module in modules))
+        shared = {module for module in longest if all(_one_to_one(module, longest, other) for other in names)}
     if not shared:
         raise ValueError("the adapters share no module, so nothing can be compared: check their targets and base")
     return sorted(shared, key=natural_key)
+
+
+def _one_to_one(module: str, own: Collection[str], others: Collection[str]) -> bool:
+    """Whether the others have the module, or one that is alike to it and to no other of its own."""
+    found = _inner(module, others)
+    return module in others or (len(found) == 1 and len(_inner(found[0], own)) == 1)
 
 
 def natural_key(module: str) -> list[tuple[int, int | str]]:
@@ -144,66 +197,6 @@ def interpolate(f: Factors, g: Factors, weight: float) -> Factors:
     return Factors(torch.cat([weight * f.b, (1 - weight) * g.b], dim=1), torch.cat([f.a, g.a], dim=0))
 
 
-def _read_config(folder: Path) -> dict:
-    if not (folder / WEIGHTS).is_file():
-        if (folder / "adapter_model.bin").is_file():
-            raise ValueError(
-                f"{folder}: adapter_model.bin is a pickle and is not opened; convert it where you trust it: "
-                'safetensors.torch.save_file(torch.load("adapter_model.bin", weights_only=True), "' + WEIGHTS + '")'
-            )
-        raise ValueError(f"{folder}: no {WEIGHTS}; give the folder that PEFT's save_pretrained wrote")
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ValueError(f"{folder}: no {CONFIG}, so the scale alpha / r is unknown; copy it beside the weights")
-    if path.stat().st_size > LARGEST_CONFIG:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes are no adapter's config; save the adapter again")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({error}); save the adapter again") from None
-    _check_config(folder / CONFIG, config)
-    return config
-
-
-def _check_config(path: Path, config: dict) -> None:
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "LORA":
-        raise ValueError(f"{path}: peft_type is {kind!r}, only LORA is measured")
-    for field in UNSUPPORTED_FIELDS:
-        if config.get(field):
-            raise ValueError(f"{path}: {field} is set, and only plain LoRA (scale * b @ a) is measured")
-    if config.get("modules_to_save"):
-        raise ValueError(f"{path}: modules_to_save holds whole weights, which are no low-rank delta; train without it")
-    if config.get("bias", "none") != "none":
-        raise ValueError(
-            f"{path}: bias is {config['bias']!r}: trained biases are no low-rank delta; train with bias none"
-        )
-    base = config.get("base_model_name_or_path")
-    if base is not None and not (isinstance(base, str) and base.isprintable()):
-        raise ValueError(f"{path}: base_model_name_or_path is {base!r}, no name; write the base's name there")
-    init = config.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower().startswith(BASE_CHANGING_INITS):
-        raise ValueError(
-            f"{path}: init_lora_weights {init!r} also changed the base; save again with "
-            "path_initial_model_for_weight_conversion to get a plain LoRA"
-        )
-    for field in ("r", "lora_alpha"):
-        if not _is_number(config.get(field)):
-            raise ValueError(f"{path}: {field} is {config.get(field)!r}, a number is needed")
-    for field in ("rank_pattern", "alpha_pattern"):
-        patterns = config.get(field) or {}
-        if not isinstance(patterns, dict) or not all(_is_number(value) for value in patterns.values()):
-            raise ValueError(f"{path}: {field} is no mapping of patterns to numbers")
-        # Such a pattern can take longer than anyone waits, and holds all threads meanwhile.
-        slow = next((p for p in patterns if len(p) > LONGEST_PATTERN or re.search(r"[*+}][^()]*\)+[*+{]", p)), None)
-        if slow is not None:
-            raise ValueError(f"{path}: {field}: {slow[:80]!r} repeats what repeats, or is too long; name the modules")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
-
-
 def _open(path: Path) -> safe_open:
     if not os.access(path, os.R_OK):
         raise ValueError(f"{path}: may not be read; ask its owner for the right to")
@@ -222,16 +215,18 @@ def _paired_keys(path: Path, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for key in keys:
         match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", key)
-        if not match:
-            raise ValueError(f"{path}: tensor {key} is no LoRA factor of a linear module")
-        halves = found.setdefault(match[1].removeprefix(PREFIX), {})
+        if not match or not key.isprintable():
+            raise ValueError(
+                f"{path}: tensor {key if key.isprintable() else ascii(key)} is no LoRA factor of a linear module"
+            )
+        halves = found.setdefault(plain_name(match[1]), {})
         if match[2] in halves:
             raise ValueError(
                 f"{path}: {key} and {halves[match[2]]} are one and the same factor; save the adapter again"
             )
         halves[match[2]] = key
     if not found:
-        raise ValueError(f"{path}: holds no LoRA factors")
+        raise ValueError(f"{path}: holds no LoRA factors of linear modules")
     for module, halves in found.items():
         if len(halves) != 2:
             raise ValueError(f"{path}: module {module} has only lora_{min(halves)}")
@@ -239,34 +234,24 @@ def _paired_keys(path: Path, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _scaled(folder: Path, module: str, b: Tensor, a: Tensor, config: dict, dtype: torch.dtype) -> Factors:
+    where = f"{folder / WEIGHTS}: module {module}"
     if not (b.is_floating_point() and a.is_floating_point()):
-        raise ValueError(f"{folder / WEIGHTS}: module {module}: factors of {b.dtype} and {a.dtype} are no real numbers")
+        raise ValueError(f"{where}: factors of {b.dtype} and {a.dtype} are no real numbers")
     if b.ndim != 2 or a.ndim != 2 or b.shape[1] != a.shape[0]:
-        raise ValueError(
-            f"{folder / WEIGHTS}: module {module}: lora_B {tuple(b.shape)} and lora_A {tuple(a.shape)} "
-            "are not out x r and r x in"
-        )
-    try:
-        rank = _by_pattern(config.get("rank_pattern"), module, config["r"])
-        alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{folder / CONFIG}: rank_pattern or alpha_pattern is no pattern ({error})") from None
+        raise ValueError(f"{where}: lora_B {tuple(b.shape)} and lora_A {tuple(a.shape)} are not out x r and r x in")
+    rank, scale = scale_of(folder / CONFIG, config, module)
     if rank != a.shape[0]:
         raise ValueError(f"{folder / CONFIG}: module {module}: rank {rank} by the config, {a.shape[0]} by the weights")
     if rank < 1:
-        raise ValueError(f"{folder / WEIGHTS}: module {module}: rank 0 holds no update; save the adapter again")
-    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    b, a = b.double() * scale, a.double()
+        raise ValueError(f"{where}: rank 0 holds no update; save the adapter again")
+    b, a = b.double(), a.double()
     if not (torch.isfinite(b).all() and torch.isfinite(a).all()):
-        raise ValueError(f"{folder / WEIGHTS}: module {module}: NaN or inf in its factors")
-    if float(b.abs().max()) * float(a.abs().max()) > LARGEST:
-        raise ValueError(f"{folder / WEIGHTS}: module {module}: its update is beyond {LARGEST:g}; was it trained?")
+        raise ValueError(f"{where}: NaN or inf in its factors")
+    b = b * scale
+    most_b, most_a = float(b.abs().max()), float(a.abs().max())
+    sizes = (most_b, most_a, most_b * most_a)
+    if max(sizes) > LARGEST:
+        raise ValueError(f"{where}: its update is beyond {LARGEST:g}, or a factor is; was it trained?")
+    if most_b and most_a and min(sizes) < SMALLEST:
+        raise ValueError(f"{where}: its update is below {SMALLEST:g}, or a factor is; was it trained?")
     return Factors(b.to(dtype), a.to(dtype))
-
-
-def _by_pattern(patterns: dict[str, float] | None, module: str, default: float) -> float:
-    """The first pattern that matches the module's name or its end, as PEFT's get_pattern_key does."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default

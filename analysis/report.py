@@ -152,6 +152,7 @@ def _page(
         reference=people.label(people.reference),
         k=(results.get("geometry") or {}).get("k") or "k",
         margin=f"{findings.FLOOR_MARGIN:g}",
+        update=_update(comparison, people),
         citation=_citation(study, provenance, bool(comparison)),
         files=written,
         drawings={key: Markup(figure.svg) for key, figure in drawn.items()},
@@ -159,6 +160,16 @@ def _page(
         style=Markup(_style("style.css")),
         language="en",
     )
+
+
+def _update(comparison: dict, people: Roster) -> str:
+    """What an update is, with its scale: rsLoRA has another, and is named where it was used."""
+    adapters = comparison.get("adapters") or []
+    stabilised = [people.label(row.get("name")) for row in adapters if row.get("rslora")]
+    own, by_root = "(α / r) · B · A", "(α / √r) · B · A"
+    if len(stabilised) < len(adapters):
+        return f"{own}, or {by_root} where rsLoRA was used ({', '.join(stabilised)})," if stabilised else own
+    return f"{by_root} (rsLoRA)" if stabilised else own
 
 
 def _facts(results: dict, provenance: dict) -> str:

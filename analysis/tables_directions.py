@@ -27,6 +27,13 @@ def _size(key: str, digits: int) -> Callable[[dict], Cell]:
     )
 
 
+def _left_out(found: dict, subject: str) -> str:
+    """The set of modules, where it is not that of the geometry."""
+    rows = found.get("left_out") or []
+    kept = formats.count(found["modules"]) if isinstance(found.get("modules"), int) else "the other"
+    return f" {subject} {kept} modules; left out: {formats.left_out(rows)}." if rows else ""
+
+
 def weighted_table(results: dict, roster: Roster) -> Table | None:
     """Activation-weighted cosine to the reference beside the plain one."""
     found = results.get("activations") or {}
@@ -35,11 +42,12 @@ def weighted_table(results: dict, roster: Roster) -> Table | None:
     for row in found.get("pairs") or []:
         name = other(row, roster.reference)
         if name is not None:
-            plain = pair(results, name, roster.reference or "").get("cosine")
+            plain = row["plain"] if "plain" in row else pair(results, name, roster.reference or "").get("cosine")
             rows.append({"name": name, "weighted": row.get("cosine"), "plain": plain, "norm": norms.get(name)})
     rows.sort(key=lambda row: roster.order(roster.models).index(row["name"]) if row["name"] in roster.models else 0)
     if found.get("chance") is not None and rows:
         plain = (((results.get("geometry") or {}).get("chance") or {}).get("shared_a") or {}).get("cosine")
+        plain = found.get("plain_chance", plain)
         rows.append({"chance": True, "weighted": found["chance"], "plain": plain})
     reference = roster.label(roster.reference)
 
@@ -67,7 +75,7 @@ def weighted_table(results: dict, roster: Roster) -> Table | None:
         "tr(ΔW S ΔW′ᵀ), S the second moment of a module’s inputs on the base, over "
         f"{formats.count(found.get('tokens'))} completion tokens of {formats.count(found.get('rows'))} rollouts. "
         "Unlike the plain cosine it can see likeness across initial A’s. Inputs have few strong directions, so chance "
-        "is higher here, too.",
+        f"is higher here, too.{_left_out(found, 'Both cosines are over')}",
         kind=lambda row: _kind(roster, row),
     )
 
@@ -107,7 +115,7 @@ def spectra_table(results: dict, roster: Roster) -> Table | None:
         ],
         f"Share of the update’s squared norm within the {top} left, right, or both singular directions of the "
         f"base’s weight, over all modules. Intruders: among the {top} left singular vectors of W + ΔW, those whose "
-        f"cosine to every one of W’s is below {formats.significant(threshold, 2)}.",
+        f"cosine to every one of W’s is below {formats.significant(threshold, 2)}.{_left_out(found, 'All are over')}",
         kind=lambda row: _kind(roster, row),
         folded=True,
     )

@@ -15,6 +15,7 @@ from orchestrator.places import RECORD
 
 CHECKPOINT = re.compile(r"(?:checkpoint|step)-(\d{1,9})")
 KEY = re.compile(r"-(?=[0-9]*[a-f])[0-9a-f]{10}$")  # of a step's folder in a store
+HUB = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[^/]+")  # how the hub's cache lays a repository out
 RESERVED = "base"  # what reports call the base model
 LONGEST = 200  # characters of a name
 
@@ -83,15 +84,23 @@ def _courses(paths: Sequence[Path]) -> list[tuple[Path, dict[int, Path]]]:
     """Checkpoints by the folder they lie in; empty where some path is none, or no step is common to all folders."""
     folders: dict[Path, dict[int, Path]] = {}
     for path in paths:
-        real = _real(path)
-        found = CHECKPOINT.fullmatch(real.name)
+        typed = _typed(path)
+        found = CHECKPOINT.fullmatch(typed.name)
         if not found:
             return []
-        if int(found[1]) in folders.setdefault(real.parent, {}):
-            raise UserError(f"{path} and {folders[real.parent][int(found[1])]} are both step {int(found[1])}: name one")
-        folders[real.parent][int(found[1])] = path
+        if int(found[1]) in folders.setdefault(typed.parent, {}):
+            raise UserError(
+                f"{path} and {folders[typed.parent][int(found[1])]} are both step {int(found[1])}: name one"
+            )
+        folders[typed.parent][int(found[1])] = path
     common = set.intersection(*(set(saved) for saved in folders.values())) if folders else set()
     return list(folders.items()) if len(folders) > 1 and len(paths) > len(folders) and common else []
+
+
+def _typed(path: Path) -> Path:
+    """The whole path as it was typed: names come from it, and never from where a link leads."""
+    _real(path)
+    return Path(os.path.abspath(path))
 
 
 def _real(path: Path) -> Path:
@@ -101,20 +110,36 @@ def _real(path: Path) -> Path:
         raise UserError(f"{str(path)[:LONGEST]} is no folder ({error}): name one that PEFT wrote"[:400]) from None
 
 
+def hub_name(path: str) -> str | None:
+    """The name on the hub of what lies in its cache, with what follows the snapshot; None for any other path."""
+    found = HUB.search(path)
+    return None if found is None else f"{found[1]}/{found[2]}{path[found.end() :]}"
+
+
 def distinct_names(paths: Sequence[Path]) -> list[str]:
     """The shortest end of each path that no other one has, without what all of them end in.
 
-    A store's folders, ``sft-3f9a1c2e00/adapter``, go by their step's name where that is enough. ``UserError`` for one
-    and the same folder twice.
+    Checkpoints of several trainings keep their training's name. A store's folders, ``sft-3f9a1c2e00/adapter``, go by
+    their step's name where that is enough, a hub's snapshot by its repository's. ``UserError`` for one and the same
+    folder twice.
     """
-    parts = [_real(path).parts for path in paths]
-    twice = next((path for i, path in enumerate(paths) if parts[i] in parts[:i]), None)
+    real = [_real(path) for path in paths]
+    twice = next((path for i, path in enumerate(paths) if real[i] in real[:i]), None)
     if twice is not None:
         raise UserError(f"{twice} is given twice: an adapter against itself is in every report")
+    return _distinct([Path(hub_name(str(_typed(path))) or _typed(path)).parts for path in paths])
+
+
+def _distinct(parts: Sequence[tuple[str, ...]]) -> list[str]:
     while len(parts) > 1 and len({p[-1] for p in parts}) == 1 and min(map(len, parts)) > 1:
         parts = [p[:-1] for p in parts]
     if len(parts) == 1:
-        parts = [p[:-1] if p[-1] == "adapter" else p for p in parts]
+        parts = [p[:-1] if p[-1] == "adapter" and len(p) > 1 else p for p in parts]
+    kept = [p if CHECKPOINT.fullmatch(p[-1]) and len(p) > 1 else None for p in parts]
+    trainings = list(dict.fromkeys(p[:-1] if kept[i] else p for i, p in enumerate(parts)))
+    if any(kept) and (len(trainings) > 1 or len(parts) == 1):
+        known = dict(zip(trainings, _distinct(trainings), strict=True))
+        return [f"{known[p[:-1]]}/{p[-1]}" if kept[i] else known[p] for i, p in enumerate(parts)]
     names = ["".join(c if c.isprintable() else "?" for c in _shortest(p, parts)) for p in parts]
     bare = [KEY.sub("", name) for name in names]
     return bare if len(set(bare)) == len(bare) else names

@@ -231,11 +231,11 @@ def status(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Rebuild the report from the store alone: at any time, with the geometry of the adapters that are there."""
     set_environment()
+    study, steps, store = _saved(options)  # a refusal comes before the heavy imports
     from orchestrator.early import early_geometry
     from orchestrator.reporting import write_report
     from orchestrator.runner import Walk
 
-    study, steps, store = _saved(options)
     outcome = Walk(steps, store, _say).survey()
     with early_geometry(steps, outcome, store) as early:
         write_report(study, outcome, store, None, early)
@@ -245,10 +245,10 @@ def report(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Every completion that is finished, for other tools to read."""
+    study, steps, store = _saved(options)  # a refusal comes before the heavy imports
     from orchestrator.export import export
     from orchestrator.runner import Walk
 
-    study, steps, store = _saved(options)
     export(study, Walk(steps, store, _say).survey().steps, store, options.to, tell)
     return DONE
 

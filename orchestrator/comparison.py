@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import shutil
 import sys
 import time
@@ -18,16 +17,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from analysis.shown import tell
-from orchestrator.adapter_names import Given, resolve
+from orchestrator import beside_base
+from orchestrator.adapter_names import Given, hub_name, resolve
 from orchestrator.context import Inputs, Share
 from orchestrator.errors import DONE, FAILED, UserError
-from orchestrator.store import file_hash, write_json
+from orchestrator.store import file_hash
 
 ANALYSIS = {"top": 10, "threads": 1, "seed": 0, "chance_draws": 8}
 PARTS = ("results.json", "report.html", "provenance.json", "csv", "figures")  # the first makes the folder ours
 ASIDE = ".unfinished-"
-PROMPT = {"max_prompt_tokens": 2048, "max_answer_tokens": 2048}
-INSTRUCTION = "{problem}"
 MAY_DIFFER = ("learning_rate", "init_seed", "order_seed")  # of these one, between a training and its replica
 Say = Callable[[str], None]
 
@@ -38,6 +36,7 @@ def compare(options: argparse.Namespace, say: Say) -> int:
     with _one_line():
         out = _out(options.out)
         given = resolve(options.adapters)
+        _look(given, options)
         results, noted = _measure(given, options, say)
     try:
         _write(results, _provenance(given, options, begun) | noted, out)
@@ -59,63 +58,92 @@ def _one_line() -> Iterator[None]:
         raise UserError(" ".join(str(error).split())[:600] or type(error).__name__) from None
 
 
-def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The results with the keys of a study's, and what of the input goes into the provenance."""
-    from analysis.lora import AdapterFile
-    from orchestrator.steps import geometry
+def _look(given: Sequence[Given], options: argparse.Namespace) -> None:
+    """What can be said before anything heavy is imported: a refusal comes within a second."""
+    from analysis.adapter_config import read_config
 
     if len(given) < 2:
         raise UserError("one adapter has nothing to be compared with: name two or more")
     if options.rollouts is not None and options.base is None:
         raise UserError("--rollouts needs --base: the updates are weighed with the base's own activations")
+    for path in [path for one in given for path in (one.path, *one.checkpoints.values())]:
+        read_config(path)
+    if options.start is not None:
+        read_config(options.start)
+    if options.base is not None:
+        beside_base.look(options.base, options.rollouts)
+
+
+def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The results with the keys of a study's, and what of the input goes into the provenance."""
+    from analysis.lora import AdapterFile
+    from orchestrator.steps import geometry
+
     inputs: dict[str, Path] = {f"adapter:{i}": one.path for i, one in enumerate(given)}
     places = {one.name: geometry.Place(f"adapter:{i}", ".") for i, one in enumerate(given)}
     files = {one.name: AdapterFile(one.path) for one in given}
     modules = geometry.shared(list(places.values()), inputs)
     notes = _notes(given, files, modules)
     subjects = _subjects(given, files, modules, options.start, inputs, notes)
-    with TemporaryDirectory(prefix="orchestrator-compare-") as folder:
-        base = None if options.base is None else _base(options, Path(folder))
-        inputs["base"] = Path(folder)
-        rows = [] if base is None or options.rollouts is None else _rows(options, base)
-        for note in notes:
-            say(note)
-        top = min(options.top, max(f.rank(module) for f in files.values() for module in modules))
-        results = _geometry(given, subjects, inputs, top, say)
-        if base is not None:
-            results |= _beside_the_base(places, rows, inputs, options, say)
+    for note in notes:
+        say(note)
+    results: dict[str, Any] = {}
+    base = None
+    if options.base is not None:
+        # Before the geometry: what is wrong with the base is said before any work is done.
+        base, results, more = beside_base.survey(places, inputs, options, threads, say)
+        notes += more
+    top = min(options.top, max(f.rank(module) for f in files.values() for module in modules))
+    results |= _geometry(given, subjects, inputs, top, say)
     results["comparison"] = {
-        "adapters": [{"name": name, "base": f.base, "modules": len(f.modules)} for name, f in files.items()],
+        "adapters": [
+            {"name": name, "base": f.base, "modules": len(f.modules), "rslora": bool(f.config.get("use_rslora"))}
+            for name, f in files.items()
+        ],
         "shared_modules": len(modules),
         "notes": notes,
     }
-    return results, {"base_folder": None if base is None else str(base)}
+    return results, {"base_folder": base}
 
 
 def _notes(given: Sequence[Given], files: Mapping[str, Any], modules: Sequence[str]) -> list[str]:
     """What a reader must know of adapters that are not of one make."""
-    notes = []
-    bases = {name: file.base for name, file in files.items() if file.base}
-    if len(set(bases.values())) > 1:
-        told = "; ".join(f"{name}: {base}" for name, base in bases.items())
-        notes.append(f"The configs name different bases ({told}): a cosine between them means little.")
-    ranks = {name: file.rank(modules[0]) for name, file in files.items()}
-    if len(set(ranks.values())) > 1:
-        told = ", ".join(f"{name}: {rank}" for name, rank in ranks.items())
-        notes.append(f"The ranks differ ({told}): chance is drawn for {next(iter(files))} alone.")
+    notes = _base_notes(given, files)
+    ranks = {name: [file.rank(module) for module in modules] for name, file in files.items()}
+    if any(held != ranks[given[0].name] for held in ranks.values()):
+        spans = {name: (min(held), max(held)) for name, held in ranks.items()}
+        told = ", ".join(f"{name}: {low if low == high else f'{low} to {high}'}" for name, (low, high) in spans.items())
+        notes.append(f"The ranks differ ({told}): chance is drawn for {given[0].name} alone.")
     for name, file in files.items():
-        if len(file.modules) > len(modules):
-            alone = next(module for module in file.modules if module not in set(modules))
-            missing, has = len(file.modules) - len(modules), len(file.modules)
+        used = {file.own_name(module) for module in modules}
+        alone = [module for module in file.modules if module not in used]
+        if alone:
+            missing, has = len(alone), len(file.modules)
             notes.append(
-                f"{name}: {missing} of its {has} modules are left out, not in all adapters in one shape ({alone})."
+                f"{name}: {missing} of its {has} modules are left out, not in all adapters in one shape ({alone[0]})."
             )
+        other = next((module for module in modules if module not in file.modules), None)
+        if other is not None:
+            notes.append(f"{name}: {file.own_name(other)} is read as {other}, and its other modules likewise.")
+        notes += [f"{name}: {line}" for line in file.beside_factors()]
     steps = {one.step for one in given if one.path.resolve().name != "adapter" and one.step is not None}
     if not given[0].checkpoints and len(steps) > 1:
         notes.append(f"Compared as they are, at unlike steps ({', '.join(map(str, sorted(steps)))}).")
     if given[0].checkpoints:
         notes.append(f"Compared at step {given[0].step}, the last that all trainings have here.")
     return notes
+
+
+def _base_notes(given: Sequence[Given], files: Mapping[str, Any]) -> list[str]:
+    """Trainings of this tool know their base by its key, wherever it lies; all others by the name in their config."""
+    known = {(one.record.get("inputs") or {}).get("base") for one in given}
+    bases = {name: hub_name(file.base) or file.base for name, file in files.items() if file.base}
+    if None not in known and len(known) == 1:
+        return []
+    if None in known and len(set(bases.values())) < 2:
+        return []
+    told = "; ".join(f"{name}: {base}" for name, base in bases.items())
+    return [f"The configs name different bases ({told}): a cosine between them means little."]
 
 
 def _subjects(
@@ -142,7 +170,7 @@ def _subjects(
         known: int | Place | None = one.config.get("init_seed")
         known = known if isinstance(known, int) else None
         if known is None and begin is not None:
-            if all(module in begin.modules and begin.fits(files[one.name], module) for module in modules):
+            if all(begin.own_name(module) and begin.fits(files[one.name], module) for module in modules):
                 known = Place("start", ".")
             else:
                 notes.append(f"{one.name}: --start has other modules or ranks, so how far its A moved is not known.")
@@ -225,92 +253,6 @@ def _method(one: Given) -> str:
     """What counts as one method: an objective in one form on one kind of adapter, or an adapter from elsewhere."""
     kept = [one.config.get(key) for key in ("method", "settings", "adapter")]
     return json.dumps(kept, sort_keys=True) if one.record else one.name
-
-
-def _beside_the_base(
-    places: Mapping[str, Any], rows: Sequence[Any], inputs: dict[str, Path], options: argparse.Namespace, say: Say
-) -> dict[str, Any]:
-    from transformers.utils.logging import disable_progress_bar
-
-    from orchestrator.steps import activations, spectra
-
-    disable_progress_bar()
-    settings = {"top": options.top, "threshold": options.intruder_below, "threads": 1}
-    found = {"spectra": spectra.survey(places, inputs, settings, threads(inputs), say)}
-    if rows:
-        # In one piece: threads that load a model at once get in each other's way.
-        with _loading(Path(options.base)):
-            found["activations"] = activations.survey(dict(places), rows, inputs, 1, threads(inputs), 1, say)
-    return found
-
-
-def _base(options: argparse.Namespace, folder: Path) -> Path:
-    """The base's folder on this machine, noted in ``folder`` as a finished base step would."""
-    from types import SimpleNamespace
-
-    from analysis.base_file import BaseFile
-    from orchestrator.facts import hub_commit, local_folder
-    from orchestrator.steps.base import NOTE, model_folder
-
-    base = options.base
-    if not Path(base).is_dir():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", base):
-            raise UserError(f"--base {base[:200]} is neither a folder nor a hub name: name the adapters' base model")
-        write_json(folder / NOTE, {"name": base, "kind": "hub", "revision": hub_commit(base)})
-        base = str(model_folder(folder))
-    BaseFile(base)
-    if options.rollouts is not None:
-        try:
-            local_folder(SimpleNamespace(path=base))
-        except UserError as error:
-            raise UserError(str(error).replace("base.path:", "--base:", 1)) from None
-    write_json(folder / NOTE, {"name": options.base, "kind": "local", "folder": str(Path(base).resolve())})
-    return Path(base)
-
-
-def _rows(options: argparse.Namespace, base: Path) -> list[tuple[list[int], list[int]]]:
-    """Rollouts as the base's tokens, evenly spaced over the file, cut where the base's positions end."""
-    from orchestrator.prompting import Prompter
-    from orchestrator.rollout_file import read_rollouts
-    from orchestrator.steps.activations import spread
-
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    longest = config.get("max_position_embeddings") or config.get("n_positions") or sum(PROMPT.values())
-    try:
-        held = read_rollouts(options.rollouts)
-    except UserError as error:
-        raise UserError(str(error).replace("rollouts.path:", "--rollouts:", 1)) from None
-    if not isinstance(longest, int) or longest < 2:
-        raise UserError(f"--base {base}: config.json gives {longest!r} positions: save the model again")
-    with _loading(base):
-        rows = _tokenized(Prompter(base, PROMPT), spread(held, options.rows), longest)
-    most, known = max(max(map(max, filter(None, row)), default=0) for row in rows), config.get("vocab_size")
-    if isinstance(known, int) and most >= known:
-        raise UserError(
-            f"--base {base}: its tokenizer knows token {most}, its model {known} tokens: save them together"
-        )
-    return rows
-
-
-@contextmanager
-def _loading(base: Path) -> Iterator[None]:
-    """While Transformers reads the base: it raises a zoo of errors on a folder that is not whole."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"--base {base}: it cannot be loaded or run ({why}): save the model again") from None
-
-
-def _tokenized(prompter: Any, held: Sequence[Any], longest: int) -> list[tuple[list[int], list[int]]]:
-    rows = []
-    for row in held:
-        prompt = prompter.prompt_ids(row.problem, INSTRUCTION)[-min(PROMPT["max_prompt_tokens"], longest // 2) :]
-        answer = prompter.completion_ids(row.completion)[: PROMPT["max_answer_tokens"]]
-        rows.append((prompt, answer[: longest - len(prompt)]))
-    return rows
 
 
 def threads(inputs: Inputs) -> Share:

@@ -29,8 +29,8 @@ VERSIONS = {
     "train": 3,
     "evaluate": 2,
     "geometry": 2,
-    "activations": 1,
-    "spectra": 1,
+    "activations": 2,
+    "spectra": 2,
     "connectivity": 1,
     "similarity": 1,
 }

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from analysis import formats
 from analysis.activations import input_products, summarise_activations, weighted_gram
 from analysis.chance import expected_cosines
-from analysis.forward import Row, inner_linear
-from analysis.lora import AdapterFile, load_adapter
+from analysis.forward import Row, unattachable
+from analysis.lora import AdapterFile
 from models.base import load
 from orchestrator.context import Context, Inputs, Share
 from orchestrator.cost import MODULES_A_PASS
@@ -41,6 +42,13 @@ class Task(NamedTuple):
     threads: int
 
 
+class Measured(NamedTuple):
+    """What one worker gives back: its shards' sums with their tokens, and why some modules are not in them."""
+
+    shards: list[tuple[Shard, int]]
+    left_out: dict[str, str]
+
+
 def run(context: Context) -> None:
     """Writes ``activations.json``: activation-weighted norms, cosines and Gram of all adapters, on training rows."""
     places = {name: Place(f"adapter:{name}", "adapter") for name in context.adapters()}
@@ -61,7 +69,11 @@ def survey(
     places: dict[str, Place], rows: Sequence[Row], inputs: Inputs, threads: int, share: Share, slots: int, say: Any
 ) -> dict[str, Any]:
     """The ``activations`` part of the results: rows, what ``summarise_activations`` tells, and chance: the root mean
-    square of the cosine of two random deltas on the first adapter's A."""
+    square of the cosine of two random deltas on the first adapter's A.
+
+    ``left_out`` are the modules whose inputs a pass over the base does not give, each with why. Where there are any,
+    each pair has ``plain`` beside its cosine, the plain one of the modules that remain, and ``plain_chance`` is its.
+    """
     modules = shared(list(places.values()), inputs)
     rows = [row for row in rows if row[1]]
     if not rows:
@@ -72,8 +84,13 @@ def survey(
     say(f"{len(places)} adapters at {len(modules)} modules on {len(rows)} rows")
     dealt = share(measure, tasks)
     # Back into the order of the rows, whoever measured them.
-    parts = [dealt[i % workers][i // workers] for i in range(len(shards))]
-    modules = list(parts[0][0])  # an output head and what is no linear module are left out
+    parts = [dealt[i % workers].shards[i // workers] for i in range(len(shards))]
+    why = {module: reason for found in dealt for module, reason in found.left_out.items()}
+    left = {m: why.get(m, "not reached by every token") for m in modules if any(m not in sums for sums, _ in parts)}
+    modules = [module for module in modules if module not in left]
+    left_out = [{"module": module, "why": reason} for module, reason in left.items()]
+    if not modules:
+        raise Unweighed(f"no module's inputs are those of every token: {formats.left_out(left_out)}")
     tokens = sum(count for _, count in parts)
     grams = {module: _mean([sums[module][0] for sums, _ in parts], tokens) for module in modules}
     first = AdapterFile(next(iter(places.values())).path(inputs))
@@ -82,7 +99,29 @@ def survey(
         for module in modules
     ]
     found = summarise_activations(list(places), grams, tokens)
-    return {"rows": len(rows), "modules": len(modules), **found, "chance": expected_cosines(given_a)["shared_a"]}
+    found |= {"rows": len(rows), "modules": len(modules), "chance": expected_cosines(given_a)["shared_a"]}
+    if left_out:
+        _tell_plain(found, places, inputs, modules)
+    return found | {"left_out": left_out}
+
+
+class Unweighed(ValueError):
+    """No module can be weighed by its inputs: nothing is wrong with the adapters or the base."""
+
+
+def _tell_plain(found: dict[str, Any], places: dict[str, Place], inputs: Inputs, modules: Sequence[str]) -> None:
+    """Adds the plain cosine of the same modules to each pair: S = 1 in place of the inputs' second moment."""
+    files = [AdapterFile(place.path(inputs)) for place in places.values()]
+    grams, given_a = {}, []
+    for module in modules:
+        held = [file.factors(module) for file in files]
+        stacked = torch.cat([factors.a for factors in held])
+        grams[module] = weighted_gram(stacked @ stacked.T, held)
+        given_a.append((*files[0].shape(module), held[0].a @ held[0].a.T))
+    plain = summarise_activations(list(places), grams, found["tokens"])["pairs"]
+    for weighted, entry in zip(found["pairs"], plain, strict=True):
+        weighted["plain"] = entry["cosine"]
+    found["plain_chance"] = expected_cosines(given_a)["shared_a"]
 
 
 def _mean(sums: Sequence[Matrix], tokens: int) -> Matrix:
@@ -90,13 +129,16 @@ def _mean(sums: Sequence[Matrix], tokens: int) -> Matrix:
     return [[math.fsum(values) / tokens for values in zip(*lines, strict=True)] for lines in zip(*sums, strict=True)]
 
 
-def measure(task: Task, inputs: Inputs) -> list[tuple[Shard, int]]:
-    """Each shard's sums over its tokens, and how many these are."""
+def measure(task: Task, inputs: Inputs) -> Measured:
+    """Each shard's sums over its tokens, how many these are, and the modules at which no delta can be attached."""
     pin(task.threads)
     model = load(model_folder(inputs["base"]), "float32", device=device())
-    adapters = [load_adapter(place.path(inputs), dtype=torch.float32).modules for place in task.adapters]
-    modules = [module for module in task.modules if inner_linear(model, module)]
-    return [_shard(model, rows, adapters, modules) for rows in task.shards]
+    why = {module: unattachable(model, module) for module in task.modules}
+    modules = [module for module in task.modules if why[module] is None]
+    files = [AdapterFile(place.path(inputs)) for place in task.adapters]
+    adapters = [{module: file.factors(module, torch.float32) for module in modules} for file in files]
+    shards = [_shard(model, rows, adapters, modules) for rows in task.shards]
+    return Measured(shards, {module: reason for module, reason in why.items() if reason is not None})
 
 
 def _shard(model: Any, rows: Sequence[Row], adapters: list, modules: Sequence[str]) -> tuple[Shard, int]:
@@ -104,7 +146,7 @@ def _shard(model: Any, rows: Sequence[Row], adapters: list, modules: Sequence[st
     tokens = 0
     for some in _chunks(modules):
         products, tokens = input_products(model, rows, adapters, some, BATCH)
-        for module in some:
+        for module in products:
             held = [factors[module] for factors in adapters]
             rank = len(held[0].a)
             gram = torch.tensor(weighted_gram(products[module], held), dtype=torch.float64)

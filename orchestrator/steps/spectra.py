@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analysis.base_file import BaseFile
+from analysis.base_file import TIED, BaseFile
 from analysis.base_weights import BaseGeometry, module_base_geometry, summarise_base
-from analysis.lora import AdapterFile
+from analysis.lora import AdapterFile, layer_of
 from orchestrator.context import Context, Inputs, Share
 from orchestrator.steps.base import model_folder
 from orchestrator.steps.geometry import Place, shared
@@ -41,19 +41,44 @@ def run(context: Context) -> None:
 def survey(
     places: Mapping[str, Place], inputs: Inputs, config: Mapping[str, Any], share: Share, say: Any
 ) -> dict[str, Any]:
-    """The ``spectra`` part of the results. ``config``: top, threshold, threads."""
+    """The ``spectra`` part of the results. ``config``: top, threshold, threads.
+
+    ``left_out`` are the modules that have no weight of their own in the base, or one of another vocabulary: with why.
+    """
     base = BaseFile(model_folder(inputs["base"]))
-    modules = [module for module in shared(list(places.values()), inputs) if base.has(module)]
-    if not modules:
-        raise ValueError(f"{base.folder} has none of the adapters' modules: is this their base?")
     held = list(places.values())
+    first = AdapterFile(held[0].path(inputs))
+    modules, left_out = [], []
+    for module in shared(held, inputs):
+        why = _why_not(base, module, first.shape(module))
+        if why is None:
+            modules.append(module)
+        else:
+            left_out.append({"module": module, "why": why})
+    if not modules and not all(row["why"] == TIED for row in left_out):
+        raise ValueError(f"{base.folder} has none of the adapters' modules: is this their base?")
+    if not modules:
+        raise NothingBeside(f"{left_out[0]['module']} is {TIED}")
     chunks = [
         Task(modules[i : i + MODULES_A_TASK], held, config["top"], config["threshold"], config["threads"])
         for i in range(0, len(modules), MODULES_A_TASK)
     ]
     say(f"{len(places)} adapters beside {len(modules)} base weights")
     found = {module: geometry for part in share(measure, chunks) for module, geometry in part}
-    return summarise_base(list(places), found)
+    return summarise_base(list(places), found) | {"left_out": left_out}
+
+
+class NothingBeside(ValueError):
+    """The only adapted modules are tied to others: nothing is wrong with the adapters or the base."""
+
+
+def _why_not(base: BaseFile, module: str, shape: tuple[int, int]) -> str | None:
+    """Why a module has no weight to lie beside. One of a layer that is there has to fit, or it is another base's."""
+    if not base.has(module):
+        return base.lacks(module)
+    if layer_of(module) is None and base.shape(module) not in (shape, shape[::-1]):
+        return f"{' x '.join(map(str, base.shape(module)))} in the base, {' x '.join(map(str, shape))} here"
+    return None
 
 
 def measure(task: Task, inputs: Inputs) -> list[tuple[str, BaseGeometry]]:
@@ -66,10 +91,9 @@ def measure(task: Task, inputs: Inputs) -> list[tuple[str, BaseGeometry]]:
 
 def _at(module: str, base: BaseFile, files: Sequence[AdapterFile], task: Task) -> BaseGeometry:
     factors = [file.factors(module) for file in files]
-    turned = {bool(file.config.get("fan_in_fan_out")) for file in files}
-    if len(turned) > 1:
-        raise ValueError("the adapters' configs disagree on fan_in_fan_out, so their base's weights cannot be read")
-    weight = base.weight(module, files[0].shape(module), turned.pop())
+    shape = files[0].shape(module)
+    turned = base.is_turned(module, shape, [bool(file.config.get("fan_in_fan_out")) for file in files])
+    weight = base.weight(module, shape, turned)
     return module_base_geometry(weight, factors, task.top, task.threshold)
 
 

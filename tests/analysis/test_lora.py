@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,20 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Generator, nn
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+from transformers.pytorch_utils import Conv1D
 
 from analysis.lora import (
     AdapterFile,
@@ -99,6 +113,140 @@ def test_fan_in_fan_out_is_the_map_of_a_transposed_weight(tmp_path: Path) -> Non
     torch.testing.assert_close((factors.b @ factors.a).float().T, delta, rtol=1e-5, atol=1e-5)
 
 
+def llama() -> nn.Module:
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
+    )
+
+
+def gpt2() -> nn.Module:
+    sizes = {"vocab_size": 32, "n_positions": 8, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    return GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=1, eos_token_id=1))
+
+
+def t5() -> nn.Module:
+    return T5ForConditionalGeneration(
+        T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, decoder_start_token_id=0)
+    )
+
+
+def bert() -> nn.Module:
+    config = BertConfig(vocab_size=32, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
+    return BertForSequenceClassification(config)
+
+
+def mixtral() -> nn.Module:
+    config = MixtralConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=2,
+    )  # fmt: skip
+    return MixtralForCausalLM(config)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "count", "beside"),
+    [
+        (llama, {"target_modules": "all-linear"}, 14, ""),
+        (llama, {"target_modules": ["q_proj", "lm_head"]}, 3, ""),
+        (llama, {"target_modules": ["q_proj", "embed_tokens"]}, 2, "LoRA on the embeddings model.embed_tokens is left"),
+        (llama, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, 2, "lm_head.weight saved whole beside"),
+        (llama, {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2]}, 2, "trainable_tokens_delta saved"),
+        (llama, {"target_modules": ["q_proj"], "init_lora_weights": "mica"}, 2, ""),
+        (llama, {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"}, 1, ""),
+        (llama, {"target_modules": ["q_proj", "k_proj"], "exclude_modules": "model.layers.0.self_attn.q_proj"}, 3, ""),
+        (gpt2, {"target_modules": ["c_attn", "c_proj", "c_fc"]}, 8, ""),
+        (gpt2, {"target_modules": ["c_attn", "lm_head"]}, 3, ""),
+        (gpt2, {"target_modules": ["c_attn", "wte"]}, 2, "LoRA on the embeddings transformer.wte is left out"),
+        (t5, {"target_modules": ["q", "v", "wo"], "task_type": "SEQ_2_SEQ_LM"}, 16, ""),
+        (bert, {"target_modules": ["query"], "task_type": "SEQ_CLS"}, 2, "classifier.bias, classifier.weight saved"),
+        (mixtral, {"target_modules": ["q_proj"]}, 1, ""),
+    ],
+)
+def test_the_linear_part_of_whatever_peft_writes(
+    tmp_path: Path, make: Callable[[], nn.Module], settings: dict, count: int, beside: str
+) -> None:
+    """Heads, embeddings and base weights that PEFT puts beside the factors are no part of the delta, and are named."""
+    wrapped = get_peft_model(make(), LoraConfig(r=4, lora_alpha=6, **settings))  # type: ignore[arg-type]
+    fill(wrapped, 3)
+    wrapped.save_pretrained(tmp_path)
+    adapter = load_adapter(tmp_path)
+    expected = {
+        name: delta for name, delta in peft_deltas(wrapped).items() if "embed" not in name and "wte" not in name
+    }
+    assert set(adapter.modules) == set(expected) and len(expected) == count
+    for name, delta in expected.items():
+        base = wrapped.get_submodule(f"base_model.model.{name}").get_base_layer()  # type: ignore[operator]
+        factors = adapter.modules[name]
+        found = (factors.b @ factors.a).float()
+        torch.testing.assert_close(found.T if isinstance(base, Conv1D) else found, delta, rtol=1e-5, atol=1e-5)
+    lines = AdapterFile(tmp_path).beside_factors()
+    assert (beside in lines[0] and len(lines) == 1) if beside else lines == []
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda key: key.replace("base_model.model.", "base_model.model._orig_mod."),
+        lambda key: f"_orig_mod.{key}",
+        lambda key: key.replace(".self_attn.", "._orig_mod.self_attn."),
+        lambda key: f"module.{key}",
+        lambda key: key.removeprefix("base_model.model."),
+        lambda key: key.replace("base_model.model.", "base_model.model.module."),
+        lambda key: key.replace(".self_attn.", "._fsdp_wrapped_module._checkpoint_wrapped_module.self_attn."),
+        lambda key: key.replace(".weight", ".default.weight"),
+    ],
+)
+def test_names_that_a_wrapper_left_its_mark_in(folder: Path, rename: Callable[[str], str]) -> None:
+    expected = load_adapter(folder).modules
+    edit_weights(folder, lambda t: [t.update({rename(key): t.pop(key)}) for key in list(t)] and None)
+    found = load_adapter(folder).modules
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name].b, expected[name].b) for name in expected)
+
+
+def test_names_with_a_prefix_less_are_those_of_the_others(folder: Path, tmp_path: Path) -> None:
+    """An adapter of the inner model, without "model." in front, has the same modules."""
+    inner = Path(shutil.copytree(folder, tmp_path / "inner"))
+    edit_weights(
+        inner, lambda t: [t.update({k.replace(".model.layers", ".layers"): t.pop(k)}) for k in list(t)] and None
+    )
+    whole, part = AdapterFile(folder), AdapterFile(inner)
+    assert part.modules[0] == "layers.0.self_attn.k_proj"
+    for files in ([whole, part], [part, whole]):
+        assert shared_modules([file.modules for file in files]) == whole.modules
+    name = whole.modules[3]
+    assert torch.equal(part.factors(name).b, whole.factors(name).b) and part.shape(name) == whole.shape(name)
+    with pytest.raises(ValueError, match="share no module"):
+        shared_modules([["encoder.layers.0.q", "decoder.layers.0.q"], ["layers.0.q"]])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "line"),
+    [
+        (1e200, 1e200, "its update is beyond 1e\\+30"),
+        (1e200, 1e-200, "its update is beyond 1e\\+30, or a factor is"),
+        (1e-200, 1.0, "its update is below 1e-60"),
+        (5e-324, 5e-324, "its update is below 1e-60"),
+        (float("nan"), 1.0, "NaN or inf"),
+        (1.0, float("-inf"), "NaN or inf"),
+    ],
+)
+def test_float64_factors_beyond_what_can_be_squared(folder: Path, a: float, b: float, line: str) -> None:
+    sizes = {"A": a, "B": b}
+    edit_weights(
+        folder, lambda t: t.update({k: torch.full(v.shape, sizes[k[-8]], dtype=torch.float64) for k, v in t.items()})
+    )
+    with pytest.raises(ValueError, match=line) as caught:
+        load_adapter(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_float32_denormals_are_numbers(folder: Path) -> None:
+    edit_weights(folder, lambda t: t.update({k: torch.full(v.shape, 1e-42) for k, v in t.items() if "lora_B" in k}))
+    factors = load_adapter(folder).modules["model.layers.0.self_attn.q_proj"]
+    assert float(factors.b[0, 0]) == pytest.approx(2e-42, rel=1e-2)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_files_scale_in_float64(folder: Path, dtype: torch.dtype) -> None:
     edit_config(folder, lora_alpha=3)
@@ -147,7 +295,6 @@ def test_interpolation_is_exact_and_of_rank_2r() -> None:
     ("change", "line"),
     [
         ({"use_dora": True}, "use_dora is set"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "bias is 'all'"),
         ({"lora_bias": True}, "lora_bias is set"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3'"),

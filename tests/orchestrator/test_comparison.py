@@ -216,11 +216,32 @@ def test_a_start_that_does_not_fit_one_adapter_is_said(
         (["sft-01234abcde/adapter", "dpo-01234abcde/adapter"], ["sft", "dpo"]),
         (["sft-01234abcde/adapter", "sft-98765fedcb/adapter"], ["sft-01234abcde", "sft-98765fedcb"]),
         (["a", "x/a"], ["0", "x"]),
+        (["a/checkpoint-40", "b/checkpoint-20"], ["a/checkpoint-40", "b/checkpoint-20"]),
+        (["a/checkpoint-40", "a/checkpoint-20", "b"], ["a/checkpoint-40", "a/checkpoint-20", "b"]),
+        (
+            ["sft-01234abcde/checkpoints/step-40", "dpo-01234abcde/checkpoints/step-20"],
+            ["sft/step-40", "dpo/step-20"],
+        ),
+        (["models--me--lora-dpo/snapshots/0123456789abcdef", "sft"], ["lora-dpo", "sft"]),
+        (
+            ["models--me--lora/snapshots/0123456789abcdef", "models--you--lora/snapshots/fedcba9876543210"],
+            ["me", "you"],
+        ),
+        (["models--me--run/snapshots/0123456789abcdef/checkpoint-40"], ["run/checkpoint-40"]),
     ],
 )
 def test_the_shortest_names_that_are_distinct(tmp_path: Path, paths: list[str], names: list[str]) -> None:
     root = tmp_path / "0"
     assert adapter_names.distinct_names([root / path for path in paths]) == names
+
+
+def test_a_link_goes_by_its_own_name(three: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").symlink_to(three / "one")
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "dpo").symlink_to(three / "two")
+    assert [one.name for one in adapter_names.resolve(["mine", "final/dpo"])] == ["mine", "dpo"]
+    with pytest.raises(UserError, match="is given twice"):
+        adapter_names.resolve([str(three / "one"), "mine"])
 
 
 def test_one_folder_twice_and_one_name_twice(three: Path) -> None:
@@ -313,7 +334,6 @@ BAD: list[tuple[Callable[[Path], object], str]] = [
     ),
     (lambda folder: edit(folder, r=3), "rank 3 by the config, 8 by the weights"),
     (lambda folder: edit(folder, use_dora=True), "use_dora is set, and only plain LoRA"),
-    (lambda folder: edit(folder, modules_to_save=["lm_head"]), "modules_to_save holds whole weights"),
 ]
 
 
