@@ -24,6 +24,7 @@ from typing import Any
 from analysis.sampling import ladder, majority, pass_at
 from evals.tasks import TASKS
 from orchestrator.errors import UserError
+from orchestrator.fingerprint import file_hash, key
 from orchestrator.plan import Step
 from orchestrator.reporting import versions
 from orchestrator.steps.problems import read_problems
@@ -31,7 +32,7 @@ from orchestrator.store import Store, read_json, write_json
 from orchestrator.study import Study
 from orchestrator.verdicts import Answered, answered, read
 
-MARK = "export.json"  # makes a folder ours: the files that were written into it
+MARK = "export.json"  # makes a folder ours: whose answers were written into it, and the files with their checksums
 FILTER = "extract"
 NOT_FOUND = "[invalid]"  # what the harness's own filters give where they find nothing
 COLUMNS = ("task", "id", "sample", "completion", "extracted", "vote", "correct")
@@ -41,7 +42,7 @@ def export(study: Study, steps: list[Step], store: Store, to: Path, say: Callabl
     """Write the answers of every model that has answered every problem into the folder ``to``, whole or not at all.
 
     ``steps`` are the finished ones. ``UserError`` where there is nothing to write, and where ``to`` is not a new or an
-    empty folder or one that an earlier export wrote.
+    empty folder or one that an earlier export of the same run wrote, unchanged since.
     """
     done = {step.title: step for step in steps}
     folders = {t: store.folder(s) for t, s in done.items() if s.kind in ("problems", "evaluate")}
@@ -52,23 +53,25 @@ def export(study: Study, steps: list[Step], store: Store, to: Path, say: Callabl
         raise UserError("no model of this run has answered every problem yet: let it run on, then export")
     tasks = read_problems(folders["problems/evaluation"])
 
+    whose = {"study": study.name, "run": key(str(store.place))}
+
     def write(aside: Path) -> None:
         for model in models:
             _model(study, model, done["problems/evaluation"], tasks, store, aside / model.name)
-        files = sorted(p.relative_to(aside).as_posix() for p in aside.rglob("*") if p.is_file())
-        write_json(aside / MARK, {"study": study.name, "files": files})
+        files = {p.relative_to(aside).as_posix(): file_hash(p) for p in aside.rglob("*") if p.is_file()}
+        write_json(aside / MARK, whose | {"files": files})
 
     try:
-        _put(to.resolve(), write)
+        _put(to.resolve(), whose, write)
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"--to {str(to)[:200]!r} cannot be written ({why}): name another folder") from None
     say(f"{len(models)} models, {len(tasks)} task{'s' * (len(tasks) != 1)}: {to}")
 
 
-def _put(target: Path, write: Callable[[Path], None]) -> None:
-    """The folder is written beside its place and put there whole; one of an earlier export gives way to it."""
-    _check(target)
+def _put(target: Path, whose: Mapping[str, str], write: Callable[[Path], None]) -> None:
+    """The folder is written beside its place and put there whole; an earlier export of the same run gives way to it."""
+    _check(target, whose)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
         aside, before = Path(scratch) / "new", Path(scratch) / "before"
@@ -78,21 +81,27 @@ def _put(target: Path, write: Callable[[Path], None]) -> None:
         os.replace(aside, target)
 
 
-def _check(target: Path) -> None:
-    """Nothing is taken away that an export did not write."""
+def _check(target: Path, whose: Mapping[str, str]) -> None:
+    """Nothing is taken away that an export of this run did not write, as it wrote it."""
     if not target.exists():
         return
     if not target.is_dir():
         raise UserError(f"--to {target} is a file: name a folder")
-    written = read_json(target / MARK).get("files")
-    if isinstance(written, list):
-        known = {MARK, *map(str, written)}
-        found = [p for p in target.rglob("*") if p.is_symlink() or not p.is_dir()]
-        foreign = sorted(n for p in found if (n := p.relative_to(target).as_posix()) not in known)
-    else:
-        foreign = sorted(p.name for p in target.iterdir())
-    if foreign:
-        raise UserError(f"--to {target} holds what no export wrote ({foreign[0]}): name a new folder")
+    mark = read_json(target / MARK)
+    written = mark.get("files")
+    if not isinstance(written, dict) or not isinstance(mark.get("study"), str):
+        written = {}
+    elif {name: mark.get(name) for name in whose} != whose:
+        raise UserError(
+            f"--to {target} holds the export of another run, of the study {mark['study']}: name a new folder"
+        )
+    for path in sorted(target.rglob("*")):
+        name = path.relative_to(target).as_posix()
+        if path.is_symlink() or not path.is_dir():
+            ours = bool(written) if name == MARK else not path.is_symlink() and file_hash(path) == written.get(name)
+            if not ours:
+                what = "was changed since an export wrote it" if name in written else "no export wrote"
+                raise UserError(f"--to {target} holds {name}, which {what}: name a new folder")
 
 
 def _model(

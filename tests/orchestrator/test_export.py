@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,47 @@ def test_the_same_run_gives_the_same_bytes_again(ran: Callable[..., Any], tmp_pa
     again = {p.relative_to(tmp_path / "out"): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert first == again and len(first) == 7 * 3 + 1
     assert not list(tmp_path.glob(".export-*"))
+
+
+@pytest.mark.parametrize(
+    "mark", [{"files": ["a.txt"]}, {"study": "x", "files": ["a.txt"]}, {"files": {"a.txt": ""}}, []]
+)
+def test_another_tools_export_is_left_alone(
+    ran: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], mark: Any
+) -> None:
+    """That it calls its list of files as ours is called makes it none of ours."""
+    ran()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_text("mine")
+    (tmp_path / "out" / "export.json").write_text(json.dumps(mark))
+    assert export("out") == 2
+    assert "which no export wrote: name a new folder" in capsys.readouterr().err
+    assert (tmp_path / "out" / "a.txt").read_text() == "mine"
+
+
+def test_another_runs_export_is_left_alone(
+    ran: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another study's, and the same study's from another folder: they may hold other answers."""
+    ran()
+    assert export("out") == 0
+    before = (tmp_path / "out" / "export.json").read_bytes()
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    shutil.copytree(tmp_path / "run", tmp_path / "named")
+    told = json.loads((tmp_path / "named" / "study.json").read_text())
+    told["study"]["name"] = "another"
+    (tmp_path / "named" / "study.json").write_text(json.dumps(told))
+    for run in ("other", "named"):
+        assert cli.main(["export", "--out", run, "--to", "out"]) == 2
+        assert "holds the export of another run, of the study small: name a new folder" in capsys.readouterr().err
+    assert (tmp_path / "out" / "export.json").read_bytes() == before and export("out") == 0
+    (tmp_path / "out" / "sft" / "link").symlink_to(tmp_path / "run")
+    assert export("out") == 2
+    (tmp_path / "out" / "sft" / "link").unlink()
+    edited = only(tmp_path / "out" / "sft", "results_*.json")
+    edited.write_text("{}")
+    assert export("out") == 2
+    assert "results_" in (line := capsys.readouterr().err) and "was changed since an export wrote it" in line
 
 
 @pytest.mark.parametrize("kind", ["file", "foreign", "added", "inside"])
