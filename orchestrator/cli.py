@@ -7,14 +7,17 @@ input, nothing started; 130 stopped by Ctrl-C or SIGTERM.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from analysis.shown import line, tell
-from orchestrator.errors import BAD_INPUT, FAILED, STOPPED, Interrupted, UserError
+from orchestrator.errors import BAD_INPUT, DONE, FAILED, STOPPED, Interrupted, UserError
 
+SHOWS = ("plan", "status", "grade", "doctor")  # commands that leave nothing behind but what they print
 DEFAULT_STUDY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
 
 
@@ -25,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
         from orchestrator import commands
 
         commands.refuse_intruders()
-        return getattr(commands, options.command)(options)
+        code: int = getattr(commands, options.command)(options)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         tell(f"error: {' '.join(str(error).splitlines())}", sys.stderr)
         return BAD_INPUT
@@ -34,12 +39,22 @@ def main(arguments: list[str] | None = None) -> int:
         tell(f"error: {lack}; {_kept(options.command, arguments)}", sys.stderr)
         return FAILED
     except (Interrupted, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            _let_go()
+            if options.command in SHOWS:
+                return DONE
         tell(f"error: {_line(error)}; {_kept(options.command, arguments)}", sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         tell(file=sys.stderr)
         tell(f"stopped; {_kept(options.command, arguments)}", sys.stderr)
         return STOPPED
+
+
+def _let_go() -> None:
+    """Whoever read this has seen enough: what is still on its way to them is dropped."""
+    with contextlib.suppress(OSError, ValueError):  # not a real file: a test's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _kept(command: str, arguments: list[str] | None) -> str:

@@ -424,6 +424,15 @@ def test_status_is_that_of_the_study_that_is_given(
     assert capsys.readouterr().out.splitlines()[-1] == "small: 22 done"
 
 
+def test_who_reads_a_part_of_what_is_shown_hears_of_no_error(finished: Path) -> None:
+    """As `status | head -1` does."""
+    words = [sys.executable, "-m", "orchestrator", "status", "--out", str(finished)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shown:
+        assert shown.stdout and shown.stderr
+        shown.stdout.close()
+        assert (shown.stderr.read(), shown.wait()) == (b"", 0)
+
+
 @pytest.mark.parametrize("command", ["run", "status", "report", "export"])
 def test_one_folder_holds_one_study(
     study_file: Path, finished: Path, capsys: pytest.CaptureFixture[str], command: str
