@@ -23,7 +23,8 @@ from orchestrator.fingerprint import differences
 from orchestrator.lease import Lease, hold, left_behind
 from orchestrator.places import Folder, place_of
 from orchestrator.plan import Step, make_plan
-from orchestrator.preflight import check, check_key
+from orchestrator.preflight import check, check_fit, check_key, given_rows
+from orchestrator.shapes import shaped
 from orchestrator.store import Store, open_store, write_json
 from orchestrator.study import Study
 from orchestrator.study_file import load_study
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         out = _out(options, study)
         _refuse_another(out, study, options.study)
         check(study)
+        check_fit(study)
         facts = outside.gather(study, out, online=True)  # what is missing is said before anything is made
     if options.serial and options.address:
         raise UserError("--serial runs in this process and --address on a cluster: choose one")
@@ -177,9 +179,11 @@ def plan(options: argparse.Namespace) -> int:
         study = load_study(options.study, options.set)
         out = _out(options, study)
         check(study)
+        check_fit(study)
         steps = make_plan(study, outside.gather(study, out, online=False))
         store = Store(out, place_of(options.store) if options.store is not None else Folder(out.resolve()))
-        shown = list(plan_view.lines(study, steps, store))
+        study = shaped(study)
+        shown = list(plan_view.lines(study, steps, store, given_rows(study)))
     if gpus is not None:
         shown += ["", *plan_view.schedule_lines(study, schedule.of_study(study, steps, gpus))]
     for line in shown:

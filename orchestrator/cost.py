@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 
 from methods import METHODS
+from methods.batch import Rollout
+from methods.view import view
 from orchestrator.base_spec import Shape
 from orchestrator.evaluation_spec import Problems
 from orchestrator.plan import Step, cells
+from orchestrator.rollout_file import Row
 from orchestrator.rollout_spec import AskedRollouts, SampledRollouts
 from orchestrator.study import Study
+from orchestrator.table import distinct, freeze, joined
 
 SUSTAINED_FLOPS = 4e14 * 0.4  # a data-centre GPU's bf16 peak of about 4e14 to 1e15, at 40 % of the lower end
 SERVING_SHARE = 1 / 20  # of that, while an engine decodes: bound by memory
@@ -92,6 +96,27 @@ def estimate(study: Study) -> Cost | None:
         training_gpu_hours=sum(training_seconds(study, shape, cell.objective) for cell in trainings) / 3600,
         evaluation_gpu_hours=(1 + len(trainings)) * _evaluation(study, shape) / 3600,
     )
+
+
+def units(study: Study, rows: Sequence[Row], name: str) -> int | None:
+    """Units of the training rows that the study's method of this name sees; None where only its steps would tell.
+
+    ``rows`` are the study's rollouts where they are at hand. Of these those that are longer than the limits count too:
+    which they are is known once they are tokens. Else the table's own limits tell, where there are any.
+    """
+    table, objective = study.rollouts.table, study.objective(name)
+    kind = METHODS[objective].view
+    if not rows or (kind != "all" and any(row.reward is None for row in rows)):
+        return {"all": table.rows, "pairs": table.pairs, "right": None}[kind]
+    found = [{**asdict(row), "reward": row.reward or 0.0, "prompt_ids": [0]} for row in rows if row.completion.strip()]
+    together, _ = joined([{**row, "completion_ids": list(row["completion"].encode())} for row in found])
+    together = distinct(together) if table.duplicates == "drop" else together
+    frozen = [row for row in freeze(together, table.model_dump()) if row["split"] == "train"]
+    rollouts = [Rollout([0], r["completion_ids"], r["reward"], r["group"], r["teacher"]) for r in frozen]
+    try:
+        return len(view(objective, rollouts, table.pair_rule, table.pairs, study.settings_of(name)))
+    except ValueError:  # nothing to train on among these
+        return None
 
 
 def durations(study: Study, steps: Sequence[Step]) -> dict[str, float] | None:

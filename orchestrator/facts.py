@@ -7,6 +7,7 @@ Planning never reaches for the network: a name without a pin or a cached copy is
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -69,6 +70,14 @@ def engine_kind(study: Study) -> str:
     if study.engine.kind != "auto":
         return study.engine.kind
     return "vllm" if importlib.util.find_spec("vllm") else "transformers"
+
+
+def vllm_on_cpu() -> bool:
+    """Whether the vLLM that is installed here is a build for CPUs."""
+    try:
+        return "cpu" in importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:  # the CPU build's package goes by another name
+        return importlib.util.find_spec("vllm") is not None
 
 
 def adapters_how(study: Study) -> str:

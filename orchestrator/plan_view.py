@@ -14,9 +14,11 @@ from orchestrator.cost import (
     estimate,
     module_shapes,
     teacher_shape,
+    units,
 )
 from orchestrator.fingerprint import differences
-from orchestrator.plan import Cell, Step, cells, rate_name
+from orchestrator.plan import Step, cells, rate_name
+from orchestrator.rollout_file import Row
 from orchestrator.rollout_spec import ApiRollouts, AskedRollouts, HubRollouts, SampledRollouts
 from orchestrator.schedule import Entry, Schedule
 from orchestrator.store import Store
@@ -36,13 +38,15 @@ RESOURCES = {
 }
 
 
-def lines(study: Study, steps: Sequence[Step], store: Store) -> Iterator[str]:
-    """The whole page, line by line."""
+def lines(study: Study, steps: Sequence[Step], store: Store, rows: Sequence[Row] = ()) -> Iterator[str]:
+    """The whole page, line by line. ``rows`` are the study's rollouts where they are at hand: see ``cost.units``."""
     yield f"{study.name}: {study.title}" if study.title else study.name
     yield ""
     yield from _protocol(study)
     yield ""
-    yield from _table(("training", "method", "rate", "init", "order", "settings", "epochs"), _trainings(study))
+    yield from _table(("training", "method", "rate", "init", "order", "settings", "epochs"), _trainings(study, rows))
+    if rows:
+        yield "(epochs count rows longer than the limits too: which these are is known once they are tokens)"
     yield ""
     yield from _table(("step", "key", "state", "runs as", "reads"), _steps(steps, store))
     yield ""
@@ -110,20 +114,26 @@ def _completions_cost(spec: ApiRollouts) -> str:
     return f", completions for up to ${dollars:.2f}"
 
 
-def _trainings(study: Study) -> Iterator[tuple[str, ...]]:
+def _trainings(study: Study, rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    counts = {name: units(study, rows, name) for name in study.methods}
     for cell in cells(study):
         settings = METHODS[cell.objective].read(study.settings_of(cell.method))
         told = ", ".join(f"{name.rstrip('_')}={value}" for name, value in settings.items())
         seeds = str(cell.init_seed), str(cell.order_seed)
-        yield cell.name, cell.method, rate_name(cell.learning_rate), *seeds, told or "-", _epochs(study, cell)
+        yield (
+            cell.name,
+            cell.method,
+            rate_name(cell.learning_rate),
+            *seeds,
+            told or "-",
+            _epochs(study, counts[cell.method]),
+        )
 
 
-def _epochs(study: Study, cell: Cell) -> str:
-    """Passes over the method's rows at the reported step, where the table's limits say how many these are."""
-    table, view = study.rollouts.table, METHODS[cell.objective].view
-    units = {"all": table.rows, "pairs": table.pairs, "right": None}[view]
+def _epochs(study: Study, count: int | None) -> str:
+    """Passes over so many units at the reported step."""
     steps = study.training.report_step or study.training.last_step
-    return f"{steps * study.training.batch_size / units:.2f}" if units else "-"
+    return f"{steps * study.training.batch_size / count:.2f}" if count else "-"
 
 
 def _state(step: Step, store: Store) -> str:

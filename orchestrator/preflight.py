@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from evals.engines import LORA_RANKS
+from evals.engines import CPU_HEAD_SIZES, LORA_RANKS
 from evals.tasks import TASKS
 from methods import METHODS
 from methods.view import LACKS
-from orchestrator.base_spec import SCRATCH_POSITIONS
+from orchestrator.cost import module_shapes
 from orchestrator.errors import UserError, first_line
 from orchestrator.evaluation_spec import Problems
-from orchestrator.facts import adapters_how, engine_kind, gguf_path, here, local_folder
+from orchestrator.facts import adapters_how, engine_kind, here, vllm_on_cpu
 from orchestrator.plan import Step, cells
 from orchestrator.rollout_file import Row, read_rollouts
-from orchestrator.rollout_spec import ApiRollouts, AskedRollouts, FileRollouts, HubRollouts
+from orchestrator.rollout_spec import ApiRollouts, AskedRollouts, FileRollouts, HubRollouts, SampledRollouts
+from orchestrator.shapes import module_sizes, own_template, positions, shape_of
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.table import normal
 from orchestrator.teacher_api import key_of
+from orchestrator.templates import PROBLEMS, why_not
 
 SAMPLE = 20  # problems of a task that makes its own, to see whether it can
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}  # where no file tells
 DRAWN = 5000  # up to so many are all made here, where it matters which they are: in a second
 
 
 def check(study: Study) -> None:
     """``UserError`` for rollouts that cannot be read, views that are empty, targets that match no module."""
     asked: set[str] = set()
-    rows = _given_rows(study)
+    rows = given_rows(study)
     if rows:
         if not any(row.completion.strip() for row in rows):
             raise UserError("rollouts: every completion is empty: name others")
@@ -53,13 +54,24 @@ def check(study: Study) -> None:
             raise UserError(f"analysis.connectivity.pairs names {name}, which is none of {', '.join(sorted(names))}")
 
 
+def check_fit(study: Study) -> None:
+    """``UserError`` for what steps would stumble over: an engine's limits, ranks, lengths, templates.
+
+    Some of it hangs on what is installed here. A template is tried in a process of its own (``templates.py``).
+    """
+    _check_heads(study)
+    _check_rank(study)
+    _check_lengths(study)
+    _check_templates(study)
+
+
 def check_key(study: Study, plan: Iterable[Step], store: Store) -> None:
     """``UserError`` where rollouts are still to be asked of a teacher whose key is not in this environment."""
     if isinstance(study.rollouts, ApiRollouts) and not all(store.done(s) for s in plan if s.kind == "rollouts"):
         key_of(study.rollouts.key)
 
 
-def _given_rows(study: Study) -> list[Row]:
+def given_rows(study: Study) -> list[Row]:
     """Rollouts that lie on this machine: a file's, or a folder's. None are fetched."""
     spec = study.rollouts
     if isinstance(spec, FileRollouts):
@@ -80,7 +92,7 @@ def _check_engine(study: Study) -> None:
             f"adapter.rank: vLLM serves adapters up to rank {LORA_RANKS[-1]}, not {study.adapter.rank}: set "
             "engine.kind=transformers"
         )
-    longest = _positions(study.base)
+    longest = positions(study.base)
     if longest is not None and study.engine.max_model_len > longest:
         raise UserError(
             f"engine.max_model_len: {study.base.name} has {longest} positions, {study.engine.max_model_len} are more: "
@@ -88,15 +100,72 @@ def _check_engine(study: Study) -> None:
         )
 
 
-def _positions(base: Any) -> int | None:
-    """The longest text that the base takes, in tokens; None where only its download would tell."""
-    if base.kind == "from_scratch":
-        return SCRATCH_POSITIONS
-    if base.kind != "local":
-        return None
-    config = json.loads((local_folder(base) / "config.json").read_text(encoding="utf-8"))
-    found = config.get("max_position_embeddings") if isinstance(config, dict) else None
-    return found if isinstance(found, int) and not config.get("rope_scaling") else None
+def _check_heads(study: Study) -> None:
+    """vLLM's attention on a CPU takes heads of some sizes only."""
+    served = {"base": study.base}
+    if isinstance(study.rollouts, SampledRollouts) and study.rollouts.model != "base":
+        served["rollouts.model"] = study.rollouts.model
+    if engine_kind(study) != "vllm" or not vllm_on_cpu():
+        return
+    for where, base in served.items():
+        shape = shape_of(base)
+        if shape is not None and shape.head_dim not in CPU_HEAD_SIZES:
+            raise UserError(
+                f"{where}: {base.name} has heads of {shape.head_dim}, and vLLM on a CPU serves "
+                f"{', '.join(map(str, CPU_HEAD_SIZES))}: set engine.kind=transformers"
+            )
+
+
+def _check_rank(study: Study) -> None:
+    """An update of a module has no more ranks than the module has rows or columns."""
+    modules = module_sizes(study.base) or {}
+    if not modules and study.base.shape is not None:
+        modules = module_shapes(study.base.shape)
+    for name, sides in modules.items():
+        hit = any(name == target or name.endswith(f".{target}") for target in study.adapter.targets)
+        if hit and study.adapter.rank > min(sides):
+            raise UserError(
+                f"adapter.rank: {study.adapter.rank} is more than {name} of {study.base.name} has "
+                f"({sides[0]} x {sides[1]}): set adapter.rank={min(sides)}, or less"
+            )
+
+
+def _check_lengths(study: Study) -> None:
+    """An answer that does not fit behind a prompt would be cut off in silence."""
+    room = study.engine.max_model_len - study.prompt.max_prompt_tokens
+    asked = {}
+    if isinstance(study.rollouts, SampledRollouts):
+        asked["rollouts.max_tokens"] = study.rollouts.max_tokens
+    for i, task in enumerate(study.evaluation.tasks):
+        where = "evaluation.max_tokens" if task.max_tokens is None else f"evaluation.tasks.{i}.max_tokens"
+        asked[where] = study.evaluation.sampling(task)["max_tokens"]
+    for where, tokens in asked.items():
+        if tokens > room:
+            raise UserError(
+                f"{where}: {tokens} do not fit into engine.max_model_len {study.engine.max_model_len} behind a prompt "
+                f"of prompt.max_prompt_tokens {study.prompt.max_prompt_tokens}: set {where}={room}, or less"
+            )
+
+
+def _check_templates(study: Study) -> None:
+    """Each template renders two problems to two prompts, with shots where they are asked for."""
+    prompt = study.prompt
+    tried = [("prompt.template", prompt.template, own_template(study.base)[1])]
+    if prompt.template is None:
+        tried = [(f"the chat template of {study.base.name}", *own_template(study.base))]
+    if isinstance(study.rollouts, SampledRollouts) and study.rollouts.model != "base":
+        model = study.rollouts.model
+        tried.append((f"the chat template of {model.name}", *own_template(model)))
+    system = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    chats = [[*system, {"role": "user", "content": text}] for text in PROBLEMS]
+    if any(task.shots for task in study.evaluation.tasks):
+        shot = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
+        chats.append([*system, *shot, chats[0][-1]])
+    thinking = {} if prompt.thinking is None else {"enable_thinking": prompt.thinking}
+    for where, template, tokens in tried:
+        why = None if template is None else why_not(template, chats, TOKENS | tokens | thinking)
+        if why is not None:
+            raise UserError(f"{where} {why}")
 
 
 def _check_heldout(study: Study, problems: int) -> None:
@@ -139,7 +208,7 @@ def _check_views(study: Study, rows: list[Row]) -> None:
 
 
 def _check_targets(study: Study) -> None:
-    modules = _modules(study.base)
+    modules = module_sizes(study.base)
     if modules is None:
         return
     for target in study.adapter.targets:
@@ -148,58 +217,6 @@ def _check_targets(study: Study) -> None:
             raise UserError(
                 f"adapter.targets: {target} matches no module of {study.base.name}; it has {', '.join(there)}"
             )
-
-
-def _modules(base: Any) -> set[str] | None:
-    """Names of modules with a weight matrix inside the layers; None where only loading the model would tell."""
-    if base.kind == "from_scratch":
-        parts = [f"self_attn.{p}_proj" for p in "qkvo"] + [f"mlp.{p}_proj" for p in ("gate", "up", "down")]
-        return {f"model.layers.{i}.{part}" for i in range(base.shape.layers) for part in parts}
-    if base.kind == "gguf":
-        return _gguf_modules(gguf_path(base))
-    if base.kind != "local":
-        return None
-    names: set[str] = set()
-    for file in sorted(local_folder(base).glob("*.safetensors")):
-        shapes = _shapes(file)
-        names |= {n.removesuffix(".weight") for n, s in shapes.items() if len(s) == 2 and ".weight" in n}
-    return {name for name in names if any(part.isdigit() for part in name.split("."))}
-
-
-# GGUF's names of what Llama-like models call otherwise.
-GGUF_NAMES = {
-    "attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj", "attn_output": "o_proj",
-    "ffn_gate": "gate_proj", "ffn_up": "up_proj", "ffn_down": "down_proj",
-}  # fmt: skip
-
-
-def _gguf_modules(file: Path) -> set[str]:
-    """The matrices inside the layers of a GGUF file, under the names they get when it is read."""
-    from gguf import GGUFReader
-
-    try:
-        names = [tensor.name for tensor in GGUFReader(file).tensors]
-    except (ValueError, OSError, IndexError, KeyError):
-        raise UserError(f"{file} is damaged or no GGUF file: copy it again") from None
-    parts = [name.split(".") for name in names if name.startswith("blk.") and name.endswith(".weight")]
-    return {f"layers.{p[1]}.{GGUF_NAMES[p[2]]}" for p in parts if p[2] in GGUF_NAMES}
-
-
-def _shapes(file: Path) -> dict[str, list[int]]:
-    """The tensors of a safetensors file and their shapes, from its header; the file must be as long as that says."""
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > file.stat().st_size:
-                raise ValueError("the header is longer than the file")
-            header = json.loads(stream.read(length))
-        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        if file.stat().st_size < 8 + length + end:
-            raise ValueError("the file is cut off")
-        return {name: list(entry["shape"]) for name, entry in tensors.items()}
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        raise UserError(f"base.path: {file} is damaged or no safetensors file: copy it again") from None
 
 
 def _check_problems(study: Study, asked: set[str]) -> None:

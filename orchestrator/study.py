@@ -19,6 +19,7 @@ from methods.trl_losses import trl_loss
 from orchestrator.base_spec import Base
 from orchestrator.evaluation_spec import Engine, Evaluation
 from orchestrator.rollout_spec import AskedRollouts, Rollouts
+from orchestrator.templates import environment
 from orchestrator.values import Beta, Count, Every, Free, Frozen, Positive, Seed, Several, Two
 
 NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
@@ -46,14 +47,14 @@ class Prompt(Frozen):
     @model_validator(mode="after")
     def _parses(self) -> Prompt:
         if self.template is not None:
-            from transformers.utils.chat_template_utils import _compile_jinja_template  # what will render it
-
             try:
-                _compile_jinja_template(self.template)
+                environment().parse(self.template)  # compiled it would be evaluated in part: see templates.py
             except TemplateSyntaxError as error:
                 raise ValueError(
                     f"prompt.template is no Jinja template (line {error.lineno}: {error.message})"
                 ) from None
+            except RecursionError:
+                raise ValueError("prompt.template is nested too deeply") from None
         return self
 
 

@@ -17,6 +17,7 @@ ENGINES = ("vllm", "transformers")
 PRECISIONS = ("float32", "bfloat16")
 ADAPTERS = ("lora", "swapped")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of its attention on a CPU
 HOTTEST = 2.0  # vLLM takes no higher temperature
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig
 
-from evals.engines import LORA_RANKS, Completion, Sampling
+from evals.engines import CPU_HEAD_SIZES, LORA_RANKS, Completion, Sampling
 from evals.engines.requests import Decoder, check_adapter, check_prompts, prompt_seeds
 from evals.engines.swap import Swap
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
 
-CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of its CPU attention
 BATCHED_TOKENS = 8192  # a step's budget; larger gains nothing on a CPU and costs memory
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine core in this process: 3 s to start, not 30

@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cost import estimate, units
 from orchestrator.errors import UserError
-from orchestrator.preflight import DRAWN, check
+from orchestrator.preflight import DRAWN, check, check_fit, given_rows
+from orchestrator.shapes import shaped
 from orchestrator.study import Study
+from orchestrator.templates import why_not
 
 Maker = Callable[..., Study]
 Writer = Callable[..., Path]
@@ -229,3 +232,117 @@ def test_many_problems_made_on_the_spot_are_not_all_made_here(make_study: Maker)
     began = time.monotonic()
     check(make_study(TEACHERS["vllm"].format(many)))
     assert time.monotonic() - began < 5 and DRAWN < 40_000
+
+
+def misfit(study: Study) -> str:
+    with pytest.raises(UserError) as caught:
+        check_fit(study)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+SHAPE = "{layers: 2, hidden: 64, heads: 4, kv_heads: 2, head_dim: 16, intermediate: 96}"
+
+
+def test_heads_that_vllm_does_not_serve_are_known_before_any_step(
+    make_study: Maker, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a base made on the spot, of a local one, of a hub's with its shape, and of a teacher's."""
+    monkeypatch.setattr("orchestrator.preflight.vllm_on_cpu", lambda: True)
+    local, hub = f"{{kind: local, name: mine, path: {tiny_model}}}", f"{{kind: hub, name: a/b, shape: {SHAPE}}}"
+    for base in (f"base.shape={SHAPE}", f"base={local}", f"base={hub}", f"rollouts.model={local}"):
+        line = misfit(make_study(base, "engine.kind=vllm"))
+        assert "has heads of 16, and vLLM on a CPU serves 32, 64, " in line and line.endswith(
+            "engine.kind=transformers"
+        )
+        check_fit(make_study(base))  # which Transformers serves
+    check_fit(make_study("engine.kind=vllm"))
+    monkeypatch.setattr("orchestrator.preflight.vllm_on_cpu", lambda: False)
+    check_fit(make_study(f"base={hub}", "engine.kind=vllm"))
+
+
+def test_a_rank_above_the_modules_own_is_refused(make_study: Maker, tiny_model: Path) -> None:
+    """k_proj of the made base is 64 x 128, of the local one 32 x 64."""
+    check_fit(make_study("adapter.rank=64"))
+    assert "adapter.rank: 65 is more than model.layers.0.self_attn.k_proj of scratch has (64 x 128): set " in misfit(
+        make_study("adapter.rank=65")
+    )
+    local = f"base={{kind: local, name: mine, path: {tiny_model}}}"
+    check_fit(make_study(local, "adapter.rank=32"))
+    assert "k_proj of mine has (32 x 64): set adapter.rank=32" in misfit(make_study(local, "adapter.rank=33"))
+    check_fit(make_study(local, "adapter.rank=64", "adapter.targets=[q_proj]"))
+    hub = f"base={{kind: hub, name: a/b, shape: {SHAPE}}}"
+    assert "k_proj of a/b has (32 x 64)" in misfit(make_study(hub, "adapter.rank=33"))
+
+
+def test_answers_that_do_not_fit_behind_their_prompts_are_refused(make_study: Maker) -> None:
+    limits = "engine.max_model_len=200"
+    fits = ("evaluation.max_tokens=136", "rollouts.max_tokens=136", limits)
+    check_fit(make_study(*fits))  # 64 of a prompt and 136
+    said = "137 do not fit into engine.max_model_len 200 behind a prompt of prompt.max_prompt_tokens 64: set "
+    for name in ("evaluation.max_tokens", "evaluation.tasks.0.max_tokens", "rollouts.max_tokens"):
+        assert misfit(make_study(*fits, f"{name}=137")) == f"{name}: {said}{name}=136, or less"
+
+
+GOOD = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "part"),
+    [
+        ("Answer the question.", "prompt.template gives two problems the same prompt"),
+        ("{{ messages[-1].content[:80] }}", "prompt.template gives two problems the same prompt"),
+        ("{{ messages[-1].content[-80:] }}", "prompt.template gives two problems the same prompt"),
+        ("{{ raise_exception('no system turn') }}", "prompt.template cannot render a problem (no system turn)"),
+        ("{{ messages[9].content }}", "prompt.template cannot render a problem"),
+        ("{{ 'x' * 10 ** 11 }}", "prompt.template takes more than 1 GiB of memory to render a problem"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "prompt.template calls itself without end"),
+        (GOOD + "{{ messages | nofilter }}", "No filter named 'nofilter'"),
+    ],
+)
+def test_a_template_is_tried_before_anything_starts(make_study: Maker, template: str, part: str) -> None:
+    assert part in misfit(make_study(f"prompt.template={json.dumps(template)}"))
+
+
+def test_a_template_that_does_not_end_is_ended() -> None:
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    assert why_not(loop, [[]], {}, seconds=1) == "takes more than 1 s to render a problem"
+
+
+def test_templates_that_hold_pass_and_a_local_bases_own_is_tried_too(
+    make_study: Maker, tmp_path: Path, tiny_model: Path
+) -> None:
+    check_fit(make_study(f"prompt.template={json.dumps(GOOD + '{{ eos_token }}{{ strftime_now(0 ~ 1) }}')}"))
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    local = f"base={{kind: local, name: mine, path: {folder}}}"
+    check_fit(make_study(local, "evaluation.tasks.0.shots={count: 1}"))
+    (folder / "chat_template.jinja").write_text("one prompt for all")
+    assert misfit(make_study(local)).startswith("the chat template of mine gives two problems the same prompt")
+    check_fit(make_study(local, f"prompt.template={json.dumps(GOOD)}"))
+
+
+def test_what_needs_a_template_in_time_does_not_run_it_while_it_is_read(make_study: Maker) -> None:
+    """Compiled, Jinja evaluates what is constant in it: this power has ten billion digits."""
+    assert make_study("prompt.template='{{ 10 ** 10 ** 10 }}'").prompt.template
+    with pytest.raises(UserError, match="nested too deeply"):
+        make_study(f"prompt.template='{{{{ {'(' * 9000}1{')' * 9000} }}}}'")
+
+
+def test_a_local_bases_shape_is_read_from_its_config(make_study: Maker, tiny_model: Path) -> None:
+    local = f"{{kind: local, name: mine, path: {tiny_model}}}"
+    found = shaped(make_study(f"base={local}", f"rollouts.model={local}"))
+    told = {"layers": 2, "hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "intermediate": 96, "vocabulary": 64}
+    assert found.base.shape is not None and found.base.shape.model_dump() == told
+    assert found.rollouts.model.shape == found.base.shape
+    assert estimate(found) is not None
+
+
+def test_epochs_are_counted_where_the_rows_are_at_hand(make_study: Maker, tmp_path: Path, write_rows: Writer) -> None:
+    """20 problems of a right, a wrong and an empty completion, a fifth held out: 32 rows, 16 right, 16 pairs."""
+    rows = [rollout(f"p{i}", r) | {"completion": c} for i in range(20) for r, c in ((1, "a"), (0, "b"), (0, " "))]
+    study = make_study(from_file(write_rows(tmp_path / "r.jsonl", rows)), "rollouts.table.heldout=0.2")
+    given = given_rows(study)
+    assert [units(study, given, name) for name in ("sft", "rft", "dpo")] == [32, 16, 16]
+    limited = make_study(from_file(tmp_path / "r.jsonl"), "rollouts.table={heldout: 0.2, rows: 10, pairs: 3}")
+    assert [units(limited, given, name) for name in ("sft", "rft", "dpo")] == [10, 5, 3]
+    assert [units(limited, [], name) for name in ("sft", "rft", "dpo")] == [10, None, 3]
