@@ -143,6 +143,7 @@ def _page(
         question=study.get("question") or "",
         facts=_facts(results, provenance),
         partial=partial(results),
+        note=study.get("note") or "",
         banner=_PLANTED if (results.get("base") or {}).get("kind") == "from_scratch" else "",
         found=findings.findings(results, people, rows),
         notes=notes,
@@ -287,8 +288,8 @@ def _by_kind(titles: list[str]) -> str:
 def _absent(results: dict, key: str, step: str) -> str:
     unfinished = results.get("unfinished") or {}
     if key == "failures":
-        waiting = len(unfinished.get("waiting") or [])
-        return f"No step has failed; {waiting} are not done." if unfinished else "Nothing: every step finished."
+        undone = len(unfinished.get("waiting") or [])
+        return f"No step has failed; {undone} are not done." if unfinished else "Nothing: every step finished."
     for row in results.get("failures") or []:
         why = f"{row.get('step')} failed ({row.get('error') or 'no reason recorded'})"
         if step and str(row.get("step") or "").startswith(step):

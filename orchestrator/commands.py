@@ -23,7 +23,7 @@ from orchestrator.fingerprint import differences
 from orchestrator.lease import Lease, hold, left_behind
 from orchestrator.places import Folder, place_of
 from orchestrator.plan import Step, make_plan
-from orchestrator.preflight import check, check_fit, check_key, given_rows
+from orchestrator.preflight import advice, check, check_fit, check_key, given_rows
 from orchestrator.shapes import shaped
 from orchestrator.store import Store, open_store, write_json
 from orchestrator.study import Study
@@ -67,6 +67,9 @@ def run(options: argparse.Namespace) -> int:
         from orchestrator.connection import knock
 
         knock(options.address)
+    else:
+        for line in advice(study):
+            _say(line)
     store = open_store(out, options.store)
     plan = make_plan(study, facts)
     check_key(study, plan, store)
@@ -184,7 +187,9 @@ def plan(options: argparse.Namespace) -> int:
         store = Store(out, place_of(options.store) if options.store is not None else Folder(out.resolve()))
         study = shaped(study)
         shown = list(plan_view.lines(study, steps, store, given_rows(study)))
-    if gpus is not None:
+    if gpus is None:
+        shown += advice(study)
+    else:
         shown += ["", *plan_view.schedule_lines(study, schedule.of_study(study, steps, gpus))]
     for line in shown:
         tell(line)

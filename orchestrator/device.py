@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 CPU = Path("/proc/cpuinfo")
+CARDS = Path("/proc/driver/nvidia/gpus")
 
 
 def device() -> str:
@@ -13,6 +14,11 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def cards() -> int:
+    """NVIDIA GPUs of this machine, as its driver lists them."""
+    return len(list(CARDS.glob("*")))
 
 
 def bfloat16_products() -> bool | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.device import bfloat16_products
+from orchestrator.device import bfloat16_products, cards
 
 NEEDED = ("torch", "transformers", "peft", "trl", "ray", "datasets", "numpy", "scipy", "math-verify")
 INSTALL = "make install (or: pip install -c constraints/cpu.txt -e '.[cpu]')"
@@ -76,9 +76,8 @@ def _version(package: str) -> str | None:
 
 
 def _gpu() -> Finding:
-    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*")) if Path("/proc/driver/nvidia/gpus").exists() else []
-    torch = _version("torch") or ""
-    if cards and "+cpu" in torch:
-        return Finding("gpu", False, f"{len(cards)} cards, but torch is a CPU build", "make install-gpu", needed=False)
-    detail = f"{len(cards)} cards" if cards else "none; studies run on the CPU"
+    found, torch = cards(), _version("torch") or ""
+    if found and "+cpu" in torch:
+        return Finding("gpu", False, f"{found} cards, but torch is a CPU build", "make clean install", needed=False)
+    detail = f"{found} cards" if found else "none; studies run on the CPU"
     return Finding("gpu", True, detail, needed=False)

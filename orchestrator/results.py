@@ -38,7 +38,8 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
     measured = _measurements(folders)
     trainings = _trainings(study, folders, outcome)
     results = {
-        "study": {"name": study.name, "title": study.title, "question": QUESTION, "settings": settings_of(study)},
+        "study": {"name": study.name, "title": study.title, "question": QUESTION, "settings": settings_of(study)}
+        | ({"note": study.note} if study.note else {}),
         "base": _base(study, folders, measured),
         "rollouts": _rollouts(study, done, folders),
         "trainings": trainings,
@@ -72,7 +73,7 @@ def settings_of(study: Study) -> dict[str, Any]:
             flat[where] = value
 
     saving = {"resume_every", "resume_seconds"}
-    walk(study.model_dump(mode="json", exclude={"placement": True, "data": True, "training": saving}), "")
+    walk(study.model_dump(mode="json", exclude={"placement": True, "data": True, "note": True, "training": saving}), "")
     # A local path is this machine's business: its file's name is enough, and its content is in the keys.
     places = (".path", ".source", "rollouts.name")
     return {k: Path(v).name if k.endswith(places) and str(v).startswith("/") else v for k, v in flat.items()}

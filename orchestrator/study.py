@@ -201,6 +201,7 @@ class Study(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
     title: str = ""
+    note: str = ""  # what is known of this study from elsewhere, printed below its report's title
     data: str | None = None  # what {data} stands for in paths; ORCHESTRATOR_DATA where unset
     base: Base
     adapter: Adapter = Adapter()

@@ -112,6 +112,13 @@ def _tints(page: Page, table: str) -> dict[str, str]:
     return {row[0]: kind for kind, row in page.tables[table]}
 
 
+def test_what_is_known_of_a_study_from_elsewhere_stands_below_its_title(tmp_path: Path, no_figures: None) -> None:
+    given = results()
+    given["study"]["note"] = "Elsewhere <it> gave .5."
+    render(given, {}, tmp_path)
+    assert "Elsewhere &lt;it&gt; gave .5." in (tmp_path / "report.html").read_text().partition("<ul>")[0]
+
+
 def test_page_is_one_file_without_script_or_anything_from_elsewhere(page: Page) -> None:
     assert page.open == []
     assert not {"script", "link", "iframe", "object", "img"} & set(page.tags)
