@@ -134,13 +134,13 @@ def _check_rank(study: Study) -> None:
     modules = module_sizes(study.base) or {}
     if not modules and study.base.shape is not None:
         modules = module_shapes(study.base.shape)
-    for name, sides in modules.items():
-        hit = any(name == target or name.endswith(f".{target}") for target in study.adapter.targets)
-        if hit and study.adapter.rank > min(sides):
-            raise UserError(
-                f"adapter.rank: {study.adapter.rank} is more than {name} of {study.base.name} has "
-                f"({sides[0]} x {sides[1]}): set adapter.rank={min(sides)}, or less"
-            )
+    adapted = [name for name in modules if any(f".{name}".endswith(f".{t}") for t in study.adapter.targets)]
+    name = min(adapted, key=lambda name: min(modules[name]), default=None)
+    if name is not None and study.adapter.rank > min(modules[name]):
+        raise UserError(
+            f"adapter.rank: {study.adapter.rank} is more than {name} of {study.base.name} has "
+            f"({' x '.join(map(str, modules[name]))}): set adapter.rank={min(modules[name])}, or less"
+        )
 
 
 def _check_lengths(study: Study) -> None:

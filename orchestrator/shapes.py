@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,10 @@ def positions(base: Any) -> int | None:
 
 
 def own_template(base: Any) -> tuple[str | None, dict[str, str]]:
-    """The chat template that lies with a local base, and its special tokens; None where there is none to be read."""
+    """The chat template that lies with a base on this machine, and its special tokens; None where there is none."""
+    if base.kind == "gguf":
+        field = _gguf(gguf_path(base)).get_field("tokenizer.chat_template")
+        return (str(field.contents()) if field else None), {}
     if base.kind != "local":
         return None, {}
     folder = local_folder(base)
@@ -145,6 +149,12 @@ def module_sizes(base: Any) -> dict[str, tuple[int, int]] | None:
 
 
 def _gguf(file: Path) -> Any:
+    told = file.stat()
+    return _gguf_reader(file, told.st_mtime_ns, told.st_size)
+
+
+@lru_cache(maxsize=2)  # a base's and a teacher's: their tokens are many
+def _gguf_reader(file: Path, changed: int, size: int) -> Any:
     from gguf import GGUFReader
 
     try:

@@ -264,6 +264,7 @@ def test_heads_that_vllm_does_not_serve_are_known_before_any_step(
 def test_a_rank_above_the_modules_own_is_refused(make_study: Maker, tiny_model: Path) -> None:
     """k_proj of the made base is 64 x 128, of the local one 32 x 64."""
     check_fit(make_study("adapter.rank=64"))
+    assert "k_proj of scratch has (64 x 128): set adapter.rank=64" in misfit(make_study("adapter.rank=999"))
     assert "adapter.rank: 65 is more than model.layers.0.self_attn.k_proj of scratch has (64 x 128): set " in misfit(
         make_study("adapter.rank=65")
     )
@@ -323,7 +324,7 @@ def test_templates_that_hold_pass_and_a_local_bases_own_is_tried_too(
 
 def test_what_needs_a_template_in_time_does_not_run_it_while_it_is_read(make_study: Maker) -> None:
     """Compiled, Jinja evaluates what is constant in it: this power has ten billion digits."""
-    assert make_study("prompt.template='{{ 10 ** 10 ** 10 }}'").prompt.template
+    assert make_study("prompt.template='{{ 10 ** (10 ** 10) }}'").prompt.template
     with pytest.raises(UserError, match="nested too deeply"):
         make_study(f"prompt.template='{{{{ {'(' * 9000}1{')' * 9000} }}}}'")
 
@@ -346,3 +347,31 @@ def test_epochs_are_counted_where_the_rows_are_at_hand(make_study: Maker, tmp_pa
     limited = make_study(from_file(tmp_path / "r.jsonl"), "rollouts.table={heldout: 0.2, rows: 10, pairs: 3}")
     assert [units(limited, given, name) for name in ("sft", "rft", "dpo")] == [10, 5, 3]
     assert [units(limited, [], name) for name in ("sft", "rft", "dpo")] == [10, None, 3]
+
+
+def test_a_gguf_bases_shape_modules_and_template_are_read(make_study: Maker, tmp_path: Path) -> None:
+    """The file of a Llama of one layer: k of 32 x 64."""
+    import numpy as np
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_embedding_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_feed_forward_length(96)
+    writer.add_token_list(["a", "b", "c"])
+    writer.add_chat_template("one prompt for all")
+    for name, sides in {"attn_q": (64, 64), "attn_k": (32, 64), "attn_v": (32, 64), "attn_output": (64, 64)}.items():
+        writer.add_tensor(f"blk.0.{name}.weight", np.zeros(sides, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    study = make_study(f"base={{kind: gguf, name: g, path: {tmp_path}/m.gguf}}")
+    told = {"layers": 1, "hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "intermediate": 96, "vocabulary": 3}
+    shape = shaped(study).base.shape
+    assert shape is not None and shape.model_dump() == told
+    assert misfit(study).startswith("the chat template of g gives two problems the same prompt")
+    line = misfit(make_study(f"base={{kind: gguf, name: g, path: {tmp_path}/m.gguf}}", "adapter.rank=33"))
+    assert "layers.0.k_proj of g has (64 x 32): set adapter.rank=32" in line
