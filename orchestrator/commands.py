@@ -320,8 +320,8 @@ def _refuse_another(out: Path, study: Study, file: Path) -> None:
     """
     try:
         saved = _read_saved(out)
-        name, before = saved["study"]["name"], saved.get("file", file.name)
-        same = before == file.name or _told(Study.model_validate(saved["study"])) == _told(study)
+        name, before = str(saved["study"]["name"]), saved.get("file", file.name)
+        same = before == file.name or saved["study"] == study.model_dump(mode="json")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # there is none, or none that can be read
     if name != study.name or not same:

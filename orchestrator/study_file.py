@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from orchestrator.errors import UserError
 from orchestrator.study import Study
 from orchestrator.values import Frozen, hub_like
-from orchestrator.yaml_values import NotYaml, Source, read_text
+from orchestrator.yaml_values import DEEPEST, NotYaml, Source, read_text
 
 # Where a study names files, and where what it names is a file or a folder if there is one, else the hub's.
 FILES = {"data", "base.path", "rollouts.path", "rollouts.model.path"}
@@ -61,6 +61,8 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, Source]]:
         here = path.resolve()
         if here in seen:
             raise UserError(f"{path} extends itself: remove one extends")
+        if len(seen) > DEEPEST:
+            raise UserError(f"{path}: more than {DEEPEST} studies extend each other: put some together")
         text = read_text(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such study: name a YAML file, such as one of configs/") from None
@@ -135,6 +137,8 @@ def _set(raw: dict[str, Any], override: str) -> None:
     value = _rooted(value, Path.cwd(), re.sub(r"\.\d+(?=\.|$)", ".*", name))
     place: Any = raw
     *path, last = name.split(".")
+    if len(path) > DEEPEST:
+        raise UserError(f"--set {override[:200]}: nested deeper than {DEEPEST} levels")
     for i, part in enumerate(path):
         if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
             place = place[int(part)]
@@ -157,7 +161,7 @@ def _first_line(error: ValidationError, path: Path, files: list[tuple[Path, Sour
     errors = error.errors(include_url=False)
     first = errors[0]
     place = tuple(p for p in first["loc"] if p not in TAGS)
-    where = ".".join(map(str, place))
+    where = ".".join(map(str, place))[:200]
     message = _message(first)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(place[-1]), [k for k in _all_keys() if k != place[-1]], n=1)

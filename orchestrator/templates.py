@@ -23,6 +23,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 SECONDS = 5  # of processor time, for all that is rendered
+PATIENCE = 300  # seconds by the clock, on a machine that is busy
 MEMORY = 2**30  # bytes beyond those of the interpreter
 LONGEST = 10**7  # characters of a prompt
 # Alike at both ends and long: a template that shows a part of the problem gives one prompt for both.
@@ -61,8 +62,12 @@ def why_not(template: str, chats: Sequence[Any], values: Mapping[str, Any], seco
     """What is wrong with a template that is to render these chats, no two to the same text; None where nothing is."""
     told = json.dumps({"template": template, "chats": chats, "values": dict(values), "seconds": seconds})
     words = [sys.executable, "-I", str(Path(__file__).resolve())]
-    done = subprocess.run(words, input=told.encode(), capture_output=True, timeout=600)
-    if done.returncode == -signal.SIGXCPU:
+    try:
+        done = subprocess.run(words, input=told.encode(), capture_output=True, timeout=PATIENCE)
+        late = done.returncode == -signal.SIGXCPU
+    except subprocess.TimeoutExpired:
+        late = True
+    if late:
         return f"takes more than {seconds} s to render a problem"
     try:
         found = json.loads(done.stdout)
