@@ -44,6 +44,7 @@ def rollouts_table(results: dict) -> Table | None:
         "Length of wrong rows": _lengths(length.get("wrong") or {}),
         "Asked of the teacher": _asked(rollouts.get("api")),
         "Problems shared with the evaluation": _contamination(contamination),
+        "Gold answers compared as text": _as_text(rollouts.get("golds_as_text")),
     }
     known = {key: value for key, value in values.items() if value not in (None, "", formats.MISSING)}
     return pairs(
@@ -93,6 +94,14 @@ def _parted(tokens: dict | None) -> str | None:
 
 def _agreement(value: dict | None) -> str | None:
     return None if not value else f"{formats.count(value['agreed'])} of {formats.count(value['rows'])}"
+
+
+def _as_text(golds: list[dict] | None) -> str | None:
+    """Of the evaluation's gold answers those that no algebra can read, the first few by name."""
+    if not golds:
+        return None
+    named = ", ".join(f"{gold['id']}: {gold['answer'][:40]}" for gold in golds[:3])
+    return f"{formats.count(len(golds))} ({named}{', ...' if len(golds) > 3 else ''})"
 
 
 def _contamination(value: dict) -> str | None:

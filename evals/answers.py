@@ -13,23 +13,29 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from evals.exact import form, formula, is_percent, number, plain, without_unit, words
+from evals.exact import clock, form, formula, is_percent, number, told, without_unit, words
 from evals.extraction import extract
 from evals.pool import Pool
 
-__all__ = ["Grader", "Verdict", "canonical", "compare", "equal", "extract", "unreadable"]
+__all__ = ["Grader", "Verdict", "as_text", "canonical", "compare", "equal", "extract", "unreadable"]
 
 LONGEST_FORMULA = 1000  # characters; beyond it a text is no answer to a problem with a short gold
 LONGEST_TEXT = 10 * LONGEST_FORMULA  # with its spaces and its dress
 ROW_SECONDS = 5.0
 
 NAMED = re.compile(r"(?P<name>\\?[A-Za-z][\w{}\\ ]{0,40}(?:\([\w,]{1,9}\))?)\s*(?:=|\\in\b)\s*(?P<value>[^=]+)")
-CHOICE = re.compile(r"\(?(?P<letter>[A-H])\)\s*(?P<value>\S.*)", re.DOTALL)
+CHOICE = re.compile(r"(?:\(?(?P<letter>[A-H])\)|(?P<bare>[A-H])[.:](?=\s))\s*(?P<value>\S.*)", re.DOTALL)
 LETTER = re.compile(r"\(?[A-Z]\)?")
 BASED = re.compile(r"(?P<digits>[A-F]*\d[0-9A-F]*)_(?P<base>\d{1,2}|[a-z]{3,})")
-TIME = re.compile(r"\d{1,2}(?::[0-5]\d)?\s*(?:[ap]\.?\s?m\.?)|\d{1,2}:[0-5]\d", re.IGNORECASE)
 CLOCK = re.compile(r"\d+(?::\d+)+")
 ELLIPSIS = re.compile(r"\\[lcv]?dots|…|\.\.\.")
+GEOMETRY = re.compile(
+    r"\\(?:angle|measuredangle|triangle|sim|cong|parallel|perp|(?:overline|widehat|overrightarrow)\s*\{?[A-Z])"
+)
+BRACKETS = {"(": ")", "[": "]"}
+SIGN = re.compile(r"\w|[^\x00-\x7f]|\\[a-zA-Z{]")
+BRACE = re.compile(r"\\.|[{}]")
+DANGLING = re.compile(r"\d.*(?<![\^_{])[+*/^_=-]\Z", re.DOTALL)  # "x^2+", but not "\mathbb{R}^+"
 TEXT = re.compile(r"[\w\s.,:;'’()&/-]*")
 
 
@@ -53,15 +59,18 @@ def compare(extracted: str, gold: str) -> bool | None:
         bare = _without_names(extracted, gold)
         decided = _exactly(*bare)
         if decided is None:
+            decided = _by_told(extracted, gold)
+        if decided is None:
             decided = _by_text(*bare)
     return decided
 
 
 def _exactly(extracted: str, gold: str) -> bool | None:
     """The verdict on two numbers, or on equal texts; None where the pair is neither."""
+    hour, wanted = clock(extracted), clock(gold)
+    if hour and wanted:  # 2:40 is not 1:20 there, nor 7 am 7 pm
+        return hour[0] == wanted[0] and (hour[1] == wanted[1] or None in (hour[1], wanted[1]))
     a, b = number(extracted), number(gold)
-    if TIME.fullmatch(plain(extracted)) and TIME.fullmatch(plain(gold)):
-        return form(extracted) == form(gold)  # 2:40 is not 1:20 there, nor 7 am 7 pm
     if a is None or b is None:
         return form(extracted) == form(gold) or None
     if a == b or is_percent(extracted) == is_percent(gold):
@@ -69,22 +78,26 @@ def _exactly(extracted: str, gold: str) -> bool | None:
     return a == b * 100 if is_percent(extracted) else a * 100 == b
 
 
+def _by_told(extracted: str, gold: str) -> bool | None:
+    """Where the gold is a number, or an hour: the verdict on the one number that the answer's sentence tells."""
+    if number(gold) is None and clock(gold) is None:
+        return None
+    one = told(extracted)
+    return None if one is None else _exactly(one, gold)
+
+
 def _without_names(extracted: str, gold: str) -> tuple[str, str]:
     """The pair without a choice's letter and what is said to equal the answer: "(C) 12" is 12, or C; "x = 5" is 5.
 
     Two letters are the answers themselves, and two names that differ stay.
     """
-    extracted, gold = (without_unit(plain(text)) for text in (extracted, gold))
+    extracted, gold = (without_unit(text) for text in (extracted, gold))
     one, two = CHOICE.fullmatch(extracted), CHOICE.fullmatch(gold)
-    if one and (two or LETTER.fullmatch(gold)):
-        extracted = one["letter"]
-    elif one:
-        extracted = one["value"]
-    if two and (one or LETTER.fullmatch(extracted)):
-        gold = two["letter"]
-    elif two:
-        gold = two["value"]
-    one, two = NAMED.fullmatch(extracted), NAMED.fullmatch(gold)
+    if one:
+        extracted = (one["letter"] or one["bare"]) if two or LETTER.fullmatch(gold) else one["value"]
+    if two:
+        gold = (two["letter"] or two["bare"]) if one or LETTER.fullmatch(extracted) else two["value"]
+    one, two = (None if _within(text) else NAMED.fullmatch(text) for text in (extracted, gold))
     if one and two and form(one["name"]) != form(two["name"]):
         return extracted, gold
     if (one and not two and "=" in gold) or (two and not one and "=" in extracted):
@@ -102,10 +115,32 @@ def _by_text(extracted: str, gold: str) -> bool | None:
         return left == two["digits"]
     if one:
         return one["base"] == "10" and _exactly(one["digits"], right) is True
-    if any(pattern.search(text) for pattern in (CLOCK, ELLIPSIS) for text in (left, right)):
-        return False
+    if any(pattern.search(text) for pattern in (CLOCK, ELLIPSIS, GEOMETRY) for text in (left, right)):
+        return False  # angle ABC is no product of letters
+    if {_brackets(left), _brackets(right)} in ({"{", "("}, {"{", "["}):
+        return False  # a set is no tuple, and no interval
     if number(gold) is not None and not any(c.isdigit() or c == "\\" for c in left):
         return False  # letters alone are no number
+    return None
+
+
+def _within(text: str) -> bool:
+    """Whether the text's first equals sign stands within braces, as a sum's: "\\sum_{k=1}^n k" has no name."""
+    name = text.partition("=")[0]
+    return name.count("{") != name.count("}")
+
+
+def _brackets(text: str) -> str | None:
+    """What encloses the whole of a list: "{", "(", "[" (either may end an interval), or None for a bare one."""
+    if text.startswith("\\{") and text.endswith("\\}"):
+        return "{" if text.count("\\{") == 1 or text.find("\\}") > text.rfind("\\{") else None
+    if text[:1] not in BRACKETS or text[-1:] not in BRACKETS.values() or "," not in text:
+        return None
+    depth = 0
+    for at, sign in enumerate(text):
+        depth += (sign in "([") - (sign in ")]")
+        if depth == 0:
+            return ("(" if text[0] == "(" else "[") if at == len(text) - 1 else None
     return None
 
 
@@ -135,9 +170,15 @@ def equal(extracted: str, gold: str) -> bool:
 
 
 def unreadable(golds: Sequence[str]) -> list[int]:
-    """Which gold answers nothing can be compared with: no number, no words, and math-verify reads nothing in them."""
+    """Which gold answers are none: empty, longer than any answer, or a formula that breaks off, as "\\frac{"."""
     with Grader() as grader:
         return grader.unreadable(golds)
+
+
+def as_text(golds: Sequence[str]) -> list[int]:
+    """Which gold answers only equal text can match: no number, no words, and nothing that math-verify can read."""
+    with Grader() as grader:
+        return grader.as_text(golds)
 
 
 class Grader:
@@ -151,6 +192,7 @@ class Grader:
     def __init__(self, seconds: float = ROW_SECONDS, workers: int | None = None) -> None:
         self.pool = Pool(seconds, workers)
         self._known: dict[tuple[str, str], bool] = {}
+        self._read: dict[str, bool] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -172,10 +214,19 @@ class Grader:
 
     def unreadable(self, golds: Sequence[str]) -> list[int]:
         """As ``answers.unreadable``, with this grader's processes."""
+        return [index for index in self._unread(golds) if _breaks_off(golds[index])]
+
+    def as_text(self, golds: Sequence[str]) -> list[int]:
+        """As ``answers.as_text``, with this grader's processes."""
+        return [index for index in self._unread(golds) if not _breaks_off(golds[index])]
+
+    def _unread(self, golds: Sequence[str]) -> list[int]:
         unknown = [index for index, gold in enumerate(golds) if number(gold) is None and not _is_text(gold)]
-        asked = [index for index in unknown if 0 < len(formula(golds[index])) <= LONGEST_FORMULA]
-        read = dict(zip(asked, self.pool.ask([(formula(golds[index]), None) for index in asked]), strict=True))
-        return [index for index in unknown if not read.get(index)]
+        formulas = [i for i in unknown if not _breaks_off(golds[i]) and not GEOMETRY.search(golds[i])]
+        asked = {index: formula(golds[index]) for index in formulas}
+        new = [text for text in dict.fromkeys(asked.values()) if text not in self._read]
+        self._read.update(zip(new, self.pool.ask([(text, None) for text in new]), strict=True))
+        return [index for index in unknown if index not in asked or not self._read[asked[index]]]
 
     def close(self) -> None:
         """Ends the processes, if there are any. The grader may be used again."""
@@ -188,6 +239,15 @@ class Grader:
         asked = [key for key in dict.fromkeys(keys.values()) if key not in self._known]
         self._known.update(zip(asked, self.pool.ask(asked), strict=True))
         return [self._known[keys[i]] if known is None else known for i, known in enumerate(decided)]
+
+
+def _breaks_off(gold: str) -> bool:
+    """Whether a gold is empty, longer than any answer, without a sign that means something, or cut within a formula."""
+    text = form(gold)[: LONGEST_FORMULA + 1]
+    if not 0 < len(text) <= LONGEST_FORMULA or len(gold) > LONGEST_TEXT or not SIGN.search(text):
+        return True
+    braces = BRACE.findall(text)
+    return braces.count("{") != braces.count("}") or DANGLING.search(text) is not None
 
 
 def _is_text(gold: str) -> bool:

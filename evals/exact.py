@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from evals.latex import SYMBOLS, bare, one_name
+
 LONGEST = 1000  # characters: longer digit strings are no answer, and would cost time to multiply
 LARGEST_EXPONENT = 400
 
@@ -17,6 +19,14 @@ DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"  # with or without commas between t
 DECIMAL = rf"(?:{DIGITS}(?:\.\d+)?|\.\d+)"
 NUMBER = re.compile(rf"[+-]?{DECIMAL}(?:[eE][+-]?\d+(?![\w]))?")
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+# A number within a text, with what belongs to it: mixed, as a fraction, a power, a percentage, an hour, with its scale.
+WRITTEN = re.compile(
+    rf"[+-]?(?:\d{{1,9}}\s{{0,2}})?\\[dt]?frac\{{{DIGITS}\}}\{{{DIGITS}\}}"
+    r"|\d{1,2}:[0-5]\d(?![\d:])(?:\s?[ap](?:m\b|\.\s?m\.))?"
+    rf"|(?:[+-]\\?\$?)?(?:\d{{1,9}} {{1,2}}(?=\d{{1,9}}/\d))?{DECIMAL}(?:[eE][+-]?\d+(?!\w)|/\d+(?!\w|\.\d))?(?:\\?%)?"
+    rf"(?:\s(?:{'|'.join(SCALES)})\b)?",
+    re.IGNORECASE,
+)
 
 # Control characters, and marks that are not seen: joiners, directions of writing, byte order.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
@@ -31,10 +41,12 @@ _WRAPPERS = re.compile(
     r"\s*\{([^{}]*)\}"
 )
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
+_NO_SPACE_BETWEEN = re.compile(r"(?<=\d)\s*,\s*\\!\s*(?=\d{3}(?!\d))")  # "11,\! 111"
 _THOUSANDS = re.compile(r"(?<=\d)[ _](?=\d{3}(?![\d/]))|\{,\}")
 _CURRENCY = re.compile(r"\\?[$€£¥₹]|\b(?:USD|EUR|GBP)\b")
 _REPEATING = re.compile(r"(?<![\d.])(\d{0,20})\.(\d{0,20})\\(?:overline|bar)\s*\{(\d{1,20})\}")
 _POWER_OF_TEN = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|[*x])\s*10\s*\^\s*(?:\{\s*([+-]?\d{1,4})\s*\}|(-?\d{1,4}))")
+_STRAY_DOT = re.compile(r"(?<=\d)\.(?=\s*/)")  # "3./2"
 _RATIO = re.compile(r"(\d{1,40})\s*:\s*(\d{1,40})")
 _VALUE = re.compile(
     rf"(?P<sign>[+-]?)\s*(?:(?P<whole>\d+)\s+)?(?P<top>{DECIMAL})(?:\s*/\s*(?P<bottom>{DECIMAL}))?"
@@ -47,9 +59,11 @@ _UNIT_POWER = re.compile(r"(?:\^\s*\{?\s*[23]\s*\}?|[²³])$")
 SHORT_UNITS = frozenset(
     (
         "m", "s", "h", "g", "l", "L", "km", "cm", "mm", "kg", "mg", "ml", "mL", "ft", "in", "lb", "lbs", "oz", "mi",
-        "mph", "hr", "hrs", "min", "mins", "sec", "yd", "am", "pm",
+        "mph", "hr", "hrs", "min", "mins", "sec", "yd", "am", "pm", "AM", "PM", "dm", "ha", "cc", "dl", "dL", "Hz",
+        "yr", "wk", "kW", "kJ", "eV", "sq", "by",
     )
 )  # fmt: skip
+_ONE_LETTER = frozenset(unit for unit in SHORT_UNITS if len(unit) == 1)
 NOT_UNITS = frozenset(
     (
         "pi", "sqrt", "sin", "cos", "tan", "log", "ln", "exp", "mod", "plus", "minus", "times", "over", "divided",
@@ -57,33 +71,44 @@ NOT_UNITS = frozenset(
     )
 )  # fmt: skip
 
-_SYMBOLS = str.maketrans(
-    {
-        "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ",
-        "∪": "\\cup ", "√": "\\sqrt ", "±": "\\pm ", "⁄": "/", "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "²": "^2",
-        "³": "^3", "°": "",
-    }
-)  # fmt: skip
-_ONE_NAME = (
-    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\leq?q?(?:slant)?(?![a-zA-Z])"), r"\\le "),
-    (re.compile(r"\\geq?q?(?:slant)?(?![a-zA-Z])"), r"\\ge "),
-    (re.compile(r"\\langle(?![a-zA-Z])"), "("),
-    (re.compile(r"\\rangle(?![a-zA-Z])"), ")"),
-    (re.compile(r"\\\\\s*\[-?[\d.]+(?:pt|em|ex|mm|cm)\]"), r"\\\\"),  # a row's end with a skip
-    (re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),  # plain text, as some models write it
-    (re.compile(r"(?<![\\a-zA-Z])(pi|sin|cos|tan|log|ln|sqrt)(?![a-zA-Z])"), r"\\\1 "),
-    (re.compile(r"\*\*"), "^"),
-)
-_ONE_SYMBOL = re.compile(r"([_^])\{(\w+)\}")
+_ONE_SYMBOL = re.compile(r"([_^])\{(\w+)\}|(\\[a-zA-Z]+|[_^])\{(\w|[+*-])\}")
 _BRACKETED = re.compile(r"\(([A-Za-z])\)|([A-Z])\)")
 _UNIT = re.compile(r"(?<=[\w)}])\s+((?:[A-Za-z]{2,20}[ /]{0,3}){1,4})(?:\^\s*\{?\s*[23]\s*\}?|[²³])?$")
+# What stands in text type behind a formula, or behind its closing dollar, may be a unit of one letter.
+_SET_APART = re.compile(
+    r"(?:\\(?:text|mathrm|mbox|rm)\s*\{(?P<text>[^{}]*)\}|(?<=\$)\s*(?P<word>[A-Za-z]{1,20}))"
+    r"(?:\^\s*\{?\s*[23]\s*\}?|[²³])?[\s.$]*\Z"
+)
+_LONG_UNIT = re.compile(
+    r"(?:(?:kilo|centi|milli|deci)?(?:met(?:er|re)|lit(?:er|re)|gram)|inch(?:es)?|feet|foot|yard|mile|pound|ounce|ton|acre"
+    r"|second|minute|hour|day|week|month|year|degree|radian|dollar|cent|unit|square|sq|cubic|cu|per|percent)(?:e?s)?",
+    re.IGNORECASE,
+)
 _NO_SPACE = re.compile(r"(?<!\d) | (?!\d)")
 _ROUGHLY = re.compile(
     r"^(?:(?:approximately|approx\.|about|roughly|around)\s+|\\approx(?![a-zA-Z])|≈|~)\s*", re.IGNORECASE
 )
 _NOON = re.compile(r"\b([ap])\.\s?m\b", re.IGNORECASE)
 _AND = re.compile(r"\s*,?\s*\b(?:and|or)\b\s*")
+_CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?\s*(?:([ap])\.?\s?m\.?)?", re.IGNORECASE)
+_ANGLE = r"\s*(-?\d+(?:\.\d+)?)\s*(?:\^\s*\{?\s*\\circ\s*\}?|[°º]|\\degrees?|\s*degrees?)\s*"
+_SINE = re.compile(
+    r"\\?(?<![a-zA-Z])(sin|cos|tan|cot|sec|csc)(?![a-zA-Z])(\s*\^\s*\{?\s*\d\s*\}?)?\s*"
+    rf"(?:(?:\\left)?\({_ANGLE}(?:\\right)?\)|\{{{_ANGLE}\}}|{_ANGLE})"
+)
+_PRODUCT = re.compile(r"((?<![\w^_.\\}])\d+(?:\.\d+)?|\))\s*(?=\()")  # else read as a mixed number: 2(3) as 5
+_LETTERS_GT = re.compile(r"(?<![\\A-Za-z])([gln])([te])(?![A-Za-z])")  # which the algebra's grammar takes for signs
+_IMAGINARY = re.compile(r"(?<![A-Za-z\\_])i(?![A-Za-z])|(?<=\^\{)i(?=[a-z\\])")
+_INDEXED = re.compile(r"\\(?:sum|prod)(?![a-zA-Z])|_\s*\{?\s*i(?![a-zA-Z])")
+_LETTERS = re.compile(r"(?<![\\A-Za-z])[A-Za-z'’]{2,}")
+_OPERATOR = re.compile(r"[=≠≤≥≡<>*^_\\|{}\[\]]|(?<=\w)\s*[+/]\s*(?=[\w(])|\s-\s")
+_HEDGES = frozenset(
+    (
+        "no", "not", "none", "never", "cannot", "neither", "than", "least", "most", "between", "except", "if",
+        "half", "third", "quarter", "twice", "double", "triple", "times", "more", "less", "fewer", "all",
+        "divisible", "multiple", "multiples", "base", "mod", "modulo", "plus", "minus", "form", "factor",
+    )
+)  # fmt: skip
 _WORDS = re.compile(r"[^\W\d_]+(?:[ \t.,'’-]+[^\W\d_]+)*")
 
 
@@ -91,8 +116,9 @@ def plain(text: str) -> str:
     """``text`` without LaTeX dress, bold marks, unseen signs and trailing dots: "\\text{18 eggs}." is "18 eggs"."""
     if text.isascii() and text.isalnum():
         return text  # nearly all whole numbers
-    text = _MINUS.sub("-", _UNSEEN.sub("", text)).replace("\\%", "%")
-    text = _DEGREES.sub("", _SIZES.sub("", _STARS.sub("", text)))
+    text = bare(_MINUS.sub("-", _UNSEEN.sub("", text))).replace("\\%", "%")
+    text = _NO_SPACE_BETWEEN.sub(",", text)
+    text = _DEGREES.sub("°", _SIZES.sub("", _STARS.sub("", text)))
     text = _SPACES.sub(lambda found: found[1] or ("" if found[2] else " "), text)
     for _ in range(4):  # wrappers in wrappers, as \boxed{\textbf{(A)}}; a bound keeps deep nests linear
         shorter = _WRAPPERS.sub(r" \1 ", text)
@@ -127,7 +153,9 @@ def form(text: str) -> str:
     text = _NOON.sub(r"\1m", plain(text))
     if words(text):
         return "".join(text.split()).casefold()
-    text = _ONE_SYMBOL.sub(r"\1\2", _NO_SPACE.sub("", " ".join(_one_name(text).split())))
+    text = _ONE_SYMBOL.sub(
+        lambda m: (m[1] or m[3]) + (m[2] or m[4]), _NO_SPACE.sub("", " ".join(one_name(text).split()))
+    )
     found = _BRACKETED.fullmatch(text)
     return text if found is None else found[1] or found[2]
 
@@ -135,24 +163,89 @@ def form(text: str) -> str:
 def formula(text: str) -> str:
     """``text`` as the algebra reads it: plain LaTeX on one line, lists with commas, no currency, whole numbers whole.
 
-    Decimals stay: math-verify compares them rounded, and fractions exactly.
+    Products are written out, "i" is the imaginary unit, "(I)" (but "q" as a sum's index), angles in degrees are
+    radians within sines. Decimals stay: math-verify compares them rounded, and fractions exactly.
     """
     value = None if is_percent(text) or "." in text else number(text)
     if value is not None:
         top, bottom = str(value.numerator), str(value.denominator)
         return top if bottom == "1" else f"\\frac{{{top}}}{{{bottom}}}"
-    text = _CURRENCY.sub(" ", _one_name(plain(text))).replace("%", "\\%")
-    return " ".join(_AND.sub(", ", text).split())
+    text = _LETTERS_GT.sub(r"\1 \2", _SINE.sub(_in_radians, text))
+    text = _CURRENCY.sub(" ", one_name(plain(text))).replace("%", "\\%")
+    text = _PRODUCT.sub(r"\1 \\cdot ", " ".join(_AND.sub(", ", text).split()))
+    return _IMAGINARY.sub("q" if _INDEXED.search(text) else "(I)", text)
 
 
 def without_unit(text: str) -> str:
-    """A formula in plain text without the words behind it that name a unit: "120\\pi cm^2" is "120\\pi"."""
+    """A formula without the unit behind it: "120\\pi cm^2" and "120\\pi \\text{ m}" are "120\\pi".
+
+    Letters of the formula are none: "7+2t", "y + m". Only what is known for a unit is taken for one there.
+    """
+    found = _SET_APART.search(text)
+    if found is not None and _known_unit(found["text"] or found["word"] or "") and _has_value(text[: found.start()]):
+        return plain(text[: found.start()])
+    text = plain(text)
     found = _UNIT.search(text)
-    if found is None or not any(c in "\\0123456789" for c in text[: found.start()]):
+    known = found is not None and _known_unit(found[1]) and _has_value(text[: found.start()])
+    return text[: found.start()] if found is not None and known else text
+
+
+def tidy(text: str) -> str:
+    """``text`` as ``plain``, without a unit of one letter that is set apart: no longer a unit to be seen afterwards."""
+    found = _SET_APART.search(text) if "\\" in text else None
+    unit = found and (found["text"] or found["word"] or "").strip(" ~")
+    return plain(text[: found.start()] if found and unit in _ONE_LETTER and number(text) is None else text)
+
+
+def _known_unit(text: str) -> bool:
+    parts = re.findall(r"[A-Za-z]+", text)
+    return bool(parts) and all(part in SHORT_UNITS or _LONG_UNIT.fullmatch(part) for part in parts)
+
+
+def _has_value(text: str) -> bool:
+    return any(c in "\\0123456789" for c in text) and not text.rstrip(" \\~$,;:").endswith(
+        ("=", "+", "-", "*", "/", "^")
+    )
+
+
+def _in_radians(found: re.Match[str]) -> str:
+    degrees = found[3] or found[4] or found[5]
+    return f"\\{found[1]}{(found[2] or '').strip()}\\left(\\frac{{{degrees}\\pi}}{{180}}\\right) "
+
+
+def clock(text: str) -> tuple[int, str | None] | None:
+    """A time of day as (minutes since twelve, "a" or "p" or None); None where ``text`` is none. "15:00" is 3 p.m."""
+    found = _CLOCK.fullmatch(plain(text))
+    if found is None or not (found[2] or found[3]) or int(found[1]) > 23:
+        return None
+    hour, half = int(found[1]), found[3] and found[3].lower()
+    if hour > 12 or hour == 0:
+        half = half or ("a" if hour == 0 else "p")
+    return hour % 12 * 60 + int(found[2] or 0), half
+
+
+def told(sentence: str) -> str | None:
+    """The only number that a sentence of words tells, as written: "$18" of "Janet makes $18 every day"; else None.
+
+    None too where the words change the number, or deny it: "less than 5", "not 5", "all multiples of 5".
+    """
+    text = plain(sentence[:LONGEST])
+    if number(text) is not None or clock(text) is not None:
         return text
-    named = re.findall(r"[A-Za-z]+", found[1])
-    known = all(word in SHORT_UNITS or (len(word) > 3 and word.lower() not in NOT_UNITS) for word in named)
-    return text[: found.start()] if known else text
+    parts = _LETTERS.findall(text)
+    numbers = list(WRITTEN.finditer(text))
+    hedged = _HEDGES.intersection(part.lower() for part in parts)
+    named = not any(part.islower() for part in parts)  # "Monday, June 20"
+    if len(parts) < 2 or named or hedged or len(numbers) != 1 or "%" in text[numbers[0].end() :]:
+        return None
+    found = numbers[0]
+    before, after = text[: found.start()].rstrip(" $"), text[found.end() :]
+    if before.endswith(tuple("+-*/(")) or after[:1].isalpha() or after.lstrip().startswith(tuple("+-*/(!:")):
+        return None
+    if _OPERATOR.search(f"{before} {after}") or any(c.isdigit() for c in before + after):
+        return None
+    currency = text[: found.start()].endswith("$")
+    return f"${found[0]}" if currency else found[0]
 
 
 def words(text: str) -> bool:
@@ -168,21 +261,14 @@ def _trimmed(text: str) -> str:
     return text.rstrip(" \t\r\n.:;,*`\"'“”’").lstrip(" \t\r\n:;,*`\"'“”‘")
 
 
-def _one_name(text: str) -> str:
-    text = text.translate(_SYMBOLS)
-    for pattern, name in _ONE_NAME:
-        text = pattern.sub(name, text)
-    return text
-
-
 def _read(text: str) -> re.Match[str] | Fraction | None:
     """The parts of a number, or the ratio's value, or None where ``text`` states no number."""
     if len(text) > LONGEST:
         return None
-    text = _CURRENCY.sub(" ", _ROUGHLY.sub("", plain(text)).translate(_SYMBOLS))
+    text = _CURRENCY.sub(" ", _ROUGHLY.sub("", plain(text)).translate(SYMBOLS))
     text = _REPEATING.sub(_repeated, _THOUSANDS.sub("", text))
-    text = _FRACTION.sub(lambda m: f" {m[1] or m[2]}/{m[3] or m[4]} ", text)
-    text = _POWER_OF_TEN.sub(lambda m: f"e{m[1] or m[2]}", text).strip(" {}").rstrip(".")
+    text = _FRACTION.sub(lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", text)
+    text = _POWER_OF_TEN.sub(lambda m: f"e{m[1] or m[2]}", _STRAY_DOT.sub("", text)).strip(" {}").rstrip(".")
     ratio = _RATIO.fullmatch(text)
     if ratio is not None:
         return None if int(ratio[2]) == 0 else Fraction(int(ratio[1]), int(ratio[2]))
@@ -212,7 +298,7 @@ def _is_unit(text: str) -> bool:
         return False
     named = [token for token in tokens if token.isalpha()]
     return all(token.isalpha() or token in "°/.'’-" for token in tokens) and all(
-        word in SHORT_UNITS or (len(word) > 1 and word.lower() not in NOT_UNITS) for word in named
+        word in SHORT_UNITS or (len(word) > 2 and word.lower() not in NOT_UNITS) for word in named
     )
 
 

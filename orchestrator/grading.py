@@ -40,7 +40,7 @@ def grade(path: Path, out: Path | None, say: Callable[[str], None]) -> None:
     """
     begun = time.monotonic()
     with _output(path, out) as stream, Grader() as grader:
-        total = _check(path, grader)
+        total, as_text = _check(path, grader)
         done = right = missing = 0
         for rows in _chunks(path):
             for row, verdict in zip(rows, grader.grade([(r.completion, r.answer) for r in rows]), strict=True):
@@ -51,11 +51,11 @@ def grade(path: Path, out: Path | None, say: Callable[[str], None]) -> None:
             if total > CHUNK_ROWS:
                 say(f"{done}/{total} graded")
     share = f"{right / total:.1%}"
-    say(f"{total} rows: {right} right ({share}), {missing} not found, {time.monotonic() - begun:.1f} s")
+    say(f"{total} rows: {right} right ({share}), {missing} not found, {time.monotonic() - begun:.1f} s{as_text}")
 
 
-def _check(path: Path, grader: Grader) -> int:
-    """How many rows there are; ``UserError`` for the first bad one."""
+def _check(path: Path, grader: Grader) -> tuple[int, str]:
+    """How many rows there are, and which gold answers are compared as text; ``UserError`` for the first bad row."""
     total, golds = 0, dict[str, int]()
     for number, row in _rows(path):
         total += 1
@@ -68,7 +68,11 @@ def _check(path: Path, grader: Grader) -> int:
         raise UserError(
             f"{path}:{golds[gold]}: the answer {gold[:60]!r} can be read neither as a number nor as a formula"
         )
-    return total
+    texts = [told[index] for index in grader.as_text(told)]
+    if not texts:
+        return total, ""
+    named = ", ".join(f"{gold[:40]!r} of line {golds[gold]}" for gold in texts[:3])
+    return total, f"; gold answers that no algebra can read, compared as text: {len(texts)} ({named})"
 
 
 def _chunks(path: Path) -> Iterator[list[_Row]]:

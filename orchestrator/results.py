@@ -112,6 +112,8 @@ def _rollouts(study: Study, done: Mapping[str, Step], folders: Mapping[str, Path
     if "problems/evaluation" in folders:
         problems_file = json.loads((folders["problems/evaluation"] / PROBLEMS).read_text())
         stats["contamination"] = problems_file["contamination"]
+        if problems_file.get("as_text"):
+            stats["golds_as_text"] = problems_file["as_text"]
     return stats
 
 

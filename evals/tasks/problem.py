@@ -11,7 +11,8 @@ class Problem:
     """One question with its gold answer. ``stratum`` names a group that is also reported apart, such as "hard".
 
     ``solution`` is the worked solution as an assistant would write it, ending in the form of answer that the task asks
-    for: an example to be shown before other problems. None where the source gives none.
+    for: an example to be shown before other problems. None where the source gives none. ``as_text``: no
+    algebra can read the gold answer, so that only equal text matches it.
     """
 
     id: str
@@ -19,6 +20,7 @@ class Problem:
     answer: str
     stratum: str | None = None
     solution: str | None = None
+    as_text: bool = False
 
 
 @dataclass(frozen=True)

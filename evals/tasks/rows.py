@@ -9,10 +9,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evals.answers import unreadable
+from evals.answers import Grader
 from evals.extraction import last_boxed
 from evals.json_rows import json_rows
 from evals.tasks.problem import Problem
@@ -86,11 +87,13 @@ def boxed(answer: str) -> str:
 
 
 def readable(problems: list[Problem], places: Mapping[str, str]) -> list[Problem]:
-    """The problems, if every gold answer can be compared with something; else ValueError naming the first that cannot.
+    """The problems, each with ``as_text`` told; ValueError naming the first whose gold answer is none at all.
 
     ``places`` names the row of each id. Formulas are parsed, some milliseconds each, so draw first.
     """
-    bad = unreadable([problem.answer for problem in problems])
+    golds = [problem.answer for problem in problems]
+    with Grader() as grader:
+        bad, texts = grader.unreadable(golds), set(grader.as_text(golds))
     if bad:
         first = problems[bad[0]]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
@@ -98,7 +101,7 @@ def readable(problems: list[Problem], places: Mapping[str, str]) -> list[Problem
             f"{places[first.id]}: the answer {first.answer[:60]!r} can be read neither as a number nor as a formula"
             f"{more}: mend or remove the row"
         )
-    return problems
+    return [replace(problem, as_text=i in texts) for i, problem in enumerate(problems)]
 
 
 def drawn(problems: Sequence[Problem], draw: int | None, seed: int, source: str) -> list[Problem]:

@@ -19,7 +19,8 @@ FILE = "problems.json"
 
 
 def run(context: Context) -> None:
-    """Writes ``problems.json``: the tasks with their problems and prompts, and the contamination counts.
+    """Writes ``problems.json``: the tasks with their problems and prompts, the contamination counts, the golds that are
+    compared as text.
 
     A task's ``stop`` is the token with which the template ends a turn, its ``opening`` what a prompt begins the answer
     with itself (``<think>``): the answer is read with it.
@@ -29,7 +30,7 @@ def run(context: Context) -> None:
     """
     prompter = Prompter(model_folder(context.inputs["base"]), context.config["prompt"])
     asked = {normal(row["problem"]) for row in read_table(context.inputs["rollouts"])}
-    tasks, checked, excluded = [], 0, 0
+    tasks, as_text, checked, excluded = [], [], 0, 0
     for i, spec in enumerate(context.config["tasks"]):
         problems = load_problems(spec, context.where["sources"][i])
         clean = [p for p in problems if normal(p.problem) not in asked]
@@ -43,6 +44,7 @@ def run(context: Context) -> None:
             raise ValueError(f"{spec['name']}: no problem is left to evaluate on")
         shots = _shots(spec, context.where["shots"][i], {normal(p.problem) for p in problems})
         tasks.append(_task(spec, clean, shots, prompter))
+        as_text += [{"task": spec["name"], "id": p.id, "answer": p.answer} for p in clean if p.as_text]
         longest = max(len(p["prompt_ids"]) for p in tasks[-1]["problems"])
         if longest >= context.where["max_model_len"]:
             raise ValueError(
@@ -52,7 +54,10 @@ def run(context: Context) -> None:
         checked += len(problems)
         excluded += met
     contamination = {"policy": context.config["contamination"], "checked": checked, "excluded": excluded}
-    write_json(context.out / FILE, {"tasks": tasks, "contamination": contamination})
+    if as_text:
+        named = ", ".join(f"{gold['id']} ({gold['answer'][:40]})" for gold in as_text[:3])
+        context.say(f"{len(as_text)} gold answers no algebra can read, compared as text: {named}")
+    write_json(context.out / FILE, {"tasks": tasks, "contamination": contamination, "as_text": as_text})
 
 
 def _task(

@@ -1,0 +1,217 @@
+"""What a text says its answer is: "A: 26", "**Answer:** 26", "the final answer is 26", and what such a line states.
+
+Of several statements the last counts, and of one within another the inner one: "Final Answer: The final answer is
+$720$." A statement that denies or judges ("this answer is not possible", "the answer is correct") is none.
+"""
+
+from __future__ import annotations
+
+import re
+
+from evals.exact import NUMBER, WRITTEN, clock, number, plain, told
+
+MOST = 50  # statements looked at, the last ones first
+LONGEST_LINE = 20_000  # characters of one that are
+
+_EDGE = r"[ \t*_]{0,8}"
+_LINE_START = r"^[ \t>*#_-]{0,8}"
+# "Answer:", "**Final Answer (in dollars):**", "A: "; or such words as a heading of their own.
+_LINE = re.compile(
+    rf"{_LINE_START}(?:(?:my|the|your)[ \t]+)?(?:(?:final|correct|short)[ \t]+)?(?P<label>answer|ans|a){_EDGE}"
+    rf"(?:\([^()\n]{{1,40}}\){_EDGE})?(?:[:：]|(?<!\ba)(?<!\ba[*_])(?=\n))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_OTHER_LABEL = re.compile(
+    rf"{_LINE_START}\(?B\)?{_EDGE}[:：]", re.IGNORECASE | re.MULTILINE
+)  # "A: 3 apples\nB: 4 pears"
+_SENTENCE = re.compile(
+    r"(?<!\bthis )(?<!\bthat )(?<!\bno )(?<!\bany )(?<!\ban )(?<!\byour )(?<!\bhis )(?<!\bher )(?<!\beach )"
+    r"(?<!\bif the )(?<!\bwhether the )(?<!\bthis final )"
+    r"\banswers?\b(?:[ \t]{0,4}\([^()\n]{1,40}\))?[^\n.:：;!?=\d\\$]{0,60}?"
+    r"(?:\b(?:is|are|was|equals|becomes|(?:should|must|would|will|to) be)\b|=)(?!n['’]t)",
+    re.IGNORECASE,
+)
+_TAG = re.compile(r"<answer>(?!\s{0,8}(?:</answer>|\.\.\.))", re.IGNORECASE)
+_TAG_END = re.compile(r"</answer>", re.IGNORECASE)
+_BEFORE = re.compile(r"[ \t*_:：]*")
+_BEFORE_LINE = re.compile(r"[\s*_:：>#]*")
+_FILLERS = re.compile(
+    r"(?:(?:therefore|thus|hence|then|so|simply|just|indeed|clearly|exactly|precisely|actually|now|still|also|finally|"
+    r"of course|equal to|given by|found to be|as follows|written as|the following|the number|the value|option|choice)\b"
+    r"[ \t,:：*_]*)+(?=\S|\Z)",
+    re.IGNORECASE,
+)
+_JUDGED = (
+    "not|correct|incorrect|right|wrong|true|clear|obvious|reasonable|unreasonable|possible|valid|invalid|consistent"
+)
+_DENIED = re.compile(
+    rf"(?:{_JUDGED}|n['’]t|never|in|on|at|as|to|that|which|what|because|based|found|given|obtained|expected|supposed"
+    r"|required|already|above|below|here|there|this|only|always|usually|often|likely|probably|going|being|rounded"
+    r"|expressed|written|determined|calculated|derived|verified|confirmed|too)\b(?![ \t]*$)"
+    rf"|(?:{_JUDGED}|as follows|above|below|here)[ \t]*$",
+    re.IGNORECASE,
+)
+_ONLY_JUDGED = re.compile(rf"(?:{_JUDGED})[ \t.!*_]*$", re.IGNORECASE)
+_PLACEHOLDER = re.compile(
+    r"[\s.…_*?\"'\[\]<>{}$-]*(?:(?:your |the |final |my |correct ){0,3}(?:answer|result|number|value)(?: here)?)?"
+    r"[\s.…_*?\"'\[\]<>{}$-]*",
+    re.IGNORECASE,
+)
+_DISPLAY = re.compile(r"\$\$|\\\[|\\begin\{(?:align|aligned|equation|gather|gathered|displaymath|math)\*?\}")
+_DISPLAY_END = re.compile(r"\$\$|\\\]|\\end\{(?:align|aligned|equation|gather|gathered|displaymath|math)\*?\}")
+_MATHS = re.compile(r"(?<![\\$])\$(?!\$)((?:\\.|[^$\\\n]){1,400})\$|\\\((.{1,400}?)\\\)")
+_CURRENCY_SPAN = re.compile(r"\d[\d,.]*\s.*[a-z]{3}", re.IGNORECASE | re.DOTALL)  # "$5 and gets $": no formula
+_SENTENCE_END = re.compile(r"(?<!\b[aApP]\.[mM])(?:(?<!\d)[!](?=\s|$)|!(?=\s+\S|\s*$)|[.?;](?=\s|$))")
+_CONCLUDES = re.compile(r"\s*(?:so|therefore|thus|hence|in total|altogether|this means)\b", re.IGNORECASE)
+_MATHY = re.compile(r"[\d\\=^√π∞∅<>]|^\W*[A-Za-z]\W*$|[A-Za-z]\s*[+*/-]\s*[A-Za-z]\b")
+# A number at the start of a sentence, unless it is the start of a formula, a list or a point: "2\\pi", "3 + x", "1.5x".
+_LEADING = re.compile(
+    rf"[^\w\s+.()\[\]{{}}\\-]*\s*((?:\d+ (?=\d+/\d))?{NUMBER.pattern}(?:\s*[/:]\s*\d+)?\s*\\?%?)"
+    r"(?![\w(!]|[.,:]\d|\s*[\^*+/=<>·×⋅÷]|\s*-\s*[\d\\(]|\$?(?:,\s*|,?\s+(?:and|or)\s+)[\d\\$-]"
+    r"|\s*\\text\s*\{[\s,]*(?:and|or)\b|\s*\\(?!text|mathrm|mbox|[,; )\]%!]))"
+)
+_COMMANDS = re.compile(r"\\[a-zA-Z]+|[A-Za-z]{2,}|_\{?\w+\}?")  # and words, and subscripts
+_VARIABLE = re.compile(r"[A-Za-z]")
+_CHOICE = re.compile(r"\W*[A-H]\W*")
+_CHOSEN = re.compile(r"[*_ ]*\(?[A-H][.:)]\s")
+_WORD = re.compile(r"[A-Za-z]{2,}")
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether ``text`` only says where an answer belongs: "", "...", "[answer]", "your final answer"."""
+    return len(text) <= 100 and _PLACEHOLDER.fullmatch(text) is not None
+
+
+def stated(text: str) -> str | None:
+    """What the last statement in ``text`` states, as it is written there; None where there is no statement."""
+    marks = [(found.end(), "tag") for found in _TAG.finditer(text)]
+    lettered = _OTHER_LABEL.search(text) is not None
+    for found in _LINE.finditer(text):
+        short = found["label"].lower() == "a"
+        if not (short and lettered):
+            marks.append((found.end(), "turn" if short else "line"))
+    marks += [(found.end(), "sentence") for found in _SENTENCE.finditer(text)]
+    weak = None
+    for at, kind in sorted(marks, reverse=True)[:MOST]:
+        found_there = _read(text, at, kind)
+        if found_there is None:
+            continue
+        if _MATHY.search(found_there):
+            return found_there
+        weak = weak or found_there
+    return weak
+
+
+def _read(text: str, at: int, kind: str) -> str | None:
+    """What the mark that ends at ``at`` states, or None where it states nothing."""
+    if kind == "tag":
+        end = _TAG_END.search(text, at)
+        body = text[at : len(text) if end is None else end.start()].strip()
+        return line_states(body) if not is_placeholder(body) else None
+    begin = _end_of(_BEFORE, text, at)
+    begin = _end_of(_FILLERS, text, begin)
+    begin = _end_of(_BEFORE, text, begin)
+    crossed = begin >= len(text) or text[begin] == "\n"
+    if crossed:
+        begin = _end_of(_BEFORE_LINE, text, begin)
+    display = _DISPLAY.match(text, begin)
+    if display:
+        return _displayed(text, display.end())
+    line, _, rest = text[begin : begin + LONGEST_LINE].partition("\n")
+    line = line.strip()
+    line = _TAG_END.split(line, maxsplit=1)[0]
+    if is_placeholder(line) or (_DENIED if kind == "sentence" else _ONLY_JUDGED).match(line):
+        return None
+    if crossed and rest.strip() and not _short(line):
+        return None  # the reasoning begins there
+    return line_states(line, turn=kind == "turn", whole=kind != "sentence")
+
+
+def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    return at if found is None else found.end()
+
+
+def _short(line: str) -> bool:
+    """Whether a line by itself is an answer: a number, one formula, a sentence that tells one number."""
+    bare = line.strip("*_ ")
+    return number(bare) is not None or _MATHS.fullmatch(bare.rstrip(".")) is not None or told(line) is not None
+
+
+def _displayed(text: str, at: int) -> str | None:
+    end = _DISPLAY_END.search(text, at)
+    body = " ".join(text[at : at + LONGEST_LINE if end is None else end.start()].split())
+    if "\\begin" not in body:
+        body = body.replace("&", "")  # where the lines of an align are aligned
+    return _result(body) if body else None
+
+
+def _result(formula: str) -> str:
+    """The number that a formula ends in, as "12" in "x = 12" and "3 \\cdot 4 = 12", but not in "x^2 + y = 12"."""
+    left, _, right = formula.rpartition("=")
+    names = _COMMANDS.sub(" ", left)
+    equation = _VARIABLE.search(names) and re.search(r"[\d+*/^-]", names)
+    return right if left and number(right) is not None and not equation else formula
+
+
+def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
+    """The answer within a line: the number that it opens with or tells, its one formula, else its first sentence.
+
+    In a ``turn`` ("A: ...") and, where it concludes ("So ..."), in a ``whole`` line, several sentences are a reasoning,
+    whose result is its last number.
+    """
+    if number(line) is not None or clock(line) is not None:
+        return line
+    sentence, rest = _first_sentence(line)
+    if _CHOSEN.match(sentence):
+        return sentence
+    begins = number(sentence) is None or (turn and len(_WORD.findall(sentence)) > 2)
+    if whole and rest and (turn or _CONCLUDES.match(rest)) and begins:
+        last = list(WRITTEN.finditer(rest))
+        if last:
+            return told(rest) or last[-1][0]
+    if number(sentence) is not None or clock(sentence) is not None:
+        return sentence
+    formula = _only_formula(sentence)
+    if formula is not None:
+        return formula
+    end = _result(sentence)
+    if number(end) is not None:
+        return end
+    hour = re.match(r"[*_$ ]*(\d{1,2}:[0-5]\d(?:\s?[ap]\.?\s?m\b\.?)?)", end, re.IGNORECASE)
+    leading = hour or _LEADING.match(end)
+    if leading is not None:
+        return leading[1]
+    return told(sentence) or _last_told(sentence) or sentence
+
+
+def _first_sentence(line: str) -> tuple[str, str]:
+    """(first sentence, what follows it); a dot within a formula ends none."""
+    formulas = [found.span() for found in _MATHS.finditer(line[:2000])]
+    for found in _SENTENCE_END.finditer(line):
+        head, rest = line[: found.start()].strip(), line[found.end() :].strip()
+        lettered = rest and _CHOICE.fullmatch(head)  # "B. 12"
+        if not lettered and not any(start <= found.start() < end for start, end in formulas):
+            return head, rest
+    return line, ""
+
+
+def _only_formula(sentence: str) -> str | None:
+    """The one formula of a sentence whose words hold no other number, or None."""
+    spans = [found for found in _MATHS.finditer(sentence) if not _CURRENCY_SPAN.match(found[1] or "")]
+    if len(spans) != 1:
+        return None
+    (found,) = spans
+    rest = sentence[: found.start()] + " " + sentence[found.end() :]
+    if re.search(r"[\d\\=<>+^$]", rest):
+        return None
+    return _result((found[1] or found[2]).strip())
+
+
+def _last_told(sentence: str) -> str | None:
+    """The last number of a sentence of many words, where several numbers stand in it; None for a formula or a list."""
+    text = plain(sentence)
+    if len(re.findall(r"(?<![\\\w])[a-z]{2,}", text)) < 4 or re.search(r"[=^\\_{}|<>]", text):
+        return None
+    numbers = WRITTEN.findall(text)
+    return numbers[-1] if len(numbers) > 1 else None
