@@ -27,7 +27,7 @@ VERSIONS = {
     "problems": 3,
     "reference": 2,
     "train": 3,
-    "evaluate": 2,
+    "evaluate": 3,
     "geometry": 2,
     "activations": 2,
     "spectra": 2,
