@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from methods import durable
 from methods.batch import Rollout
@@ -24,14 +25,26 @@ def units_at(config: TrainConfig, stream: Sequence[Unit], step: int) -> Sequence
     return stream[(step - 1) * config.batch_size : step * config.batch_size]
 
 
-def lines_of(folder: Path) -> int:
-    """How many steps the log in ``folder`` holds whole."""
-    path = folder / LOG
-    return path.read_text(encoding="utf-8").count("\n") if path.is_file() else 0
+class Kept(TypedDict):
+    """What a saved state goes on from: the log's first ``bytes`` and their SHA-256, other files' SHA-256 by path."""
+
+    bytes: int
+    log: str
+    files: dict[str, str]
+
+
+def verify(folder: Path, kept: Kept) -> None:
+    """``ValueError`` names the first file in ``folder`` that is not what was kept of it."""
+    with (folder / LOG).open("rb") as stream:
+        if hashlib.sha256(stream.read(kept["bytes"])).hexdigest() != kept["log"]:
+            raise ValueError(f"{LOG} was cut or changed")
+    for name, checksum in kept["files"].items():
+        if durable.checksum(folder / name) != checksum:
+            raise ValueError(f"{name} was changed")
 
 
 class Record:
-    """Writes a training's outputs into ``folder``, from step ``done`` on; earlier log lines are kept."""
+    """Writes a training's outputs into ``folder``: from the start, or after what was ``kept``, which was verified."""
 
     def __init__(
         self,
@@ -39,26 +52,30 @@ class Record:
         config: TrainConfig,
         adapter: Adapter,
         on_step: Callable[[dict[str, Any]], None] | None,
-        done: int = 0,
+        kept: Kept | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.config, self.adapter, self.on_step = folder, config, adapter, on_step
-        path = folder / LOG
-        lines = path.read_text(encoding="utf-8").splitlines()[:done] if done else []
-        self.log: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self._file = (folder / LOG).open("r+b" if kept else "wb")
+        begun = self._file.read(kept["bytes"]) if kept else b""
+        self.log: list[dict[str, Any]] = [json.loads(line) for line in begun.splitlines()]
         # A killed run may have logged steps that its state does not hold: they are run, and logged, again.
-        self._file = path.open("w", encoding="utf-8", newline="\n")
-        self._file.writelines(line + "\n" for line in lines)
-        self._file.flush()
+        self._file.truncate()
+        self._sum, self._bytes = hashlib.sha256(begun), len(begun)
+        self._files = dict(kept["files"]) if kept else {}
+        self._saved: list[Path] = []  # adapters since the last sync
 
     def step(self, values: dict[str, Any]) -> None:
         """Log one finished step and keep its adapter where the config says so."""
         step = values["step"]
-        self._file.write(json.dumps(values, allow_nan=False) + "\n")
+        line = json.dumps(values, allow_nan=False).encode() + b"\n"
+        self._file.write(line)
         self._file.flush()
+        self._sum.update(line)
+        self._bytes += len(line)
         self.log.append(values)
         if step == self.config.report_step:
-            self.adapter.save(self.folder / "adapter", self.config.base_name)
+            self._save("adapter")
         if self.config.checkpoint_every and step % self.config.checkpoint_every == 0:
             self.keep(step)
         if self.on_step is not None:
@@ -66,12 +83,19 @@ class Record:
 
     def keep(self, step: int) -> None:
         """Keep the adapter as it stands after ``step`` as ``checkpoints/step-NNNNNN``."""
-        self.adapter.save(self.folder / "checkpoints" / f"step-{step:06d}", self.config.base_name)
+        self._save(f"checkpoints/step-{step:06d}")
 
-    def sync(self) -> None:
-        """Bring all that is written so far to the disk: a state that is ahead of its log is of no use."""
-        self._file.flush()
+    def _save(self, name: str) -> None:
+        self.adapter.save(self.folder / name, self.config.base_name)
+        self._saved.append(self.folder / name)
+
+    def sync(self) -> Kept:
+        """Bring all that is written so far to the disk, for a state that goes on from it."""
         durable.sync_tree(self.folder)
+        for path in (path for saved in self._saved for path in saved.rglob("*") if path.is_file()):
+            self._files[path.relative_to(self.folder).as_posix()] = durable.checksum(path)
+        self._saved.clear()
+        return {"bytes": self._bytes, "log": self._sum.hexdigest(), "files": dict(self._files)}
 
     def close(self) -> None:
         self._file.close()

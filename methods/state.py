@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,6 +19,7 @@ from methods import durable
 from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.parallel import Group
+from methods.record import Kept, verify
 
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -48,10 +47,6 @@ class Due:
         self.took = self.last - self.begun
 
 
-class StateLost(UserWarning):
-    """A saved state cannot be gone on from: the training starts over."""
-
-
 def identity(
     config: TrainConfig, rollouts: Sequence[Rollout], reference: Sequence[np.ndarray] | None
 ) -> dict[str, Any]:
@@ -75,10 +70,12 @@ def save(
     optimizer: torch.optim.Optimizer,
     who: dict[str, Any],
     memory: dict[str, Any],
+    result: Kept,
 ) -> None:
     """Write the state after ``step``: tensors under a new name, then ``state.json``, which makes it count.
 
-    ``memory`` is what running out of memory has made of the micro-batch (:class:`methods.trainer.Fit`).
+    ``memory`` is what running out of memory has made of the micro-batch (:class:`methods.trainer.Fit`), ``result``
+    what the record holds so far (:meth:`methods.record.Record.sync`).
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
@@ -87,48 +84,49 @@ def save(
             tensors[f"{name}/{moment}"] = optimizer.state[parameter][moment].cpu()
     target = work / f"state-{step:06d}.safetensors"
     durable.replace(target, lambda path: save_file(tensors, path))
-    header = {"step": step, "tensors": target.name, "identity": who, "memory": memory}
-    durable.replace(work / STATE, lambda path: path.write_text(json.dumps(header), encoding="utf-8"))
+    held = {"tensors": {target.name: durable.checksum(target)}, "result": result}
+    durable.keep(work / STATE, {"step": step, "identity": who, "memory": memory, **held})
     for old in work.glob("state-*.safetensors"):
         if old != target:
-            old.unlink()
+            durable.discard(old)
 
 
 def load(
     work: Path,
+    result: Path,
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     who: dict[str, Any],
-    logged: int,
-) -> tuple[int, dict[str, Any]]:
-    """Restore the state in ``work``; its step (0 where there is none) and its ``memory``.
+) -> tuple[int, dict[str, Any], Kept | None]:
+    """Restore the state in ``work``: its step, its ``memory``, and what of the record in ``result`` it goes on from.
 
-    A state that cannot be read, or is ahead of the ``logged`` steps, is no error: a warning says so, and the training
-    starts over. ``ValueError`` where it belongs to another training, naming the first setting that differs.
+    0, nothing and None where there is no state. One of another training, or any of whose files was damaged, is no
+    error: a warning names it, all that is in ``work`` is thrown away, and the training starts over.
     """
     path = work / STATE
-    if not path.exists():
-        return 0, {}
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-        step, memory, tensors = header["step"], header["memory"], load_file(work / header["tensors"])
+        header = durable.unseal(path.read_bytes())
         found = header["identity"]
-        wanted = {name + end for name in parameters for end in ("", *(f"/{moment}" for moment in MOMENTS))}
-        if not wanted <= tensors.keys() and found == who:
-            raise ValueError("tensors are missing")
-        if step > logged:
-            raise ValueError(f"its log ends at step {logged}")
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        warnings.warn(f"{path} cannot be read ({error}): the training starts over", StateLost, stacklevel=2)
-        return 0, {}
-    for name, value in who.items():
-        if found.get(name) != value:
-            raise ValueError(f"{path}: state of another training ({name} is {found.get(name)!r} there, {value!r} here)")
+        for name in {**who, **found}:
+            if found.get(name) != who.get(name):
+                told = f"{name} is {found.get(name)!r} there, {who.get(name)!r} here"
+                raise ValueError(f"it is of another training: {told}")
+        (name, checksum), *_ = header["tensors"].items()
+        if durable.checksum(work / name) != checksum:
+            raise ValueError(f"{name} was changed")
+        verify(result, header["result"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(error, FileNotFoundError) or error.filename != str(path):
+            durable.lost(path, error, "the training starts over")
+        for left in work.iterdir() if work.is_dir() else ():
+            durable.discard(left)
+        return 0, {}, None
+    tensors, step = load_file(work / name), header["step"]
     for name, parameter in parameters.items():
         parameter.data.copy_(tensors[name])
         moments = {moment: tensors[f"{name}/{moment}"].to(parameter.device) for moment in MOMENTS}
         optimizer.state[parameter] = {"step": counter(step, parameter), **moments}
-    return step, memory
+    return step, header["memory"], header["result"]
 
 
 def counter(step: int, parameter: Tensor) -> Tensor:

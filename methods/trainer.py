@@ -29,7 +29,7 @@ from methods.logprobs import check_logits, check_rows, completion_logps, padded
 from methods.lora import Adapter, attach
 from methods.parallel import STOP, Group, Stopped, group
 from methods.probe import look, watched
-from methods.record import Record, drift_values, lines_of, step_values, units_at
+from methods.record import Record, drift_values, step_values, units_at
 from methods.seeds import derive
 from methods.split import divisible, micro_batches, share
 from methods.view import Unit, group_means, order, view
@@ -84,10 +84,10 @@ def train(
         adapter, optimizer = substrate.adapter, substrate.optimizer
         heldout = watched(config, adapter.model, heldout)
         who = state.identity(config, [*rollouts, *heldout], reference)
-        done, memory = state.load(work, adapter.parameters, optimizer, who, lines_of(result))
+        done, memory, kept = state.load(work, result, adapter.parameters, optimizer, who)
         substrate.fit = Fit(**memory) if memory else substrate.fit
         substrate.join(done)
-        record = Record(result, config, adapter, on_step, done)
+        record = Record(result, config, adapter, on_step, kept)
         due = state.Due(config.resume_every, config.resume_seconds)
         try:
             for step in range(done + 1, config.run_steps + 1):
@@ -95,8 +95,8 @@ def train(
                 line = substrate.step(step, units_at(config, stream, step))
                 record.step(line | look(config, adapter, step, heldout))
                 if due(step):
-                    record.sync()
-                    state.save(work, step, adapter.parameters, optimizer, who, asdict(substrate.fit))
+                    kept = record.sync()
+                    state.save(work, step, adapter.parameters, optimizer, who, asdict(substrate.fit), kept)
                     if on_save is not None:
                         on_save()
                     due.saved()

@@ -1,20 +1,23 @@
 """Many questions to a teacher at once: kept as they are answered, and never beyond what they may cost.
 
-What came is appended to a journal, a line an answer or a refusal, so that a kill costs what was under way and nothing
-else. The cost is that of the journal's tokens at the study's prices. What a server bills for an answer that never
-arrived (a timeout, a kill) is not known here.
+What came is appended to a journal, a sealed line an answer or a refusal, so that a kill costs what was under way and
+nothing else. A line that was damaged since is asked for again, and counts as the most that it can have cost. The cost
+is that of the journal's tokens at the study's prices. What a server bills for an answer that never arrived (a timeout,
+a kill) is not known here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from errno import EISDIR
 from pathlib import Path
 from typing import Any
 
+from methods import durable
 from orchestrator.teacher_api import Answer, Question, Refused, Teacher
 
 JOURNAL = "answers.jsonl"
@@ -38,27 +41,33 @@ class Journal:
     """Answers and refusals in a file. A last line that a kill left half-written does not count, and is written over."""
 
     def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            durable.lost(path, IsADirectoryError(EISDIR, os.strerror(EISDIR)), "its questions are asked again")
+            durable.discard(path)
         data = path.read_bytes() if path.exists() else b""
         end = data.rfind(b"\n") + 1
         self.answers: dict[Sample, Answer] = {}
         self.refused: dict[Sample, Refusal] = {}
-        self.billed = Tokens()
-        for line in data[:end].split(b"\n"):
+        self.billed, self.lost = Tokens(), 0
+        for number, line in enumerate(data[:end].split(b"\n")[:-1], 1):
             try:
-                problem_id, sample, fields = json.loads(line)
+                (problem_id, sample), fields = durable.unseal(line).values()
                 self._know((problem_id, sample), Refusal(**fields) if "refused" in fields else Answer(**fields))
-            except (ValueError, TypeError):  # the end of the file, or what a machine's crash left of a line
-                continue
+            except (ValueError, TypeError) as error:
+                self.lost += 1
+                durable.lost(path, ValueError(f"line {number}: {error}"), "its question is asked again")
         self._stream, self._end = path.open("ab", buffering=0), end
         self._stream.truncate(end)
 
     def add(self, question: Question, what: Answer | Refusal) -> None:
         """Writes it down, or raises ``OSError`` and leaves the file as it was."""
-        line = json.dumps([question.problem_id, question.sample, asdict(what)]).encode() + b"\n"
+        told = {"of": [question.problem_id, question.sample], "came": asdict(what)}
+        line = durable.seal(told).encode() + b"\n"
         written = 0
         try:
             while written < len(line):
                 written += self._stream.write(line[written:])
+            os.fsync(self._stream.fileno())
         except OSError:
             self._stream.truncate(self._end)
             raise
@@ -113,6 +122,8 @@ class Asking:
         self.teacher, self.keep, self.say, self.shard = teacher, keep, say, where["shard"]
         self.journal = Journal(journal)
         answers, refused = self.journal.answers, self.journal.refused
+        for i, worst in enumerate(zip(*map(teacher.most, questions), strict=True)):
+            self.journal.billed[i] += self.journal.lost * max(worst)
         self.budget = Budget(self.journal, where["prices"], where["max_cost"])
         self.todo = [q for q in questions if (s := (q.problem_id, q.sample)) not in answers and s not in refused]
         if not answers:

@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 from orchestrator.context import Inputs, Share
 from orchestrator.errors import UserError
 from orchestrator.store import write_json
+from orchestrator.workspace import own
 
 PROMPT = {"max_prompt_tokens": 2048, "max_answer_tokens": 2048}
 INSTRUCTION = "{problem}"
@@ -41,11 +41,11 @@ def survey(
     disable_progress_bar()
     found: dict[str, Any] = {}
     notes: list[str] = []
-    with TemporaryDirectory(prefix="orchestrator-compare-") as folder:
-        base = _base(options.base, Path(folder))
+    with own("orchestrator-compare-") as folder:
+        base = _base(options.base, folder)
         why_not = None if options.rollouts is None else _not_causal(base)
         rows = [] if options.rollouts is None or why_not is not None else _rows(options, base)
-        everything = {**inputs, "base": Path(folder)}
+        everything = {**inputs, "base": folder}
         share = share_of(everything)
         settings = {"top": options.top, "threshold": options.intruder_below, "threads": 1}
         try:

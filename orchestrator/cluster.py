@@ -45,7 +45,7 @@ class Job:
     actor: Any = None
     sweep: bool = False
     mark: int = 0  # of what Ray holds for it
-    begun: float = field(default_factory=time.time)
+    begun: float = field(default_factory=time.monotonic)
     entered: bool = False  # whether its first step has begun: until then it was starting up
     failed: bool = False  # whether one of its steps failed by itself
 
@@ -89,9 +89,9 @@ class Cluster:
 
     def _look(self) -> None:
         """What the cluster has now. ``ClusterLost`` where it has lost the driver's own node."""
-        if time.time() - self._looked < LOOK:
+        if time.monotonic() - self._looked < LOOK:
             return
-        self._looked = time.time()
+        self._looked = time.monotonic()
         answering(self.head)
         try:
             resources = ray.cluster_resources()
@@ -196,10 +196,13 @@ class Cluster:
         return line
 
     def _note_startup(self, job: Job, step: Step) -> None:
-        """What passed between placing a job and its first step's beginning is that step's start-up."""
+        """What passed between placing a job and its first step's beginning is that step's start-up.
+
+        By this process's clock alone: a node's may be another, and either may be set meanwhile.
+        """
         times = self.store.times(step)
         if not job.entered and times:
-            waited = max(0.0, times["started"] - job.begun)
+            waited = max(0.0, time.monotonic() - job.begun - times["seconds"])
             times["startup_seconds"] += waited
             times["seconds"] += waited
             self.store.record_times(step, times)

@@ -18,6 +18,7 @@ from analysis.shown import tell
 from orchestrator import doctor as doctor_checks
 from orchestrator import facts as outside
 from orchestrator import plan_view, schedule
+from orchestrator.clock import Began
 from orchestrator.errors import BAD_INPUT, DONE, FAILED, ClusterLost, UserError
 from orchestrator.fingerprint import differences
 from orchestrator.lease import Lease, hold, left_behind
@@ -50,7 +51,7 @@ def refuse_intruders() -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run a study to its report."""
-    begun = time.time()
+    begun = Began.now()
     set_environment()
     with _reading():
         study = load_study(options.study, options.set)
@@ -82,18 +83,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _walk_and_report(
-    study: Study, plan: list[Step], store: Store, options: argparse.Namespace, begun: float, lease: Lease
+    study: Study, plan: list[Step], store: Store, options: argparse.Namespace, begun: Began, lease: Lease
 ) -> int:
     from orchestrator.runner import Walk
-    from orchestrator.stamp import up_to_date
+    from orchestrator.stamp import outdated
 
     startup = 0.0
 
     def executor() -> Executor:
         nonlocal startup
-        first = time.time()
+        first = time.monotonic()
         opened = _executor(study, store, options)
-        startup += time.time() - first
+        startup += time.monotonic() - first
         return opened
 
     _say(f"{study.name}: {len(plan)} steps into {store.place}")
@@ -111,11 +112,13 @@ def _walk_and_report(
     outcome.made |= made
     outcome.cached -= made
     page = store.root / "report" / "report.html"
-    if outcome.made or not up_to_date(study, outcome, store):
+    old = outdated(study, outcome, store)
+    if outcome.made or old is not None:
         from orchestrator.reporting import time_lines, write_report
 
-        seconds = {"begun": begun, "cluster_startup": startup}
-        for line in time_lines(write_report(study, outcome, store, seconds)):
+        if old:
+            _say(f"{old} since the report was made: it is made again")
+        for line in time_lines(write_report(study, outcome, store, (begun, startup))):
             tell(line)
     else:
         _say("nothing to do: every step is done")
@@ -135,9 +138,9 @@ def _executor(study: Study, store: Store, options: argparse.Namespace) -> Execut
     from orchestrator.cluster import Cluster
     from orchestrator.connection import join, prove_nodes
 
-    first = time.time()
+    first = time.monotonic()
     guarded = join(options.address)
-    _say(f"Ray is up after {time.time() - first:.1f} s")
+    _say(f"Ray is up after {time.monotonic() - first:.1f} s")
     if not guarded:
         _say("this cluster asks for no token, and runs what anyone sends it: see On a cluster in README.md")
     if options.address:
@@ -224,6 +227,8 @@ def status(options: argparse.Namespace) -> int:
         if store.done(step):
             seconds = store.times(step).get("seconds")
             state, more = "done", f"{seconds:.1f} s" if isinstance(seconds, int | float) else "-"
+        elif store.spoilt(step):
+            state, more = "damaged", "its record was changed: run makes it again"
         elif (error := store.failure(step)) is not None:
             state, more = "failed", error
         elif store.begun(step):

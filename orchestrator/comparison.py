@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from analysis.shown import tell
 from orchestrator import beside_base
 from orchestrator.adapter_names import Given, hub_name, resolve
+from orchestrator.clock import Began
 from orchestrator.context import Inputs, Share
 from orchestrator.errors import DONE, FAILED, UserError
 from orchestrator.store import file_hash
+from orchestrator.workspace import own
 
 ANALYSIS = {"top": 10, "threads": 1, "seed": 0, "chance_draws": 8}
 PARTS = ("results.json", "report.html", "provenance.json", "csv", "figures")  # the first makes the folder ours
@@ -32,7 +33,7 @@ Say = Callable[[str], None]
 
 def compare(options: argparse.Namespace, say: Say) -> int:
     """Measure, render, and say where the page is. What is wrong with the input is a ``UserError`` of one line."""
-    begun = time.time()
+    begun = Began.now()
     with _one_line():
         out = _out(options.out)
         given = resolve(options.adapters)
@@ -268,13 +269,13 @@ def threads(inputs: Inputs) -> Share:
     return share
 
 
-def _provenance(given: Sequence[Given], options: argparse.Namespace, begun: float) -> dict[str, Any]:
+def _provenance(given: Sequence[Given], options: argparse.Namespace, begun: Began) -> dict[str, Any]:
     from analysis.lora import WEIGHTS
     from orchestrator.reporting import versions
 
     return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
-        "wall_seconds": time.time() - begun,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun.date)),
+        "wall_seconds": begun.seconds(),
         "adapters": [
             {"name": one.name, "folder": str(one.path), "sha256": file_hash(one.path / WEIGHTS)} for one in given
         ],
@@ -332,10 +333,8 @@ def _write(results: dict[str, Any], provenance: dict[str, Any], out: Path) -> No
 
 
 def _replace(render: Callable[..., None], results: dict[str, Any], provenance: dict[str, Any], out: Path) -> None:
-    for left in out.glob(f"{ASIDE}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with TemporaryDirectory(prefix=ASIDE, dir=out) as folder:
-        aside = Path(folder) / "report"
+    with own(ASIDE, out) as folder:
+        aside = folder / "report"
         render(results, provenance, aside)
         for name in PARTS:
             target = out / name

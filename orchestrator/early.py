@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from orchestrator.perform import Engines
 from orchestrator.places import Folder
 from orchestrator.plan import Step
 from orchestrator.runner import Outcome, attempt
 from orchestrator.store import Store, name_of
+from orchestrator.workspace import own
 
 
 @contextmanager
@@ -24,10 +24,10 @@ def early_geometry(plan: Sequence[Step], outcome: Outcome, store: Store) -> Iter
     if step is None or len(step.inputs) < 2:
         yield {}
         return
-    with TemporaryDirectory(prefix="orchestrator-early-") as folder:
-        aside = Store(Path(folder), Folder(Path(folder)))
+    with own("orchestrator-early-") as folder:
+        aside = Store(folder, Folder(folder))
         for other in step.inputs.values():
-            link = Path(folder) / name_of(other)
+            link = folder / name_of(other)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(store.folder(other), target_is_directory=True)
         error = attempt(step, aside, Engines())

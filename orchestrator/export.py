@@ -18,7 +18,6 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from analysis.sampling import ladder, majority, pass_at
@@ -31,6 +30,7 @@ from orchestrator.steps.problems import read_problems
 from orchestrator.store import Store, read_json, write_json
 from orchestrator.study import Study
 from orchestrator.verdicts import Answered, answered, read
+from orchestrator.workspace import own
 
 MARK = "export.json"  # makes a folder ours: whose answers were written into it, and the files with their checksums
 FILTER = "extract"
@@ -73,8 +73,8 @@ def _put(target: Path, whose: Mapping[str, str], write: Callable[[Path], None]) 
     """The folder is written beside its place and put there whole; an earlier export of the same run gives way to it."""
     _check(target, whose)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
-        aside, before = Path(scratch) / "new", Path(scratch) / "before"
+    with own(".export-", target.parent) as scratch:
+        aside, before = scratch / "new", scratch / "before"
         write(aside)
         if target.exists():
             os.replace(target, before)

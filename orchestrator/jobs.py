@@ -6,8 +6,6 @@ Ray retries none of them: the driver counts the attempts at a step, whatever end
 from __future__ import annotations
 
 import importlib
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +25,7 @@ from orchestrator.perform import Engines, assist, inputs_of
 from orchestrator.plan import Step
 from orchestrator.runner import attempt
 from orchestrator.store import Store
+from orchestrator.workspace import own
 
 # Every placement group of a job asks for so many bytes of memory beside what it needs: by them it can be told later.
 MARK = "memory"
@@ -179,8 +178,5 @@ def _loop(config: dict[str, Any]) -> None:
 @contextmanager
 def _scratch() -> Iterator[str]:
     """A folder of this node for what Ray notes about one attempt; nothing is ever read from it again."""
-    folder = tempfile.mkdtemp(prefix="orchestrator-ray-")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with own("orchestrator-job-") as folder:
+        yield str(folder)

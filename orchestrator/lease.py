@@ -1,7 +1,8 @@
 """One run a store at a time: who holds it says so in ``lease.json`` and renews that every few seconds.
 
-A second run says who holds what. A lease is taken over when its holder has ended (on the same machine, by its process)
-or has not renewed it for ``PATIENCE`` seconds of the taker's own clock; nobody's clock is compared with another's.
+A second run says who holds what. A lease is taken over when its holder has not renewed it for ``PATIENCE`` seconds of
+the taker's own clock; nobody's clock is compared with another's. Only where the holder is surely one of the processes
+that the taker sees (the same machine, since the same start of it, the same process namespace) does its process decide.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._stop.wait(self._beat):
-            told = json.loads(self._held)
+            told = _read(self._held)
             renewed = _bytes(told | {"beat": told["beat"] + 1})
             try:
                 if not self._ours(self._place.read(FILE)):
@@ -48,8 +49,12 @@ class Lease:
             self._held = renewed
 
     def _ours(self, found: bytes | None) -> bool:
-        """Whether nobody else holds it. Its beat says nothing: a write that was reported lost may have arrived."""
-        return found is None or _read(found).get("id") == json.loads(self._held)["id"]
+        """Whether nobody else holds it. Its beat says nothing: a write that was reported lost may have arrived.
+
+        One that is gone or cannot be read was damaged: whoever takes a lease over writes it whole.
+        """
+        told = _read(found or b"")
+        return not told or told.get("id") == _read(self._held)["id"]
 
     def check(self) -> None:
         if self._lost:
@@ -70,8 +75,10 @@ def hold(place: Place, say: Callable[[str], None], beat: float = BEAT, patience:
     before = place.read(FILE)
     if before is not None:
         _wait_for_death(place, before, say, patience)
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "id": uuid4().hex}
-    mine = _bytes(me | {"beat": 0})
+    me: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "born": None} | _here()
+    with suppress(OSError):
+        me["born"] = _born(os.getpid())
+    mine = _bytes(me | {"id": uuid4().hex, "beat": 0})
     if not place.claim(FILE, before, mine):
         raise _taken(place, place.read(FILE) or b"{}")
     lease = Lease(place, mine, beat)
@@ -82,20 +89,17 @@ def hold(place: Place, say: Callable[[str], None], beat: float = BEAT, patience:
 
 
 def left_behind(place: Place) -> bool:
-    """Whether the run that holds the store is dead for certain: it ran on this machine, and its process has ended."""
-    told = _read(place.read(FILE) or b"")
-    if told.get("host") != socket.gethostname() or not isinstance(told.get("pid"), int):
-        return False
-    return _born(told["pid"]) != told.get("born")
+    """Whether the run that holds the store is dead for certain: its process would be one that this one sees."""
+    return _lives(_read(place.read(FILE) or b"")) is False
 
 
 def _wait_for_death(place: Place, held: bytes, say: Callable[[str], None], patience: float) -> None:
     """Return when the holder is dead; ``UserError`` as soon as it shows life."""
     told = _read(held)
-    if told.get("host") == socket.gethostname() and told.get("born") and isinstance(told.get("pid"), int):
-        if _born(told["pid"]) == told["born"]:  # a process id alone may be another's by now
-            raise _taken(place, held)
-    else:
+    lives = _lives(told)
+    if lives:
+        raise _taken(place, held)
+    if lives is None:
         say(f"{_who(told)} held {place}: looking for {patience:.0f} s whether it still does")
         until = time.monotonic() + patience
         while time.monotonic() < until:
@@ -103,6 +107,45 @@ def _wait_for_death(place: Place, held: bytes, say: Callable[[str], None], patie
             if place.read(FILE) != held:
                 raise _taken(place, place.read(FILE) or held)
     say(f"{_who(told)} ended without giving {place} back: taken over")
+
+
+def _lives(told: dict[str, Any]) -> bool | None:
+    """Whether the holder's process lives; None where this process cannot know that."""
+    pid, born, here = told.get("pid"), told.get("born"), _here()
+    if not all(value and told.get(name) == value for name, value in here.items()) or not born:
+        return None
+    if not isinstance(pid, int) or not 0 < pid < 2**31:
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's: it is there, whichever it is
+        pass
+    try:
+        return _born(pid) == born  # a process id alone may be another's by now
+    except OSError:  # a machine that hides other users' processes
+        return None
+
+
+def _here() -> dict[str, str]:
+    """Whose processes this one sees: the machine, its start, the namespace of processes; empty where not known.
+
+    Two containers, and two machines made from one image, can have the same host name and the same process ids.
+    """
+    own = _text("/proc/self/stat").partition(" ")[0] == str(os.getpid())  # else /proc tells of another namespace
+    return {
+        "machine": _text("/etc/machine-id"),
+        "boot": _text("/proc/sys/kernel/random/boot_id"),
+        "processes": os.readlink("/proc/self/ns/pid") if own else "",
+    }
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _taken(place: Place, held: bytes) -> UserError:
@@ -114,18 +157,16 @@ def _who(told: dict[str, Any]) -> str:
 
 
 def _born(pid: int) -> str | None:
-    """When a process of this machine began, in the kernel's ticks; None where it has ended (collected or not)."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return None
+    """When a process began, in the kernel's ticks; None where it has ended, collected or not. ``OSError`` if unseen."""
+    state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return None if state in "ZX" else rest[18]
 
 
 def _read(held: bytes) -> dict[str, Any]:
+    """What a lease tells; nothing where it cannot be read."""
     try:
         told = json.loads(held)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
 

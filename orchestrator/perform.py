@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.clock import Began
 from orchestrator.context import Context, Inputs, Share
 from orchestrator.errors import UserError
 from orchestrator.plan import Step
@@ -62,36 +63,37 @@ def in_turn(inputs: Inputs) -> Share:
 
 def perform(step: Step, store: Store, engines: Engines, share: Share | None = None, slots: int = 1) -> None:
     """Run one step to its commit in the store. Whatever it raises leaves the store without the step."""
-    begun, opening = time.time(), engines.seconds
+    begun, opening = Began.now(), engines.seconds
     prepare(step)
     inputs = inputs_of(step, store)
-    with store.writing(step) as space:
+    with doubts() as lost, store.writing(step) as space:
         say = store.teller(step)
         context = Context(step.config, step.where, inputs, *space, say, share or in_turn(inputs), engines, slots)
-        with doubts() as lost:
-            function_of(step.kind)(context)
-        startup, ended = engines.seconds - opening, time.time()  # start-up is part of the seconds
-        times = {"started": begun, "ended": ended, "seconds": ended - begun, "startup_seconds": startup, "lost": lost}
-        store.record_times(step, where() | times)  # before the commit: who sees the step finds its times
+        function_of(step.kind)(context)
+        startup, seconds = engines.seconds - opening, begun.seconds()  # start-up is part of the seconds
+        times = {"started": begun.date, "ended": begun.date + seconds, "seconds": seconds, "startup_seconds": startup}
+        store.record_times(
+            step, where() | times | {"lost": lost}
+        )  # before the commit: who sees the step finds its times
 
 
 @contextmanager
 def doubts() -> Iterator[list[str]]:
     """Collects warnings that bytes may be others: of saved states that were lost, of operations without an order."""
     from methods.determinism import Unordered
-    from methods.state import StateLost
+    from methods.durable import Lost
 
     lines: list[str] = []
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, (StateLost, Unordered)):
+        if issubclass(category, (Lost, Unordered)):
             lines.append(str(message))
         else:
             shown(message, category, *where, **more)
 
     with warnings.catch_warnings():
-        for kind in (StateLost, Unordered):
+        for kind in (Lost, Unordered):
             warnings.simplefilter("always", kind)
         warnings.showwarning = show
         yield lines

@@ -12,9 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -24,13 +22,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from methods.durable import sync
-from orchestrator.errors import UserError
+from methods import durable
+from orchestrator.errors import UserError, first_line
 from orchestrator.fingerprint import file_hash
+from orchestrator.workspace import LOCK, alone, own
 
 T = TypeVar("T")
 RECORD = "step.json"  # stands in a finished folder, and makes it count
-ENDING = 60.0  # seconds that the last holder of a workspace is given to die
 SETTLE = 1.0  # seconds after which a claim on an object store is read again: it has no compare-and-swap here
 LEFT = "work.tar"  # resume state, where a workspace is not shared
 KEPT = "kept"  # and how many bytes it is
@@ -52,7 +50,7 @@ class Place(Protocol):
         ...
 
     def read(self, name: str) -> bytes | None:
-        """A small file; None where it is not there."""
+        """A small file; None where it is not there, empty where a folder stands in its place."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
@@ -119,12 +117,26 @@ class Folder:
     def read(self, name: str) -> bytes | None:
         try:
             return (self.root / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None
+        except (IsADirectoryError, NotADirectoryError):
+            return b""
+
+    def _folder(self, path: Path) -> Path:
+        """The folder at ``path``, made where it is not there. A file in its way is damage: it goes."""
+        for part in (path, *path.parents):
+            if part == self.root:
+                break
+            if part.exists() and not part.is_dir():
+                part.unlink()
+        path.mkdir(parents=True, exist_ok=True)
+        return path
 
     def write(self, name: str, data: bytes) -> None:
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._folder(path.parent)
+        if path.is_dir():
+            durable.discard(path)
         aside = path.with_name(f"{path.name}.{os.getpid()}.aside")
         aside.write_bytes(data)
         os.replace(aside, path)
@@ -139,12 +151,8 @@ class Folder:
 
     def remove(self, name: str) -> None:
         path = self.root / name
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if path.is_dir():
-                (path / RECORD).unlink(missing_ok=True)
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        durable.discard(path / RECORD)
+        durable.discard(path)
 
     def checksum(self, name: str) -> str | None:
         try:
@@ -153,23 +161,22 @@ class Folder:
             return None
 
     def publish(self, source: Path, name: str) -> None:
-        for path in source.rglob("*"):
-            if path.is_file():
-                sync(path)
+        durable.sync_tree(source)
         final = self.root / name
-        final.parent.mkdir(parents=True, exist_ok=True)
+        self._folder(final.parent)
         self.remove(name)  # only what holds no readable record can stand there
         os.replace(source, final)
-        sync(final.parent)
+        durable.sync(final.parent)
 
     def fetch(self, name: str, files: Mapping[str, str]) -> Path:
         return self.root / name
 
     @contextmanager
     def workspace(self, name: str) -> Iterator[Path]:
-        partial = self.root / "partial" / name
-        partial.mkdir(parents=True, exist_ok=True)
-        with _alone(partial / "lock"):
+        partial = self._folder(self.root / "partial" / name)
+        if (partial / LOCK).is_dir():
+            durable.discard(partial / LOCK)
+        with alone(partial / LOCK):
             yield partial
 
     def keep(self, name: str, workspace: Path) -> None:
@@ -306,6 +313,7 @@ class Bucket:
             path = folder / file
             if path.is_file() and file_hash(path) == checksum:
                 continue
+            durable.discard(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_name(f"{path.name}.{os.getpid()}.aside")
             self._download(f"{name}/{file}", aside)
@@ -323,17 +331,19 @@ class Bucket:
     @contextmanager
     def workspace(self, name: str) -> Iterator[Path]:
         self._cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=self._cache) as folder:
-            left = Path(folder) / LEFT
+        with own("unfinished-", self._cache) as folder:
+            left = folder / LEFT
             try:
                 self._download(f"partial/{name}/{LEFT}", left)
-            except FileNotFoundError:
-                left.unlink(missing_ok=True)
-            else:
                 with tarfile.open(left) as archive:
-                    archive.extractall(Path(folder) / "work", filter="data")
-                left.unlink()
-            yield Path(folder)
+                    archive.extractall(folder / "work", filter="data")
+            except FileNotFoundError:
+                pass
+            except (tarfile.TarError, ValueError) as error:  # what it holds has checksums of its own
+                durable.lost(Path(name, LEFT), ValueError(first_line(error)), "the step starts over")
+                durable.discard(folder / "work")
+            durable.discard(left)
+            yield folder
 
     def keep(self, name: str, workspace: Path) -> None:
         left = workspace / LEFT
@@ -354,7 +364,8 @@ class Bucket:
         return sorted(info.base_name for info in self._fs.get_file_info(selector))
 
     def kept(self, name: str) -> int:
-        return int(self.read(f"partial/{name}/{KEPT}") or 0)
+        told = self.read(f"partial/{name}/{KEPT}") or b""
+        return int(told) if told.isdigit() else 0
 
 
 def place_of(where: str) -> Place:
@@ -396,22 +407,3 @@ def _file_system(bucket: str) -> Any:
             endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=region or "us-east-1", **patient
         )
     return S3FileSystem(region=region or resolve_s3_region(bucket), **patient)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the file's lock. A killed run's worker may live on for some seconds: it is waited for, not joined.
-
-    ``BlockingIOError`` where it does not die. The kernel gives the lock back when its holder ends, however it ends.
-    """
-    with path.open("a") as lock:
-        until = time.monotonic() + ENDING
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise BlockingIOError(f"another process still works in {path.parent}: end it") from None
-                time.sleep(0.2)
-        yield

@@ -137,7 +137,9 @@ def _epochs(study: Study, count: int | None) -> str:
 
 
 def _state(step: Step, store: Store) -> str:
-    return "done" if store.done(step) else "failed" if store.failure(step) else "to do"
+    if store.done(step):
+        return "done"
+    return "damaged" if store.spoilt(step) else "failed" if store.failure(step) else "to do"
 
 
 def _steps(steps: Sequence[Step], store: Store) -> Iterator[tuple[str, ...]]:

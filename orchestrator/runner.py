@@ -174,13 +174,11 @@ class Walk:
         return step.without(lost) if lost else step
 
     def _have(self, step: Step) -> bool:
-        if not self.store.done(step):
-            return False
         damage = self.store.damage(step)
-        if damage is None:
-            return True
-        self.say(f"{step.title}: {damage} since it was made")
-        return False
+        if damage is not None:
+            self.say(f"{step.title}: {damage} since it was made")
+            return False
+        return self.store.done(step)
 
     def _settle(self, step: Step, error: str | None) -> None:
         del self.running[step.title]

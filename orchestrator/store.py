@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from methods import durable
 from orchestrator.errors import UserError, first_line
 from orchestrator.fingerprint import differences, file_hash
 from orchestrator.fingerprint import key as key_of
 from orchestrator.places import RECORD, Folder, Place, place_of
-from orchestrator.plan import Step
+from orchestrator.plan import VERSIONS, Step
 
-NOTES = ("partial", "report", "failed", "times")  # what a run keeps beside the kinds of steps
+NOTES = ("partial", "report", "failed", "times")  # folders that a run keeps beside those of the kinds of steps
+FILES = ("study.json", "run.json", "pins.json", "lease.json")  # and its files
 
 
 class Workspace(NamedTuple):
@@ -55,13 +55,11 @@ class Store:
 
     def done(self, step: Step) -> bool:
         """Whether the step is finished under this very payload."""
-        record = self._record(step)
-        if record is None:
-            return False
-        if record["payload"] != step.payload():
-            lines = "; ".join(differences(record["payload"], step.payload()))
-            raise UserError(f"{self.place}/{name_of(step)} holds another step under the same key: {lines}")
-        return True
+        return self._record(step) is not None
+
+    def spoilt(self, step: Step) -> bool:
+        """Whether the step was finished, but for a record that does not hold any more."""
+        return self.place.read(f"{name_of(step)}/{RECORD}") is not None and not self.done(step)
 
     def earlier(self, step: Step) -> dict[str, Any] | None:
         """The payload under which a step of this title was finished last, where that was another key."""
@@ -76,8 +74,13 @@ class Store:
         return max(found, default=(0.0, "", None))[2]
 
     def damage(self, step: Step) -> str | None:
-        """What is wrong with a finished step's files: the first that is missing or was changed; None if whole."""
-        record = self._record(step) or {"files": {RECORD: ""}}
+        """What is wrong with a finished step: the first file that is missing or was changed.
+
+        None where it is whole, or was not finished.
+        """
+        record = self._record(step)
+        if record is None:
+            return f"{RECORD} was changed" if self.spoilt(step) else None
         for file, checksum in record["files"].items():
             found = self.place.checksum(f"{name_of(step)}/{file}")
             if found != checksum:
@@ -89,9 +92,15 @@ class Store:
         self.place.remove(name_of(step))
 
     def _record(self, step: Step) -> dict[str, Any] | None:
-        """The record of a finished step; None where there is none that can be read."""
+        """The record of a finished step; None where there is none whose payload hashes to the step's key."""
         record = self._json(f"{name_of(step)}/{RECORD}")
-        return record if "payload" in record and isinstance(record.get("files"), dict) else None
+        payload, files = record.get("payload"), record.get("files")
+        if not _is_of(payload, step.key) or not isinstance(files, dict) or not all(map(_inside, files)):
+            return None
+        if payload != step.payload():
+            lines = "; ".join(differences(payload, step.payload()))
+            raise UserError(f"{self.place}/{name_of(step)} holds another step under the same key: {lines}")
+        return record
 
     @contextmanager
     def writing(self, step: Step) -> Iterator[Workspace]:
@@ -99,14 +108,17 @@ class Store:
         name = name_of(step)
         with self.place.workspace(name) as partial:
             out, work = partial / "out", partial / "work"
-            shutil.rmtree(out, ignore_errors=True)
+            durable.discard(out)
             out.mkdir(parents=True)
-            work.mkdir(exist_ok=True)
+            if not work.is_dir():
+                durable.discard(work)
+                work.mkdir()
             try:
                 yield Workspace(out, work, lambda: self.place.keep(name, partial))
                 self.commit(step, out)
             except BaseException:
-                shutil.rmtree(out, ignore_errors=True)  # what is half-written is of no use; the resume state stays
+                with contextlib.suppress(OSError):  # what is half-written is of no use; the resume state stays
+                    durable.discard(out)
                 raise
             self.place.remove(f"partial/{name}")
 
@@ -160,7 +172,7 @@ class Store:
         self.place.remove(f"failed/{name_of(step)}.json")
 
     def times(self, step: Step) -> dict[str, Any]:
-        """How long the finished step took, by the clock of whoever ran it; empty if unknown."""
+        """When and how long the finished step ran, where; empty if unknown."""
         return self._json(f"times/{name_of(step)}.json")
 
     def record_times(self, step: Step, times: dict[str, Any]) -> None:
@@ -177,7 +189,7 @@ def _is_of(payload: Any, key: str) -> bool:
     """Whether the key is this payload's: a damaged record's is not."""
     try:
         return isinstance(payload, dict) and key_of(payload) == key
-    except TypeError:
+    except (TypeError, RecursionError):
         return False
 
 
@@ -200,10 +212,24 @@ def open_store(root: Path, where: str | None = None) -> Store:
             raise UserError(
                 f"--store {where} cannot be written and read ({error.strerror or first_line(error)})"
             ) from None
-    for name in NOTES:
+    _check_names(root)
+    return Store(root.resolve(), place)
+
+
+def _check_names(root: Path) -> None:
+    """``UserError`` where a file stands at one of a run's folders, or a folder at one of its files."""
+    for name in (*NOTES, *VERSIONS):
         if (root / name).exists() and not (root / name).is_dir():
             raise UserError(f"{root / name} is a file where a run keeps a folder: move it away, or use another --out")
-    return Store(root.resolve(), place)
+    for name in FILES:
+        if (root / name).is_dir():
+            raise UserError(f"{root / name} is a folder where a run keeps a file: move it away, or use another --out")
+
+
+def _inside(name: str) -> bool:
+    """Whether it names a file below a folder."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _mapping(data: bytes | str) -> dict[str, Any]:
@@ -228,7 +254,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any, *, sort: bool = True) -> None:
-    """Write JSON aside and rename it into place, readable, its keys sorted unless their order means something."""
-    aside = path.with_name(path.name + ".aside")
-    aside.write_text(_text(value, sort=sort))
-    os.replace(aside, path)
+    """Write JSON, whole or not at all, readable, its keys sorted unless their order means something."""
+    text = _text(value, sort=sort)
+    durable.replace(path, lambda aside: aside.write_text(text))

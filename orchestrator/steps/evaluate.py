@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,13 @@ from typing import Any
 from evals import canary
 from evals.answers import Grader, canonical
 from evals.engines import Engine, Sampling
+from methods import durable
 from orchestrator.context import Context
 from orchestrator.steps.base import model_folder
 from orchestrator.steps.problems import read_problems
 from orchestrator.steps.rollouts import engine_placement
 from orchestrator.store import write_json
+from orchestrator.workspace import own
 
 VERDICTS, CANARY = "verdicts.parquet", "canary.json"
 TEXTS = ("task", "id", "stratum", "answer", "completion", "extracted", "vote", "finish")
@@ -45,8 +45,8 @@ def _check(
     """The canary: of the base, of an adapter of zeros and of this step's own adapter, one after another."""
     context.say("canary: comparing log-probabilities with Transformers and PEFT")
     settings = context.config["canary"]
-    with tempfile.TemporaryDirectory() as scratch:
-        zero = canary.zero_adapter(Path(scratch), model, context.config["targets"])
+    with own("orchestrator-canary-") as scratch:
+        zero = canary.zero_adapter(scratch, model, context.config["targets"])
         models: dict[str, Path | None] = {"base": None, "zero": zero}
         found = canary.check(
             engine,
@@ -87,12 +87,15 @@ def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path 
         for first in range(0, len(mine), config["shard"]):
             problems = mine[first : first + config["shard"]]
             path = context.work / f"{task['task']}-{first}.json"
-            if not path.exists():
+            kept = durable.recall(path)
+            if kept is None:
                 context.say(f"{task['task']}: {first}/{len(mine)} answered")
                 answers = engine.generate([p["prompt_ids"] for p in problems], sampling, adapter)
-                write_json(path, [[[a.text, len(a.token_ids), a.finish] for a in found] for found in answers])
+                kept = durable.keep(
+                    path, {"answers": [[[a.text, len(a.token_ids), a.finish] for a in found] for found in answers]}
+                )
                 context.keep()
-            saved = json.loads(path.read_text())
+            saved = kept["answers"]
             assert len(saved) == len(problems) and all(len(found) == sampling.n for found in saved)
             answered = [(p, i, a) for p, found in zip(problems, saved, strict=True) for i, a in enumerate(found)]
             verdicts = grader.grade([(opening + text, p["answer"]) for p, _, (text, _, _) in answered])

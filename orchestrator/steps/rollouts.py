@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from evals.answers import Grader
 from evals.engines import Completion, Sampling
 from evals.tasks import TASKS, Problem
+from methods import durable
 from orchestrator.asking import JOURNAL, Asking
 from orchestrator.context import Context
 from orchestrator.device import device
@@ -196,7 +197,8 @@ def _shards(
     for first in range(0, len(problems), size):
         shard = problems[first : first + size]
         path = context.work / f"shard-{first}-{key([p.id for p in shard])}.json"
-        if not path.exists():
+        kept = durable.recall(path)
+        if kept is None:
             context.say(f"{first}/{len(problems)} problems sampled")
             sampling = Sampling(
                 n=config["samples"],
@@ -208,10 +210,11 @@ def _shards(
             )
             prompts = [prompter.prompt_ids(p.problem, asked) for p in shard]
             answers = context.engine(engine_settings, model).generate(prompts, sampling, None)
-            write_json(path, [[[list(c.token_ids), c.text, c.finish] for c in row] for row in answers])
+            kept = durable.keep(
+                path, {"answers": [[[list(c.token_ids), c.text, c.finish] for c in row] for row in answers]}
+            )
             context.keep()
-        saved = json.loads(path.read_text())
-        found += [[Completion(tuple(ids), text, finish) for ids, text, finish in row] for row in saved]
+        found += [[Completion(tuple(ids), text, finish) for ids, text, finish in row] for row in kept["answers"]]
     return found
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import safetensors.torch
+import torch
+from torch import nn
 
+from methods import durable, state
 from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.state import STATE
+from methods.durable import Lost
+from methods.state import MOMENTS, STATE
 from methods.trainer import train
 from tests import forked
 from tests.methods.test_parallel import handed
@@ -68,25 +74,96 @@ def test_killed_at_every_few_writes_it_ends_with_the_same_bytes(
     assert deaths >= 8
 
 
-@pytest.mark.parametrize("damage", ["header", "tensors", "gone", "log"])
-def test_a_damaged_state_is_said_and_started_over(
-    tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path, damage: str
+def flip(path: Path, at: float = 0.5) -> None:
+    """One bit of the file becomes another."""
+    data = bytearray(path.read_bytes())
+    data[int(at * len(data))] ^= 1
+    path.write_bytes(data)
+
+
+def test_one_bit_of_what_is_kept_is_said_and_the_training_ends_with_the_same_bytes(
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path
 ) -> None:
-    config = make_config(resume_every=2)
+    config = make_config(resume_every=2, report_step=4)
     train(config, tiny_model, rollouts, tmp_path / "plain", work=tmp_path / "w")
-    work = tmp_path / "w"
-    tensors = next(work.glob("state-*.safetensors"))
-    if damage == "header":
-        (work / STATE).write_text('{"step": 4')
-    elif damage == "tensors":
-        tensors.write_bytes(tensors.read_bytes()[:100])
-    elif damage == "gone":
-        tensors.unlink()
-    else:
-        (work / "result" / "log.jsonl").write_text("")
-    with pytest.warns(UserWarning, match=r"cannot be read \(.*\): the training starts over"):
-        train(config, tiny_model, rollouts, tmp_path / "again", work=work)
-    assert content(tmp_path / "again") == content(tmp_path / "plain")
+    wanted = content(tmp_path / "plain")
+    for name in ("tensors", "result/log.jsonl", "result/adapter/adapter_model.safetensors"):
+        work = Path(shutil.copytree(tmp_path / "w", tmp_path / f"w {Path(name).name}"))
+        path = next(work.glob("state-*.safetensors")) if name == "tensors" else work / name
+        flip(path)
+        named = path.relative_to(work if name == "tensors" else work / "result")
+        with pytest.warns(
+            Lost, match=rf"{STATE} cannot be read \({named} was (cut or )?changed\): the training starts"
+        ):
+            train(config, tiny_model, rollouts, tmp_path / name, work=work)
+        assert content(tmp_path / name) == wanted, name
+
+
+class Kept:
+    """A state of one parameter after two steps, with its record of two files, and what is loaded from it."""
+
+    who: ClassVar[dict[str, Any]] = {"learning_rate": 0.1, "rollouts": "abc"}
+
+    def __init__(self, folder: Path) -> None:
+        self.work, self.result = folder / "work", folder / "work" / "result"
+        (self.result / "adapter").mkdir(parents=True)
+        (self.result / "log.jsonl").write_bytes(b"one\ntwo\nthree\n")  # the third step is not in the state
+        (self.result / "adapter" / "weights").write_bytes(b"weights")
+        self.parameters = {"a": nn.Parameter(torch.arange(4.0))}
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), fused=True)
+        self.optimizer.state[self.parameters["a"]] = {m: torch.ones(4) for m in MOMENTS}
+        digest = {p: hashlib.sha256(p).hexdigest() for p in (b"one\ntwo\n", b"weights")}
+        self.told: Any = {"bytes": 8, "log": digest[b"one\ntwo\n"], "files": {"adapter/weights": digest[b"weights"]}}
+        state.save(self.work, 2, self.parameters, self.optimizer, self.who, {"limit": 8}, self.told)
+        self.tensors = self.work / "state-000002.safetensors"
+        self.parameters["a"].data.zero_()
+
+    def load(self) -> Any:
+        return state.load(self.work, self.result, self.parameters, self.optimizer, self.who)
+
+
+def test_a_whole_state_is_gone_on_from(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    assert kept.load() == (2, {"limit": 8}, kept.told)
+    assert kept.parameters["a"].tolist() == [0, 1, 2, 3]
+
+
+def edited(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+DAMAGE: dict[str, Callable[[Kept], object]] = {
+    "state empty": lambda k: (k.work / STATE).write_text(""),
+    "state cut": lambda k: (k.work / STATE).write_bytes((k.work / STATE).read_bytes()[:-9]),
+    "state is a folder": lambda k: (durable.discard(k.work / STATE), (k.work / STATE / "x").mkdir(parents=True)),
+    "state without end": lambda k: (k.work / STATE).write_text("[" * 100_000),
+    "step": lambda k: edited(k.work / STATE, step=1),
+    "memory": lambda k: edited(k.work / STATE, memory={"limit": 4}),
+    "identity": lambda k: edited(k.work / STATE, identity=k.who | {"rollouts": "abd"}),
+    "another training": lambda k: durable.keep(k.work / STATE, {"identity": k.who | {"learning_rate": 0.2}}),
+    "older": lambda k: durable.keep(k.work / STATE, {"step": 2, "identity": k.who}),
+    "tensors flipped": lambda k: flip(k.tensors),
+    "tensors cut": lambda k: k.tensors.write_bytes(k.tensors.read_bytes()[:100]),
+    "tensors gone": lambda k: k.tensors.unlink(),
+    "log flipped": lambda k: flip(k.result / "log.jsonl", 0.1),
+    "log cut": lambda k: (k.result / "log.jsonl").write_text("one\n"),
+    "log gone": lambda k: (k.result / "log.jsonl").unlink(),
+    "log is a folder": lambda k: (durable.discard(k.result / "log.jsonl"), (k.result / "log.jsonl").mkdir()),
+    "adapter flipped": lambda k: flip(k.result / "adapter" / "weights"),
+    "adapter gone": lambda k: durable.discard(k.result / "adapter"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state_is_said_once_thrown_away_and_started_over(tmp_path: Path, damage: str) -> None:
+    kept = Kept(tmp_path)
+    DAMAGE[damage](kept)
+    with pytest.warns(Lost, match=rf"work/{STATE} cannot be read \(.+\): the training starts over$"):
+        assert kept.load() == (0, {}, None)
+    assert list(kept.work.iterdir()) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kept.load() == (0, {}, None)
 
 
 def test_another_way_of_saving_states_goes_on_from_the_same_state(

@@ -112,7 +112,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
             "clear": lambda marks: None,
             "answering": lambda head: None,
             "warm": SimpleNamespace(remote=lambda: None),
-            "time": SimpleNamespace(sleep=machine.tick, time=lambda: float(machine.ticks)),
+            "time": SimpleNamespace(sleep=machine.tick, monotonic=lambda: float(machine.ticks)),
         }
         for name, value in replaced.items():
             monkeypatch.setattr(cluster, name, value)

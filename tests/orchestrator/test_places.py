@@ -201,7 +201,7 @@ def test_other_places_are_refused(where: str, says: str) -> None:
 
 
 def test_a_second_process_waits_for_the_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.places.ENDING", 0.0)
+    monkeypatch.setattr("orchestrator.workspace.ENDING", 0.0)
     place = Folder(tmp_path)
     with (
         place.workspace("train/sft"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from methods.determinism import Unordered
-from methods.state import StateLost
+from methods.durable import Lost
 from orchestrator import perform as performing
 from orchestrator.context import Context
 from orchestrator.perform import Engines, explain
@@ -213,7 +213,7 @@ def test_a_step_that_raises_is_a_recorded_failure(scripted: dict[str, Any], stor
     assert store.failure(TWO[0]) is None and store.done(TWO[0])
 
 
-@pytest.mark.parametrize("kind", [StateLost, Unordered])
+@pytest.mark.parametrize("kind", [Lost, Unordered])
 def test_what_changes_bytes_is_told_when_the_step_is_done(
     scripted: dict[str, Any], store: Store, kind: type[Warning]
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from methods import durable
 from orchestrator.errors import UserError
 from orchestrator.places import RECORD
 from orchestrator.plan import Step
@@ -95,13 +96,114 @@ def test_a_folder_whose_record_is_lost_is_not_done_and_can_be_made_again(store: 
     assert store.done(STEP) and store.damage(STEP) is None
 
 
-def test_another_payload_under_the_same_key_is_refused_with_its_fields(store: Store) -> None:
+def test_another_payload_under_the_same_key_is_refused_with_its_fields(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = committed(store) / RECORD
     held = json.loads(record.read_text())
     held["payload"]["config"]["learning_rate"] = 5e-7
     record.write_text(json.dumps(held))
+    monkeypatch.setattr("orchestrator.store.key", lambda payload: STEP.key)  # nobody has met such a payload yet
     with pytest.raises(UserError, match=r"another step under the same key: config\.learning_rate: 5e-07 -> 5e-06$"):
         store.done(STEP)
+
+
+def test_any_byte_changed_in_a_record_is_damage_that_is_made_again(store: Store) -> None:
+    path = committed(store) / RECORD
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            meant = json.loads(path.read_bytes()) == json.loads(whole)  # one kind of space became another
+        except ValueError:
+            meant = False
+        assert meant or store.damage(STEP) is not None, (at, whole[at : at + 9])
+    store.discard(STEP)
+    assert store.damage(STEP) is None and not store.done(STEP)
+    committed(store)
+    assert store.damage(STEP) is None and store.done(STEP)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "[" * 100_000,
+        '{"payload": NaN, "files": {}}',
+        '{"payload": 1}',
+        "[]",
+        '{"payload": {"kind": "train"}, "files": {}}',
+    ],
+)
+def test_a_record_of_something_else_is_damage(store: Store, record: str) -> None:
+    (committed(store) / RECORD).write_text(record)
+    assert not store.done(STEP) and store.spoilt(STEP)
+    assert store.damage(STEP) == "step.json was changed"
+
+
+def test_a_record_that_names_files_elsewhere_is_damage(store: Store) -> None:
+    path = committed(store) / RECORD
+    for name in ("/dev/zero", "../../secret", "adapter/../../x"):
+        path.write_text(json.dumps({"payload": STEP.payload(), "files": {name: ""}}))
+        assert store.damage(STEP) == "step.json was changed"
+
+
+def folder_at(path: Path) -> None:
+    durable.discard(path)
+    (path / "x").mkdir(parents=True)
+
+
+def file_at(path: Path) -> None:
+    durable.discard(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+
+
+SWAPPED = {
+    "record": lambda root: folder_at(root / name_of(STEP) / RECORD),
+    "file": lambda root: folder_at(root / name_of(STEP) / "log.jsonl"),
+    "folder": lambda root: file_at(root / name_of(STEP) / "adapter"),
+    "step": lambda root: file_at(root / name_of(STEP)),
+    "times": lambda root: folder_at(root / "times" / f"{name_of(STEP)}.json"),
+    "times of the kind": lambda root: file_at(root / "times" / "train"),
+    "failure": lambda root: folder_at(root / "failed" / f"{name_of(STEP)}.json"),
+    "partial": lambda root: file_at(root / "partial" / "train"),
+    "workspace": lambda root: file_at(root / "partial" / name_of(STEP)),
+    "lock": lambda root: folder_at(root / "partial" / name_of(STEP) / "lock"),
+    "out": lambda root: file_at(root / "partial" / name_of(STEP) / "out"),
+    "work": lambda root: file_at(root / "partial" / name_of(STEP) / "work"),
+    "progress": lambda root: folder_at(root / "partial" / name_of(STEP) / "progress"),
+}
+
+
+@pytest.mark.parametrize("what", SWAPPED)
+def test_a_folder_where_a_file_belongs_and_the_other_way_round_is_made_again(store: Store, what: str) -> None:
+    committed(store)
+    SWAPPED[what](store.root)
+    damaged = what in ("record", "file", "folder", "step")
+    assert (store.damage(STEP) is not None) == damaged
+    store.times(STEP), store.failure(STEP), store.progress(STEP), store.kept(STEP)
+    store.teller(STEP)("step 1/2")
+    store.record_failure(STEP, "x")
+    store.clear_failure(STEP)
+    store.discard(STEP)
+    committed(store)
+    store.record_times(STEP, {"seconds": 1.5})
+    assert store.done(STEP) and store.damage(STEP) is None and store.times(STEP) == {"seconds": 1.5}
+    assert not store.begun(STEP)
+
+
+@pytest.mark.parametrize("name", ["partial", "times", "train", "rollouts"])
+def test_a_file_at_a_runs_folder_is_said_with_its_mend(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("x")
+    with pytest.raises(UserError, match=f"{name} is a file where a run keeps a folder: move it away"):
+        open_store(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lease.json", "study.json", "run.json", "pins.json"])
+def test_a_folder_at_a_runs_file_is_said_with_its_mend(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"{name} is a folder where a run keeps a file: move it away"):
+        open_store(tmp_path)
 
 
 def test_a_failure_is_kept_until_it_is_mended(store: Store) -> None:
