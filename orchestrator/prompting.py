@@ -121,14 +121,15 @@ class Prompter:
         asked = [self._asked(problem, instruction)]
         written = self._conversation(asked, [answer])
         theirs = self._ids(written)
-        if theirs[: len(ids)] == list(ids):
+        ours = list(ids if self.turn.end or not ended else ids[:-1])  # an end that no template writes is none of its
+        if theirs[: len(ours)] == ours:
             return None
         if THOUGHT_END in answer and self._conversation(asked, [answer.rpartition(THOUGHT_END)[2]]) == written:
             return "the template leaves thoughts out of a conversation, and they are trained on"
-        at = next(i for i in range(len(ids)) if theirs[i : i + 1] != [ids[i]])
+        at = next(i for i in range(len(ours)) if theirs[i : i + 1] != [ours[i]])
         before, one, other = (
             self.tokenizer.decode(list(part))
-            for part in (ids[max(0, at - SHOWN) : at], theirs[at : at + SHOWN], ids[at : at + SHOWN])
+            for part in (ours[max(0, at - SHOWN) : at], theirs[at : at + SHOWN], ours[at : at + SHOWN])
         )
         return f"behind {before!r} the template writes {one!r}, and {other!r} is trained on"
 
@@ -183,7 +184,7 @@ class Prompter:
             return Turn(prompt, "", "", bare.end_id)
         before, tail = whole[:start], whole[start + len(PROBE) :]
         lead = before[len(prompt) :] if before.startswith(prompt) else ""
-        end = self._special.search(tail)
+        end = self.controls.pattern.search(tail)
         return Turn(
             prompt,
             "" if lead.strip() else lead,
@@ -195,13 +196,6 @@ class Prompter:
     @cached_property
     def _turn_ids(self) -> list[int]:
         return self._ids(self.turn.prompt)
-
-    @cached_property
-    def _special(self) -> re.Pattern[str]:
-        """Any special token's text, the longest first."""
-        special = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
-        names = sorted(special & self.controls.ids.keys(), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]]:

@@ -41,7 +41,8 @@ def tokenized(
         elif where is not None:
             parted += 1
             first = first or f"{' '.join(row['problem_id'].split())[:60]}: {where}"
-        found.append(row | {"prompt_ids": prompt, "completion_ids": list(ids)})
+        blank = list(ids[:1]) in ([], [prompter.turn.end_id])
+        found.append(row | {"prompt_ids": prompt, "completion_ids": list(ids), "blank": blank})
     if first:
         say(f"{parted} of {len(rows)} rows have other tokens than the chat template writes; {first}")
     told = {"rows": len(rows), "parted": parted, "first": first, "mended": dict(sorted(mended.items()))}

@@ -51,7 +51,8 @@ def fit(
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Rows within the token limits, ``cut`` where they lost tokens, and how many were dropped or cut, by reason.
 
-    ``rows`` carry prompt_ids, completion_ids and ``ended`` (False where generation ran out of tokens). ``positions``:
+    ``rows`` carry prompt_ids, completion_ids and ``ended`` (False where generation ran out of tokens), and ``blank``
+    where no token comes before the end. ``positions``:
     the longest row that the base takes, prompt and completion together.
     """
     kept, counts = [], Counter[str]()
@@ -60,7 +61,7 @@ def fit(
         limit = min(prompt["max_answer_tokens"], room)
         size = len(row["completion_ids"])
         too_long = size > limit or not row["ended"]
-        if not row["completion"].strip():
+        if not row["completion"].strip() or row.get("blank"):
             counts["empty"] += 1
         elif len(row["prompt_ids"]) > prompt["max_prompt_tokens"]:
             counts["prompt too long"] += 1

@@ -171,6 +171,19 @@ def test_marked_text_without_control_tokens_has_the_same_tokens(family: Callable
         assert [i for i in controls.encode(f"{text} \ufdd00\ufdd1")][: len(plain) - 1] == plain[:-1], name
 
 
+def test_a_template_without_an_end_takes_the_sequences_end(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    prompter = Prompter(
+        llama3(tmp_path / "m"), {"template": template + "{% if add_generation_prompt %}assistant: {% endif %}"}
+    )
+    assert prompter.end_token == "<|end_of_text|>"
+    assert prompter.completion_ids(ANSWER).count(prompter.turn.end_id) == 1
+    named = Prompter(tmp_path / "m", {"template": template.replace("\n", "<|eot_id|>")})
+    assert named.end_token == "<|eot_id|>"
+    ids = row(prompter, "\n7")
+    assert ids[:-1] == prompter.prompt_ids(ASKED, "{problem}") + prompter.completion_ids("\n7", ended=False)
+
+
 def test_today_is_the_same_on_every_day(family: Callable[[str], Prompter]) -> None:
     prompter = family("llama3")
     text, _ = prompter.rendered(ASKED, "{problem}")

@@ -401,16 +401,17 @@ def test_right_rows_cut_before_their_answer(perform: Callable[..., Any], tmp_pat
 
 
 def test_what_was_mended_and_what_parts_is_counted(perform: Callable[..., Any], tmp_path: Path) -> None:
-    texts = ["# 7", "# 7 <eos>", "# 7 <eos> 8"]
+    texts = ["# 7", "# 7 <eos>", "# 7 <eos> 8", " <eos>"]
     rows = [{"problem": f"3 + {k}", "answer": "7", "completion": t, "reward": 1} for k, t in enumerate(texts)]
     rows.append({"problem": "5 <eos> 6", "answer": "7", "completion": "# 7", "reward": 1})
     table, stats = perform(*given_file(tmp_path, rows))
     assert [r["completion_ids"] for r in table] == [[6, 15, 1], [6, 15, 1], [6, 15, 2, 16, 1], [6, 15, 1]]
     assert table[3]["prompt_ids"] == [13, 2, 14, 3], "the text of a control token is no control token"
     assert stats["tokens"] == {
-        "rows": 4, "parted": 0, "first": None, "as_drawn": 0, "end": "<eos>",
-        "mended": {"control tokens in a text, kept as text": 2, "end of turn was there already": 1},
+        "rows": 5, "parted": 0, "first": None, "as_drawn": 0, "end": "<eos>",
+        "mended": {"control tokens in a text, kept as text": 2, "end of turn was there already": 2},
     }  # fmt: skip
+    assert stats["dropped"] == {"empty": 1}
 
 
 def test_where_a_row_parts_from_the_template_is_shown(
