@@ -14,7 +14,6 @@ z is all that a pass over the base has to leave.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, cast
@@ -26,7 +25,8 @@ from transformers import PreTrainedModel
 # The checks and the padding of every other pass over a base, so that all of them count and refuse alike.
 from analysis.forward import Row, _check_mode, _linear, _padded
 from analysis.gram import cosine
-from analysis.lora import Factors, layer_of, projection_of
+from analysis.lora import Factors, places
+from analysis.summary import grouped
 from models.head import backbone
 
 Grams = Mapping[str, list[list[float]]]
@@ -130,8 +130,8 @@ def summarise_activations(names: Sequence[str], grams: Grams, tokens: int) -> di
         "tokens": tokens,
         "adapters": [{"name": name, "norm": math.sqrt(whole[m][m])} for m, name in enumerate(names)],
         "pairs": entries([({}, whole)]),
-        "layers": entries([({"layer": part}, gram) for part, gram in _grouped(grams, layer_of)]),
-        "projections": entries([({"projection": part}, gram) for part, gram in _grouped(grams, projection_of)]),
+        "layers": entries(_parts(grams, "layer")),
+        "projections": entries(_parts(grams, "projection")),
         "gram": whole,
     }
 
@@ -184,14 +184,10 @@ def _collector(
     return collect
 
 
-def _grouped(grams: Grams, part_of: Callable[[str], int | str | None]) -> list[tuple[int | str, list[list[float]]]]:
+def _parts(grams: Grams, key: str) -> list[tuple[dict, list[list[float]]]]:
     """The summed Gram of each layer or projection, in order; modules that belong to none are left out."""
-    groups: dict[int | str, list[list[list[float]]]] = defaultdict(list)
-    for name, gram in grams.items():
-        part = part_of(name)
-        if part is not None:
-            groups[part].append(gram)
-    return [(part, _total(held)) for part, held in sorted(groups.items())]
+    held = list(grams.values())
+    return [(label, _total([held[row] for row in rows])) for label, rows in grouped(places(grams).values(), key)]
 
 
 def _total(grams: Iterable[list[list[float]]]) -> list[list[float]]:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from analysis.geometry import TOP_K
-from analysis.lora import Factors, layer_of, natural_key, projection_of
+from analysis.lora import Factors, natural_key, places
+from analysis.summary import grouped
 
 SHARES, COUNTS = ("both", "left", "right"), ("intruders", "undecided")
 THRESHOLD = 0.5  # the |cosine| below which a direction is new
@@ -260,12 +261,12 @@ def summarise_base(names: Sequence[str], modules: Mapping[str, BaseGeometry]) ->
     def entries(groups: Sequence[tuple[dict, list[BaseGeometry]]]) -> list[dict]:
         return [{"name": name, **label, **_entry(m, held)} for m, name in enumerate(names) for label, held in groups]
 
-    def grouped(key: str, part_of: Callable[[str], Any]) -> list[dict]:
-        parts = {part_of(module) for module in ordered} - {None}
-        members = {part: [found for module, found in ordered.items() if part_of(module) == part] for part in parts}
-        return entries([({key: part}, members[part]) for part in sorted(parts)])
+    where = places(ordered)
 
-    labels = [{"module": name, "layer": layer_of(name), "projection": projection_of(name)} for name in ordered]
+    def parts(key: str) -> list[dict]:
+        return entries([(label, [every[row] for row in rows]) for label, rows in grouped(where.values(), key)])
+
+    labels = [{"module": name, **where[name]} for name in ordered]
     sizes = [(found.k, *found.shape) for found in every if found.k]
     total = sum(out * in_ for _, out, in_ in sizes)
     held = [sum(k * k for k, _, _ in sizes), sum(k * in_ for k, _, in_ in sizes), sum(k * out for k, out, _ in sizes)]
@@ -273,8 +274,8 @@ def summarise_base(names: Sequence[str], modules: Mapping[str, BaseGeometry]) ->
         "k": max(found.k for found in every),
         "threshold": every[0].threshold,
         "adapters": entries([({}, every)]),
-        "layers": grouped("layer", layer_of),
-        "projections": grouped("projection", projection_of),
+        "layers": parts("layer"),
+        "projections": parts("projection"),
         "modules": entries([(label, [found]) for label, found in zip(labels, every, strict=True)]),
         "chance": {part: size / total if total else None for part, size in zip(SHARES, held, strict=True)},
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from analysis import figures_directions, figures_features, figures_training, figures_weights
-from analysis.canvas import Canvas
+from analysis.canvas import FONT, Canvas, drawable
 from analysis.roster import Roster
 
 _DPI = 200
@@ -27,7 +26,7 @@ _STYLE: Any = {
     "axes.axisbelow": True, "axes.edgecolor": "#444444", "axes.grid": True, "axes.labelsize": 8,
     "axes.linewidth": 0.6, "axes.spines.right": False, "axes.spines.top": False, "axes.titlesize": 8.5,
     "figure.constrained_layout.use": True, "figure.constrained_layout.h_pad": 0.05,
-    "figure.constrained_layout.w_pad": 0.05, "font.family": "DejaVu Sans", "font.size": 8,
+    "figure.constrained_layout.w_pad": 0.05, "font.family": FONT, "font.size": 8,
     "grid.color": "#e4e4e4", "grid.linewidth": 0.5, "legend.fontsize": 7.5, "legend.frameon": False,
     "legend.handlelength": 2.4, "lines.linewidth": 1.3, "lines.markersize": 5, "path.simplify": True,
     "savefig.dpi": _DPI, "svg.fonttype": "path", "text.parse_math": False, "xtick.labelsize": 7.5,
@@ -71,18 +70,18 @@ def draw(results: dict, roster: Roster, folder: Path) -> dict[str, Drawn]:
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {}
     for key, function in FIGURES.items():
-        with matplotlib.rc_context(), warnings.catch_warnings():
+        with matplotlib.rc_context():
             matplotlib.rcdefaults()  # a user's own matplotlib settings must not change a byte
             matplotlib.rcParams.update(_STYLE)
             matplotlib.rcParams["svg.hashsalt"] = key
-            # a name in a script that the font lacks is drawn as boxes; the table beside it spells it
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
             made = function(results, roster, Canvas())
             for suffix in (".svg", ".png"):
                 (folder / key).with_suffix(suffix).unlink(missing_ok=True)
             if made is None:
                 continue
             figure, title, caption = made
+            if any(drawable(model.brief) != model.brief for model in roster.models.values()):
+                caption += " Characters that the drawing’s font lacks stand as their numbers; the tables spell them."
             svg = _save(figure, folder / key)
         drawn[key] = Drawn(key, _inline(svg, key), title, caption)
     return drawn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from analysis import formats
-from analysis.canvas import FLOOR, PAGE, Canvas, Made, gathered, log_axis, look, short
+from analysis.canvas import FLOOR, PAGE, Canvas, Made, bring_out, called, gathered, log_axis, look, shared_range
 from analysis.figures_weights import CHANCE, every
 from analysis.roster import Model, Roster, other, pair
 
@@ -30,15 +30,18 @@ def parting(results: dict, roster: Roster, canvas: Canvas) -> Made:
         return None
     figure, ((left, right),) = canvas.grid(PAGE, 3.2, 1, 2)
     for axes, series, words in (
-        (left, towards, f"cosine to {short(roster.label(reference))}, same step"),
+        (left, towards, f"cosine to {called(roster, reference)}, same step"),
         (right, onward, "cosine to its own end"),
     ):
         _courses(axes, series, roster)
         axes.set_ylabel(words)
+    shared_range((left, right), "y")
+    for axes in (left, right):
+        bring_out(axes, roster)
     chance = (((results.get("geometry") or {}).get("chance") or {}).get("shared_a") or {}).get("cosine")
     if chance is not None:
         left.axhline(chance, color=CHANCE, linestyle="--", linewidth=1, label="chance, same initial A")
-    gathered(figure, [short(m.label) for m in roster.models.values()], loc="outside lower center", ncols=4)
+    gathered(figure, [called(roster, name) for name in roster.models])
     return (
         figure,
         "When do two methods part?",
@@ -59,7 +62,7 @@ def _anothers_floor(roster: Roster, name: str) -> bool:
 def _courses(axes: Axes, series: dict[str, list[tuple[int, float]]], roster: Roster) -> None:
     for name in roster.order(list(series)):
         model, course = roster.models[name], sorted(series[name])
-        axes.plot(*zip(*course, strict=True), **look(model), markevery=every(len(course)), label=short(model.label))
+        axes.plot(*zip(*course, strict=True), **look(model), markevery=every(len(course)), label=called(roster, name))
     axes.set_xlabel("optimiser step")
     axes.locator_params(axis="x", integer=True)
     low, high = axes.get_ylim()
@@ -85,18 +88,20 @@ def functions(results: dict, roster: Roster, canvas: Canvas) -> Made:
     axes.plot([low, 1], [low, 1], color=FLOOR, linewidth=0.8, linestyle=":", label="equal")
     for name, x, y in sorted(points, key=lambda point: list(roster.models).index(point[0])):
         model = roster.models[name]
-        axes.plot([x], [y], **{**look(model), "linestyle": "none"}, markersize=7, label=short(model.label))
+        axes.plot([x], [y], **{**look(model), "linestyle": "none"}, markersize=7, label=called(roster, name))
     axes.set_xlim(low, 1.04)
     axes.set_ylim(low, 1.04)
-    axes.set_xlabel(f"cosine of the entries to {short(roster.label(roster.reference))}")
+    axes.set_xlabel(f"cosine of the entries to {called(roster, roster.reference)}")
     axes.set_ylabel("activation-weighted cosine")
-    gathered(figure, ["equal", "chance, same initial A"], loc="outside right center", labelspacing=0.55)
+    bring_out(axes, roster)
+    gathered(figure, ["equal", "chance, same initial A"], beside=True)
     return (
         figure,
         "Alike in entries, alike in effect?",
         (
             "Cosine weighed by the inputs that the modules really get, against the plain one. Above the diagonal two "
-            "updates are more alike in what they do than in their entries, as another initial A of one method is."
+            "updates are more alike in what they do than in their entries, as another initial A of one method is. A "
+            "wide open marker has another one on it."
         ),
     )
 
@@ -111,13 +116,17 @@ def spectra(results: dict, roster: Roster, canvas: Canvas) -> Made:
     sides = {"left": "output side", "right": "input side", "both": "both sides"}
     chance = found.get("chance") or {}
     figure, grid = canvas.grid(PAGE, 1.5 + 0.2 * len(names), 1, len(sides), sharey=True)
+    held = [by_name[name].get(key) for name in names for key in sides] + [chance.get(key) for key in sides]
+    ends = [value for value in held if value]
     for axes, (key, words) in zip(grid[0], sides.items(), strict=True):
-        values = [by_name[name][key] for name in names]
+        values = [by_name[name].get(key) for name in names]
         _shares(axes, [roster.models[name] for name in names], values, chance.get(key))
+        log_axis(axes, "x", min(ends) / 2, max(ends) * 2, most=4)
+        axes.set_yticks(range(len(names)), [called(roster, name) for name in names])
         axes.set_title(words)
     top = f"top {found['k']}" if found.get("k") else "top"
-    figure.supxlabel(f"share of ‖ΔW‖² in the base’s {top} directions (log scale)", fontsize=8)
-    gathered(figure, loc="outside upper right")
+    grid[0][1].set_xlabel(f"share of ‖ΔW‖² in the base’s {top} directions (log scale, one range)")
+    gathered(figure)
     return (
         figure,
         "Where the base’s weights point",
@@ -128,14 +137,11 @@ def spectra(results: dict, roster: Roster, canvas: Canvas) -> Made:
     )
 
 
-def _shares(axes: Axes, models: list[Model], values: list[float], chance: float | None) -> None:
+def _shares(axes: Axes, models: list[Model], values: list[float | None], chance: float | None) -> None:
     for index, (model, value) in enumerate(zip(models, values, strict=True)):
         if value:
             axes.plot([value], [index], **{**look(model), "linestyle": "none"})
-    held = [value for value in (*values, chance) if value]
-    log_axis(axes, "x", min(held) / 2, max(held) * 2, most=4)
     if chance:
         axes.axvline(chance, color=CHANCE, linestyle="--", linewidth=1, label="chance")
-    axes.set_yticks(range(len(models)), [short(model.label) for model in models])
     axes.set_ylim(len(models) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)

@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import formats, headline
-from analysis.canvas import FLOOR, PAGE, Canvas, Made, gathered, log_axis, look, numbers, rate_axis, short
+from analysis.canvas import (
+    FLOOR,
+    PAGE,
+    Canvas,
+    Made,
+    bring_out,
+    called,
+    gathered,
+    log_axis,
+    look,
+    numbers,
+    rate_axis,
+    shared_range,
+    short,
+)
+from analysis.figures_weights import floor_words
 from analysis.roster import BASE, Roster, other
 
 if TYPE_CHECKING:
@@ -44,11 +59,12 @@ def accuracy(results: dict, roster: Roster, canvas: Canvas) -> Made:
                 style["marker"] = "o"
             axes.plot([low, high], [index, index], color=style["color"], linewidth=1.1)
             axes.plot([value], [index], **style)
-        axes.set_yticks(range(len(names)), [short(roster.label(name)) for name in names])
+        axes.set_yticks(range(len(names)), [called(roster, name) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel("right, % (bar: 95% interval)")
         axes.set_title(f"{short(str(task.get('title') or task.get('task')), 40)}, n = {formats.count(task.get('n'))}")
         axes.grid(axis="y", visible=False)
+    shared_range(grid[0], "x")
     return (
         figure,
         "Accuracy, base included",
@@ -117,7 +133,7 @@ def curves(results: dict, roster: Roster, canvas: Canvas) -> Made:
         stop = reported.get(row["name"])
         if stop and len(steps) and stop < steps[-1]:
             axes.axvline(stop, color=FLOOR, linewidth=0.7, linestyle=":")
-        title = f"{short(model.label)} (failed)" if model.error else short(model.label)
+        title = f"{called(roster, model.name)} (failed)" if model.error else called(roster, model.name)
         axes.set_title(title, color="#A02000" if model.error else "black", fontsize=8)
         axes.locator_params(nbins=4)
         axes.tick_params(labelsize=6.5)
@@ -160,7 +176,7 @@ def growth(results: dict, roster: Roster, canvas: Canvas) -> Made:
             if logarithmic:
                 values = np.where(values > 0, values, math.nan)
             style = {**look(model), "marker": model.marker if len(steps) < 3 else ""}
-            axes.plot(steps, values, label=short(model.label), **style)
+            axes.plot(steps, values, label=called(roster, model.name), **style)
         heights = np.array([value for line in axes.lines for value in np.asarray(line.get_ydata(), dtype=float)])
         heights = heights[np.isfinite(heights)]
         if logarithmic and len(heights):
@@ -168,14 +184,16 @@ def growth(results: dict, roster: Roster, canvas: Canvas) -> Made:
         axes.set_title(title)
         axes.set_xlabel("optimiser step")
         axes.locator_params(axis="x", nbins=4)
-    gathered(figure, loc="outside lower center", ncols=4)
+        bring_out(axes, roster)
+    gathered(figure)
     return (
         figure,
         "How far the factors go",
         (
             "Norm of B (from zero), relative way of A from its start, and the gradient’s norm (methods at "
             "their own rate, running mean, log scale) against optimiser step. Lines that coincide for "
-            "unlike objectives are Adam’s step size at work; they say nothing about direction."
+            "unlike objectives, the one below drawn wider, are Adam’s step size at work; they say nothing about "
+            "direction."
         ),
     )
 
@@ -203,19 +221,19 @@ def sweep(results: dict, roster: Roster, canvas: Canvas) -> Made:
     line = {
         "color": colour,
         "marker": "P",
-        "label": f"{short(roster.label(found.get('method') or 'swept method'))}, norm and cosine",
+        "label": f"{called(roster, found.get('method') or 'swept method')}, norm and cosine",
     }
     _norm_panel(panels[0], points, line, results, roster)
     _cosine_panel(panels[1], points, line, results, roster)
     _accuracy_panel(panels[2], points, colour, results)
-    gathered(figure, loc="outside lower center", ncols=3)
+    gathered(figure, columns=3)
     title = f"{roster.label(found.get('method') or 'the swept method')} along its learning rate"
     return (
         figure,
         title,
         (
             "One training a point, the same number of steps. Blue band: the rate of the other methods. "
-            f"Grey lines: floors (another order, another initial A of {roster.label(roster.reference)}), "
+            f"Grey lines: floors ({roster.label(roster.reference)} again, with another order of rows or initial A), "
             "the base’s accuracy, and in the first panel the norm in proportion to the rate, drawn "
             "through the smallest rate: what Adam gives if every step goes the same way. A gap in a line "
             "is a training that failed."
@@ -241,7 +259,7 @@ def _norm_panel(axes: Axes, points: list[dict], line: dict, results: dict, roste
                 reference,
                 color="#0072B2",
                 linewidth=0.9,
-                label=f"{short(roster.label(roster.reference))}’s norm",
+                label=f"{called(roster, roster.reference)}’s norm",
             )
     axes.set_ylabel("‖ΔW‖ (log scale)")
 
@@ -250,18 +268,12 @@ def _cosine_panel(axes: Axes, points: list[dict], line: dict, results: dict, ros
     rates = numbers([row["learning_rate"] for row in points])
     axes.plot(rates, numbers([row.get("cosine_to_sft") for row in points]), **line)
     floors = (results.get("geometry") or {}).get("floors") or {}
-    for key, words, dashes in (("order", "another order", "-."), ("init", "another initial A", ":")):
+    for key, dashes in (("order", "-."), ("init", ":")):
         entry = floors.get(key) or {}
-        value = entry.get("cosine")
-        if value is not None and other(entry, roster.reference) is not None:
-            axes.axhline(
-                value,
-                color=FLOOR,
-                linestyle=dashes,
-                linewidth=1,
-                label=f"{short(roster.label(roster.reference))}, {words}",
-            )
-    axes.set_ylabel(f"cosine to {short(roster.label(roster.reference))}")
+        value, replica = entry.get("cosine"), other(entry, roster.reference)
+        if value is not None and replica is not None:
+            axes.axhline(value, color=FLOOR, linestyle=dashes, linewidth=1, label=floor_words(roster, replica))
+    axes.set_ylabel(f"cosine to {called(roster, roster.reference)}")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.0) - 0.03, max(high, 1.03))
 

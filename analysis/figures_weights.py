@@ -11,19 +11,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import formats, headline
-from analysis.canvas import COLUMN, FLOOR, PAGE, Canvas, Made, gathered, log_axis, look, numbers, short
-from analysis.roster import Roster, other, pair
+from analysis.canvas import (
+    COLUMN,
+    FLOOR,
+    PAGE,
+    Canvas,
+    Made,
+    bring_out,
+    called,
+    gathered,
+    log_axis,
+    look,
+    numbers,
+    short,
+)
+from analysis.roster import Roster, dimensions, other, pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FLOOR_LINES = {
-    "order": ("another order of rows", "-."),
-    "init": ("another initial A", ":"),
-    "learning_rate": ("another learning rate", (0, (6, 2))),
-}
+_FLOOR_LINES = {"order": "-.", "init": ":", "learning_rate": (0, (6, 2))}
 _CHANCE_LINES = {"shared_a": ("chance, same initial A", "--"), "ambient": ("chance, random", (0, (1, 3)))}
 CHANCE = "#A0522D"
+LAYER = "layer, from 0 at the input"
+EMBEDDINGS = "emb."  # where the hidden states of a layer would be, what comes before layer 0
 _MOST_PATHS = 12
 _MOST_LABELLED = 14
 
@@ -32,16 +43,21 @@ def _floor_values(results: dict, roster: Roster, key: str) -> list[tuple[str, ob
     """(words, dashes, colour, value) of every floor that was measured for one column."""
     geometry = results.get("geometry") or {}
     found: list[tuple[str, object, str, float]] = []
-    for name, (words, dashes) in _FLOOR_LINES.items():
-        entry = (geometry.get("floors") or {}).get(name) or {}
-        value = entry.get(key)
-        if value is not None and other(entry, roster.reference) is not None:
-            found.append((words, dashes, FLOOR, value))
+    for kind, dashes in _FLOOR_LINES.items():
+        entry = (geometry.get("floors") or {}).get(kind) or {}
+        value, replica = entry.get(key), other(entry, roster.reference)
+        if value is not None and replica is not None:
+            found.append((floor_words(roster, replica), dashes, FLOOR, value))
     for name, (words, dashes) in _CHANCE_LINES.items():
         value = ((geometry.get("chance") or {}).get(name) or {}).get(key)
         if value is not None:
             found.append((words, dashes, CHANCE, value))
     return found
+
+
+def floor_words(roster: Roster, replica: str) -> str:
+    """What the line of a floor is called: by the training that it comes from."""
+    return f"floor: {called(roster, replica)}"
 
 
 def step_size(results: dict, roster: Roster, canvas: Canvas) -> Made:
@@ -55,23 +71,24 @@ def step_size(results: dict, roster: Roster, canvas: Canvas) -> Made:
     if len(points) < 2:
         return None
     figure, ((axes,),) = canvas.grid(PAGE, 3.2)
-    for words, dashes, colour, value in _floor_values(results, roster, "cosine"):
+    floors = _floor_values(results, roster, "cosine")
+    for words, dashes, colour, value in floors:
         axes.axhline(value, color=colour, linestyle=dashes, linewidth=1, label=words)
     along = sorted((norm, cosine) for name, norm, cosine in points if _swept(results, name))
     if len(along) > 1:
         axes.plot(*zip(*along, strict=True), color="#D55E00", linewidth=0.8, alpha=0.6, zorder=1)
     for name, norm, cosine in dict.fromkeys(points):
         model = roster.models[name]
-        axes.plot([norm], [cosine], **{**look(model), "linestyle": "none"}, markersize=7, label=short(model.label))
+        axes.plot([norm], [cosine], **{**look(model), "linestyle": "none"}, markersize=7, label=called(roster, name))
     norms = [norm for _, norm, _ in points if norm]
     log_axis(axes, "x", min(norms) / 1.35, max(norms) * 1.35)
     axes.set_xlabel("norm of the update, ‖ΔW‖ (log scale)")
-    axes.set_ylabel(f"cosine to {short(roster.label(roster.reference))}")
+    axes.set_ylabel(f"cosine to {called(roster, roster.reference)}")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, -0.04), max(high, 1.04))
-    order = [words for words, *_ in (*_FLOOR_LINES.values(), *_CHANCE_LINES.values())]
-    order += [short(model.label) for model in roster.models.values()]
-    gathered(figure, order, loc="outside right center", labelspacing=0.55)
+    bring_out(axes, roster)
+    order = [words for words, *_ in floors] + [called(roster, name) for name in roster.models]
+    gathered(figure, order, beside=True)
     reference = roster.label(roster.reference)
     return (
         figure,
@@ -80,7 +97,7 @@ def step_size(results: dict, roster: Roster, canvas: Canvas) -> Made:
             f"Each update’s cosine to {reference}’s against its norm, over all adapted modules. Were a "
             f"method {reference} with another step size, its point would lie beside that of another order "
             "of rows, moved sideways only. The thin line joins one method’s learning rates. One training "
-            "a point."
+            "a point; a wide open marker has another one on it."
         ),
     )
 
@@ -90,10 +107,13 @@ def _swept(results: dict, name: str | None) -> bool:
 
 
 def _matrix(results: dict, names: list[str]) -> np.ndarray:
+    """Every pair's cosine; undefined on the diagonal, too, where an update is zero."""
+    norms = {row.get("name"): row.get("norm") for row in (results.get("geometry") or {}).get("adapters") or []}
     values = np.full((len(names), len(names)), math.nan)
     for i, a in enumerate(names):
         for j, b in enumerate(names):
-            value = 1.0 if i == j else pair(results, a, b).get("cosine")
+            itself = None if norms.get(a) == 0 else 1.0
+            value = itself if i == j else pair(results, a, b).get("cosine")
             values[i, j] = math.nan if value is None else value
     return values
 
@@ -108,9 +128,10 @@ def cosines(results: dict, roster: Roster, canvas: Canvas) -> Made:
     size = min(PAGE, 2.2 + 0.42 * len(names))
     figure, ((axes,),) = canvas.grid(size, size * 0.86)
     image = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
-    labels = [short(roster.label(name)) for name in names]
-    axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), labels)
+    labels = [called(roster, name) for name in names]
+    letters = min(7.5, 300 / len(names))  # points: many names must not run into each other
+    axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=letters)
+    axes.set_yticks(range(len(names)), labels, fontsize=letters)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -124,7 +145,8 @@ def cosines(results: dict, roster: Roster, canvas: Canvas) -> Made:
         (
             "Cosine of the stacked updates of two models, over all adapted modules; −1 to 1, no unit. A run "
             "with another initial A is far from all others, whatever it learned, because its update begins in "
-            "another input subspace: read that row as a floor, not as a finding."
+            "another input subspace: read that row as a floor, not as a finding. Of an update of zero no cosine "
+            "is defined."
         ),
     )
 
@@ -134,7 +156,7 @@ def _write(axes: Axes, values: np.ndarray, dark: float, size: float = 6.5) -> No
     for i, j in np.ndindex(values.shape):
         value = values[i, j]
         if np.isfinite(value):
-            shown = formats.fixed(float(value), 2)
+            shown = formats.cosine(float(value), 2)
             axes.text(
                 j,
                 i,
@@ -160,7 +182,7 @@ def _angle_panel(axes: Axes, results: dict, roster: Roster, names: list[str], si
             axes.plot([high], [index], **{**style, "marker": "|"})
         if low is not None:
             axes.plot([low], [index], **style)
-    axes.set_yticks(range(len(names)), [short(roster.label(name)) for name in names])
+    axes.set_yticks(range(len(names)), [called(roster, name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(-2, 92)
     axes.set_xticks([0, 15, 30, 45, 60, 75, 90])
@@ -181,14 +203,14 @@ def angles(results: dict, roster: Roster, canvas: Canvas) -> Made:
     for axes, side in zip(grid[0], sides, strict=True):
         _angle_panel(axes, results, roster, names, side)
         axes.set_title(keys[side])
-    gathered(figure, loc="outside lower center", ncols=3)
-    k = (results.get("geometry") or {}).get("k")
+    gathered(figure, columns=3)
+    k = dimensions(results, measured)
     return (
         figure,
         f"Principal angles to {roster.label(roster.reference)}",
         (
-            f"Marker: smallest of the {k or 'top'} principal angles, median over modules; tick at the line’s "
-            "end: the largest. Vertical lines: what the smallest angle is for the floors. A largest angle "
+            f"Marker: smallest of the {k or 'top'} principal angles of a module, median over modules; tick at the "
+            "line’s end: the largest. Vertical lines: what the smallest angle is for the floors. A largest angle "
             "near 90° says nothing, since chance gives it too; on the input side the shared initial A alone "
             "makes the smallest angle small."
         ),
@@ -196,31 +218,35 @@ def angles(results: dict, roster: Roster, canvas: Canvas) -> Made:
 
 
 def layers(results: dict, roster: Roster, canvas: Canvas) -> Made:
-    """Cosine to the reference by layer."""
-    series: dict[str, list[tuple[int, float]]] = {}
+    """Cosine to the reference by layer, a panel a stack of layers."""
+    series: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in (results.get("geometry") or {}).get("layers") or []:
         name = other(row, roster.reference)
         if name is not None and row.get("cosine") is not None and row.get("layer") is not None:
-            series.setdefault(name, []).append((row["layer"], row["cosine"]))
+            held = series.setdefault(row.get("stack") or "", {})
+            held.setdefault(name, []).append((row["layer"], row["cosine"]))
     if not series:
         return None
-    figure, ((axes,),) = canvas.grid(PAGE, 3.0)
-    for name in roster.order(list(series)):
-        found = sorted(series[name])
-        model = roster.models[name]
-        axes.plot(*zip(*found, strict=True), **look(model), markevery=every(len(found)), label=short(model.label))
-    layer_axis(axes, sorted({layer for found in series.values() for layer, _ in found}))
-    axes.set_ylabel(f"cosine to {short(roster.label(roster.reference))}")
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0.0), max(high, 1.02))
-    figure.legend(loc="outside right center", labelspacing=0.55)
+    figure, (panels,) = canvas.grid(PAGE, 3.0, 1, len(series), sharey=True)
+    for axes, (stack, lines) in zip(panels, sorted(series.items()), strict=True):
+        for name in roster.order(lines):
+            found = sorted(lines[name])
+            style = look(roster.models[name])
+            axes.plot(*zip(*found, strict=True), **style, markevery=every(len(found)), label=called(roster, name))
+        layer_axis(axes, sorted({layer for found in lines.values() for layer, _ in found}))
+        axes.set_title(short(stack, 40))
+    panels[0].set_ylabel(f"cosine to {called(roster, roster.reference)}")
+    for axes in panels:
+        bring_out(axes, roster)
+    gathered(figure, beside=True)
     return (
         figure,
         f"Cosine to {roster.label(roster.reference)} by layer",
         (
-            "Cosine of the updates of one layer’s modules, stacked, against depth. Grey lines are the "
-            "floors, layer by layer. A low cosine in a layer whose update is small carries little weight "
-            "in the global cosine."
+            "Cosine of the updates of one layer’s modules, stacked, against depth; layers count from 0, as in the "
+            "modules’ names. The axis is that of the values here. Grey lines are the floors, layer by layer; a wide "
+            "open line has another one on it. A low cosine in a layer whose update is small carries little weight in "
+            "the global cosine."
         ),
     )
 
@@ -233,8 +259,8 @@ def every(length: int) -> int:
 def layer_axis(axes: Axes, found: list[int]) -> None:
     """An axis over the layers ``found``, at most about twelve of them labelled."""
     step = max(1, math.ceil(len(found) / 12))
-    axes.set_xticks(found[::step])
-    axes.set_xlabel("layer, from the input")
+    axes.set_xticks(found[::step], [EMBEDDINGS if at < 0 else str(at) for at in found[::step]])
+    axes.set_xlabel(LAYER)
 
 
 def _path_panel(axes: Axes, row: dict, roster: Roster) -> None:
@@ -243,7 +269,7 @@ def _path_panel(axes: Axes, row: dict, roster: Roster) -> None:
     way, loss = way[np.argsort(way)], loss[np.argsort(way)]
     axes.plot(way, loss, color="#0072B2", marker="o", markersize=3)
     axes.plot(way[[0, -1]], loss[[0, -1]], color=FLOOR, linestyle="--", linewidth=0.9)
-    a, b = (short(roster.label(row.get(key)), 15) for key in ("a", "b"))
+    a, b = (called(roster, row.get(key)) for key in ("a", "b"))
     axes.set_title(f"{a} →\n{b}", fontsize=7.5)
     if row.get("barrier") is not None:
         axes.text(

@@ -258,6 +258,10 @@ def findings(results: dict, roster: Roster, rows: list[Row]) -> Findings:
     if roster.reference is None:
         return Findings("No model to compare with: these results hold no update.", [], _warnings(results, roster))
     reference = roster.label(roster.reference)
+    if headline.reference_norm(results, roster) == 0:
+        lead = f"{reference}’s update is zero, so nothing can be compared with it."
+        points = [*_accuracy_point(results, roster), *_learning_point(results)]
+        return Findings(lead, points, _warnings(results, roster))
     points = [
         *_rate_point(rows, reference, {task: headline.task_title(results, task) for task in headline.tasks(results)}),
         *_floor_point(rows, reference),

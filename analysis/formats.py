@@ -1,15 +1,18 @@
 """How a number is written for a reader: three significant digits, true minus signs, no false precision.
 
-Every function takes ``None`` for what is undefined and answers with a dash, never with ``nan``.
+Every function takes ``None`` for what is undefined and answers with a dash, never with ``nan``. Where a measure has an
+end of its range that means something (a cosine of 1, an angle of 0, a share of all), no other value is rounded to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 MISSING = "–"
 _MINUS = "−"
 _THIN = "\u202f"  # narrow no-break space, the thousands separator
+_ROUNDING = 1e-9  # what float64 leaves of an exact 1
+_LEVEL = 0.05  # of the tests: no p-value is rounded across it
 
 
 def _signed(text: str) -> str:
@@ -49,18 +52,39 @@ def fixed(value: float | None, digits: int = 3) -> str:
     return text.lstrip("-") if float(text) == 0 else _signed(text)
 
 
+def cosine(value: float | None, digits: int = 3) -> str:
+    """``digits`` decimals of what lies within -1 and 1; ``>0.999`` where 1 would be said of what is not equal."""
+    if value is None:
+        return MISSING
+    if 1 - abs(value) > _ROUNDING and round(abs(value), digits) == 1:
+        nearest = f"{1 - 10**-digits:.{digits}f}"
+        return f">{nearest}" if value > 0 else f"<{_MINUS}{nearest}"
+    return fixed(value, digits)
+
+
 def degrees(value: float | None) -> str:
-    """An angle in degrees with one decimal, two below one degree."""
+    """An angle from 0 to 90 degrees with one decimal, two below one degree; ``<0.01°`` and ``>89.9°`` near the ends."""
     if value is None:
         return MISSING
     if value == 0:
         return "0°"
-    return f"{value:.2f}°" if abs(value) < 1 else f"{value:.1f}°"
+    if value < 0.005:
+        return "<0.01°"
+    if value < 0.995:
+        return f"{value:.2f}°"
+    return ">89.9°" if 89.95 <= value < 90 else f"{value:.1f}°"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share of 1 as a percentage."""
-    return MISSING if value is None else f"{fixed(100 * value, digits)}%"
+    """A share of 1 as a percentage; ``<0.1%`` and ``>99.9%`` for what is not none and not all."""
+    if value is None:
+        return MISSING
+    least = 10**-digits if digits else 1
+    if value != 0 and round(100 * abs(value), digits) == 0:
+        return f"<{least:.{digits}f}%" if value > 0 else f">{_MINUS}{least:.{digits}f}%"
+    if abs(value) < 1 and round(100 * abs(value), digits) == 100:
+        return f">{100 - least:.{digits}f}%" if value > 0 else f"<{_MINUS}{100 - least:.{digits}f}%"
+    return f"{fixed(100 * value, digits)}%"
 
 
 def interval(low: float | None, high: float | None, digits: int = 1) -> str:
@@ -80,16 +104,33 @@ def rate(value: float | None) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """Two significant digits, and ``<1e-9`` below that."""
+    """Two significant digits, more where they would cross 0.05; ``<1e-9`` below that, ``>0.99`` short of 1."""
     if value is None:
         return MISSING
     if value < 1e-9:
         return "<1e-9"
     if value == 1:
         return "1"
+    if value >= 0.995:
+        return ">0.99"
     if value < 1e-3:
         return _scientific(value, 2)
-    return f"{value:.2f}" if value >= 0.0995 else f"{value:#.2g}"
+    if value >= 0.0995:
+        return f"{value:.2f}"
+    for digits in range(2, 6):
+        shown = f"{value:#.{digits}g}"
+        if (float(shown) < _LEVEL) == (value < _LEVEL) and (float(shown) == _LEVEL) == (value == _LEVEL):
+            return shown
+    return f"{'<' if value < _LEVEL else '>'}{_LEVEL}"
+
+
+def span(values: Iterable[float | None]) -> str:
+    """Whole numbers as one or as their range: ``10``, ``4 to 10``; empty where none is known."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    low, high = min(known), max(known)
+    return count(low) if low == high else f"{count(low)} to {count(high)}"
 
 
 def times(value: float | None) -> str:

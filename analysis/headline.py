@@ -150,14 +150,6 @@ def _kind(roster: Roster, name: str, matched: str) -> str:
     return "method" if matched in ("", AS_PUBLISHED) else "matched"
 
 
-def _seed_label(roster: Roster, floor: str, row: dict) -> str:
-    what = {"order": "another order", "init": "another initial A"}
-    words = what.get(floor, f"another {floor.replace('_', ' ')}")
-    if other(row, roster.reference) is not None:
-        return f"{roster.label(roster.reference)}, {words}"
-    return f"{roster.label(row.get('a'))} to itself, {words}"
-
-
 def _floor_rows(results: dict, roster: Roster) -> list[Row]:
     geometry = results.get("geometry") or {}
     rows = []
@@ -166,7 +158,7 @@ def _floor_rows(results: dict, roster: Roster) -> list[Row]:
             continue
         found = other(entry, roster.reference)
         row = _row(results, roster, found or entry.get("b") or floor, entry, "floor", floor)
-        rows.append(replace(row, label=_seed_label(roster, floor, entry), to_reference=found is not None))
+        rows.append(replace(row, to_reference=found is not None))
     known = {"order": 0, "init": 1, "learning_rate": 2}
     return sorted(rows, key=lambda row: known.get(row.matched, len(known)))
 
@@ -234,8 +226,11 @@ def match_label(roster: Roster, row: Row) -> str:
     """What a row holds equal to the reference, in words."""
     if row.kind == "reference":
         return "reference"
-    if row.kind in ("floor", "chance", "base", "failed"):
-        return {"floor": "floor", "chance": "floor", "base": "no update", "failed": "failed"}[row.kind]
+    if row.kind == "floor":
+        known = {"order": "another order of rows", "init": "another initial A"}
+        return f"floor: {known.get(row.matched, 'another ' + row.matched.replace('_', ' '))}"
+    if row.kind in ("chance", "base", "failed"):
+        return {"chance": "floor", "base": "no update", "failed": "failed"}[row.kind]
     if row.matched == AS_PUBLISHED:
         return f"{roster.label(roster.reference)}’s rate" if row.rate_steps_ratio == 1 else "own rate"
     if not row.matched:

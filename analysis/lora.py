@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,33 @@ def layer_of(module: str) -> int | None:
 def projection_of(module: str) -> str:
     """The last part of a module's name ("model.layers.3.self_attn.q_proj" -> "q_proj")."""
     return module.rpartition(".")[2]
+
+
+def places(modules: Collection[str]) -> dict[str, dict[str, int | str | None]]:
+    """Each module's ``layer`` (counted from 0, as in its name; None outside of all layers) and ``projection``.
+
+    Where a model has several stacks of layers, an encoder and a decoder or a vision tower beside a text model,
+    ``stack`` tells which: layer 0 of one is not layer 0 of the other. It is the first part of the path in which the
+    stacks differ.
+    """
+    found: dict[str, dict[str, int | str | None]]
+    found = {name: {"layer": layer_of(name), "projection": projection_of(name)} for name in modules}
+    paths = {name: tuple(_path_to_layers(name)) for name in modules if found[name]["layer"] is not None}
+    several = sorted(set(paths.values()))
+    if len(several) < 2:
+        return found
+    lead = next(i for i, parts in enumerate(zip_longest(*several)) if len(set(parts)) > 1)
+    first = [path[lead : lead + 1] or path for path in several]
+    short = {path: part if first.count(part) == 1 else path[lead:] for path, part in zip(several, first, strict=True)}
+    for name, place in found.items():
+        place["stack"] = ".".join(short[paths[name]]) if name in paths else None
+    return found
+
+
+def _path_to_layers(module: str) -> list[str]:
+    """The parts of a module's name before its layer's number."""
+    parts = module.split(".")
+    return parts[: next(i for i, part in enumerate(parts) if part.isdecimal() and part.isascii())]
 
 
 def interpolate(f: Factors, g: Factors, weight: float) -> Factors:

@@ -30,7 +30,7 @@ from analysis import (
     tidy,
 )
 from analysis.figures import Drawn
-from analysis.roster import Roster, roster
+from analysis.roster import Roster, dimensions, roster
 from analysis.shown import shown as as_shown
 from analysis.tables import Table
 
@@ -151,7 +151,7 @@ def _page(
         opening=drawn.get("step-size"),
         sections=_sections(results, provenance, people, drawn),
         reference=people.label(people.reference),
-        k=(results.get("geometry") or {}).get("k") or "k",
+        k=dimensions(results, (results.get("geometry") or {}).get("pairs") or []) or "k",
         margin=f"{findings.FLOOR_MARGIN:g}",
         update=_update(comparison, people),
         citation=_citation(study, provenance, bool(comparison)),
@@ -182,7 +182,7 @@ def _facts(results: dict, provenance: dict) -> str:
         parts.append(f"{len(comparison.get('adapters') or [])} adapters of {', '.join(bases) or 'a base not named'}")
         parts.append(f"{comparison.get('shared_modules')} modules in all of them")
     if base.get("parameters"):
-        parts.append(f"{_size(base['parameters'])} parameters")
+        parts.append(f"{_size(base['parameters'])} parameters with embeddings")
     if base.get("layers") and base.get("hidden"):
         parts.append(f"{base['layers']} layers, hidden {base['hidden']}")
     if base.get("modules"):

@@ -1,15 +1,17 @@
 """Who stands in a study's results: every model's name, label, role, and how it is drawn.
 
 The roster is the one place that reads names out of ``results``: the order of rows, the reference that all
-others are compared to, and the colour, marker and line that a model keeps through every figure.
+others are compared to, and the label, colour, marker and line that a model keeps through every table and figure. No two
+models have one label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from analysis import formats
+from analysis.shown import line as one_line
 
 BASE = "base"
 PREFERRED_REFERENCE = "sft"
@@ -31,15 +33,22 @@ _VARIANT_LINES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _GREY = "#6b6b6b"
 _ROLE_ORDER = ("base", "method", "sweep", "order", "init", "rate")
 
+BRIEF = 22  # characters of a label that fit beside an axis
+_WIDE = 0x3000  # from here on a character takes the room of several
+
 Line = str | tuple[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model. ``role``: base, method, sweep, order or init; ``error`` is empty where it was trained."""
+    """One model. ``role``: base, method, sweep, order or init; ``error`` is empty where it was trained.
+
+    ``label`` is what it is called wherever it is shown, ``brief`` the same where there is little room.
+    """
 
     name: str
     label: str
+    brief: str
     role: str
     method: str
     learning_rate: float | None
@@ -62,6 +71,12 @@ class Roster:
         if name is None:
             return formats.MISSING
         return self.models[name].label if name in self.models else name
+
+    def brief(self, name: str | None) -> str:
+        """The brief form of the label of ``name``."""
+        if name is None:
+            return formats.MISSING
+        return self.models[name].brief if name in self.models else brief(name)
 
     def order(self, names: Iterable[str | None]) -> list[str]:
         """``names`` without repeats, in the roster's order."""
@@ -107,7 +122,41 @@ def label(name: str) -> str:
     return f"{_LABELS[known]}{variant}{' ' if dash else ''}{rest}"
 
 
-def _model(name: str, training: dict, variant: int, newcomer: int, spare: list[str]) -> Model:
+def brief(text: str, width: int = BRIEF) -> str:
+    """A text on one line of ``width`` characters or fewer, its middle left out where it is longer."""
+    text = one_line(" ".join(text.split()))
+    if _room(text) <= width:
+        return text
+    head, tail = text, text
+    while _room(head) > (width - 1) // 2:
+        head = head[:-1]
+    while _room(tail) > (width - 1) // 2:
+        tail = tail[1:]
+    return f"{head}…{tail}"
+
+
+def _room(text: str) -> int:
+    return sum(5 if ord(c) >= _WIDE else 1 for c in text)
+
+
+def _distinct(names: Sequence[str], *ways: Callable[[str], str]) -> dict[str, str]:
+    """What each name is called: by the first of ``ways`` that calls no two of them alike, else with a number too."""
+    called: dict[str, str] = {}
+    left = list(names)
+    for way in ways:
+        told = {name: way(name) for name in left}
+        taken = [*called.values(), *told.values()]
+        called |= {name: told[name] for name in left if taken.count(told[name]) == 1}
+        left = [name for name in left if name not in called]
+    for name in left:
+        number, first = 1, ways[-1](name)
+        while (numbered := first if number == 1 else f"{first} ({number})") in called.values():
+            number += 1
+        called[name] = numbered
+    return called
+
+
+def _model(name: str, called: tuple[str, str], training: dict, variant: int, newcomer: int, spare: list[str]) -> Model:
     method = training.get("method") or name.partition("-")[0]
     objective = _objective(training, name)
     role = "base" if name == BASE else training.get("role") or "method"
@@ -125,7 +174,7 @@ def _model(name: str, training: dict, variant: int, newcomer: int, spare: list[s
     rate = training.get("learning_rate")
     return Model(
         name,
-        label(name),
+        *called,
         role,
         method,
         rate,
@@ -149,6 +198,9 @@ def roster(results: dict) -> Roster:
     methods = {_objective(trainings.get(name) or {}, name) for name in names}
     # methods without a colour of their own take first the colours that no other method here wears
     spare = sorted(_COLOURS.values(), key=lambda colour: any(_COLOURS.get(method) == colour for method in methods))
+    # an adapter is listed as the user named it where its usual name is another's too
+    labels = _distinct(names, lambda name: one_line(label(name)), one_line)
+    briefs = _distinct(names, lambda name: brief(labels[name]))
     seen: dict[str, int] = {}
     models = []
     newcomers = 0
@@ -157,7 +209,7 @@ def roster(results: dict) -> Roster:
         objective = _objective(training, name)
         variant = seen.get(objective, 0)
         seen[objective] = variant + 1
-        models.append(_model(name, training, variant, newcomers, spare))
+        models.append(_model(name, (labels[name], briefs[name]), training, variant, newcomers, spare))
         if objective not in _COLOURS and name != BASE:
             newcomers += 1
     models.sort(key=lambda model: _ROLE_ORDER.index(model.role) if model.role in _ROLE_ORDER else 1)
@@ -180,6 +232,15 @@ def pair(results: dict, a: str, b: str) -> dict:
         if {row.get("a"), row.get("b")} == {a, b} and a != b:
             return row
     return {}
+
+
+def dimensions(results: dict, rows: Iterable[dict]) -> str:
+    """The k of the subspaces whose angles ``rows`` (pairs) hold, a number or the range over pairs and modules.
+
+    Where the pairs do not tell it is the geometry's own, the largest; empty where that is not known either.
+    """
+    told = formats.span(value for row in rows for value in (row.get("k"), row.get("k_max")))
+    return told or formats.span([(results.get("geometry") or {}).get("k")])
 
 
 def other(row: dict, name: str | None) -> str | None:

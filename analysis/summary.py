@@ -7,20 +7,21 @@ None in what is returned; means and medians run over what is defined.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from analysis.geometry import ModuleGeometry, pair_indices
-from analysis.lora import layer_of, natural_key, projection_of
+from analysis.lora import natural_key, places
 
 
 @dataclass(frozen=True)
 class _Group:
     """Some modules and how they are called together."""
 
-    label: dict[str, int | str | None]
+    label: dict[str, Any]
     rows: np.ndarray
 
 
@@ -29,9 +30,10 @@ def summarise(names: Sequence[str], modules: Mapping[str, ModuleGeometry]) -> di
 
     Returns k, the largest dimension that a compared subspace had; adapters, one entry each (``_adapter_entries``), and
     adapter_layers, adapter_projections and adapter_modules, {name, layer or projection or module, norm, effective_rank,
-    stable_rank}; pairs, layers, projections and modules: one entry a pair, and per layer, projection or module, with
-    the keys of ``_pair_columns``, those of modules with every angle; gram, the M x M inner products of the stacked
-    deltas. Undefined values are None. ValueError: no module, or one that holds other adapters.
+    stable_rank}; pairs, layers, projections and modules: one entry a pair, and per layer, projection or module (with
+    its stack of layers where the model has several, ``analysis.lora.places``), with the keys of ``_pair_columns``,
+    those of modules with every angle; gram, the M x M inner products of the stacked deltas. Undefined values are None.
+    ValueError: no module, or one that holds other adapters.
     """
     if not modules:
         raise ValueError("geometry of no module: the adapters share no target")
@@ -41,12 +43,12 @@ def summarise(names: Sequence[str], modules: Mapping[str, ModuleGeometry]) -> di
             raise ValueError(f"module {name} holds {len(found.ranks)} adapters, {len(names)} names are given")
     stack = _Stack(list(ordered.values()))
     every = _Group({}, np.arange(len(ordered)))
-    layers = _grouped("layer", {name: layer_of(name) for name in ordered})
-    projections = _grouped("projection", {name: projection_of(name) for name in ordered})
-    single = [
-        _Group({"module": name, "layer": layer_of(name), "projection": projection_of(name)}, np.array([row]))
-        for row, name in enumerate(ordered)
-    ]
+    where = places(ordered)
+    layers, projections = (
+        [_Group(label, np.array(rows)) for label, rows in grouped(where.values(), key)]
+        for key in ("layer", "projection")
+    )
+    single = [_Group({"module": name, **where[name]}, np.array([row])) for row, name in enumerate(ordered)]
     return {
         "k": int(stack.pair_k.max(initial=0)) or stack.k,
         "adapters": _adapter_entries(names, stack),
@@ -138,13 +140,21 @@ def _gap_at(found: ModuleGeometry, k: int | None = None) -> np.ndarray:
     return np.divide(here - following, here, out=np.full_like(here, np.nan), where=at > 0)
 
 
-def _grouped(key: str, labels: Mapping[str, int | str | None]) -> list[_Group]:
-    """Rows by label, in the labels' order; modules without one belong to no group."""
-    rows: dict[int | str, list[int]] = defaultdict(list)
-    for row, label in enumerate(labels.values()):
-        if label is not None:
-            rows[label].append(row)
-    return [_Group({key: label}, np.array(held)) for label, held in sorted(rows.items())]
+def grouped(where: Iterable[Mapping[str, int | str | None]], key: str) -> list[tuple[dict[str, Any], list[int]]]:
+    """Rows (the positions in ``where``) by their ``key``, layer or projection, and by stack where they have one.
+
+    In the labels' order; what has no such key belongs to no group.
+    """
+    rows: dict[tuple[str, Any], list[int]] = defaultdict(list)
+    stacked = False
+    for row, place in enumerate(where):
+        stacked |= "stack" in place
+        if place[key] is not None:
+            rows[str(place.get("stack") or ""), place[key]].append(row)
+    return [
+        (({"stack": stack or None} if stacked else {}) | {key: label}, held)
+        for (stack, label), held in sorted(rows.items())
+    ]
 
 
 def defined(values: np.ndarray) -> list[float | None]:

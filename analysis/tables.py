@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis import formats
@@ -73,6 +73,31 @@ def failed(label: str, error: str, width: int) -> Line:
     return Line((text(label), Cell(f"failed: {error}", "error", span=width - 1)), "failed")
 
 
+def filled(table: Table) -> Table:
+    """The table without the columns in which nothing is known of any line; its first column stays."""
+    lines = [line for line in table.lines if len(line.cells) == len(table.columns)]
+    kept = [
+        at
+        for at in range(len(table.columns))
+        if at == 0 or any(not line.cells[at].kind.startswith("missing") for line in lines)
+    ]
+    if len(kept) < 2 or len(kept) == len(table.columns):
+        return table
+    left_out = len(table.columns) - len(kept)
+    return replace(
+        table,
+        columns=tuple(table.columns[at] for at in kept),
+        lines=tuple(_picked(line, kept, left_out) for line in table.lines),
+    )
+
+
+def _picked(line: Line, kept: list[int], left_out: int) -> Line:
+    if sum(cell.span for cell in line.cells) > len(line.cells):  # a failure, told across the columns
+        *cells, last = line.cells
+        return replace(line, cells=(*cells, replace(last, span=last.span - left_out)))
+    return replace(line, cells=tuple(line.cells[at] for at in kept))
+
+
 def records(
     key: str,
     title: str,
@@ -83,11 +108,11 @@ def records(
     kind: Callable[[dict], str] = lambda row: "",
     folded: bool = False,
 ) -> Table | None:
-    """A table with one line a record, None where there is no record."""
+    """A table with one line a record, None where there is no record; columns of which nothing is known are left out."""
     lines = tuple(Line(tuple(make(row) for _, make in columns), kind(row)) for row in rows)
     if not lines:
         return None
-    return Table(key, title, tuple(column for column, _ in columns), lines, caption, folded)
+    return filled(Table(key, title, tuple(column for column, _ in columns), lines, caption, folded))
 
 
 def flat(value: dict, prefix: str = "") -> dict[str, Any]:

@@ -344,11 +344,17 @@ def losses_table(results: dict, roster: Roster) -> Table | None:
                 lambda row: number(formats.significant(row.get("kl_to_base")), "zero by definition"),
             ),
         ],
-        "Negative log-likelihood of held-out rollouts, right and wrong apart, and the KL divergence from "
-        "the base on them. The rows are the rollouts’ own, so a low loss says that a model imitates their "
-        "source, not that it is right more often.",
+        "Negative log-likelihood of held-out rollouts, right and wrong apart, and KL(base ‖ adapted) "
+        f"on all of them{_of_each(results)}; what a training logs as its KL is over other rows. The rows are the "
+        "rollouts’ own, so a low loss says that a model imitates their source, not that it is right more often.",
         kind=lambda row: _tint(roster, row.get("name")),
     )
+
+
+def _of_each(results: dict) -> str:
+    """How many held-out rows of each kind are measured at most, where the settings tell."""
+    rows = ((results.get("study") or {}).get("settings") or {}).get("analysis.connectivity.rows")
+    return f" (the first {formats.count(rows)} of each kind, or as many as there are)" if rows else ""
 
 
 def canary_table(results: dict, roster: Roster) -> Table | None:

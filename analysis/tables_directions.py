@@ -54,7 +54,7 @@ def weighted_table(results: dict, roster: Roster) -> Table | None:
     def cosine(key: str) -> Callable[[dict], Cell]:
         def cell(row: dict) -> Cell:
             value = row.get(key)
-            shown = f"±{formats.significant(value, 2)}" if row.get("chance") and value else formats.fixed(value)
+            shown = f"±{formats.significant(value, 2)}" if row.get("chance") and value else formats.cosine(value)
             return number(shown, _ZERO)
 
         return cell
@@ -147,11 +147,11 @@ def span_table(results: dict, roster: Roster) -> Table | None:
             ),
             (
                 Column("Left over", f"of {reference}"),
-                lambda row: number(formats.fixed(row.get("left_over")), _ZERO),
+                lambda row: number(formats.cosine(row.get("left_over")), _ZERO),
             ),
             (
                 Column("Left over", "of all other methods"),
-                lambda row: number(formats.fixed(row.get("span_left_over")), _ZERO, f"of {row.get('span_of') or 0}"),
+                lambda row: number(formats.cosine(row.get("span_left_over")), _ZERO, f"of {row.get('span_of') or 0}"),
             ),
         ],
         f"By least squares on the Gram of all updates: the multiple of {reference}’s update that is nearest, and the "

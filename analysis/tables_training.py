@@ -222,16 +222,23 @@ def moved_table(results: dict, roster: Roster) -> Table | None:
                     else formats.MISSING
                 ),
             ),
-            (Column("Held-out KL", "from the base"), lambda row: number(formats.significant(row.get("heldout_kl")))),
+            (Column("Logged KL", "base ‖ adapted"), lambda row: number(formats.significant(row.get("heldout_kl")))),
         ],
         "Losses of different objectives are not on one scale: compare a method with itself only. Where "
         "most steps are clipped, the gradient’s size is lost and rate × steps decides the norm. The gradient "
         "is that at the log-probabilities of the step’s tokens. Pushed rows are those that a step makes less "
-        "likely: where their nats rise and rise, the objective has no bound. KL(base ‖ adapted) is exact, a "
-        "token of the first held-out rollouts.",
+        "likely: where their nats rise and rise, the objective has no bound. The logged KL(base ‖ adapted) is exact, a "
+        f"token of the first {_watched(results)}held-out rollouts, right and wrong as they come; the KL beside the "
+        "held-out losses is over other rows, as many right as wrong ones, so the two are two numbers.",
         kind=lambda row: "floor" if row.get("role") in ("order", "init") else "",
     )
     return _with_failures(table, roster, "trainings-did")
+
+
+def _watched(results: dict) -> str:
+    """How many held-out rows a training looks at, where the settings tell."""
+    rows = ((results.get("study") or {}).get("settings") or {}).get("training.probe_rows")
+    return f"{formats.count(rows)} " if rows else ""
 
 
 def sweep_table(results: dict, roster: Roster, titles: dict[str, str]) -> Table | None:
@@ -261,7 +268,7 @@ def sweep_table(results: dict, roster: Roster, titles: dict[str, str]) -> Table 
             ),
             (
                 Column("Cosine", f"to {reference}"),
-                lambda row: number(formats.fixed(row.get("cosine_to_sft")), _failed(roster, row)),
+                lambda row: number(formats.cosine(row.get("cosine_to_sft")), _failed(roster, row)),
             ),
             (
                 Column("A moved", "‖A−A₀‖ / ‖A₀‖"),

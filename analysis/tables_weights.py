@@ -6,20 +6,23 @@ from collections.abc import Callable, Iterator
 
 from analysis import formats, headline
 from analysis.headline import Row
-from analysis.roster import BASE, Roster, other, pair
-from analysis.tables import Cell, Column, Line, Table, failed, number, records, text
+from analysis.roster import BASE, Roster, dimensions, other, pair
+from analysis.tables import Cell, Column, Line, Table, failed, filled, number, records, text
 
 _NO_UPDATE = "the base carries no update"
 _ZERO = "undefined, as for a zero update"
+_ZERO_REFERENCE = "the reference’s update is zero: nothing can be compared with it"
 _TINTED = ("reference", "floor", "chance", "base")
 
 
-def _why(row: Row) -> str:
+def _why(row: Row, reference_norm: float | None) -> str:
     if row.kind == "base":
         return _NO_UPDATE
     if row.kind == "chance":
         return "chance has no training of its own"
-    return "not measured" if row.norm != 0 else _ZERO
+    if row.norm == 0:
+        return _ZERO
+    return _ZERO_REFERENCE if reference_norm == 0 else "not measured"
 
 
 def _accuracy_cell(results: dict, task: str, row: Row) -> Cell:
@@ -32,7 +35,7 @@ def _accuracy_cell(results: dict, task: str, row: Row) -> Cell:
 def _cosine_cell(row: Row, value: float | None, why: str) -> Cell:
     if row.kind == "chance" and value is not None:
         return number(f"±{formats.significant(value, 2)}")
-    return number(formats.fixed(value), why, "" if row.to_reference else "to itself")
+    return number(formats.cosine(value), why, "" if row.to_reference else "to its own method")
 
 
 def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | None:
@@ -42,10 +45,11 @@ def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | No
     reference = roster.label(roster.reference)
     names = headline.tasks(results)
     weighed = any(row.weighted is not None for row in rows)
+    matched = any(row.matched for row in rows)
     to_reference = f"to {reference}"
     columns = (
         Column("Model", kind="text"),
-        Column("Compared at", kind="text"),
+        *((Column("Compared at", kind="text"),) if matched else ()),
         Column("Learning rate"),
         Column("Cosine", to_reference),
         *((Column("Weighted cosine", "by activations"),) if weighed else ()),
@@ -62,29 +66,34 @@ def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | No
         if row.kind == "failed":
             lines.append(failed(row.label, row.error, len(columns)))
             continue
-        why = _why(row)
+        why = _why(row, headline.reference_norm(results, roster))
         cells = (
             text(row.label),
-            text(headline.match_label(roster, row)),
+            *((text(headline.match_label(roster, row)),) if matched else ()),
             number(formats.rate(row.learning_rate), why),
             _cosine_cell(row, row.cosine, why),
             *((_cosine_cell(row, row.weighted, why),) if weighed else ()),
             number(formats.degrees(row.angle_min), why),
-            number(formats.fixed(row.u1), why),
-            number(formats.fixed(row.v1), why),
+            number(formats.cosine(row.u1), why),
+            number(formats.cosine(row.v1), why),
             number(formats.significant(row.norm), why),
             number(formats.times(row.norm_ratio), why),
             number(formats.times(row.rate_steps_ratio), why),
             *(_accuracy_cell(results, name, row) for name in names),
         )
         lines.append(Line(cells, row.kind if row.kind in _TINTED else ""))
-    return Table("headline", f"Every method against {reference}", columns, tuple(lines), _headline_caption(results))
+    table = Table(
+        "headline", f"Every method against {reference}", columns, tuple(lines), _headline_caption(results, roster)
+    )
+    return filled(table)
 
 
-def _headline_caption(results: dict) -> str:
-    geometry = results.get("geometry") or {}
-    k = geometry.get("k")
+def _headline_caption(results: dict, roster: Roster) -> str:
+    pairs = (results.get("geometry") or {}).get("pairs") or []
+    k = dimensions(results, (row for row in pairs if other(row, roster.reference) is not None))
     top = f"the top {k} left singular vectors" if k else "the top left singular vectors"
+    trained = " Rate × steps is a yardstick: the norm ratio if every step of Adam went the same way."
+    known = any(row.get("report_step") for row in results.get("trainings") or [])
     counts = [
         f"{task.get('title') or task.get('task') or 'one task'} n = {formats.count(task.get('n'))}"
         for task in (results.get("evaluation") or {}).get("tasks") or []
@@ -93,7 +102,7 @@ def _headline_caption(results: dict) -> str:
     return (
         f"Cosine and norm over all adapted modules stacked. Smallest angle: between {top} of two updates, "
         "median over modules. |u₁·u₁′| and |v₁·v₁′|: overlap of the first singular directions, mean over "
-        "modules. Rate × steps is a yardstick: the norm ratio if every step of Adam went the same way. "
+        f"modules.{trained if known else ''} "
         "Shaded rows are floors, measured or drawn for these adapters; a chance cosine has mean 0, and "
         f"its root mean square is shown.{asked} One training a row: the table cannot tell a method from "
         "the luck of its one run beyond what the floors show. The input side is shared through the "
@@ -125,7 +134,7 @@ def adapters_table(results: dict, roster: Roster) -> Table | None:
             ),
             (
                 Column("In A₀’s rows", "share of ‖ΔW‖²"),
-                lambda row: number(formats.fixed(row.get("start_share")), "A₀ not known"),
+                lambda row: number(formats.cosine(row.get("start_share")), "A₀ not known"),
             ),
             (Column("Modules"), lambda row: number(formats.count(row.get("modules")))),
         ],
@@ -169,7 +178,7 @@ def pairs_table(results: dict, roster: Roster) -> Table | None:
         return lambda row: number(formats.degrees(row.get(key)), _ZERO)
 
     def overlap(key: str) -> Callable[[dict], Cell]:
-        return lambda row: number(formats.fixed(row.get(key)), _ZERO)
+        return lambda row: number(formats.cosine(row.get(key)), _ZERO)
 
     return records(
         "pairs",
@@ -177,6 +186,7 @@ def pairs_table(results: dict, roster: Roster) -> Table | None:
         list(_pair_rows(results, roster)),
         [
             (Column("Pair", kind="text"), lambda row: _pair_name(roster, row)),
+            (Column("k"), lambda row: number(dimensions({}, [row]) or formats.MISSING)),
             (Column("Cosine"), overlap("cosine")),
             (Column("Smallest angle", "output side"), angle("angle_min_median_deg")),
             (Column("Largest angle", "output side"), angle("angle_max_median_deg")),
@@ -189,8 +199,8 @@ def pairs_table(results: dict, roster: Roster) -> Table | None:
             (Column("Orthogonal fraction"), overlap("orthogonal_fraction")),
             (Column("Gap at k", "median"), lambda row: number(formats.significant(row.get("gap_median"), 2))),
         ],
-        "Angles in degrees, medians over modules, between the top-k singular subspaces; overlaps are "
-        "means over modules. Overlap: mean of cos² of all k angles, 1 for the same subspace. "
+        f"Angles in degrees, medians over modules, between the top-k singular subspaces; {_dimension_words(results)}"
+        "overlaps are means over modules. Overlap: mean of cos² of all k angles, 1 for the same subspace. "
         "Gap: (σₖ − σₖ₊₁) / σₖ; without a gap the subspace, and its angles, are "
         "arbitrary. A largest angle near 90° says nothing: chance gives it too. The orthogonal fraction "
         "is √(1 − cosine²) here, the cosine in other words and no second finding. Another initial A takes "
@@ -198,6 +208,15 @@ def pairs_table(results: dict, roster: Roster) -> Table | None:
         kind=lambda row: row.get("floor") or "",
         folded=True,
     )
+
+
+def _dimension_words(results: dict) -> str:
+    """The k of each pair where it is not one and the same for all."""
+    pairs = (results.get("geometry") or {}).get("pairs") or []
+    k = dimensions(results, pairs)
+    if " to " in k:
+        return f"k, the smaller rank at a module or the set limit, is {k}, as each row says; "
+    return f"k = {k}; " if k else ""
 
 
 def barriers_table(results: dict, roster: Roster) -> Table | None:
@@ -250,8 +269,8 @@ def _towards(rows: list[dict], roster: Roster) -> Iterator[tuple[str, str, dict]
 def _cka_cell(row: dict) -> Cell:
     low, high = row.get("low"), row.get("high")
     known = low is not None and high is not None
-    detail = f"{formats.fixed(low)} to {formats.fixed(high)}" if known else ""
-    return number(formats.fixed(row.get("cka")), "undefined", detail)
+    detail = f"{formats.cosine(low)} to {formats.cosine(high)}" if known else ""
+    return number(formats.cosine(row.get("cka")), "undefined", detail)
 
 
 def hidden_table(results: dict, roster: Roster) -> Table | None:
@@ -261,15 +280,15 @@ def hidden_table(results: dict, roster: Roster) -> Table | None:
     deepest = [row for row in rows if row["layer"] == last]
     return records(
         "cka",
-        f"Likeness of hidden states at layer {last}",
+        f"Likeness of hidden states after layer {last}",
         [{**row, "a": a, "b": b} for a, b, row in _towards(deepest, roster)],
         [
             (Column("Pair", kind="text"), lambda row: _pair_name(roster, row)),
             (Column("CKA", "95% interval"), _cka_cell),
-            (Column("Shuffled control"), lambda row: number(formats.fixed(row.get("shuffled")))),
+            (Column("Shuffled control"), lambda row: number(formats.cosine(row.get("shuffled")))),
         ],
-        "The last layer of the figure above, in numbers. Intervals by delete-a-group jackknife over prompts; "
-        "a bootstrap would count its repeats as agreement.",
+        "The last layer of the figure above, counted from 0 and after the final norm, in numbers. Intervals by "
+        "delete-a-group jackknife over prompts; a bootstrap would count its repeats as agreement.",
         kind=lambda row: "base" if BASE in (row["a"], row["b"]) else "",
         folded=True,
     )
@@ -278,17 +297,17 @@ def hidden_table(results: dict, roster: Roster) -> Table | None:
 def projections_table(results: dict, roster: Roster) -> Table | None:
     """CKA of the adapted projections' outputs, mean over layers, one column a kind of projection."""
     rows = (results.get("similarity") or {}).get("modules") or []
-    kinds = sorted({str(row.get("projection")) for row in rows}, key=_projection_order)
+    kinds = sorted({_kind(row) for row in rows}, key=_projection_order)
     grouped: dict[tuple[str, str], dict[str, list[float]]] = {}
     for a, b, row in _towards(rows, roster):
         if row.get("cka") is not None:
-            grouped.setdefault((a, b), {}).setdefault(str(row.get("projection")), []).append(row["cka"])
+            grouped.setdefault((a, b), {}).setdefault(_kind(row), []).append(row["cka"])
 
     def cell(kind: str) -> Callable[[dict], Cell]:
         def make(row: dict) -> Cell:
             values = row["values"].get(kind) or []
-            low = formats.fixed(min(values)) if len(values) > 1 else ""
-            return number(formats.fixed(sum(values) / len(values) if values else None), detail=low and f"min {low}")
+            low = formats.cosine(min(values)) if len(values) > 1 else ""
+            return number(formats.cosine(sum(values) / len(values) if values else None), detail=low and f"min {low}")
 
         return make
 
@@ -309,6 +328,12 @@ def projections_table(results: dict, roster: Roster) -> Table | None:
     )
 
 
-def _projection_order(kind: str) -> tuple[int, str]:
+def _kind(row: dict) -> str:
+    """What a module projects, with its stack of layers where a model has several."""
+    return " ".join(str(row[key]) for key in ("stack", "projection") if row.get(key))
+
+
+def _projection_order(kind: str) -> tuple[str, int, str]:
     known = ("q_proj", "k_proj", "v_proj", "o_proj")
-    return (known.index(kind) if kind in known else len(known), kind)
+    stack, _, name = kind.rpartition(" ")
+    return (stack, known.index(name) if name in known else len(known), name)

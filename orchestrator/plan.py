@@ -28,11 +28,11 @@ VERSIONS = {
     "reference": 2,
     "train": 3,
     "evaluate": 3,
-    "geometry": 2,
+    "geometry": 3,
     "activations": 2,
     "spectra": 2,
     "connectivity": 1,
-    "similarity": 1,
+    "similarity": 2,
 }
 
 ROWS_A_SHARD = 16  # of the activations: fixed, so that sums do not depend on how many workers there are

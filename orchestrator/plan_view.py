@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from methods import METHODS
 from orchestrator.cost import (
@@ -101,7 +102,7 @@ def _protocol(study: Study) -> Iterator[str]:
         how = "greedy" if not drawn["temperature"] else f"{drawn['samples']} at temperature {drawn['temperature']:g}"
         shots = f", {task.shots.count} shots" if task.shots else ""
         yield (
-            f"evaluate   {draw} problems of {task.known_as} ({task.split}){shots}, {how}, at most "
+            f"evaluate   {draw} problems of {task.known_as} ({_part(task.source, task.split)}){shots}, {how}, at most "
             f"{drawn['max_tokens']} tokens; contamination: {study.evaluation.contamination}"
         )
 
@@ -183,11 +184,22 @@ def _short(line: str) -> str:
     return f"{where}: " + " -> ".join(v if len(v) <= LONGEST else v[:LONGEST] + "…" for v in values.split(" -> ", 1))
 
 
+def _part(source: str | None, split: str) -> str:
+    """The split that is read; of a single file only its name is known, whatever split the study says."""
+    path = Path(source) if source is not None else None
+    alone = path is not None and (path.is_file() or path.suffix in (".jsonl", ".json"))
+    return f"rows of {path.name}" if path is not None and alone else split
+
+
 def _cost(study: Study, cost: Cost) -> Iterator[str]:
     assert study.base.shape is not None
     shapes = module_shapes(study.base.shape)
     told = ", ".join(f"{t} {shapes[t][1]}→{shapes[t][0]}" for t in study.adapter.targets if t in shapes)
-    yield f"base of {_count(cost.parameters)} parameters, {study.base.shape.layers} layers; adapted: {told}"
+    embedded = "with" if study.base.shape.vocabulary else "without"  # what a tokenizer knows is not known here
+    yield (
+        f"base of {_count(cost.parameters)} parameters {embedded} embeddings, {study.base.shape.layers} layers; "
+        f"adapted: {told}"
+    )
     yield f"{cost.modules} modules; {_count(cost.adapter_parameters)} parameters an adapter, kept in float32"
     yield (
         f"estimated: {cost.training_gib:.1f} GiB a training; {cost.training_gpu_hours:.2g} GPU-hours for "

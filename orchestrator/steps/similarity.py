@@ -12,7 +12,7 @@ import torch
 
 from analysis.cka import gram, linear_cka, similarity
 from analysis.forward import attached, features
-from analysis.lora import layer_of, load_adapter, module_names, projection_of
+from analysis.lora import load_adapter, module_names, places
 from models.base import load
 from orchestrator.context import Context, Inputs
 from orchestrator.context import adapters as adapters_of
@@ -97,11 +97,12 @@ def compare(
         for layer in first["hidden"]:
             generator = torch.Generator().manual_seed(seed + layer)
             x, y = (torch.tensor(g["hidden"][layer]) for g in (first, second))
-            hidden.append({"a": a, "b": b, "layer": layer, **similarity(x, y, generator, groups)})
+            # Transformers' state 0 is the embeddings', state l + 1 that after layer l: here, too, layers count from 0
+            hidden.append({"a": a, "b": b, "layer": layer - 1, **similarity(x, y, generator, groups)})
+        where = places(first["modules"])
         for name in first["modules"]:
             x, y = (torch.tensor(g["modules"][name]) for g in (first, second))
-            place = {"module": name, "layer": layer_of(name), "projection": projection_of(name)}
-            modules.append({"a": a, "b": b, **place, "cka": linear_cka(x, y)})
+            modules.append({"a": a, "b": b, "module": name, **where[name], "cka": linear_cka(x, y)})
         found.append((a, b, hidden, modules))
     return found
 

@@ -352,13 +352,13 @@ def _similarity() -> dict:
     strength = {"base": 0.0, **{row[0]: 1.2 - (row[4] or 0.0) for row in MODELS}}
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
-            for layer in range(LAYERS + 1):
+            for layer in range(LAYERS + 1):  # after layer 0, 1, ...; what comes first are the embeddings
                 cka = 1 - 0.09 * layer * abs(strength[a] - strength[b]) - 0.01 * layer
                 hidden.append(
                     {
                         "a": a,
                         "b": b,
-                        "layer": layer,
+                        "layer": layer - 1,
                         "cka": cka,
                         "low": cka - 0.03,
                         "high": min(1, cka + 0.02),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import findings, formats, headline, tables_behaviour
+from analysis import findings, formats, headline, tables, tables_behaviour
 from analysis.figures import FIGURES
 from analysis.report import canonical, render
 from analysis.roster import label, roster
@@ -168,9 +168,10 @@ def test_headline_holds_every_floor_and_the_base_beside_the_methods(page: Page) 
     assert dpo[1:4] == ["own rate", "1e-4", "0.063"]
     assert dpo[8:11] == ["0.410", "0.144×", "0.100×"]
     assert _row(page, "DPO lr1e-3")[1:4] == ["SFT’s rate", "1e-3", "0.204"]
-    assert _row(page, "SFT, another order")[3] == "0.893"
-    assert _row(page, "SFT, another initial A")[3] == "0.012"
-    assert _row(page, "DPO to itself, another learning rate")[3].endswith("to itself")
+    assert _row(page, "SFT order43")[1:4:2] == ["floor: another order of rows", "0.893"]
+    assert _row(page, "SFT init43")[1:4:2] == ["floor: another initial A", "0.012"]
+    assert _row(page, "DPO lr3e-4")[1] == "floor: another learning rate"
+    assert _row(page, "DPO lr3e-4")[3].endswith("to its own method")
     assert _row(page, "Chance, same initial A")[3] == "±0.0011"
     assert _row(page, "Chance, same initial A")[7] == "0.350"
     base = _row(page, "Base")
@@ -184,18 +185,18 @@ def test_the_headline_weighs_by_activations_where_they_were_measured(page: Page)
     assert rows["Model"][3].startswith("Weighted cosine")
     weighted = {name: row[3] for name, row in rows.items() if len(row) > 3}
     assert (weighted["SFT"], weighted["DPO"], weighted["DPO lr1e-3"]) == ("1.000", "0.344", "0.443")
-    assert (weighted["SFT, another order"], weighted["SFT, another initial A"]) == ("0.925", "0.580")
+    assert (weighted["SFT order43"], weighted["SFT init43"]) == ("0.925", "0.580")
     assert (weighted["Chance, same initial A"], weighted["Chance, random"]) == ("±0.071", formats.MISSING)
     tints = _tints(page, "headline")
-    assert tints["SFT, another initial A"] == "floor" and tints["Chance, same initial A"] == "chance"
+    assert tints["SFT init43"] == "floor" and tints["Chance, same initial A"] == "chance"
     assert not any("other factors" in name or name == "itself" for name in rows), "its own row says it"
 
 
 def test_a_floor_of_another_method_is_weighed_against_itself(page: Page) -> None:
     pairs = results()["activations"]["pairs"]
     (own,) = [row["cosine"] for row in pairs if (row["a"], row["b"]) == ("dpo", "dpo-lr3e-4")]
-    found = _lines(page, "headline")["DPO to itself, another learning rate"]
-    assert found[3] == f"{formats.fixed(own)}to itself"
+    found = _lines(page, "headline")["DPO lr3e-4"]
+    assert found[3] == f"{formats.fixed(own)}to its own method"
 
 
 def test_without_activations_the_headline_has_no_column_for_them(tmp_path: Path, no_figures: None) -> None:
@@ -240,7 +241,7 @@ def test_multiples_and_mixtures_are_told_by_hand(page: Page) -> None:
     rows = _lines(page, "spans")
     assert rows["SFT"][:2] == ["1.00", "0.000"]
     assert rows["DFT"][:2] == [formats.significant(0.572 * 2.31 / 2.84), formats.fixed((1 - 0.572**2) ** 0.5)]
-    assert rows["SFT init43"][:2] == ["0.0120", "1.000"]
+    assert rows["SFT init43"][:2] == ["0.0120", ">0.999"], "0.99993 is not all"
     assert all(row[2].endswith("of 5") for name, row in rows.items() if name != "Model")
     assert float(rows["DFT"][2][:5]) <= float(rows["DFT"][1]), "a mixture misses no more than the nearest multiple"
     told = results()["directions"]["variance"]
@@ -427,7 +428,7 @@ def test_renders_geometry_alone_with_names_of_its_own(tmp_path: Path, few_figure
     geometry["floors"] = {}
     page = _render(tmp_path, {"geometry": geometry})
     assert "Undecided: cosines to mine run from" in page.words
-    assert _row(page, "yours")[3] == "0.063"
+    assert _row(page, "yours")[1] == "0.063", "no column for what is known of no adapter"
     assert (tmp_path / "figures" / "cosines.svg").is_file()
     assert not (tmp_path / "figures" / "accuracy.svg").exists()
 
@@ -591,6 +592,31 @@ def test_rendering_leaves_its_input_alone(tmp_path: Path, no_figures: None) -> N
         (formats.interval(0.854, 0.89), "85.4–89.0"),
         (formats.degrees(54.63), "54.6°"),
         (formats.degrees(0.014), "0.01°"),
+        (formats.degrees(7e-5), "<0.01°"),
+        (formats.degrees(0), "0°"),
+        (formats.degrees(0.997), "1.0°"),
+        (formats.degrees(89.97), ">89.9°"),
+        (formats.degrees(90.0), "90.0°"),
+        (formats.cosine(0.99996), ">0.999"),
+        (formats.cosine(-0.99996), "<−0.999"),
+        (formats.cosine(0.996, 2), ">0.99"),
+        (formats.cosine(1 - 1e-13), "1.000"),
+        (formats.cosine(-1.0), "−1.000"),
+        (formats.cosine(None), "–"),
+        (formats.percent(0.9999), ">99.9%"),
+        (formats.percent(0.0001), "<0.1%"),
+        (formats.percent(0.004, 0), "<1%"),
+        (formats.percent(0.996, 0), ">99%"),
+        (formats.percent(1.0), "100.0%"),
+        (formats.percent(0.0), "0.0%"),
+        (formats.p_value(0.9996), ">0.99"),
+        (formats.p_value(0.0497), "0.0497"),
+        (formats.p_value(0.0502), "0.0502"),
+        (formats.p_value(0.05), "0.050"),
+        (formats.p_value(0.0499999), "<0.05"),
+        (formats.span([4, None, 10]), "4 to 10"),
+        (formats.span([16, 16]), "16"),
+        (formats.span([]), ""),
         (formats.seconds(287.4), "4 min 47 s"),
         (formats.seconds(9000), "2 h 30 min"),
         (formats.count(75_000), "75\u202f000"),
@@ -646,8 +672,52 @@ def test_a_partial_report_says_first_what_is_missing(tmp_path: Path, no_figures:
     )
     assert "every step finished" not in page.words and "· run 2" not in page.words
     assert "Not measured: similarity: cka not done." in page.words
-    assert _row(page, "train/sft")[1:] == [formats.MISSING, "3.0 s", formats.MISSING]
+    assert _row(page, "train/sft")[1:] == ["3.0 s"], "what came from the store is not known"
 
 
 def test_a_whole_report_is_not_called_partial(page: Page) -> None:
     assert "partial" not in page.words
+
+
+def test_a_reference_of_zero_is_said_and_nothing_is_made_of_it(tmp_path: Path, no_figures: None) -> None:
+    given = results()
+    for row in given["geometry"]["adapters"]:
+        row["norm"] = 0.0 if row["name"] == "sft" else row["norm"]
+    for row in (*given["geometry"]["pairs"], *given["headline"]):
+        if "sft" in (row.get("a"), row.get("b"), row.get("compared_to")):
+            row.update(dict.fromkeys(("cosine", "angle_min_median_deg", "u1", "v1")))
+        row["norm"] = 0.0 if row.get("name") == "sft" else row.get("norm")
+    page = _render(tmp_path, given)
+    assert "SFT’s update is zero, so nothing can be compared with it." in page.words
+    assert "are missing" not in page.words.split("Every method against")[0]
+    notes = [value for name, value in page.values if name == "title"]
+    assert "the reference’s update is zero: nothing can be compared with it" in notes
+
+
+def test_what_is_known_of_no_adapter_has_no_column(tmp_path: Path, no_figures: None) -> None:
+    geometry = json.loads(json.dumps(results()["geometry"]).replace('"sft"', '"mine"'))
+    for row in geometry["adapters"]:
+        row["a_moved_rel"] = row["start_share"] = None
+    page = _render(tmp_path, {"geometry": geometry | {"floors": {}}})
+    assert [title[:12] for title in _lines(page, "headline")["Model"]][:2] == ["Cosineto min", "Smallest ang"]
+    shown = [title[:12] for title in _lines(page, "adapters")["Model"]]
+    assert shown == ["Norm‖ΔW‖, gl", "Effective ra", "Stable rankm", "Modules"]
+    assert "Rate × steps" not in page.words.split("Definitions")[0]
+
+
+def test_a_failed_models_row_still_spans_the_table_without_its_empty_columns(page: Page, tmp_path: Path) -> None:
+    columns = [(tables.Column(c), lambda row, c=c: tables.number(str(row.get(c, "–")))) for c in "xaby"]
+    table = tables.records("t", "T", [{"a": 1}], columns, "")
+    assert table is not None
+    assert [column.title for column in table.columns] == ["x", "a"]
+    whole = tables.Table("t", "T", tuple(tables.Column(c) for c in "abc"), (tables.failed("m", "why", 3),), "")
+    assert tables.filled(whole) == whole, "of failures alone nothing is known to be empty"
+
+
+def test_two_kls_of_one_model_say_which_rows_they_are_of(tmp_path: Path, no_figures: None) -> None:
+    given = results()
+    given["study"]["settings"] |= {"training.probe_rows": 64, "analysis.connectivity.rows": 48}
+    words = _render(tmp_path, given).words
+    assert "a token of the first 64 held-out rollouts, right and wrong as they come" in words
+    assert "on all of them (the first 48 of each kind, or as many as there are)" in words
+    assert "823 k parameters with embeddings" in words

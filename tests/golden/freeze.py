@@ -47,7 +47,7 @@ def numbers(results: dict[str, Any]) -> dict[str, dict[str, float]]:
             for key in ("left", "right", "relative_norm")
         },
         "connectivity": {"nll_right": losses["sft"]["nll_right"]},
-        "similarity": {"last layer": hidden["base", "sft", 2]},
+        "similarity": {"last layer": hidden["base", "sft", 1]},
     }
 
 
