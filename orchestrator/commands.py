@@ -25,6 +25,7 @@ from orchestrator.lease import Lease, hold, left_behind
 from orchestrator.places import Folder, place_of
 from orchestrator.plan import Step, make_plan
 from orchestrator.preflight import advice, check, check_fit, check_key, given_rows
+from orchestrator.session import sweep
 from orchestrator.shapes import shaped
 from orchestrator.store import Store, open_store, write_json
 from orchestrator.study import Study
@@ -75,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
     plan = make_plan(study, facts)
     check_key(study, plan, store)
     with _stoppable(), hold(store.place, _say) as lease:
+        sweep(store.root / "partial", _say)
         outside.keep_pins(facts, out)
         told = {"study": study.model_dump(mode="json"), "facts": facts, "store": options.store}
         told["file"] = options.study.name
@@ -135,16 +137,26 @@ def _executor(study: Study, store: Store, options: argparse.Namespace) -> Execut
         from orchestrator.runner import Serial
 
         return Serial(store)
-    from orchestrator.cluster import Cluster
-    from orchestrator.connection import join, prove_nodes
+    from orchestrator.connection import join, leave
 
     first = time.monotonic()
-    guarded = join(options.address)
-    _say(f"Ray is up after {time.monotonic() - first:.1f} s")
-    if not guarded:
-        _say("this cluster asks for no token, and runs what anyone sends it: see On a cluster in README.md")
+    guarded = join(options.address, _say)
+    try:
+        _say(f"Ray is up after {time.monotonic() - first:.1f} s")
+        if not guarded:
+            _say("this cluster asks for no token, and runs what anyone sends it: see On a cluster in README.md")
+        return _cluster(study, store, options)
+    except BaseException:  # from here on the walk closes what it was given
+        leave()
+        raise
+
+
+def _cluster(study: Study, store: Store, options: argparse.Namespace) -> Executor:
+    from orchestrator.cluster import Cluster
+    from orchestrator.connection import prove_nodes
+
     if options.address:
-        nodes = prove_nodes(store, study)
+        nodes = prove_nodes(store, study, _say)
         _say(f"{len(nodes)} {'node reads and writes' if len(nodes) == 1 else 'nodes read and write'} {store.place}")
     cluster = Cluster(store, study.placement, _say)
     if study.training.workers > cluster.slots:

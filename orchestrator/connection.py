@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import os
 import platform
@@ -9,8 +10,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.errors import ClusterLost, UserError, first_line
 from orchestrator.places import Place
+from orchestrator.session import close_token, open_to_all, session
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.threads import ENVIRONMENT
@@ -36,8 +38,10 @@ GRACE = 30.0  # seconds that a cluster's head may be away; Ray ends every proces
 KNOCK = 10.0  # seconds until an address that does not answer is given up
 PROOF = 300.0  # seconds that a node has to start a worker and answer
 
+_session = ExitStack()  # what is left with the cluster
 
-def join(address: str | None) -> bool:
+
+def join(address: str | None, say: Callable[[str], None] = lambda line: None) -> bool:
     """Start a local cluster on loopback, or join the one at ``address``. Workers get the five packages alone.
 
     Whether the cluster asks for a token.
@@ -54,6 +58,7 @@ def join(address: str | None) -> bool:
         "runtime_env": {"py_modules": [str(ROOT / p) for p in PACKAGES], "env_vars": variables},
         **quiet,
     }
+    close_token(not address, say)
     if address:
         guarded = maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does so for its own alone
         try:
@@ -71,15 +76,24 @@ def join(address: str | None) -> bool:
         "num_workers_soft_limit": 8,
         "enable_metrics_collection": False,  # nobody reads them, and the driver holds 10 KiB a second more
     }
-    with _own_sigterm():
-        ray.init(address="local", include_dashboard=False, _system_config=internal, **common)
+    atexit.register(leave)
+    try:
+        folder = str(_session.enter_context(session()))
+        with _own_sigterm():
+            ray.init(address="local", include_dashboard=False, _system_config=internal, _temp_dir=folder, **common)
+    except BaseException:
+        leave()
+        raise
     return True
 
 
 def leave() -> None:
-    """Shut the local cluster down, or disconnect from the joined one."""
-    with _own_sigterm():
-        ray.shutdown()
+    """Shut the local cluster down, its folder with it, or disconnect from the joined one."""
+    try:
+        with _own_sigterm():
+            ray.shutdown()
+    finally:
+        _session.close()
 
 
 @contextmanager
@@ -135,7 +149,7 @@ def answering(head: str) -> None:
             time.sleep(1)
 
 
-def prove_nodes(store: Store, study: Study) -> list[str]:
+def prove_nodes(store: Store, study: Study, say: Callable[[str], None] = lambda line: None) -> list[str]:
     """The names of the cluster's nodes. ``UserError`` names the first that cannot do a step's work, and why.
 
     Each node reads what the driver wrote into the store and writes what the driver then reads; it sees a local base's
@@ -163,6 +177,11 @@ def prove_nodes(store: Store, study: Study) -> list[str]:
             lack = _lack(there, here, store.place, f"{asked}-{node['NodeID']}", proof)
             if lack:
                 raise UserError(f"node {name} {lack}")
+            if there["open"]:
+                say(
+                    f"node {name}: every user of its machine may write into {there['open']}, where Ray keeps the code: "
+                    "see On a cluster in README.md"
+                )
     finally:
         for name in [asked, *(f"{asked}-{node['NodeID']}" for node in nodes)]:
             store.place.remove(name)
@@ -182,6 +201,8 @@ def _prove(place: Place, asked: str, node: str, folder: str | None) -> dict[str,
         found["error"] = _first_line(error)
     found["base"] = folder is None or Path(folder).is_dir()
     found["folder"] = folder
+    own = ray._private.worker._global_node
+    found["open"] = own.get_session_dir_path() if own and open_to_all(Path(own.get_session_dir_path())) else None
     return found
 
 

@@ -8,18 +8,16 @@ that the taker sees (the same machine, since the same start of it, the same proc
 from __future__ import annotations
 
 import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from orchestrator.errors import Interrupted, UserError
 from orchestrator.places import Place
+from orchestrator.process import lives, note
 
 FILE = "lease.json"
 BEAT = 5.0  # seconds between two renewals
@@ -75,10 +73,7 @@ def hold(place: Place, say: Callable[[str], None], beat: float = BEAT, patience:
     before = place.read(FILE)
     if before is not None:
         _wait_for_death(place, before, say, patience)
-    me: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "born": None} | _here()
-    with suppress(OSError):
-        me["born"] = _born(os.getpid())
-    mine = _bytes(me | {"id": uuid4().hex, "beat": 0})
+    mine = _bytes(note() | {"id": uuid4().hex, "beat": 0})
     if not place.claim(FILE, before, mine):
         raise _taken(place, place.read(FILE) or b"{}")
     lease = Lease(place, mine, beat)
@@ -90,16 +85,16 @@ def hold(place: Place, say: Callable[[str], None], beat: float = BEAT, patience:
 
 def left_behind(place: Place) -> bool:
     """Whether the run that holds the store is dead for certain: its process would be one that this one sees."""
-    return _lives(_read(place.read(FILE) or b"")) is False
+    return lives(_read(place.read(FILE) or b"")) is False
 
 
 def _wait_for_death(place: Place, held: bytes, say: Callable[[str], None], patience: float) -> None:
     """Return when the holder is dead; ``UserError`` as soon as it shows life."""
     told = _read(held)
-    lives = _lives(told)
-    if lives:
+    alive = lives(told)
+    if alive:
         raise _taken(place, held)
-    if lives is None:
+    if alive is None:
         say(f"{_who(told)} held {place}: looking for {patience:.0f} s whether it still does")
         until = time.monotonic() + patience
         while time.monotonic() < until:
@@ -109,57 +104,12 @@ def _wait_for_death(place: Place, held: bytes, say: Callable[[str], None], patie
     say(f"{_who(told)} ended without giving {place} back: taken over")
 
 
-def _lives(told: dict[str, Any]) -> bool | None:
-    """Whether the holder's process lives; None where this process cannot know that."""
-    pid, born, here = told.get("pid"), told.get("born"), _here()
-    if not all(value and told.get(name) == value for name, value in here.items()) or not born:
-        return None
-    if not isinstance(pid, int) or not 0 < pid < 2**31:
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's: it is there, whichever it is
-        pass
-    try:
-        return _born(pid) == born  # a process id alone may be another's by now
-    except OSError:  # a machine that hides other users' processes
-        return None
-
-
-def _here() -> dict[str, str]:
-    """Whose processes this one sees: the machine, its start, the namespace of processes; empty where not known.
-
-    Two containers, and two machines made from one image, can have the same host name and the same process ids.
-    """
-    own = _text("/proc/self/stat").partition(" ")[0] == str(os.getpid())  # else /proc tells of another namespace
-    return {
-        "machine": _text("/etc/machine-id"),
-        "boot": _text("/proc/sys/kernel/random/boot_id"),
-        "processes": os.readlink("/proc/self/ns/pid") if own else "",
-    }
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return ""
-
-
 def _taken(place: Place, held: bytes) -> UserError:
     return UserError(f"{place} is in use by {_who(_read(held))}: wait for it, or name another --out or --store")
 
 
 def _who(told: dict[str, Any]) -> str:
     return f"process {told.get('pid', '?')} on {told.get('host', '?')}"
-
-
-def _born(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None where it has ended, collected or not. ``OSError`` if unseen."""
-    state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return None if state in "ZX" else rest[18]
 
 
 def _read(held: bytes) -> dict[str, Any]:

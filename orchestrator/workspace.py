@@ -1,7 +1,8 @@
 """Folders that one process works in alone, and which dead process's folders are left.
 
 Who works in a folder holds the lock of a file in it, which the kernel gives back when the process ends, however it
-ends: so nobody's process ids, names or clocks need to be trusted.
+ends, and notes in that file which process it is. Dead is who has left both: some file systems know locks of one
+machine alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from methods import durable
+from orchestrator.process import lives, note
 
 LOCK = "lock"
 ENDING = 60.0  # seconds that the last holder of a workspace is given to die
@@ -65,6 +67,8 @@ def hold(prefix: str, parent: Path) -> tuple[Path, IO[str]]:
         with suppress(FileNotFoundError):  # somebody who swept took it for a dead one's before it was locked
             lock = (folder / LOCK).open("a")
             fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.write(durable.seal(note()))
+            lock.flush()
             if (folder / LOCK).stat().st_ino == os.fstat(lock.fileno()).st_ino:
                 return folder, lock
 
@@ -78,6 +82,7 @@ def left(prefix: str, parent: Path) -> Iterator[Path]:
                 continue
             with (folder / LOCK).open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield folder
-        except OSError:  # held, gone meanwhile, or on a file system that knows no locks
+                if lives(durable.unseal(lock.read())) is False:
+                    yield folder
+        except (OSError, ValueError):  # held, gone or begun at this moment, or no folder of ours
             continue

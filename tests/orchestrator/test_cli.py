@@ -16,6 +16,7 @@ import pytest
 from orchestrator import cli, facts
 from orchestrator.lease import hold
 from orchestrator.plan import Step
+from orchestrator.process import note
 from orchestrator.runner import Walk
 from orchestrator.store import open_store, write_json
 from orchestrator.study import Study
@@ -381,7 +382,7 @@ def test_status_counts_what_is_done_failed_begun_and_to_do(
     assert shown["train/dpo"] == ["failed", "planted"]
     assert shown["train/rft"] == ["begun", "step", "3/4"]
     assert shown["evaluate/dpo"] == ["to", "do"]
-    write_json(out / "lease.json", {"host": socket.gethostname(), "pid": os.getpid(), "born": "0", "id": "x"})
+    write_json(out / "lease.json", note() | {"born": "0", "id": "x"})
     assert cli.main(["status", "--out", str(out)]) == 0  # its process has ended, this one has its number
     assert "begun   stopped at step 3/4" in capsys.readouterr().out
     # The 5 collective steps over all 6 adapters and 2 evaluations are still to do: 22 - 7 - 1 - 1.
