@@ -70,11 +70,10 @@ def perform(step: Step, store: Store, engines: Engines, share: Share | None = No
         say = store.teller(step)
         context = Context(step.config, step.where, inputs, *space, say, share or in_turn(inputs), engines, slots)
         function_of(step.kind)(context)
-        startup, seconds = engines.seconds - opening, begun.seconds()  # start-up is part of the seconds
-        times = {"started": begun.date, "ended": begun.date + seconds, "seconds": seconds, "startup_seconds": startup}
-        store.record_times(
-            step, where() | times | {"lost": lost}
-        )  # before the commit: who sees the step finds its times
+        startup, ended = engines.seconds - opening, begun.date + begun.seconds()  # start-up is part of the seconds
+        times = {"started": begun.date, "ended": ended, "seconds": ended - begun.date, "startup_seconds": startup}
+        # Before the commit: who sees the step finds its times.
+        store.record_times(step, where() | times | {"lost": lost})
 
 
 @contextmanager

@@ -251,6 +251,16 @@ def test_gpus_that_come_later_are_used(
     assert machine.at_once >= 4
 
 
+def test_a_steps_start_up_is_told_by_the_drivers_own_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's is an hour off, and another machine's: it was placed 7 s ago and has worked for 4."""
+    store, step = open_store(tmp_path), Step("train", "sft", {})
+    store.record_times(step, {"started": -3600.0, "seconds": 4.0, "startup_seconds": 1.0})
+    monkeypatch.setattr(cluster.time, "monotonic", lambda: 107.0)
+    job: Any = SimpleNamespace(begun=100.0, entered=False)
+    cluster.Cluster._note_startup(SimpleNamespace(store=store), job, step)  # type: ignore[arg-type]
+    assert store.times(step) == {"started": -3600.0, "seconds": 7.0, "startup_seconds": 4.0}
+
+
 def test_a_training_takes_one_gpu_at_most() -> None:
     with pytest.raises(ValueError, match="less than or equal to 1"):
         Placement(gpus_per_training=2)

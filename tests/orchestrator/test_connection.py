@@ -63,18 +63,27 @@ def test_a_head_that_is_away_for_long_is_a_lost_cluster(monkeypatch: pytest.Monk
 # Joins, is told to stop; leaves, is told to stop.
 TOLD_TO_STOP = """
 import os, signal
+from orchestrator import session
 from orchestrator.connection import join, leave
 heard = []
 signal.signal(signal.SIGTERM, lambda *given: heard.append(given))
+def folders():
+    return set(session._place().glob("orchestrator-ray-*")) - before
+before = set()
+before = folders()
 for change in (lambda: join(None), leave):
     change()
     os.kill(os.getpid(), signal.SIGTERM)
+    print([oct(folder.stat().st_mode & 0o777) for folder in folders()])
 print("heard", len(heard))
 """
 
 
-def test_ray_does_not_keep_the_signal_to_stop() -> None:
-    """Ray's own answer to SIGTERM is a stack trace and another exit code, and after it has left there is none."""
+def test_ray_keeps_neither_the_signal_to_stop_nor_a_folder() -> None:
+    """Ray's own answer to SIGTERM is a stack trace and another exit code, and after it has left there is none.
+
+    Its folder is open to all, and stays: it lies in one that is not, and goes.
+    """
     words = [sys.executable, "-c", TOLD_TO_STOP]
     done = subprocess.run(words, cwd=connection.ROOT, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, "heard 2\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "['0o700']\n[]\nheard 2\n"), done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from methods.durable import Lost
 from orchestrator.errors import UserError
 from orchestrator.places import RECORD, Bucket, Folder, Place, place_of
 from orchestrator.plan import Step
@@ -183,6 +184,29 @@ def test_a_copy_in_the_cache_that_was_changed_is_fetched_again(server: None, tmp
     (store.folder(STEP) / "log").unlink() if (store.folder(STEP) / "log").exists() else None
     with pytest.raises(OSError, match="is not what its record says"):
         store.folder(STEP)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", None])
+def test_what_a_bucket_kept_and_cannot_be_unpacked_is_said_and_started_over(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    store = Store(tmp_path, Bucket(f"s3://studies/{tmp_path.name}"))
+    with pytest.raises(RuntimeError, match="planted"), store.writing(STEP) as space:
+        (space.work / "state").write_text("at 7")
+        space.keep()
+        raise RuntimeError("planted")
+    kept = f"partial/{name_of(STEP)}/work.tar"
+    whole = store.place.read(kept) or b""
+    store.place.write(kept, whole[:300] if damage is None else damage)
+    store.place.write(f"partial/{name_of(STEP)}/kept", b"4?")
+    assert store.kept(STEP) == 0
+    with (
+        pytest.warns(Lost, match=r"work\.tar cannot be read \(.+\): the step starts over"),
+        store.writing(STEP) as space,
+    ):
+        assert list(space.work.iterdir()) == []
+    assert store.done(STEP)
 
 
 @pytest.mark.parametrize(

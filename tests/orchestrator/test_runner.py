@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -147,6 +148,20 @@ def test_a_survey_runs_nothing_and_tells_failed_from_not_run(plan: list[Step], w
     assert outcome.cached == {s.title for s in plan} - {"train/dpo", "evaluate/dpo"}
 
 
+def test_a_record_that_does_not_hash_to_its_key_is_said_and_the_step_made_again(
+    plan: list[Step], walk: Any, store: Store
+) -> None:
+    walk(plan)
+    sft = next(s for s in plan if s.title == "train/sft")
+    path = store.folder(sft) / "step.json"
+    path.write_text(path.read_text().replace('"train"', '"trein"', 1))
+    said: list[str] = []
+    assert Walk(plan, store, said.append).survey().blocked[sft.title] == "not run yet", "a report goes on"
+    assert said[0] == "train/sft: step.json was changed since it was made"
+    outcome, _ = walk(plan)
+    assert outcome.made == {"train/sft"}
+
+
 def test_a_survey_removes_nothing(plan: list[Step], walk: Any, store: Store) -> None:
     """The report is read from the store: looking at a damaged result must not be what deletes it."""
     walk(plan)
@@ -196,6 +211,17 @@ def test_serial_performs_steps_in_this_process(scripted: dict[str, Any], store: 
     times = store.times(TWO[0])
     assert times["ended"] - times["started"] == pytest.approx(times["seconds"])
     assert store.progress(TWO[0]) == ""
+
+
+def test_a_clock_that_is_set_back_changes_no_duration(
+    scripted: dict[str, Any], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    scripted["base"] = lambda context: monkeypatch.setattr("orchestrator.clock.time.time", lambda: now - 3600)
+    assert attempt(TWO[0], store, Engines()) is None
+    times = store.times(TWO[0])
+    assert 0 <= times["seconds"] < 60 and abs(times["started"] - now) < 60
+    assert times["ended"] == pytest.approx(times["started"] + times["seconds"])
 
 
 def test_a_step_that_raises_is_a_recorded_failure(scripted: dict[str, Any], store: Store) -> None:

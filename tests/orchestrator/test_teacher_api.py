@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from methods import durable
+from methods.durable import Lost
 from orchestrator.asking import PATIENCE, REFUSED, Asking, Journal
 from orchestrator.errors import UserError
 from orchestrator.teacher_api import TEMPLATE_TOKENS, Answer, Question, Teacher, key_of
@@ -504,6 +506,28 @@ def test_a_half_written_line_does_not_count(tmp_path: Path) -> None:
         assert path.read_bytes() == whole
     path.write_bytes(b"\x00\xff\n[1]\n[[], 0, {}]\n" + whole)
     assert len(Journal(path).answers) == 3
+
+
+def test_a_damaged_line_is_said_asked_again_and_taken_to_have_cost_the_most(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with chat_server(echo) as server:
+        whole, api, _ = asking(server.url, tmp_path, prices=(1.0, 1.0)).run()
+        lines = path.read_bytes().splitlines(keepends=True)
+        for changed in (lines[3].replace(b'"stop"', b'"stpp"'), lines[3][:20] + b"\n", b"\n"):
+            path.write_bytes(b"".join([*lines[:3], changed, *lines[4:]]))
+            before = len(server.asked)
+            with pytest.warns(
+                Lost, match=r"answers\.jsonl cannot be read \(line 4: .+\): its question is asked again$"
+            ):
+                round = asking(server.url, tmp_path, prices=(1.0, 1.0))
+            most = max(sum(round.teacher.most(question)) for question in QUESTIONS)
+            spent = sum(a.prompt_tokens + a.completion_tokens for a in round.journal.answers.values()) + most
+            assert round.budget.spent() == pytest.approx(spent / 1e6)
+            assert round.run()[:2] == (whole, api) and len(server.asked) == before + 1
+        durable.discard(path)
+        path.mkdir()
+        with pytest.warns(Lost, match=r"answers\.jsonl cannot be read \(Is a directory\)"):
+            assert asking(server.url, tmp_path).run()[0] == whole
 
 
 # Asks in a process of its own, which kills itself when an answer was written for the n-th time.
