@@ -103,7 +103,7 @@ def test_another_payload_under_the_same_key_is_refused_with_its_fields(
     held = json.loads(record.read_text())
     held["payload"]["config"]["learning_rate"] = 5e-7
     record.write_text(json.dumps(held))
-    monkeypatch.setattr("orchestrator.store.key", lambda payload: STEP.key)  # nobody has met such a payload yet
+    monkeypatch.setattr("orchestrator.store.key_of", lambda payload: STEP.key)  # nobody has met such a payload yet
     with pytest.raises(UserError, match=r"another step under the same key: config\.learning_rate: 5e-07 -> 5e-06$"):
         store.done(STEP)
 
