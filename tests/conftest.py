@@ -7,8 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+
+from orchestrator.threads import set_environment
+
+set_environment()  # as in every process of a study: on a busy machine, threads that wait for each other take minutes
+
+import numpy as np  # noqa: E402
 
 Agreement = Callable[[str, Any, Any, float], None]
 DIFFERENCES = pytest.StashKey[list[tuple[str, float, float]]]()
