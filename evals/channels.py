@@ -31,6 +31,12 @@ _HARMONY = re.compile(
 _MESSAGE_END = re.compile(r"<\|(?:end|return|call)\|>")
 
 
+def opened(prompt: str) -> str:
+    """The beginning of a thought that a prompt ends with, and the space behind it; nothing where it ends otherwise."""
+    bare = prompt.rstrip()
+    return next((start + prompt[len(bare) :] for start, _ in _TAGS if bare.endswith(start)), "")
+
+
 def spoken(completion: str) -> str:
     """What follows the last thought, up to one that does not end; at most the last ``LONGEST`` characters of it.
 

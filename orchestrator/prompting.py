@@ -15,13 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from evals.channels import opened, spoken
 from orchestrator.control_text import ControlText
 
 TODAY = datetime(2024, 7, 26)  # for templates that print the date: Llama 3's own where there is no clock
 PROBE = "Zq7"  # an answer that no template has in it
 TAG = re.compile(r"<[^<>\s]{1,40}>|\[[A-Z_/]{2,20}\]")
-THOUGHT = re.compile(r"(?:<think>|\[THINK\])\s*\Z")  # a prompt that begins the answer with a thought
-THOUGHT_END = "</think>"
 HEADER = 400  # characters that a turn's header may have
 SHOWN = 6  # tokens of each side where two rows part
 
@@ -124,7 +123,8 @@ class Prompter:
         ours = list(ids if self.turn.end or not ended else ids[:-1])  # an end that no template writes is none of its
         if theirs[: len(ours)] == ours:
             return None
-        if THOUGHT_END in answer and self._conversation(asked, [answer.rpartition(THOUGHT_END)[2]]) == written:
+        said = spoken(self.opening + answer)
+        if 0 < len(said.strip()) < len(answer.strip()) and self._conversation(asked, [said]) == written:
             return "the template leaves thoughts out of a conversation, and they are trained on"
         at = next(i for i in range(len(ours)) if theirs[i : i + 1] != [ours[i]])
         before, one, other = (
@@ -155,8 +155,7 @@ class Prompter:
     @property
     def opening(self) -> str:
         """What the prompt begins each answer with itself: a thought, or nothing."""
-        found = THOUGHT.search(self.turn.prompt)
-        return found[0] if found else ""
+        return opened(self.turn.prompt)
 
     @cached_property
     def ends(self) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def environment() -> Environment:
     found.filters["tojson"] = lambda value, ensure_ascii=False, **how: json.dumps(
         value, ensure_ascii=ensure_ascii, **how
     )
-    found.globals |= {"raise_exception": fail, "strftime_now": lambda form: datetime.now().strftime(form)}
+    found.globals |= {"raise_exception": fail, "strftime_now": datetime(2024, 7, 26).strftime}  # as prompting.py
     return found
 
 
@@ -96,6 +96,9 @@ def _verdict(template: str, chats: Sequence[Any], values: Mapping[str, Any]) -> 
         ]
         if max(map(len, prompts)) > LONGEST:
             return f"makes a prompt of more than {LONGEST} characters"
+        again = compiled.render(messages=chats[0], tools=None, documents=None, add_generation_prompt=True, **values)
+        if again != prompts[0]:
+            return "writes one conversation in several ways: take chance out of it"
         if len(set(prompts)) < len(prompts):
             return "gives two problems the same prompt: it must show each message's content, whole"
     except MemoryError:

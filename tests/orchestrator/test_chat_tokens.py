@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evals.channels import opened
 from orchestrator.control_text import ControlText
 from orchestrator.prompting import CONTROL, OPENED_TWICE, OWN_END, SPACE, Prompter
 from tests.orchestrator.chat_models import (
@@ -71,7 +72,8 @@ def test_prompt_and_completion_are_the_conversation(family: Callable[[str], Prom
 
 def test_a_thought_that_the_prompt_opens_is_opened_once(family: Callable[[str], Prompter]) -> None:
     prompter = family("qwen_thinking")
-    assert prompter.opening == "<think>\n"
+    assert prompter.opening == "<think>\n" and family("llama3").opening == ""
+    assert opened("[/INST] [THINK]") == "[THINK]" and opened("<think>\n\n</think>\n\n") == ""
     answers = [f"<think>\nI think so.\n</think>\n\n{ANSWER}", f"I think so.\n</think>\n\n{ANSWER}"]
     for answer in answers:
         ids = row(prompter, answer)

@@ -292,6 +292,7 @@ GOOD = "{% for m in messages %}{{ m.content }}{% endfor %}"
     ("template", "part"),
     [
         ("Answer the question.", "prompt.template gives two problems the same prompt"),
+        ("{{ messages[-1].content }}{{ range(9999) | random }}", "prompt.template writes one conversation in several"),
         ("{{ messages[-1].content[:80] }}", "prompt.template gives two problems the same prompt"),
         ("{{ messages[-1].content[-80:] }}", "prompt.template gives two problems the same prompt"),
         ("{{ raise_exception('no system turn') }}", "prompt.template cannot render a problem (no system turn)"),
