@@ -333,8 +333,11 @@ def _refuse_another(out: Path, study: Study, file: Path) -> None:
     """``UserError`` where the folder is another study's: one would take the other's report away.
 
     Another study has another name, or the same one in a file of another name, with other settings. A study that was
-    edited is the same one.
+    edited is the same one. Without any study a folder ``report`` there is somebody else's.
     """
+    page = out / "report"
+    if not (out / STUDY).exists() and page.is_dir() and any(page.iterdir()):
+        raise UserError(f"{page} is no report of a run: move it away, or name another --out")
     try:
         saved = _read_saved(out)
         name, before = str(saved["study"]["name"]), saved.get("file", file.name)

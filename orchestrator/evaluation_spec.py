@@ -15,6 +15,9 @@ Temperature = Annotated[float, Field(ge=0, le=HOTTEST)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 
 
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
 class Problems(Frozen):
     """Which problems: a task, where it is read from, a fixed draw, and the task's own settings."""
 
@@ -46,8 +49,8 @@ class Problems(Frozen):
         known = inspect.signature(TASKS[self.task].load).parameters
         for name, value in self.settings.items():
             kind = type(known[name].default) if name in known else None  # unknown ones: where the task is loaded
-            if kind in (int, float, str, bool) and type(value) not in (kind, int if kind is float else kind):
-                raise ValueError(f"settings.{name} of the task {self.task} must be a {kind.__name__}, not {value!r}")
+            if kind in KINDS and type(value) not in (kind, int if kind is float else kind):
+                raise ValueError(f"settings.{name} of the task {self.task} must be {KINDS[kind]}, not {value!r}")
         holds_problem(self.instruction)
         return self
 

@@ -450,6 +450,16 @@ def test_one_folder_holds_one_study(
     assert not (finished / "report").exists()
 
 
+def test_a_folder_that_no_run_wrote_is_not_taken_away(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis" / "report").mkdir(parents=True)
+    (tmp_path / "thesis" / "report" / "chapter.txt").write_text("mine")
+    line = refused(capsys, "run", str(study_file), "--out", str(tmp_path / "thesis"), "--serial")
+    assert f"{tmp_path}/thesis/report is no report of a run: move it away, or name another --out" in line
+    assert [p.name for p in (tmp_path / "thesis").rglob("*")] == ["report", "chapter.txt"]
+
+
 def test_plan_says_why_a_step_is_made_again(
     study_file: Path, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
