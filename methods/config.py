@@ -34,7 +34,8 @@ class TrainConfig:
     clock (:class:`methods.state.Due`; 0: none). ``warmup`` is a share of ``steps``. ``precision`` is that of the
     base weights; adapter and optimiser state are float32 always. ``head_chunk`` is the number of positions whose
     logits exist at once where the whole batch's would be too many. ``targets`` are names of modules, or their
-    endings. ``base_name`` goes into the adapter's own config as the name of its base. ``probe_every`` looks at the
+    endings. ``base_name`` and ``base_revision`` go into the adapter's own config as where its base is found, a folder
+    or a hub name and its commit. ``probe_every`` looks at the
     first ``probe_rows`` held-out rollouts every so many steps (0: never). ``pairs`` is the most (chosen, rejected)
     pairs to draw, None for all.
     """
@@ -51,6 +52,7 @@ class TrainConfig:
     init_seed: int
     order_seed: int
     base_name: str
+    base_revision: str | None = None
     settings: dict[str, Setting] = field(default_factory=dict)
     checkpoint_every: int = 0
     resume_every: int = 0

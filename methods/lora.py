@@ -67,8 +67,11 @@ class Adapter:
         norms = [torch._foreach_norm(part, 2, torch.float64) for part in (moved, start, b)]
         return torch.stack([torch.stack(part).norm() for part in norms])
 
-    def save(self, folder: Path, base_name: str) -> None:
-        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` (float32) aside, then rename."""
+    def save(self, folder: Path, base_name: str, base_revision: str | None = None) -> None:
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` (float32) aside, then rename.
+
+        ``base_name`` and ``base_revision`` are where PEFT's ``AutoPeftModel`` looks for the base.
+        """
         aside = folder.with_name(folder.name + ".aside")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -76,7 +79,7 @@ class Adapter:
         weights = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in sorted(weights.items())}
         save_file(weights, aside / "adapter_model.safetensors", metadata={"format": "pt"})
         config = self.model.peft_config["default"].to_dict()
-        config |= {"base_model_name_or_path": base_name, "inference_mode": True}
+        config |= {"base_model_name_or_path": base_name, "revision": base_revision, "inference_mode": True}
         # PEFT keeps the targets in a set: sorted, or the bytes would change from process to process.
         config = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"

@@ -86,7 +86,7 @@ class Record:
         self._save(f"checkpoints/step-{step:06d}")
 
     def _save(self, name: str) -> None:
-        self.adapter.save(self.folder / name, self.config.base_name)
+        self.adapter.save(self.folder / name, self.config.base_name, self.config.base_revision)
         self._saved.append(self.folder / name)
 
     def sync(self) -> Kept:

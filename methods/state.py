@@ -58,7 +58,8 @@ def identity(
     for values in reference or ():
         digest.update(values.astype("<f4").tobytes() + b";")
     settings = json.loads(json.dumps(asdict(config)))
-    for name in ("resume_every", "resume_seconds"):  # how often a state is saved decides nothing
+    # How often a state is saved and where the base lies decide nothing.
+    for name in ("resume_every", "resume_seconds", "base_name", "base_revision"):
         del settings[name]
     return settings | {"rollouts": digest.hexdigest()}
 

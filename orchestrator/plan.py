@@ -26,7 +26,7 @@ VERSIONS = {
     "rollouts": 3,
     "problems": 3,
     "reference": 2,
-    "train": 3,
+    "train": 4,
     "evaluate": 3,
     "geometry": 3,
     "activations": 2,
@@ -290,8 +290,7 @@ def _training_steps(study: Study, base: Step, rollouts: Step) -> list[Step]:
         inputs = {"base": base, "rollouts": rollouts}
         if method.needs_reference(settings):
             inputs["reference"] = references[method.view == "pairs"]
-        where = {"base_name": study.base.name, **saving}
-        steps.append(Step("train", cell.name, config, inputs, where, role=cell.role))
+        steps.append(Step("train", cell.name, config, inputs, dict(saving), role=cell.role))
     return steps
 
 

@@ -48,6 +48,15 @@ def model_folder(base: Path) -> Path:
     return folder
 
 
+def address(base: Path) -> tuple[str, str | None]:
+    """Where others find the model of a finished base step: its name on the hub and the commit, else its folder.
+
+    The one thing in an adapter that depends on where the run lies; no key and no result is made of it.
+    """
+    note = json.loads((base / NOTE).read_text())
+    return (note["name"], note["revision"]) if note.get("kind") == "hub" else (str(model_folder(base).resolve()), None)
+
+
 def sizes(model: Path) -> dict[str, int]:
     """Parameters, layers and hidden size of a model folder, without loading its weights."""
     import torch

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from methods.config import TrainConfig
 from orchestrator.context import Context, Inputs
 from orchestrator.device import device
-from orchestrator.steps.base import model_folder
+from orchestrator.steps.base import address, model_folder
 from orchestrator.steps.reference import read_reference
 from orchestrator.table import heldout_rollouts, training_rollouts
 
 
 def run(context: Context) -> None:
     """Writes ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` where asked for."""
-    config = train_config(context.config, context.where)
+    config = train_config(context.config, context.where, context.inputs["base"])
     if context.config["backend"] == "trl":
         from methods.trl_backend import train
     else:
@@ -45,7 +46,7 @@ def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) 
 
     reference = inputs.get("reference")
     assist(
-        train_config(config, where),
+        train_config(config, where, inputs["base"]),
         model_folder(inputs["base"]),
         training_rollouts(inputs["rollouts"]),
         reference=None if reference is None else read_reference(reference),
@@ -53,7 +54,8 @@ def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) 
     )
 
 
-def train_config(config: Mapping[str, Any], where: Mapping[str, Any]) -> TrainConfig:
-    """A training step's settings as the trainer takes them."""
+def train_config(config: Mapping[str, Any], where: Mapping[str, Any], base: Path) -> TrainConfig:
+    """A training step's settings as the trainer takes them, with where the finished base step ``base`` has the base."""
     flat = {k: v for k, v in config.items() if k not in ("backend", "adapter")}
-    return TrainConfig(**flat, **config["adapter"], **where)
+    name, revision = address(base)
+    return TrainConfig(**flat, **config["adapter"], **where, base_name=name, base_revision=revision)
