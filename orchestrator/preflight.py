@@ -132,8 +132,8 @@ def _check_heads(study: Study) -> None:
 def _check_rank(study: Study) -> None:
     """An update of a module has no more ranks than the module has rows or columns."""
     modules = module_sizes(study.base) or {}
-    if not modules and study.base.shape is not None:
-        modules = module_shapes(study.base.shape)
+    shape = None if modules else shape_of(study.base)
+    modules = module_shapes(shape) if shape else modules
     adapted = [name for name in modules if any(f".{name}".endswith(f".{t}") for t in study.adapter.targets)]
     name = min(adapted, key=lambda name: min(modules[name]), default=None)
     if name is not None and study.adapter.rank > min(modules[name]):

@@ -12,6 +12,7 @@ from orchestrator.cost import module_shapes
 from orchestrator.errors import UserError
 from orchestrator.facts import gguf_path, local_folder
 from orchestrator.rollout_spec import SampledRollouts
+from orchestrator.store import read_json
 from orchestrator.study import Study
 
 # GGUF's names of what Llama-like models call otherwise.
@@ -36,19 +37,24 @@ def _shaped(base: Any) -> Any:
 
 
 def shape_of(base: Any) -> Shape | None:
-    """The shape that the study gives, or the base's own files; None where neither does."""
+    """The shape that the study gives, or the base's own files on this machine; None where neither does."""
     if base.shape is not None:
         return Shape.model_validate(base.shape.model_dump())
-    found = _config_sizes(base) if base.kind == "local" else _gguf_sizes(base) if base.kind == "gguf" else {}
     try:
-        return Shape.model_validate(found)
+        return Shape.model_validate(_gguf_sizes(base) if base.kind == "gguf" else _config_sizes(base))
     except ValueError:
         return None
 
 
 def _config(base: Any) -> dict[str, Any]:
-    """The config.json of a local base, or the part of it that is about text."""
-    config = json.loads((local_folder(base) / "config.json").read_text(encoding="utf-8"))
+    """The config.json of a base, or the part of it that is about text; empty where the hub's was not fetched yet."""
+    if base.kind == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(base.name, "config.json", revision=base.revision)
+        config = read_json(Path(cached)) if isinstance(cached, str) else {}
+    else:
+        config = json.loads((local_folder(base) / "config.json").read_text(encoding="utf-8"))
     config = config if isinstance(config, dict) else {}
     text = config.get("text_config")
     return text if isinstance(text, dict) else config
@@ -94,7 +100,7 @@ def positions(base: Any) -> int | None:
     """The longest text that the base takes, in tokens; None where only its download would tell."""
     if base.kind == "from_scratch":
         return SCRATCH_POSITIONS
-    if base.kind != "local":
+    if base.kind == "gguf":
         return None
     config = _config(base)
     found = config.get("max_position_embeddings")

@@ -339,6 +339,22 @@ def test_a_local_bases_shape_is_read_from_its_config(make_study: Maker, tiny_mod
     assert estimate(found) is not None
 
 
+def test_a_hub_bases_config_is_read_where_it_was_fetched(
+    make_study: Maker, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    study = make_study("base={kind: hub, name: a/b}")
+    assert shaped(study).base.shape is None
+    folder = tmp_path / "models--a--b"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    shutil.copy(tiny_model / "config.json", folder / "snapshots" / ("0" * 40))
+    shape = shaped(study).base.shape
+    assert shape is not None and (shape.layers, shape.head_dim) == (2, 16)
+    assert "k_proj of a/b has (32 x 64)" in misfit(make_study("base={kind: hub, name: a/b}", "adapter.rank=33"))
+
+
 def test_epochs_are_counted_where_the_rows_are_at_hand(make_study: Maker, tmp_path: Path, write_rows: Writer) -> None:
     """20 problems of a right, a wrong and an empty completion, a fifth held out: 32 rows, 16 right, 16 pairs."""
     rows = [rollout(f"p{i}", r) | {"completion": c} for i in range(20) for r, c in ((1, "a"), (0, "b"), (0, " "))]
