@@ -113,6 +113,8 @@ def _headline_caption(results: dict, roster: Roster) -> str:
 def adapters_table(results: dict, roster: Roster) -> Table | None:
     """Norm and effective rank of each update."""
     rows = {row.get("name"): row for row in (results.get("geometry") or {}).get("adapters") or []}
+    started = any(row.get("a_moved_rel") is not None for row in rows.values())
+    moved = " A small ‖A−A₀‖ means that the update’s input side is where its start put it." if started else ""
     return records(
         "adapters",
         "Size and shape of each update",
@@ -139,8 +141,7 @@ def adapters_table(results: dict, roster: Roster) -> Table | None:
             (Column("Modules"), lambda row: number(formats.count(row.get("modules")))),
         ],
         "Norm: Frobenius, over all modules. Effective rank: exp of the entropy of σ/Σσ, mean over "
-        "modules; it is at most the adapter’s rank. Stable rank: ‖ΔW‖² / σ₁². A small ‖A−A₀‖ means that the "
-        "update’s input side is where its start put it.",
+        f"modules; it is at most the adapter’s rank. Stable rank: ‖ΔW‖² / σ₁².{moved}",
         kind=lambda row: "floor" if roster.role(row.get("name") or "") in ("order", "init") else "",
     )
 

@@ -6,6 +6,7 @@ import copy
 import csv
 import json
 import re
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -721,3 +722,22 @@ def test_two_kls_of_one_model_say_which_rows_they_are_of(tmp_path: Path, no_figu
     assert "a token of the first 64 held-out rollouts, right and wrong as they come" in words
     assert "on all of them (the first 48 of each kind, or as many as there are)" in words
     assert "823 k parameters with embeddings" in words
+
+
+def test_no_name_reaches_the_page_or_its_drawings_raw(tmp_path: Path, few_figures: None) -> None:
+    nasty = "m\x1b[2J\x00\u202egnp\u200f\x9b"
+    given = json.loads(json.dumps(results()).replace('"rft"', json.dumps(nasty)))
+    given["study"]["settings"][f"methods.{nasty}"] = nasty
+    given["rollouts"]["teachers"] = [{"name": nasty, "rows": 3, "share_right": 0.5}]
+    given["evaluation"]["tasks"][0]["title"] = nasty
+    given["evaluation"]["tasks"][0]["alone"][0]["ids"] = [nasty]
+    given["failures"] = [{"step": f"train/{nasty}", "error": nasty, "dependants": [nasty]}]
+    render(given, provenance(), tmp_path)
+    pages = [tmp_path / "report.html", *(tmp_path / "csv").iterdir(), *(tmp_path / "figures").glob("*.svg")]
+    for path in pages:
+        raw = {c for c in path.read_text(encoding="utf-8") if unicodedata.category(c) in ("Cc", "Cf", "Cs")}
+        assert raw <= set("\n\t\r"), path.name
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count(
+        "m\u241b[2J\u2400[U+202E]gnp[U+200F][U+009B]"
+    ) > 9
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == given, "data stays as it is"
