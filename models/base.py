@@ -17,6 +17,7 @@ ATTENTION = {"flash": "flash_attention_2"}  # what Transformers calls otherwise
 def load(folder: Path, precision: str, attention: str | None = None, device: str = "cpu") -> PreTrainedModel:
     """The causal language model in ``folder``, from safetensors alone, in eval mode and frozen, on ``device``.
 
+    Its own dropout is off whatever mode a trainer puts it in: a layer's flag switches its checkpointing on as well.
     ``attention`` is "sdpa", "eager" or "flash"; None is what Transformers takes by itself. ``ValueError`` where the
     files lack a weight of the model or hold one of another shape: Transformers would make it up at random and go on.
     Weights that are tied to others are no lack. ``ValueError`` too where the model does not know ``attention``.
@@ -42,7 +43,19 @@ def load(folder: Path, precision: str, attention: str | None = None, device: str
         raise ValueError(f"{folder} lacks {len(missing)} weights of its model ({missing[0]}): save it again whole")
     if shaped:
         raise ValueError(f"{folder}: {len(shaped)} weights have another shape than its config says ({shaped[0]})")
+    _without_dropout(model)
     return model.to(device).eval().requires_grad_(False)
+
+
+def _without_dropout(model: PreTrainedModel) -> None:
+    """Dropout is a module of its own, or a number that a layer or its config holds."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for holder in (module, getattr(module, "config", None)):
+            for name, value in vars(holder).items() if holder is not None else ():
+                if "drop" in name and isinstance(value, float):
+                    setattr(holder, name, 0.0)
 
 
 def positions(config: PreTrainedConfig) -> int | None:

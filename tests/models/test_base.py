@@ -104,3 +104,28 @@ def test_targets_lie_in_the_language_model(multimodal: transformers.PreTrainedMo
 def test_the_output_head_is_no_target(tiny_model: Path) -> None:
     with pytest.raises(ValueError, match="adapter target 'lm_head' is the output head, which is not adapted here: lea"):
         targeted(load(tiny_model, "float32"), ["q_proj", "lm_head"])
+
+
+DROPPING = {
+    "modules": transformers.GPT2Config(vocab_size=64, n_positions=48, n_embd=32, n_layer=1, n_head=4),
+    "a layer's numbers": transformers.OPTConfig(
+        vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=1, num_attention_heads=4,
+        max_position_embeddings=48, word_embed_proj_dim=32, dropout=0.3, attention_dropout=0.3,
+    ),
+    "its config's": transformers.FalconConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, hidden_dropout=0.3,
+        attention_dropout=0.3,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", DROPPING.values(), ids=DROPPING)
+def test_the_bases_own_dropout_is_off_in_training_mode_too(
+    tmp_path: Path, config: transformers.PretrainedConfig
+) -> None:
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = load(tmp_path, "float32", "sdpa")
+    ids = torch.arange(3, 40)[None]
+    quiet = model(input_ids=ids).logits
+    model.train()
+    assert torch.equal(model(input_ids=ids).logits, quiet)
