@@ -110,8 +110,10 @@ class TrainConfig:
 
     @property
     def warmup_steps(self) -> int:
-        """Steps of linear warm-up, rounded up, as Transformers rounds a share."""
-        return math.ceil(self.warmup * self.steps)
+        """Steps of linear warm-up: the share rounded up, as Transformers rounds it, and one step less than all at most,
+        so that the last has the full rate.
+        """
+        return min(math.ceil(self.warmup * self.steps), self.steps - 1)
 
     def rate(self, step: int) -> float:
         """Learning rate of optimiser step ``step`` (from 1): linear from 0, then a cosine down to 0 at

@@ -26,6 +26,7 @@ from orchestrator.table import normal
 from orchestrator.teacher_api import key_of
 from orchestrator.templates import PROBLEMS, why_not
 
+HEADS = ("lm_head", "embed_out")  # what models call their output head
 SAMPLE = 20  # problems of a task that makes its own, to see whether it can
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}  # where no file tells
 DRAWN = 5000  # up to so many are all made here, where it matters which they are: in a second
@@ -45,6 +46,12 @@ def check(study: Study) -> None:
     elif isinstance(study.rollouts, AskedRollouts) and study.rollouts.problems.draw:
         _check_heldout(study, study.rollouts.problems.draw)
     _check_targets(study)
+    reported = study.training.report_step or study.training.last_step
+    if study.training.warmup and reported == 1 < study.training.steps:
+        raise UserError(
+            f"training.report_step: with a warm-up the first of {study.training.steps} steps has rate 0, its adapter "
+            "being the base: set training.report_step=2, or training.warmup=0"
+        )
     if study.training.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
         raise UserError("training.attention: flash needs the package flash-attn: install it, or leave sdpa")
     _check_engine(study)
@@ -221,6 +228,9 @@ def _check_views(study: Study, rows: list[Row]) -> None:
 
 
 def _check_targets(study: Study) -> None:
+    for target in study.adapter.targets:
+        if target.rpartition(".")[2] in HEADS:
+            raise UserError(f"adapter.targets: {target} is the output head, which is not adapted here: leave it out")
     modules = module_sizes(study.base)
     if modules is None:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from orchestrator.rollout_spec import SampledRollouts
 from orchestrator.store import read_json
 from orchestrator.study import Study
 
+TOWER = re.compile(r"\b(vision|visual|audio)")  # of a model that reads images or sound too; never adapted
 # GGUF's names of what Llama-like models call otherwise.
 GGUF_NAMES = {
     "attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj", "attn_output": "o_proj",
@@ -149,7 +151,8 @@ def module_sizes(base: Any) -> dict[str, tuple[int, int]] | None:
     found: dict[str, tuple[int, int]] = {}
     for file in sorted(local_folder(base).glob("*.safetensors")):
         for name, shape in _shapes(file).items():
-            if len(shape) == 2 and ".weight" in name and any(part.isdigit() for part in name.split(".")):
+            inside = any(part.isdigit() for part in name.split(".")) and not TOWER.search(name)
+            if len(shape) == 2 and ".weight" in name and inside:
                 found[name.removesuffix(".weight")] = (shape[0], shape[1])
     return found
 

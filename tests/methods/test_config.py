@@ -29,7 +29,7 @@ def test_refused(make_config: Callable[..., TrainConfig], changes: dict[str, Any
         make_config(**changes)
 
 
-@pytest.mark.parametrize(("steps", "warmup"), [(40, 0.05), (7, 0.5), (10, 0.0)])
+@pytest.mark.parametrize(("steps", "warmup"), [(40, 0.05), (7, 0.5), (10, 0.0), (1, 0.05), (2, 0.9), (3, 0.05)])
 def test_schedule_is_that_of_transformers(make_config: Callable[..., TrainConfig], steps: int, warmup: float) -> None:
     config = make_config(steps=steps, run_steps=steps, report_step=1, warmup=warmup, learning_rate=0.3)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
@@ -38,3 +38,22 @@ def test_schedule_is_that_of_transformers(make_config: Callable[..., TrainConfig
         assert config.rate(step) == pytest.approx(schedule.get_last_lr()[0], abs=1e-15)
         optimizer.step()
         schedule.step()
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "rates"),
+    [
+        (1, 0.05, [1.0]),
+        (1, 0.0, [1.0]),
+        (2, 0.05, [0.0, 1.0]),
+        (2, 0.99, [0.0, 1.0]),
+        (3, 0.99, [0.0, 0.5, 1.0]),
+        (4, 0.0, [1.0, 0.8535533905932737, 0.5, 0.14644660940672627]),
+    ],
+)
+def test_the_last_step_of_a_short_training_has_a_rate(
+    make_config: Callable[..., TrainConfig], steps: int, warmup: float, rates: list[float]
+) -> None:
+    """The warm-up leaves a step, however its share is rounded: one step trains, at the full rate."""
+    config = make_config(steps=steps, run_steps=steps, report_step=1, warmup=warmup, learning_rate=1.0)
+    assert [config.rate(step) for step in range(1, steps + 1)] == pytest.approx(rates)

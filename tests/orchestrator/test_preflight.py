@@ -106,6 +106,22 @@ def test_a_target_that_matches_no_module_of_a_local_folder(make_study: Maker, ti
         assert "matches no module" in refused(make_study(local, f"adapter.targets=[{no_matrix}]"))
 
 
+@pytest.mark.parametrize("base", ["{kind: hub, name: someone/model}", "{kind: from_scratch, name: made}"])
+@pytest.mark.parametrize("target", ["lm_head", "embed_out"])
+def test_the_output_head_is_no_target_of_any_base(make_study: Maker, base: str, target: str) -> None:
+    """Of a hub's base too, whose modules are not known yet."""
+    line = refused(make_study(f"base={base}", f"adapter.targets=[q_proj, {target}]"))
+    assert line == f"adapter.targets: {target} is the output head, which is not adapted here: leave it out"
+
+
+def test_a_step_at_rate_0_is_not_reported(make_study: Maker) -> None:
+    """One step in all has the full rate; the first of several is the warm-up's, at rate 0."""
+    check(make_study("training.steps=1", "training.run_steps=1", "training.report_step=1"))
+    line = refused(make_study("training.steps=5", "training.run_steps=5", "training.report_step=1"))
+    assert line.startswith("training.report_step: with a warm-up the first of 5 steps has rate 0, its adapter being")
+    check(make_study("training.steps=5", "training.run_steps=5", "training.report_step=1", "training.warmup=0"))
+
+
 def test_a_local_base_that_is_not_there_is_said_to_be_missing(make_study: Maker, tmp_path: Path) -> None:
     line = refused(make_study(f"base={{kind: local, name: mine, path: {tmp_path / 'gone'}}}"))
     assert line.startswith("base.path: ")
