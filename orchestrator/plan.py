@@ -25,13 +25,13 @@ VERSIONS = {
     "base": 2,
     "rollouts": 3,
     "problems": 3,
-    "reference": 2,
+    "reference": 3,
     "train": 4,
     "evaluate": 3,
     "geometry": 3,
     "activations": 2,
     "spectra": 2,
-    "connectivity": 1,
+    "connectivity": 2,
     "similarity": 2,
 }
 
@@ -250,7 +250,16 @@ def _rollouts_step(study: Study, facts: Mapping[str, str], base: Step, sampled_f
 
 def engine_config(study: Study, facts: Mapping[str, str]) -> dict[str, Any]:
     """The engine as it will run: ``auto`` replaced by what this machine has."""
-    return study.engine.model_dump() | {"kind": facts["engine"], "adapters": facts["adapters"]}
+    config = study.engine.model_dump() | {"kind": facts["engine"], "adapters": facts["adapters"]}
+    if facts["engine"] == "transformers":  # vLLM has its own
+        config["attention"] = attention_in(study, study.engine.precision)
+    return config
+
+
+def attention_in(study: Study, precision: str) -> str:
+    """The trainings' attention where the base is served or measured too; flash serves half precision alone."""
+    chosen = study.training.attention
+    return "sdpa" if chosen == "flash" and precision == "float32" else chosen
 
 
 def engine_where(study: Study, adapters: bool) -> dict[str, Any]:
@@ -327,8 +336,9 @@ def _analysis_steps(study: Study, base: Step, rollouts: Step, problems: Step, tr
     geometry: dict[str, Any] = {"top": spec.top, "chance_draws": spec.chance_draws, "seed": spec.seed}
     geometry |= {"threads": spec.threads}
     seeds = {"init_seeds": {t.name: t.config["init_seed"] for t in trainings}}  # the trainings' keys hold them already
-    connectivity = spec.connectivity.model_dump() | {"threads": spec.threads}
-    similarity = spec.similarity.model_dump() | {"threads": spec.threads, "seed": spec.seed}
+    forward = {"threads": spec.threads, "attention": attention_in(study, "float32")}
+    connectivity = spec.connectivity.model_dump() | forward
+    similarity = spec.similarity.model_dump() | forward | {"seed": spec.seed}
     models = {"base": base, **adapters}
     steps = [Step("similarity", "cka", similarity, models | {"problems": problems}, collective=True)]
     if study.rollouts.table.heldout:
@@ -337,7 +347,7 @@ def _analysis_steps(study: Study, base: Step, rollouts: Step, problems: Step, tr
         spectra = spec.spectra.model_dump() | {"threads": spec.threads}
         steps.insert(0, Step("spectra", "base", spectra, models, collective=True))
     if len(trainings) > 1 and spec.activations.rows:
-        activations = spec.activations.model_dump() | {"threads": spec.threads}
+        activations = spec.activations.model_dump() | forward
         steps.insert(0, Step("activations", "rows", activations, models | {"rollouts": rollouts}, collective=True))
     if len(trainings) > 1:
         steps.insert(0, Step("geometry", "weights", geometry, adapters, seeds, collective=True))

@@ -95,6 +95,7 @@ def open_engine(
     batch_size: int = 256,
     cache_gib: float = 1.0,
     memory_share: float = 0.9,
+    attention: str = "sdpa",
 ) -> Engine:
     """Loads ``model`` (a local folder) into an engine.
 
@@ -111,6 +112,7 @@ def open_engine(
         batch_size: sequences that run at once.
         cache_gib: GiB of key-value cache on a CPU (vllm).
         memory_share: share of a GPU's memory that may be used (vllm).
+        attention: its implementation, "sdpa", "eager" or "flash" (transformers).
 
     Raises ValueError for a setting that is not one of these, and for a folder that holds no model.
     """
@@ -136,7 +138,7 @@ def open_engine(
 
     return TransformersEngine(
         model, precision=precision, max_lora_rank=max_lora_rank, max_model_len=max_model_len, threads=threads,
-        device=device, batch_size=batch_size,
+        device=device, batch_size=batch_size, attention=attention,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from models.base import load
 
 
 class TransformersEngine:
-    """See ``Engine``. ``attention`` is the implementation of attention, "sdpa" or "eager"."""
+    """See ``Engine``. ``attention`` is the implementation of attention, "sdpa", "eager" or "flash"."""
 
     def __init__(
         self,

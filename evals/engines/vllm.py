@@ -191,7 +191,7 @@ def _identity(adapter: Path) -> tuple[str, int]:
 
 def _check_head_size(model: Path) -> None:
     """ValueError for a model whose heads vLLM's CPU attention cannot take: it would fail at the first request."""
-    config = AutoConfig.from_pretrained(model, local_files_only=True)
+    config = AutoConfig.from_pretrained(model, local_files_only=True).get_text_config()
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if size not in CPU_HEAD_SIZES:
         raise ValueError(

@@ -40,6 +40,7 @@ class Task(NamedTuple):
     modules: list[str]
     adapters: list[Place]
     threads: int
+    attention: str | None
 
 
 class Measured(NamedTuple):
@@ -56,7 +57,8 @@ def run(context: Context) -> None:
         raise ValueError(f"{len(places)} adapter was trained: a cosine compares two or more")
     table = read_table(context.inputs["rollouts"], "train")
     rows = [(row["prompt_ids"], row["completion_ids"]) for row in spread(table, context.config["rows"])]
-    found = survey(places, rows, context.inputs, context.config["threads"], context.share, context.slots, context.say)
+    threads, attention = context.config["threads"], context.config["attention"]
+    found = survey(places, rows, context.inputs, threads, context.share, context.slots, context.say, attention)
     write_json(context.out / FILE, found)
 
 
@@ -66,7 +68,14 @@ def spread(rows: Sequence[Any], count: int) -> list[Any]:
 
 
 def survey(
-    places: dict[str, Place], rows: Sequence[Row], inputs: Inputs, threads: int, share: Share, slots: int, say: Any
+    places: dict[str, Place],
+    rows: Sequence[Row],
+    inputs: Inputs,
+    threads: int,
+    share: Share,
+    slots: int,
+    say: Any,
+    attention: str | None = None,
 ) -> dict[str, Any]:
     """The ``activations`` part of the results: rows, what ``summarise_activations`` tells, and chance: the root mean
     square of the cosine of two random deltas on the first adapter's A.
@@ -80,7 +89,7 @@ def survey(
         raise ValueError("no row with a completion: there is nothing to measure the updates on")
     shards = [list(rows[i : i + ROWS_A_SHARD]) for i in range(0, len(rows), ROWS_A_SHARD)]
     workers = min(slots, len(shards))
-    tasks = [Task(shards[i::workers], modules, list(places.values()), threads) for i in range(workers)]
+    tasks = [Task(shards[i::workers], modules, list(places.values()), threads, attention) for i in range(workers)]
     say(f"{len(places)} adapters at {len(modules)} modules on {len(rows)} rows")
     dealt = share(measure, tasks)
     # Back into the order of the rows, whoever measured them.
@@ -132,7 +141,7 @@ def _mean(sums: Sequence[Matrix], tokens: int) -> Matrix:
 def measure(task: Task, inputs: Inputs) -> Measured:
     """Each shard's sums over its tokens, how many these are, and the modules at which no delta can be attached."""
     pin(task.threads)
-    model = load(model_folder(inputs["base"]), "float32", device=device())
+    model = load(model_folder(inputs["base"]), "float32", task.attention, device())
     why = {module: unattachable(model, module) for module in task.modules}
     modules = [module for module in task.modules if why[module] is None]
     files = [AdapterFile(place.path(inputs)) for place in task.adapters]

@@ -14,6 +14,7 @@ from analysis.connectivity import barrier, between, token_mean
 from analysis.forward import Row, attached, completion_hidden, completion_nll, completion_scores
 from analysis.lora import Factors, load_adapter
 from models.base import load
+from models.head import check
 from orchestrator.context import Context, Inputs
 from orchestrator.context import adapters as adapters_of
 from orchestrator.device import device
@@ -34,6 +35,7 @@ class Task(NamedTuple):
     names: list[str]
     points: list[tuple[str, str, float]]
     threads: int
+    attention: str
 
 
 def run(context: Context) -> None:
@@ -50,7 +52,10 @@ def run(context: Context) -> None:
     names = ["base", *adapters]
     points = [(a, b, w) for a, b in pairs for w in weights[1:-1]]
     n = context.slots
-    tasks = [Task(rows[True], rows[False], names[i::n], points[i::n], config["threads"]) for i in range(n)]
+    tasks = [
+        Task(rows[True], rows[False], names[i::n], points[i::n], config["threads"], config["attention"])
+        for i in range(n)
+    ]
     context.say(f"{len(names)} models, {len(points)} points between them")
     found = context.share(measure, [t for t in tasks if t.names or t.points])
     losses = {name: entry for part in found for name, entry in part["losses"].items()}
@@ -87,10 +92,12 @@ def run(context: Context) -> None:
 def measure(task: Task, inputs: Inputs) -> dict[str, Any]:
     """Losses of some models and of some points between models."""
     pin(task.threads)
-    model = load(model_folder(inputs["base"]), "float32", device=device())
+    model = load(model_folder(inputs["base"]), "float32", task.attention, device())
     adapters = adapters_of(inputs)
     factors = {name: _factors(adapters, name) for name in _wanted(task)}
     rows = [*task.right, *task.wrong]
+    for prompt, completion in rows[:1]:
+        check(model, [*prompt, *completion])
     reference = completion_hidden(model, rows, BATCH)
     losses = {}
     for name in task.names:

@@ -35,6 +35,7 @@ class Task(NamedTuple):
     names: list[str]
     position: Literal["last", "mean"]
     threads: int
+    attention: str
 
 
 def run(context: Context) -> None:
@@ -48,7 +49,7 @@ def run(context: Context) -> None:
     names = ["base", *adapters]
     context.say(f"{len(names)} models on {len(prompts)} prompts")
     tasks = [
-        Task(prompts, modules, names[i :: context.slots], config["position"], config["threads"])
+        Task(prompts, modules, names[i :: context.slots], config["position"], config["threads"], config["attention"])
         for i in range(min(context.slots, len(names)))
     ]
     grams = {name: g for part in context.share(observe, tasks) for name, g in part.items()}
@@ -74,7 +75,7 @@ def run(context: Context) -> None:
 def observe(task: Task, inputs: Inputs) -> dict[str, Grams]:
     """The Grams of some models' activations: all that CKA needs of them."""
     pin(task.threads)
-    model = load(model_folder(inputs["base"]), "float32", device=device())
+    model = load(model_folder(inputs["base"]), "float32", task.attention, device())
     adapters = adapters_of(inputs)
     found: dict[str, Grams] = {}
     for name in task.names:
