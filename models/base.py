@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,22 @@ def load(folder: Path, precision: str, attention: str | None = None, device: str
     except ValueError as error:
         if attention is None or "attention implementation" not in str(error):
             raise
-        raise ValueError(f"{folder}: this model does not know {attention} attention: set attention to eager") from None
+        raise ValueError(
+            f"{folder}: this model does not know {attention} attention: set training.attention=eager"
+        ) from None
     model, told = both
-    missing, shaped = sorted(told["missing_keys"]), sorted(str(key[0]) for key in told["mismatched_keys"])
-    if missing:
-        raise ValueError(f"{folder} lacks {len(missing)} weights of its model ({missing[0]}): save it again whole")
-    if shaped:
-        raise ValueError(f"{folder}: {len(shaped)} weights have another shape than its config says ({shaped[0]})")
+    check_whole(folder, told)
     _without_dropout(model)
     return model.to(device).eval().requires_grad_(False)
+
+
+def check_whole(place: Path, told: Mapping[str, Any]) -> None:
+    """``ValueError`` where Transformers' loading information tells of weights that it had to make up."""
+    missing, shaped = sorted(told["missing_keys"]), sorted(str(key[0]) for key in told["mismatched_keys"])
+    if missing:
+        raise ValueError(f"{place} lacks {len(missing)} weights of its model ({missing[0]}): save it again whole")
+    if shaped:
+        raise ValueError(f"{place}: {len(shaped)} weights have another shape than its config says ({shaped[0]})")
 
 
 def _without_dropout(model: PreTrainedModel) -> None:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from models.base import check_whole
 from orchestrator.errors import first_line
 
 
 def convert(file: Path, out: Path, progress: Callable[[str], None]) -> None:
-    """Write the model in ``file`` to the folder ``out``. ``ValueError`` where Transformers cannot read it."""
+    """Write the model in ``file`` to the folder ``out``. ``ValueError`` where Transformers cannot read it whole."""
     folder, name = file.parent, file.name
     progress(f"reading the tokenizer of {name}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
         progress(f"dequantizing {name}")
-        read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+        both: Any = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=name, dtype=torch.float32, output_loading_info=True
+        )
     except (OSError, KeyError, ValueError, NotImplementedError, struct.error) as error:
         raise ValueError(f"{file} cannot be read as GGUF: {first_line(error)}") from None
+    read, told = both
+    check_whole(file, told)
     # The model read from GGUF still counts as quantized and refuses to be saved: a plain twin takes its weights.
     config = type(read.config).from_dict({k: v for k, v in read.config.to_dict().items() if k != "quantization_config"})
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -80,7 +80,7 @@ def test_attention_that_the_model_does_not_know(tmp_path: Path) -> None:
     """XLNet knows none but its own: sdpa is refused with the mend, eager and no word load it."""
     config = transformers.XLNetConfig(vocab_size=64, d_model=32, n_layer=1, n_head=4, d_inner=48)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"this model does not know sdpa attention: set attention to eager$"):
+    with pytest.raises(ValueError, match=r"this model does not know sdpa attention: set training\.attention=eager$"):
         load(tmp_path, "float32", "sdpa")
     for attention in ("eager", None):
         assert load(tmp_path, "float32", attention).config._attn_implementation == "eager"
