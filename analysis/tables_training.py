@@ -193,6 +193,12 @@ def seen_table(results: dict, roster: Roster) -> Table | None:
     return _with_failures(table, roster, "trainings-given")
 
 
+def _noise(row: dict) -> Cell:
+    """How many steps had no gradient that float32 can tell, and whether the update is noise for it."""
+    steps = row.get("noise_steps")
+    return number(formats.count(steps) + (": noise" if row.get("noise") else ""))
+
+
 def moved_table(results: dict, roster: Roster) -> Table | None:
     """What each training did: loss, clipping, and how far the factors went."""
     table = records(
@@ -223,13 +229,17 @@ def moved_table(results: dict, roster: Roster) -> Table | None:
                 ),
             ),
             (Column("Logged KL", "base ‖ adapted"), lambda row: number(formats.significant(row.get("heldout_kl")))),
+            (Column("Equal pairs", "left out"), lambda row: number(formats.count(row.get("equal_pairs")))),
+            (Column("Steps on rounding", "gradient at its floor"), _noise),
         ],
         "Losses of different objectives are not on one scale: compare a method with itself only. Where "
         "most steps are clipped, the gradient’s size is lost and rate × steps decides the norm. The gradient "
         "is that at the log-probabilities of the step’s tokens. Pushed rows are those that a step makes less "
         "likely: where their nats rise and rise, the objective has no bound. The logged KL(base ‖ adapted) is exact, a "
         f"token of the first {_watched(results)}held-out rollouts, right and wrong as they come; the KL beside the "
-        "held-out losses is over other rows, as many right as wrong ones, so the two are two numbers.",
+        "held-out losses is over other rows, as many right as wrong ones, so the two are two numbers. Adam makes as "
+        "long a step out of rounding as out of a gradient: where half of the steps or more had a gradient that the "
+        "rounding of float32 alone may leave, the update is noise.",
         kind=lambda row: "floor" if row.get("role") in ("order", "init") else "",
     )
     return _with_failures(table, roster, "trainings-did")

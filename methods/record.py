@@ -13,7 +13,7 @@ from methods import durable
 from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.lora import Adapter
-from methods.view import Unit
+from methods.view import Unit, equal_pairs
 
 LOG = "log.jsonl"
 SUMMARY = "training.json"
@@ -114,12 +114,18 @@ class Record:
         return summary
 
 
-def step_values(config: TrainConfig, step: int, loss: float, grad_norm: float) -> dict[str, Any]:
-    """The first part of a log line, common to both backends."""
+def step_values(config: TrainConfig, step: int, loss: float, grad_norm: float, floor: float | None) -> dict[str, Any]:
+    """The first part of a log line, common to both backends.
+
+    ``noise``: the gradient is no larger than ``grad_floor``, what rounding alone may leave; None where no ``floor`` is
+    known.
+    """
     return {
         "step": step,
         "loss": loss,
         "grad_norm": grad_norm,
+        "grad_floor": floor,
+        "noise": None if floor is None else grad_norm <= floor,
         "clipped": grad_norm > config.clip,
         "learning_rate": config.rate(step),
     }
@@ -147,11 +153,15 @@ def summarise(
     """Counts and values up to the reported step, neither timings nor paths.
 
     ``units`` counts the units trained on, with repeats; ``tokens_seen`` completion tokens; ``epochs`` passes
-    over the method's own view. ``view_rows`` counts the distinct rows of the view.
+    over the method's own view. ``view_rows`` counts the distinct rows of the view, ``equal_pairs`` the pairs left out
+    of it because both sides are the same tokens. ``noise_steps`` had a gradient that rounding alone may leave (None
+    where that is not known); where they are at least half of all, the update is ``noise``.
     """
     seen = stream[: config.report_step * config.batch_size]
     rows = [row for unit in seen for row in unit]
     reported = log[: config.report_step]
+    noise = [line["noise"] for line in reported]
+    noise_steps = None if None in noise else sum(noise)
     return {
         "method": config.method,
         "settings": config.settings,
@@ -172,8 +182,11 @@ def summarise(
         "nll_pushed_last": next((x for line in reversed(reported) if (x := line["nll_pushed"]) is not None), None),
         **{name: reported[-1].get(name) for name in HELDOUT},
         "clip_rate": sum(line["clipped"] for line in reported) / len(reported),
+        "noise_steps": noise_steps,
+        "noise": None if noise_steps is None else 2 * noise_steps >= len(reported),
         "a_moved_rel": reported[-1]["a_moved_rel"],
         "b_norm": reported[-1]["b_norm"],
         "view_rows": len({row for unit in units for row in unit}),
         "view_units": len(units),
+        "equal_pairs": equal_pairs(config.method, rollouts, config.pair_rule),
     }

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from methods.determinism import deterministic, in_order
 from methods.divisor import divisor
 from methods.logprobs import check_logits, check_rows, completion_logps, padded
 from methods.lora import Adapter, attach
+from methods.noise import floor, token_gradient
 from methods.parallel import STOP, Group, Stopped, group
 from methods.probe import look, watched
 from methods.record import Record, drift_values, step_values, units_at
@@ -156,7 +158,10 @@ def prepared(
     check_logits(model, rollouts[units[0][0]])
     adapter = attach(model, config.targets, config.rank, config.alpha, config.dropout, config.init_seed)
     set_modes(model, config.gradient_checkpointing)
-    return Substrate(config, rollouts, group_means(rollouts), reference, adapter, device, workers), units, stream
+    with dropout_stream(config, 0):
+        norm = in_order(partial(token_gradient, adapter, rollouts[units[0][0]], config.head_chunk))
+    means = group_means(rollouts)
+    return Substrate(config, rollouts, means, reference, adapter, device, workers, norm), units, stream
 
 
 def plan(config: TrainConfig, rollouts: Sequence[Rollout]) -> tuple[list[Unit], list[Unit]]:
@@ -182,7 +187,7 @@ def check_reference(
 
 
 def set_modes(model: PreTrainedModel, gradient_checkpointing: bool) -> None:
-    """Eval mode, so that none of the base's dropout acts, but where LoRA or checkpointing needs more."""
+    """Eval mode, but where LoRA or checkpointing needs more."""
     model.eval()
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -209,7 +214,11 @@ class Fit:
 
 @dataclass
 class Substrate:
-    """Adapter, optimiser and data of one training; :meth:`step` does one optimiser step."""
+    """Adapter, optimiser and data of one training; :meth:`step` does one optimiser step.
+
+    ``token_norm`` is the size of a token's gradient at the start (:func:`methods.noise.token_gradient`), 0 where no
+    floor of the gradient is asked for.
+    """
 
     config: TrainConfig
     rollouts: Sequence[Rollout]
@@ -218,6 +227,7 @@ class Substrate:
     adapter: Adapter
     device: str
     workers: Group
+    token_norm: float = 0.0
 
     def __post_init__(self) -> None:
         c = self.config
@@ -251,7 +261,8 @@ class Substrate:
         names = list(sums)
         *values, grad_norm = torch.stack([*sums.values(), norm.double()]).tolist()
         totals = dict(zip(names, values, strict=True))
-        loss = totals.pop("loss") / self.count(units)
+        count = self.count(units)
+        loss = totals.pop("loss") / count
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
             what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {grad_norm}"
             raise TrainingDiverged(config.method, what, step, failing_rows(units, unit_losses))
@@ -259,7 +270,8 @@ class Substrate:
         for settings in self.optimizer.param_groups:
             settings["lr"] = config.rate(step)
         self.optimizer.step()
-        line = step_values(config, step, loss, grad_norm) | drift_values(self.adapter)
+        least = floor(self.token_norm, totals["gradient"], count)
+        line = step_values(config, step, loss, grad_norm, least) | drift_values(self.adapter)
         if not all(math.isfinite(value) for value in line.values()):
             raise TrainingDiverged(config.method, "adapter is not finite", step, failing_rows(units, unit_losses))
         return line | self.means_of(totals, units)

@@ -34,7 +34,7 @@ from methods.trl_losses import trl_loss
 from methods.view import Unit
 from models.base import load
 
-UNTOLD = ("nll_right", "nll_wrong", "nll_pushed", "reward_nll", "gradient_wrong")
+UNTOLD = ("grad_floor", "noise", "nll_right", "nll_wrong", "nll_pushed", "reward_nll", "gradient_wrong")
 
 
 def train(
@@ -99,7 +99,8 @@ def build(
     if config.method == "dpo":
         assert reference is not None, "checked before"
         preference = DPOConfig(
-            loss_type=[loss], beta=float(config.settings["beta"]), disable_dropout=False,
+            loss_type=[loss], beta=float(config.settings["beta"]),
+            disable_dropout=False,  # it would switch off the adapter's too; the base is loaded without
             precompute_ref_log_probs=True, max_length=None, **settings,
         )  # fmt: skip
         return PreparedDPO(
@@ -214,7 +215,7 @@ class Follow(TrainerCallback):
         logs = kwargs["logs"]
         if "loss" not in logs:  # the summary that TRL logs after its last step
             return
-        line = step_values(self.config, state.global_step, logs["loss"], logs["grad_norm"])
+        line = step_values(self.config, state.global_step, logs["loss"], logs["grad_norm"], None)
         line |= drift_values(self.adapter) | dict.fromkeys(UNTOLD)
         if self.config.method == "dpo":
             told = not self.config.settings["length_normalised"]  # TRL's margins are of sums, whatever the loss reads

@@ -47,6 +47,7 @@ def view(
     (chosen) with its first wrong one (rejected). "all": every right with every wrong one of a problem. "same_teacher":
     as "one", within each teacher's rollouts of a problem. "best_worst": a problem's rollout of highest reward with
     that of lowest, the first of equals each, where they differ; takes any real rewards.
+    A pair whose sides are the same tokens is left out: its gradient is rounding (:func:`equal_pairs` counts them).
     ``pairs`` keeps a fixed draw of at most so many pairs, the same for every seed of a study. With the setting
     ``duplicates`` "drop" only the first of a problem's equal completions is kept. ``ValueError`` where nothing is left,
     where a reward is neither 0 nor 1 and the method needs that, or where prompt or completion is empty.
@@ -62,7 +63,10 @@ def view(
         if not len(rollout.prompt_ids) or not len(rollout.completion_ids):
             raise ValueError(f"row {row}: prompt and completion need at least one token each")
     if kind == "pairs":
-        units, lack = _pairs(rollouts, pair_rule), LACKS[pair_rule]
+        found, lack = _pairs(rollouts, pair_rule), LACKS[pair_rule]
+        units = [pair for pair in found if not _equal(rollouts, pair)]
+        if found and not units:
+            lack = f"in all {len(found)} pairs right and wrong are the same tokens: raise prompt.max_answer_tokens"
         if pairs is not None and len(units) > pairs:
             drawn = np.random.default_rng(derive("pairs", 0)).choice(len(units), pairs, replace=False)
             units = [units[i] for i in sorted(drawn.tolist())]
@@ -76,6 +80,18 @@ def view(
     if not units:
         raise ValueError(f"{method}: {lack}")
     return units
+
+
+def equal_pairs(method: str, rollouts: Sequence[Rollout], pair_rule: str) -> int:
+    """How many pairs the method's view leaves out because right and wrong are the same tokens."""
+    if METHODS[method].view != "pairs":
+        return 0
+    return sum(_equal(rollouts, pair) for pair in _pairs(rollouts, pair_rule))
+
+
+def _equal(rollouts: Sequence[Rollout], pair: Unit) -> bool:
+    one, two = ((list(rollouts[row].prompt_ids), list(rollouts[row].completion_ids)) for row in pair)
+    return one == two
 
 
 def _first_of_equals(units: Sequence[Unit], rollouts: Sequence[Rollout]) -> list[Unit]:

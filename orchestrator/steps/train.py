@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.config import TrainConfig
+from methods.view import equal_pairs
 from orchestrator.context import Context, Inputs
 from orchestrator.device import device
 from orchestrator.steps.base import address, model_folder
@@ -23,13 +24,17 @@ def run(context: Context) -> None:
         from methods.trainer import train
 
     def tell(line: Mapping[str, Any]) -> None:
-        context.say(f"step {line['step']}/{config.run_steps}, loss {line['loss']:.4g}")
+        told = ", a gradient of rounding alone" if line["noise"] else ""
+        context.say(f"step {line['step']}/{config.run_steps}, loss {line['loss']:.4g}{told}")
 
     reference = context.inputs.get("reference")
+    rollouts = training_rollouts(context.inputs["rollouts"])
+    if equal := equal_pairs(config.method, rollouts, config.pair_rule):
+        context.say(f"{equal} pairs are left out: right and wrong are the same tokens")
     train(
         config,
         model_folder(context.inputs["base"]),
-        training_rollouts(context.inputs["rollouts"]),
+        rollouts,
         context.out,
         reference=None if reference is None else read_reference(reference),
         heldout=heldout_rollouts(context.inputs["rollouts"]) if config.probe_every else (),

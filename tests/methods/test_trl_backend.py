@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 
 from methods import METHODS, trainer, trl_backend
 from methods.batch import Rollout
@@ -192,3 +195,19 @@ def test_a_tokenizer_without_a_pad_token_changes_nothing(
         found.append(deltas(work / "out" / "adapter"))
     assert found[0].norm() > 0
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-9)
+
+
+def test_the_bases_dropout_does_not_act(rollouts: list[Rollout], make_config: Make, tmp_path: Path) -> None:
+    """GPT-2 drops a tenth of its activations where it may; DPO's first loss is ln 2, as policy and base are one."""
+    model = tmp_path / "gpt2"
+    shape = GPT2Config(vocab_size=64, n_positions=64, n_embd=32, n_layer=2, n_head=4)
+    assert shape.resid_pdrop == shape.attn_pdrop == 0.1
+    AutoModelForCausalLM.from_config(shape).float().save_pretrained(model)
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"<eos>": 0})), eos_token="<eos>").save_pretrained(
+        model
+    )
+    config = make_config("dpo", targets=("c_attn",), run_steps=2, report_step=2)
+    reference = reference_logprobs(model, rollouts)
+    trl_backend.train(config, model, rollouts, tmp_path / "out", reference=reference, work=tmp_path / "work")
+    first = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)

@@ -3,12 +3,16 @@ from __future__ import annotations
 import pytest
 
 from methods.batch import Rollout
-from methods.view import order, permutation, view
+from methods.view import equal_pairs, order, permutation, view
 
 
 def rows(*marks: str) -> list[Rollout]:
-    """One problem a word, one rollout a letter: r right, w wrong."""
-    return [Rollout([3], [4, 1], float(m == "r"), g) for g, word in enumerate(marks) for m in word]
+    """One problem a word, one rollout a letter: r right, w wrong; no two of a problem are equal."""
+    return [
+        Rollout([3], [4 + i, 1], float(mark == "r"), group)
+        for group, word in enumerate(marks)
+        for i, mark in enumerate(word)
+    ]
 
 
 def test_views() -> None:
@@ -45,7 +49,7 @@ def test_unknown_pair_rule() -> None:
 def test_pairs_within_a_teacher() -> None:
     """Teachers a and b: of the first problem only b has both, of the second both have."""
     marks = [(0, "a", 1), (0, "b", 0), (0, "b", 1), (1, "b", 0), (1, "a", 0), (1, "b", 1), (1, "a", 1), (1, "a", 0)]
-    rollouts = [Rollout([3], [4], float(reward), group, teacher) for group, teacher, reward in marks]
+    rollouts = [Rollout([3], [4 + i], float(r), group, teacher) for i, (group, teacher, r) in enumerate(marks)]
     assert view("dpo", rollouts, "same_teacher") == [(2, 1), (5, 3), (6, 4)]
     assert view("dpo", rollouts, "one") == [(0, 1), (5, 3)]
     with pytest.raises(ValueError, match="no teacher has both a right and a wrong rollout of one problem"):
@@ -55,7 +59,7 @@ def test_pairs_within_a_teacher() -> None:
 def test_the_best_with_the_worst() -> None:
     """Real rewards; the first of equals each; a problem whose rewards are all alike has no pair."""
     rewards = [(1, 0.5), (0, 0.25), (0, -2.0), (1, 3.0), (0, 0.25), (1, 3.0), (0, -2.0), (2, 0.5), (2, 0.5)]
-    rollouts = [Rollout([3], [4], reward, group) for group, reward in rewards]
+    rollouts = [Rollout([3], [4 + i], reward, group) for i, (group, reward) in enumerate(rewards)]
     assert view("dpo", rollouts, "best_worst") == [(1, 2), (3, 0)]
     for rule in ("one", "all", "same_teacher"):
         with pytest.raises(ValueError, match=r"row 0: reward 0\.5 is neither 0 nor 1, which dpo needs"):
@@ -123,3 +127,23 @@ def test_rft_drops_duplicates_where_it_is_asked_to() -> None:
     rollouts = [Rollout([3], ids, reward, group) for ids, reward, group in texts]
     assert view("rft", rollouts) == [(0,), (2,), (3,), (4,)]
     assert view("rft", rollouts, settings={"duplicates": "drop"}) == [(0,), (3,), (4,)]
+
+
+@pytest.mark.parametrize("rule", ["one", "all", "best_worst", "same_teacher"])
+def test_pairs_that_are_equal_in_tokens_are_left_out_and_counted(rule: str) -> None:
+    """Of problem 0 the first right and the first wrong rollout were cut to the same tokens; problem 1 has a pair."""
+    texts = [([7, 8], 1.0, 0), ((7, 8), 0.0, 0), ([7, 9], 1.0, 1), ([7, 8], 0.0, 1), ([5, 8], 0.0, 1)]
+    rollouts = [Rollout([3], ids, reward, group) for ids, reward, group in texts]
+    assert view("dpo", rollouts, rule) == [(2, 3), (2, 4)][: 2 if rule == "all" else 1]
+    assert equal_pairs("dpo", rollouts, rule) == 1 and equal_pairs("sft", rollouts, rule) == 0
+    with pytest.raises(ValueError) as caught:
+        view("dpo", rollouts[:2], rule)
+    line = "dpo: in all 1 pairs right and wrong are the same tokens: raise prompt.max_answer_tokens"
+    assert str(caught.value) == line
+
+
+def test_a_pair_of_two_prompts_is_no_equal_one() -> None:
+    """Where tokens go over from the prompt into the completion, or two prompts ask one thing, there is a gradient."""
+    for prompts in (([3, 4], [5]), ([3], [4, 5])), (([3], [5]), ([4], [5])):
+        rollouts = [Rollout(*ids, reward, 0) for ids, reward in zip(prompts, (1.0, 0.0), strict=True)]
+        assert view("dpo", rollouts) == [(0, 1)] and equal_pairs("dpo", rollouts, "one") == 0
