@@ -91,6 +91,16 @@ def test_every_stop_token_of_the_generation_config_ends_a_turn(served_model: Pat
     assert stopped == Completion(plain.token_ids[:1], "", "stop")
 
 
+def test_the_token_that_ends_a_turn_ends_a_completion(engine: TransformersEngine) -> None:
+    """The one that the chat template writes, where the model's own config does not name it."""
+    plain = engine.generate([[5, 6, 7]], Sampling(max_tokens=10))[0][0]
+    end = plain.token_ids[3]
+    stopped = engine.generate([[5, 6, 7]], Sampling(max_tokens=10, stop=(end,)))[0][0]
+    length = plain.token_ids.index(end) + 1
+    assert (stopped.token_ids, stopped.finish) == (plain.token_ids[:length], "stop")
+    assert engine.generate([[5, 6, 7]], Sampling(max_tokens=10))[0][0] == plain
+
+
 def test_sampling_inverts_the_cumulative_distribution() -> None:
     """Probabilities .3, .5, .2; sorted .5 (token 1), .3 (token 0), .2 (token 2)."""
     logits = torch.tensor([[0.3, 0.5, 0.2]]).log()

@@ -31,6 +31,7 @@ from orchestrator.store import write_json
 from orchestrator.study import Study
 from orchestrator.table import read_table
 from tests.chat_server import Reply, chat_server, completion
+from tests.orchestrator.chat_models import qwen_thinking
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-secret-0123456789"
@@ -64,12 +65,12 @@ def perform(
     """A function that runs the step of a source; returns the table and its statistics."""
 
     def perform(
-        config: Mapping[str, Any], where: Mapping[str, Any], engine: Any = None
+        config: Mapping[str, Any], where: Mapping[str, Any], engine: Any = None, model: Path = tiny_model
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         folders = base, out, work = tmp_path / "base", tmp_path / "out", tmp_path / "work"
         for folder in folders:
             folder.mkdir(exist_ok=True)
-        write_json(base / "base.json", {"folder": str(tiny_model), "name": "tiny"})
+        write_json(base / "base.json", {"folder": str(model), "name": "tiny"})
         run(
             Context(
                 config=config, where=where, inputs={"base": base, "model": base}, out=out, work=work,
@@ -462,6 +463,29 @@ def test_rows_of_the_own_engine_keep_the_tokens_that_were_drawn(
     table, stats = perform(config, {"sources": [str(source)], "engine": {}}, engine=Drawn())
     assert [r["completion_ids"] for r in table] == [[6, 2, 15, 1], [6, 15]]
     assert stats["tokens"]["as_drawn"] == 1 and stats["tokens"]["parted"] == 0
+
+
+class Thinking:
+    """An engine whose model goes on with the thought that the prompt began: one ends, one does not."""
+
+    def generate(self, prompts: Sequence[Any], sampling: Sampling, adapter: None) -> list[list[Completion]]:
+        texts = ["So.\n</think>\n\nThe answer is 7.", "So \\boxed{7} perhaps"]
+        return [[Completion((3, 4), text, "stop") for text in texts] for _ in prompts]
+
+
+def test_a_thought_that_the_prompt_began_and_that_never_ends_is_no_answer(
+    perform: Callable[..., Any], tmp_path: Path
+) -> None:
+    source = tmp_path / "q.jsonl"
+    source.write_text('{"question": "3 + 4", "answer": "#### 7"}\n')
+    spec = SampledRollouts.model_validate(
+        {"source": "vllm", "samples": 2, "table": {"heldout": 0}}
+        | {"problems": {"task": "gsm8k", "source": str(source), "instruction": "{problem}"}}
+    )
+    config = spec.model_dump() | {"prompt": PROMPT, "engine": {}}
+    where = {"sources": [str(source)], "engine": {}}
+    table, _ = perform(config, where, engine=Thinking(), model=qwen_thinking(tmp_path / "model"))
+    assert [r["reward"] for r in table] == [1.0, 0.0]
 
 
 # --- before anything starts
