@@ -117,14 +117,14 @@ class Prompter:
         answer = self.controls.mark(self._without_end(text) if ended else text, self.ends)
         if not answer.strip():
             return None
-        asked = [self._asked(problem, instruction)]
-        written = self._conversation(asked, [answer])
+        asked = self._asked(problem, instruction)
+        written = self._answered(asked, answer)
         theirs = self._ids(written)
         ours = list(ids if self.turn.end or not ended else ids[:-1])  # an end that no template writes is none of its
         if theirs[: len(ours)] == ours:
             return None
         said = spoken(self.opening + answer)
-        if 0 < len(said.strip()) < len(answer.strip()) and self._conversation(asked, [said]) == written:
+        if 0 < len(said.strip()) < len(answer.strip()) and self._answered(asked, said) == written:
             return "the template leaves thoughts out of a conversation, and they are trained on"
         at = next(i for i in range(len(ours)) if theirs[i : i + 1] != [ours[i]])
         before, one, other = (
@@ -166,20 +166,15 @@ class Prompter:
     @cached_property
     def turn(self) -> Turn:
         """See :class:`Turn`. ``ValueError`` for a template that writes one conversation in two ways."""
-        from jinja2 import TemplateError
-
         bare = Turn("", "", "", self.tokenizer.eos_token_id)
         if self.tokenizer.chat_template is None:
             return bare
         prompt = self._conversation(["1"], [""])
         if any(self._conversation(["1"], [""]) != prompt for _ in range(3)):
             raise ValueError("prompt.template: it writes one conversation in several ways: take chance out of it")
-        try:
-            whole, spaced = self._conversation(["1"], [PROBE]), self._conversation(["1"], [f"\t{PROBE}\t"])
-        except TemplateError:  # it takes no answers: they end with the sequence
-            return Turn(prompt, "", "", bare.end_id)
+        whole, spaced = self._answered("1", PROBE), self._answered("1", f"\t{PROBE}\t")
         start = whole.rfind(PROBE)
-        if start < 0:
+        if start < 0:  # it shows no answers: they end with the sequence
             return Turn(prompt, "", "", bare.end_id)
         before, tail = whole[:start], whole[start + len(PROBE) :]
         lead = before[len(prompt) :] if before.startswith(prompt) else ""
@@ -216,6 +211,13 @@ class Prompter:
 
     def _asked(self, problem: str, instruction: str) -> str:
         return instruction.replace("{problem}", self.controls.mark(problem))
+
+    def _answered(self, asked: str, answer: str) -> str:
+        """The template's text of a question and its answer; nothing where it takes no answers."""
+        try:
+            return self._conversation([asked], [answer])
+        except Exception:  # a template is somebody's program, and raises what it likes
+            return ""
 
     def _conversation(self, asked: Sequence[str], answers: Sequence[str]) -> str:
         """The template's text of these turns, marks in it; up to where the answer begins if the last one is empty."""

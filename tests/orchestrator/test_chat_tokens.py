@@ -195,6 +195,14 @@ def test_today_is_the_same_on_every_day(family: Callable[[str], Prompter]) -> No
         drawn.completion_ids(ANSWER)
 
 
+def test_a_template_for_questions_alone_still_serves(tmp_path: Path) -> None:
+    template = "{{ messages[0]['content'] }}{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}"
+    prompter = Prompter(llama3(tmp_path / "m"), {"template": template})
+    assert prompter.completion_ids(ANSWER)[-1] == prompter.tokenizer.eos_token_id
+    said = prompter.parting(ASKED, "{problem}", ANSWER, row(prompter))
+    assert said is not None and "the template writes ''" in said
+
+
 CHANCE = "{{ messages[0]['content'] }}{{ range(99999) | random }}"
 
 
