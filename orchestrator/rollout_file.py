@@ -65,11 +65,16 @@ def whole(rows: list[Row], source: str, draw: int | None, seed: int) -> list[Row
             raise UserError(f"{source}: problem_id {called} stands for two problems or answers: make ids distinct")
     if draw is None:
         return rows
-    problems = list(dict.fromkeys(row.problem_id for row in rows))
+    problems = list(dict.fromkeys(map(_drawn_as, rows)))
     if draw > len(problems):
         raise UserError(f"rollouts.draw: {draw} problems asked for, {source} holds {len(problems)}")
     kept = set(random.Random(f"rollouts {seed}").sample(problems, draw))
-    return [row for row in rows if row.problem_id in kept]
+    return [row for row in rows if _drawn_as(row) in kept]
+
+
+def _drawn_as(row: Row) -> str:
+    """Its id; without one of its own, its problem however that is spelled."""
+    return normal(row.problem) if row.problem_id == row.problem else row.problem_id
 
 
 def _json(path: Path) -> Iterator[tuple[str, Any]]:

@@ -176,6 +176,15 @@ def test_a_draw_keeps_whole_problems_in_the_files_order(tmp_path: Path, write_ro
     assert refused(path, draw=11) == f"rollouts.draw: 11 problems asked for, {path} holds 10"
 
 
+def test_a_draw_takes_a_problem_in_all_its_spellings(tmp_path: Path, write_rows: Writer) -> None:
+    asked = [text for i in range(6) for text in (f"What is {i}?", f"what  is {i}?")]
+    path = write_rows(tmp_path / "a.jsonl", [GOOD | {"problem": text} for text in asked])
+    for seed in range(5):
+        drawn = read_rollouts(path, 2, seed)
+        assert len(drawn) == 4 and len({row.problem.split()[-1] for row in drawn}) == 2
+    assert refused(path, draw=7) == f"rollouts.draw: 7 problems asked for, {path} holds 6"
+
+
 def test_one_gold_may_be_written_in_two_ways(tmp_path: Path, write_rows: Writer) -> None:
     rows = [GOOD | {"answer": answer} for answer in ("1/2", "0.50", "\\frac{1}{2}")]
     assert [r.answer for r in read_rollouts(write_rows(tmp_path / "a.jsonl", rows))] == [r["answer"] for r in rows]
