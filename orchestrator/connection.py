@@ -81,8 +81,10 @@ def join(address: str | None, say: Callable[[str], None] = lambda line: None) ->
         folder = str(_session.enter_context(session()))
         with _own_sigterm():
             ray.init(address="local", include_dashboard=False, _system_config=internal, _temp_dir=folder, **common)
-    except BaseException:
+    except BaseException as error:
         leave()
+        if isinstance(error, Exception) and not isinstance(error, (UserError, OSError)):
+            raise ClusterLost(f"Ray did not start on this machine ({first_line(error)})") from None
         raise
     return True
 

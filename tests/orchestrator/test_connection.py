@@ -87,3 +87,12 @@ def test_ray_keeps_neither_the_signal_to_stop_nor_a_folder() -> None:
     words = [sys.executable, "-c", TOLD_TO_STOP]
     done = subprocess.run(words, cwd=connection.ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "['0o700']\n[]\nheard 2\n"), done.stderr
+
+
+def test_a_cluster_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because of much.\nTraceback")
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(ClusterLost, match=r"^Ray did not start on this machine \(The current node timed out[^\n]*\)$"):
+        connection.join(None)
