@@ -145,7 +145,7 @@ def measure(task: Task, inputs: Inputs) -> Measured:
     why = {module: unattachable(model, module) for module in task.modules}
     modules = [module for module in task.modules if why[module] is None]
     files = [AdapterFile(place.path(inputs)) for place in task.adapters]
-    adapters = [{module: file.factors(module, torch.float32) for module in modules} for file in files]
+    adapters = [{module: file.factors(module) for module in modules} for file in files]
     shards = [_shard(model, rows, adapters, modules) for rows in task.shards]
     return Measured(shards, {module: reason for module, reason in why.items() if reason is not None})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from analysis.activations import input_products, summarise_activations, weighted_gram
@@ -245,3 +245,25 @@ def test_refusals(model: PreTrainedModel) -> None:
             products()
     finally:
         model.eval()
+
+
+class Routed(nn.Module):
+    """Like a mixture of experts: the linear module sees some of the tokens, the others pass by."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        return torch.cat([self.linear(flat[:2]), flat[2:] @ self.linear.weight.T]).view(*x.shape[:-1], -1)
+
+
+def test_a_module_that_only_some_tokens_reach_is_left_out(tiny_model: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    mlp = model.get_submodule("model.layers.1.mlp")
+    mlp.down_proj = Routed(mlp.down_proj)
+    expert = "model.layers.1.mlp.down_proj.linear"
+    held = {QUERY: factors(64, 64, 2, 1), expert: factors(64, 96, 2, 2)}
+    found, tokens = input_products(model, ROWS, [held], [QUERY, expert])
+    assert list(found) == [QUERY] and tokens == 9

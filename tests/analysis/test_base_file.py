@@ -41,6 +41,28 @@ def test_a_conv1d_weight_is_turned(tmp_path: Path) -> None:
         found.weight(NAME, (3, 2))
 
 
+@pytest.mark.parametrize(
+    ("kind", "stored", "shape", "told", "turned"),
+    [
+        ("llama", (2, 3), (2, 3), [False, False], False),
+        ("gpt2", (2, 3), (3, 2), [False, False], True),  # PEFT writes what the last module told, here the head
+        (None, (2, 3), (3, 2), [True, False], True),
+        (None, (2, 3), (3, 2), [False, False], False),  # another base's
+        ("gpt2", (2, 3), (2, 3), [True, True], False),  # a linear head beside Conv1D
+        ("gpt2", (3, 3), (3, 3), [True, False], True),
+        ("llama", (3, 3), (3, 3), [True, False], False),
+        (None, (3, 3), (3, 3), [True, True], True),
+    ],
+)
+def test_which_way_a_weight_is_stored(
+    tmp_path: Path, kind: str | None, stored: tuple[int, int], shape: tuple[int, int], told: list[bool], turned: bool
+) -> None:
+    folder = base(tmp_path, {f"{NAME}.weight": torch.ones(stored)})
+    if kind is not None:
+        (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+    assert BaseFile(folder).is_turned(NAME, shape, told) is turned
+
+
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no model\.safetensors; name the folder"):
         BaseFile(tmp_path)

@@ -9,7 +9,14 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import Generator, Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from analysis import forward
 from analysis.forward import attached, completion_hidden, completion_nll, completion_scores, features
@@ -70,6 +77,21 @@ def test_attached_to_llama_equals_the_merged_weights() -> None:
     with torch.no_grad():
         llama.get_submodule(name).weight += delta.b @ delta.a
     torch.testing.assert_close(found, logits(llama, [4, 5, 6]), rtol=1e-4, atol=1e-5)
+
+
+def test_attached_to_gpt2_equals_the_merged_weights() -> None:
+    """Its Conv1D stores in x out; the name may lack the model's prefix."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 32, "n_positions": 8, "n_embd": 12, "n_layer": 1, "n_head": 2}
+        gpt2 = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=1, eos_token_id=1)).float().eval()
+    generator = Generator().manual_seed(1)
+    delta = Factors(torch.randn(36, 2, generator=generator), torch.randn(2, 12, generator=generator))
+    with attached(gpt2, {"h.0.attn.c_attn": delta}):
+        found = logits(gpt2, [4, 5, 6])
+    with torch.no_grad():
+        gpt2.get_submodule("transformer.h.0.attn.c_attn").weight += (delta.b @ delta.a).T
+    torch.testing.assert_close(found, logits(gpt2, [4, 5, 6]), rtol=1e-4, atol=1e-5)
 
 
 def test_features_by_hand(model: PreTrainedModel, delta: dict) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -242,6 +243,27 @@ def test_a_link_goes_by_its_own_name(three: Path, tmp_path: Path) -> None:
     assert [one.name for one in adapter_names.resolve(["mine", "final/dpo"])] == ["mine", "dpo"]
     with pytest.raises(UserError, match="is given twice"):
         adapter_names.resolve([str(three / "one"), "mine"])
+
+
+def test_bases_are_told_apart_by_key_and_by_hub_name(three: Path, tmp_path: Path) -> None:
+    """Trainings of this tool by their base's key, wherever the base lies; others by the name in their config."""
+
+    def told(*given: adapter_names.Given, bases: tuple[str, str]) -> list[str]:
+        files = {one.name: SimpleNamespace(base=base) for one, base in zip(given, bases, strict=True)}
+        return comparison._base_notes(given, files)
+
+    foreign = [adapter_names.Given(three / name, name) for name in ("one", "two")]
+    ours = [
+        adapter_names.Given(three / name, name, {"inputs": {"base": key}})
+        for name, key in (("one", "k1"), ("two", "k1"), ("three", "k2"))
+    ]
+    cached = "/home/me/.cache/huggingface/hub/models--Qwen--Qwen3-4B/snapshots/0123456789abcdef"
+    assert told(*foreign, bases=("Qwen/Qwen3-4B", cached)) == []
+    assert told(*ours[:2], bases=("/runs/a/base", "/runs/b/base")) == []
+    (line,) = told(*foreign, bases=("/runs/a/base", "/runs/b/base"))
+    assert "name different bases (one: /runs/a/base; two: /runs/b/base)" in line
+    (line,) = told(ours[0], ours[2], bases=("/base", "/base"))
+    assert "name different bases" in line
 
 
 def test_one_folder_twice_and_one_name_twice(three: Path) -> None:
