@@ -24,7 +24,7 @@ from analysis.canvas import (
     short,
 )
 from analysis.figures_weights import floor_words
-from analysis.roster import BASE, Roster, other
+from analysis.roster import BASE, Roster, distinct, other
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -281,9 +281,10 @@ def _cosine_panel(axes: Axes, points: list[dict], line: dict, results: dict, ros
 def _accuracy_panel(axes: Axes, points: list[dict], colour: str, results: dict) -> None:
     rates = numbers([row["learning_rate"] for row in points])
     tasks = list(dict.fromkeys(task for row in points for task in row.get("accuracy") or {}))
-    for task, marker, dashes in zip(tasks, "Po^D", ("-", "--", ":", "-."), strict=False):
+    names = distinct(tasks, lambda task: short(headline.task_title(results, task), 28))
+    for index, task in enumerate(tasks):
+        name, marker, dashes = names[task], "Po^Dv"[index % 5], ("-", "--", ":", "-.")[index % 4]
         values = 100 * numbers([(row.get("accuracy") or {}).get(task) for row in points])
-        name = short(headline.task_title(results, task), 28)
         axes.plot(rates, values, color=colour, marker=marker, linestyle=dashes, label=f"right, {name}")
         base = headline.verdict(results, task, BASE).get("accuracy")
         if base is not None:

@@ -139,7 +139,7 @@ def _room(text: str) -> int:
     return sum(5 if ord(c) >= _WIDE else 1 for c in text)
 
 
-def _distinct(names: Sequence[str], *ways: Callable[[str], str]) -> dict[str, str]:
+def distinct(names: Sequence[str], *ways: Callable[[str], str]) -> dict[str, str]:
     """What each name is called: by the first of ``ways`` that calls no two of them alike, else with a number too."""
     called: dict[str, str] = {}
     left = list(names)
@@ -199,8 +199,8 @@ def roster(results: dict) -> Roster:
     # methods without a colour of their own take first the colours that no other method here wears
     spare = sorted(_COLOURS.values(), key=lambda colour: any(_COLOURS.get(method) == colour for method in methods))
     # an adapter is listed as the user named it where its usual name is another's too
-    labels = _distinct(names, lambda name: one_line(label(name)), one_line)
-    briefs = _distinct(names, lambda name: brief(labels[name]))
+    labels = distinct(names, lambda name: one_line(label(name)), one_line)
+    briefs = distinct(names, lambda name: brief(labels[name]))
     seen: dict[str, int] = {}
     models = []
     newcomers = 0

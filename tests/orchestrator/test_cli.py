@@ -295,6 +295,19 @@ def test_plan_shows_every_step_and_touches_nothing(
     assert sorted(p.name for p in tmp_path.rglob("*")) == before
 
 
+def test_a_plan_claims_no_split_of_a_file_and_says_what_it_counts(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], write_rows: Any
+) -> None:
+    rows = write_rows(
+        tmp_path / "train.jsonl", [{"question": f"{i} + 1?", "answer": f"#### {i + 1}"} for i in range(9)]
+    )
+    tasks = f"evaluation.tasks=[{{task: gsm8k, source: {rows}}}, {{task: arithmetic, draw: 6}}]"
+    assert cli.main(["plan", str(study_file), "--set", tasks, "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "all problems of gsm8k (rows of train.jsonl)" in shown and "6 problems of arithmetic (test)" in shown
+    assert "786 k parameters without embeddings" in shown
+
+
 def test_the_reference_study_is_planned_in_full_without_a_hub(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
