@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from analysis.gram import Gram, along, projection, variance
+from analysis.replicas import Run, families
 
 
 def directions(
-    names: Sequence[str],
-    gram: Gram,
-    reference: str,
-    methods: Mapping[str, str],
-    own: Collection[str],
-    one_init: Collection[str],
-    seed: int = 0,
+    known: Sequence[Run], gram: Gram, reference: str, alike: Mapping[str, str] | None = None, seed: int = 0
 ) -> dict:
     """{"adapters": one entry each, "variance": of the directions by method, None where it cannot be told}.
 
-    An entry has scale and left_over: the multiple of the reference's update that is nearest, and the share of the norm
-    that it misses; span_left_over and span_rank: the same for the span of the other methods' ``own`` trainings.
-    ``methods`` tells each adapter's method, ``one_init`` which share the reference's initial A: another one makes a
-    direction of its own, so the variance is over those.
+    ``known`` are the runs in the Gram's order. An entry has scale and left_over: the multiple of the reference's update
+    that is nearest, and the share of the norm that it misses; span_left_over and span_rank: the same for the span of
+    the other methods' own trainings, of which there are span_of. ``alike`` tells what counts as one method there where
+    it is not as the runs have it.
+
+    The variance is over methods at their own learning rate and the reference's initial A, each with its runs in other
+    orders: these alone could be exchanged for one another. Another rate or initial A makes a direction of its own, so
+    such runs are left out. It adds methods and repeated (how many of them have several runs); None where none has.
     """
-    place = {name: i for i, name in enumerate(names)}
+    place = {run.name: i for i, run in enumerate(known)}
+    methods = alike or {run.name: run.method for run in known}
+    own = [run.name for run in known if run.name == run.method]
     entries = []
-    for name in names:
-        others = [n for n in names if n in own and methods[n] != methods[name]]
+    for name in place:
+        others = [n for n in own if methods[n] != methods[name]]
         span = projection(gram, place[name], [place[n] for n in others]) if others else {"left_over": None, "rank": 0}
         entries.append(
             {
@@ -39,11 +40,21 @@ def directions(
                 "span_of": len(others),
             }
         )
-    kept = [name for name in names if name in one_init]
-    labels = [methods[name] for name in kept]
-    told = None
-    if 1 < len(set(labels)) < len(labels):
-        rows = [place[name] for name in kept]
-        part = np.asarray(gram, dtype=np.float64)[np.ix_(rows, rows)]
-        told = variance(part, labels, unit=True, generator=np.random.default_rng(seed))
-    return {"adapters": entries, "variance": told}
+    return {"adapters": entries, "variance": _variance(known, gram, reference, seed)}
+
+
+def _variance(known: Sequence[Run], gram: Gram, reference: str, seed: int) -> dict | None:
+    place = {run.name: i for i, run in enumerate(known)}
+    init = known[place[reference]].init
+    own = {(run.method, run.learning_rate) for run in known if run.name == run.method}
+    squares = np.asarray(gram, dtype=np.float64).diagonal()
+    kept = [run for run in known if run.init == init and (run.method, run.learning_rate) in own]
+    kept = [run for run in kept if squares[place[run.name]] > 0]  # what has no direction tells nothing
+    sizes = [len(of) for of in families(kept).values()]
+    if len(sizes) < 2 or max(sizes) < 2:
+        return None
+    rows = [place[run.name] for run in kept]
+    part = np.asarray(gram, dtype=np.float64)[np.ix_(rows, rows)]
+    labels = [run.family for run in kept]
+    found = variance(part, labels, unit=True, generator=np.random.default_rng(seed))
+    return found | {"methods": len(sizes), "repeated": sum(size > 1 for size in sizes)}

@@ -267,12 +267,11 @@ def _norm_panel(axes: Axes, points: list[dict], line: dict, results: dict, roste
 def _cosine_panel(axes: Axes, points: list[dict], line: dict, results: dict, roster: Roster) -> None:
     rates = numbers([row["learning_rate"] for row in points])
     axes.plot(rates, numbers([row.get("cosine_to_sft") for row in points]), **line)
-    floors = (results.get("geometry") or {}).get("floors") or {}
-    for key, dashes in (("order", "-."), ("init", ":")):
-        entry = floors.get(key) or {}
+    styles = {"order": "-.", "init": ":"}
+    for kind, entry in headline.pairs_of_floors(results):
         value, replica = entry.get("cosine"), other(entry, roster.reference)
-        if value is not None and replica is not None:
-            axes.axhline(value, color=FLOOR, linestyle=dashes, linewidth=1, label=floor_words(roster, replica))
+        if kind in styles and value is not None and replica is not None:
+            axes.axhline(value, color=FLOOR, linestyle=styles[kind], linewidth=1, label=floor_words(roster, replica))
     axes.set_ylabel(f"cosine to {called(roster, roster.reference)}")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.0) - 0.03, max(high, 1.03))

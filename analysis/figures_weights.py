@@ -43,11 +43,10 @@ def _floor_values(results: dict, roster: Roster, key: str) -> list[tuple[str, ob
     """(words, dashes, colour, value) of every floor that was measured for one column."""
     geometry = results.get("geometry") or {}
     found: list[tuple[str, object, str, float]] = []
-    for kind, dashes in _FLOOR_LINES.items():
-        entry = (geometry.get("floors") or {}).get(kind) or {}
+    for kind, entry in headline.pairs_of_floors(results):
         value, replica = entry.get(key), other(entry, roster.reference)
-        if value is not None and replica is not None:
-            found.append((floor_words(roster, replica), dashes, FLOOR, value))
+        if kind in _FLOOR_LINES and value is not None and replica is not None:
+            found.append((floor_words(roster, replica), _FLOOR_LINES[kind], FLOOR, value))
     for name, (words, dashes) in _CHANCE_LINES.items():
         value = ((geometry.get("chance") or {}).get(name) or {}).get(key)
         if value is not None:

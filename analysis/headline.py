@@ -7,14 +7,17 @@ rate; random updates in the reference's own row space of A; random updates in th
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from analysis import formats
+from analysis.replicas import runs
 from analysis.roster import BASE, Roster, other, pair
 
 AS_PUBLISHED = "as published"
 MATCHED_RATE = "learning rate"
 SWEEP = "sweep"
+_COMPARED = ("method", "sweep")  # roles of which each training has a row beside the reference
 
 
 @dataclass(frozen=True)
@@ -150,17 +153,27 @@ def _kind(roster: Roster, name: str, matched: str) -> str:
     return "method" if matched in ("", AS_PUBLISHED) else "matched"
 
 
-def _floor_rows(results: dict, roster: Roster) -> list[Row]:
-    geometry = results.get("geometry") or {}
+def pairs_of_floors(results: dict) -> list[tuple[str, dict]]:
+    """Every measured floor with its kind: another order, another initial A, another rate; last, what rounding gives."""
+    found = (results.get("geometry") or {}).get("floors") or {}
+    rows = [(kind, entry) for kind, of in found.items() for entry in (of if isinstance(of, list) else [of]) if entry]
+    known = {"order": 0, "init": 1, "learning_rate": 2, "itself": 4}
+    return sorted(rows, key=lambda row: known.get(row[0], 3))
+
+
+def _floor_rows(results: dict, roster: Roster, shown: Collection[str]) -> list[Row]:
+    """A row for each replica of a method that is not in ``shown``; the pairs' table has all pairs, and rounding's."""
     rows = []
-    for floor, entry in (geometry.get("floors") or {}).items():
-        if not entry or floor == "itself":  # what rounding gives: a row of the pairs' table
+    for floor, entry in pairs_of_floors(results):
+        names = [entry.get("a"), entry.get("b")]
+        own = {run.method for run in runs(results.get("trainings") or [], [name for name in names if name])}
+        if floor == "itself" or own.isdisjoint(names) or (names[1] in shown and names[0] in shown):
             continue
         found = other(entry, roster.reference)
-        row = _row(results, roster, found or entry.get("b") or floor, entry, "floor", floor)
+        replica = found or next((name for name in names if name not in own), names[1]) or floor
+        row = _row(results, roster, replica, entry, "floor", floor)
         rows.append(replace(row, to_reference=found is not None))
-    known = {"order": 0, "init": 1, "learning_rate": 2}
-    return sorted(rows, key=lambda row: known.get(row.matched, len(known)))
+    return rows
 
 
 def _chance_rows(results: dict) -> list[Row]:
@@ -197,15 +210,14 @@ def _given(results: dict, roster: Roster) -> list[dict]:
 def rows(results: dict, roster: Roster) -> list[Row]:
     """All rows in reading order: reference, methods, matched, floors, chance, base, failed trainings."""
     made: dict[str, list[Row]] = {kind: [] for kind in ("reference", "method", "matched", "base", "failed")}
-    floors = _floor_rows(results, roster)
-    seen = set()
-    for given in _given(results, roster):
+    given_rows = _given(results, roster)
+    floors = _floor_rows(results, roster, {row["name"] for row in given_rows if roster.role(row["name"]) in _COMPARED})
+    for given in given_rows:
         name, matched = given["name"], given.get("matched") or ""
         kind = _kind(roster, name, matched)
         model = roster.models[name]
         if model.error:
             continue
-        seen.add(name)
         if kind == "floor":
             if name not in {row.name for row in floors}:
                 floors.append(_row(results, roster, name, given, kind, model.role))

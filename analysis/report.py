@@ -152,7 +152,6 @@ def _page(
         sections=_sections(results, provenance, people, drawn),
         reference=people.label(people.reference),
         k=dimensions(results, (results.get("geometry") or {}).get("pairs") or []) or "k",
-        margin=f"{findings.FLOOR_MARGIN:g}",
         update=_update(comparison, people),
         citation=_citation(study, provenance, bool(comparison)),
         files=written,

@@ -127,14 +127,7 @@ def span_table(results: dict, roster: Roster) -> Table | None:
     by_name = {row.get("name"): row for row in found.get("adapters") or []}
     rows = [by_name[name] for name in roster.order(by_name)]
     reference = roster.label(roster.reference)
-    told = found.get("variance") or {}
-    spread = ""
-    if told.get("between_share") is not None:
-        p = f", p {formats.p_value(told['p'])}" if told.get("p") is not None else ""
-        spread = (
-            f" Of the spread of all directions at one initial A, {formats.percent(told['between_share'])} lies between "
-            f"methods; relabelled by chance it would be {formats.percent(told['between_chance'])}{p}."
-        )
+    spread = _spread(found.get("variance") or {})
     return records(
         "spans",
         "Multiples and mixtures",
@@ -159,4 +152,16 @@ def span_table(results: dict, roster: Roster) -> Table | None:
         f"methods’ updates misses. A random update would miss nearly all.{spread}",
         kind=lambda row: _kind(roster, row),
         folded=True,
+    )
+
+
+def _spread(told: dict) -> str:
+    """How much of the spread of directions lies between methods, where some were run in another order."""
+    if told.get("between_share") is None or not told.get("repeated"):
+        return ""
+    p = f", p {formats.p_value(told['p'])}" if told.get("p") is not None else ""
+    return (
+        f" Of {told['methods']} methods at one initial A, each at its own learning rate, {told['repeated']} ran in "
+        f"several orders of rows: {formats.percent(told['between_share'])} of the spread of directions lies between "
+        f"methods; with runs relabelled by chance it would be {formats.percent(told['between_chance'])}{p}."
     )

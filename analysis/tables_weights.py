@@ -152,10 +152,9 @@ def _pair_rows(results: dict, roster: Roster) -> Iterator[dict]:
     for key, words in (("shared_a", "chance, same initial A"), ("ambient", "chance, random updates")):
         if isinstance(chance.get(key), dict):
             yield {**chance[key], "a": words, "b": None, "floor": "chance"}
-    for key, entry in (geometry.get("floors") or {}).items():
-        if entry:
-            what = {"learning_rate": "learning rate", "itself": "in other factors"}.get(key, key)
-            yield {**entry, "floor": "floor", "what": what}
+    for key, entry in headline.pairs_of_floors(results):
+        what = {"learning_rate": "learning rate", "itself": "in other factors"}.get(key, key)
+        yield {**entry, "floor": "floor", "what": what}
     names = list(roster.models)
     for index, a in enumerate(names):
         for b in names[index + 1 :]:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from analysis import headline
 from analysis.shown import cell
 from analysis.tables import flat
 
@@ -34,7 +35,7 @@ def tables(results: dict) -> dict[str, list[dict]]:
     activations, spectra = results.get("activations") or {}, results.get("spectra") or {}
     rollouts = results.get("rollouts") or {}
     similarity = results.get("similarity") or {}
-    floors = {**(geometry.get("chance") or {}), **(geometry.get("floors") or {})}
+    floors = [*(geometry.get("chance") or {}).items(), *headline.pairs_of_floors(results)]
     curve_lists = ["step", "loss", "grad_norm", "learning_rate", "a_moved_rel", "b_norm"]
     found = {
         "headline": results.get("headline") or [],
@@ -66,7 +67,7 @@ def tables(results: dict) -> dict[str, list[dict]]:
         "spectra_layers": spectra.get("layers") or [],
         "spectra_projections": spectra.get("projections") or [],
         "spectra_modules": spectra.get("modules") or [],
-        "floors": [{"floor": name, **entry} for name, entry in floors.items() if isinstance(entry, dict)],
+        "floors": [{"floor": name, **entry} for name, entry in floors if isinstance(entry, dict)],
         "paths": _series((results.get("connectivity") or {}).get("paths") or [], ["a", "b"], ["weights", "loss"]),
         "barriers": [
             {key: row.get(key) for key in ("a", "b", "barrier")}

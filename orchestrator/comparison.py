@@ -188,6 +188,7 @@ def _geometry(
 ) -> dict[str, Any]:
     """The parts of the results that the adapters alone give."""
     from analysis.directions import directions
+    from analysis.replicas import runs
     from orchestrator.results import floors
     from orchestrator.steps import geometry
 
@@ -195,12 +196,8 @@ def _geometry(
     names = [one.name for one in given]
     reference = "sft" if "sft" in names else names[0]
     rows = trainings(given, reference)
-    found["floors"] = floors([(row["name"], row["of"], row["role"]) for row in rows], found, reference)
-    replicas = {row["name"] for row in rows if row["of"]}
-    inits = {one.name: one.config.get("init_seed") for one in given}
-    one_init = [name for name in names if inits[name] is not None and inits[name] == inits[reference]]
-    methods = {one.name: _method(one) for one in given}
-    told = directions(names, found["gram"], reference, methods, set(names) - replicas, one_init)
+    found["floors"] = floors(rows, found, reference)
+    told = directions(runs(rows, names), found["gram"], reference, {one.name: _method(one) for one in given})
     return {"geometry": found, "trainings": rows, "directions": told, "headline": _headline(names, rows, reference)}
 
 
@@ -222,21 +219,22 @@ def _headline(names: Sequence[str], rows: Sequence[Mapping[str, Any]], reference
 def trainings(given: Sequence[Given], reference: str) -> list[dict[str, Any]]:
     """Rows as a study's results have them, for adapters that this tool trained; replicas are known as such.
 
-    A replica is the same training but for one of MAY_DIFFER: same code, base, rollouts, settings, and step. Another
-    learning rate is a floor of the reference, and a point of a sweep of any other method.
+    A replica is the same training but for MAY_DIFFER: same code, base, rollouts, settings, and step; ``of`` is the
+    first such. Another learning rate is a floor of the reference, and a point of a sweep of any other method.
     """
     rows: list[dict[str, Any]] = []
-    firsts: list[tuple[str, str, Given]] = []
+    known: dict[str, list[Given]] = {}
     for one in (one for one in given if one.record):
-        role, of, same = "method", None, _identity(one)
-        for identity, name, first in firsts:
+        role, same = "method", known.setdefault(_identity(one), [])
+        for first in same:
             differs = [key for key in MAY_DIFFER if one.config.get(key) != first.config.get(key)]
-            if identity == same and len(differs) == 1:
-                role, of = {"learning_rate": "sweep", "init_seed": "init", "order_seed": "order"}[differs[0]], name
-                role = "rate" if role == "sweep" and name == reference else role
+            # Anything may be repeated in another order, its sweep's points too.
+            if differs == ["order_seed"] or (len(differs) == 1 and first is same[0]):
+                role = {"learning_rate": "sweep", "init_seed": "init", "order_seed": "order"}[differs[0]]
+                role = "rate" if role == "sweep" and first.name == reference else role
                 break
-        else:
-            firsts.append((same, one.name, one))
+        of = same[0].name if same else None
+        same.append(one)
         method = one.config.get("method")
         row = {"name": one.name, "method": method, "objective": method, "role": role, "of": of}
         row |= {key: one.config.get(key) for key in MAY_DIFFER} | {"report_step": one.step}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from analysis.directions import directions
+from analysis.replicas import repeats, runs
 from methods.view import view
 from orchestrator.plan import Cell, Step, cells, sweep_points
 from orchestrator.rollout_spec import ApiRollouts
@@ -50,9 +51,9 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
         "unfinished": _unfinished(outcome, early),
     }
     if "geometry" in results:
-        results["geometry"]["floors"] = _floors(study, results["geometry"])
+        results["geometry"]["floors"] = floors(trainings, results["geometry"], reference_of(study))
         results["headline"] = _headline(study, results)
-        results["directions"] = _directions(study, results["geometry"])
+        results["directions"] = _directions(study, trainings, results["geometry"])
     if study.sweep:
         results["sweep"] = _sweep(study, results)
     return {name: part for name, part in results.items() if part not in (None, {})}
@@ -125,6 +126,7 @@ def _trainings(study: Study, folders: Mapping[str, Path], outcome: Outcome) -> l
             "method": cell.method,
             "objective": cell.objective,
             "role": cell.role,
+            "of": None if cell.role == "method" else cell.method,
             "learning_rate": cell.learning_rate,
             "init_seed": cell.init_seed,
             "order_seed": cell.order_seed,
@@ -167,36 +169,26 @@ def _pair(geometry: Mapping[str, Any], a: str, b: str) -> dict[str, Any] | None:
     return next((p for p in geometry["pairs"] if {p["a"], p["b"]} == {a, b}), None)
 
 
-def _floors(study: Study, geometry: Mapping[str, Any]) -> dict[str, Any]:
-    replicas = [(cell.name, cell.method, cell.role) for cell in cells(study)]
-    return floors(replicas, geometry, reference_of(study))
+def floors(trainings: Sequence[Mapping[str, Any]], geometry: Mapping[str, Any], reference: str) -> dict[str, Any]:
+    """What another order, another initial A, another learning rate alone give: every pair of runs that differ so.
 
-
-def floors(
-    replicas: Iterable[tuple[str, str | None, str]], geometry: Mapping[str, Any], reference: str
-) -> dict[str, Any]:
-    """Each replica, (name, of whom, role), beside its own: what another order, another init, another rate alone give.
-
-    The reference's own come first, and of each kind the first one counts; last, what rounding gives.
+    Lists of pairs, the reference's own first, for each kind that there is; last, what rounding gives.
     """
-    names = {"order": "order", "init": "init", "rate": "learning_rate"}
+    known = runs(trainings, [entry["name"] for entry in geometry["adapters"]])
+    methods = {run.name: run.method for run in known}
     found: dict[str, Any] = {}
-    for name, of, role in sorted(replicas, key=lambda replica: replica[1] != reference):
-        entry = _pair(geometry, of, name) if of is not None and role in names else None
-        if entry is not None:
-            found.setdefault(names[role], entry)
+    for kind, pairs in repeats(known).items():
+        ordered = sorted(pairs, key=lambda pair: methods[pair[0]] != methods.get(reference, reference))
+        entries = [entry for a, b in ordered if (entry := _pair(geometry, a, b)) is not None]
+        found |= {kind: entries} if entries else {}
     return found | {"itself": geometry["itself"]}
 
 
-def _directions(study: Study, geometry: Mapping[str, Any]) -> dict[str, Any] | None:
-    names = [entry["name"] for entry in geometry["adapters"]]
-    if reference_of(study) not in names:
+def _directions(study: Study, trainings: Sequence[Mapping[str, Any]], geometry: Mapping[str, Any]) -> Any:
+    names, reference = [entry["name"] for entry in geometry["adapters"]], reference_of(study)
+    if reference not in names:
         return None
-    known = cells(study)
-    methods = {cell.name: cell.method for cell in known}
-    own = {cell.name for cell in known if cell.role == "method"}
-    one_init = {cell.name for cell in known if cell.init_seed == study.seeds.init}
-    return directions(names, geometry["gram"], reference_of(study), methods, own, one_init, study.analysis.seed)
+    return directions(runs(trainings, names), geometry["gram"], reference, seed=study.analysis.seed)
 
 
 def _headline(study: Study, results: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from analysis.directions import directions
+from analysis.replicas import runs
 from analysis.sampling import difference_interval, ladder, pass_at, share_interval
 from analysis.significance import holm, mcnemar_exact, sign_flip
 
@@ -250,9 +251,9 @@ def _geometry() -> dict:
         "itself": itself,
         "chance": {"ambient": ambient, "shared_a": shared},
         "floors": {
-            "order": by_names["sft", "sft-order43"],
-            "init": by_names["sft", "sft-init43"],
-            "learning_rate": by_names["dpo", "dpo-lr3e-4"],
+            "order": [by_names["sft", "sft-order43"]],
+            "init": [by_names["sft", "sft-init43"]],
+            "learning_rate": [by_names["dpo", "dpo-lr3e-4"]],
             "itself": itself,
         },
     }
@@ -340,10 +341,7 @@ def _spectra() -> dict:
 
 
 def _directions(geometry: dict) -> dict:
-    methods, roles = {row[0]: row[1] for row in MODELS}, {row[0]: row[2] for row in MODELS}
-    own = {name for name in TRAINED if roles[name] == "method"}
-    one_init = {name for name in TRAINED if roles[name] != "init"}
-    return directions(TRAINED, geometry["gram"], "sft", methods, own, one_init)
+    return directions(runs([_training(row) for row in MODELS], TRAINED), geometry["gram"], "sft")
 
 
 def _similarity() -> dict:

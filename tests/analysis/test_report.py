@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import findings, formats, headline, tables, tables_behaviour
+from analysis import formats, tables, tables_behaviour
 from analysis.figures import FIGURES
 from analysis.report import canonical, render
 from analysis.roster import label, roster
@@ -246,8 +246,12 @@ def test_multiples_and_mixtures_are_told_by_hand(page: Page) -> None:
     assert all(row[2].endswith("of 5") for name, row in rows.items() if name != "Model")
     assert float(rows["DFT"][2][:5]) <= float(rows["DFT"][1]), "a mixture misses no more than the nearest multiple"
     told = results()["directions"]["variance"]
-    assert f"{formats.percent(told['between_share'])} lies between methods" in page.words
-    assert f"by chance it would be {formats.percent(5 / 8)}, p {formats.p_value(told['p'])}." in page.words
+    assert (told["methods"], told["repeated"]) == (6, 1), "three rates of DPO are no replicates"
+    shown = (
+        f"1 ran in several orders of rows: {formats.percent(told['between_share'])} of the spread of directions lies"
+    )
+    assert f"Of 6 methods at one initial A, each at its own learning rate, {shown} between methods" in page.words
+    assert f"by chance it would be {formats.percent(5 / 6)}, p {formats.p_value(told['p'])}." in page.words
 
 
 def test_accuracy_stands_beside_the_base_with_both_intervals(page: Page) -> None:
@@ -429,6 +433,7 @@ def test_renders_geometry_alone_with_names_of_its_own(tmp_path: Path, few_figure
     geometry["floors"] = {}
     page = _render(tmp_path, {"geometry": geometry})
     assert "Undecided: cosines to mine run from" in page.words
+    assert "no run repeats a method with another order of rows" in page.words
     assert _row(page, "yours")[1] == "0.063", "no column for what is known of no adapter"
     assert (tmp_path / "figures" / "cosines.svg").is_file()
     assert not (tmp_path / "figures" / "accuracy.svg").exists()
@@ -464,103 +469,11 @@ def test_a_missing_part_names_the_step_that_failed(tmp_path: Path) -> None:
     assert "Not measured, because geometry failed (no space left)." in words
 
 
-def _found(given: dict) -> findings.Findings:
-    people = roster(given)
-    return findings.findings(given, people, headline.rows(given, people))
-
-
-def _cosine(given: dict, name: str, value: float | None) -> None:
-    for row in given["headline"]:
-        if row["name"] == name:
-            row["cosine"] = value
-    for row in given["geometry"]["pairs"]:
-        if {row["a"], row["b"]} == {"sft", name}:
-            row["cosine"] = value
-
-
-def test_the_lead_names_methods_below_the_order_floor_at_the_matched_rate() -> None:
-    lead = _found(results()).lead
-    assert lead.startswith("Not one update with another step size: 3 of 5 methods")
-    assert "DFT (0.572), Offline GRPO (0.741) and DPO lr1e-3 (0.204, at SFT’s learning rate)" in lead
-    assert "RFT (0.951) and RIFT (0.936) are within 0.02 of that floor or above it: not told apart" in lead
-
-
-def test_the_lead_says_one_direction_only_when_all_reach_the_floor() -> None:
-    given = results()
-    for name in ("rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr1e-3"):
-        _cosine(given, name, 0.893 - findings.FLOOR_MARGIN + 0.001)
-    assert _found(given).lead.startswith("One direction, as far as the cosine tells")
-    _cosine(given, "dft", 0.893 - findings.FLOOR_MARGIN - 0.001)
-    assert "1 of 5 methods" in _found(given).lead
-
-
-def test_without_an_order_floor_the_lead_stays_undecided() -> None:
-    given = results()
-    del given["geometry"]["floors"]["order"]
-    assert _found(given).lead.startswith("Not one update"), "the headline's own row of that run is a floor too"
-    given["headline"] = [row for row in given["headline"] if row["name"] != "sft-order43"]
-    assert _found(given).lead.startswith("Undecided: cosines to SFT run from 0.204 to 0.951")
-
-
-def test_a_method_without_a_matched_run_is_called_unmatched() -> None:
-    given = results()
-    given["headline"] = [row for row in given["headline"] if row["name"] != "dpo-lr1e-3"]
-    assert "DPO (0.063, at its own learning rate, unmatched)" in _found(given).lead
-
-
-@pytest.mark.parametrize(
-    ("matched", "words"),
-    [
-        (0.478, "closes 50% of the distance to the floor (0.893) and leaves 50%"),
-        (0.9, "Matched, it reaches the floor (0.893)."),
-        (0.05, "brings it no nearer to the floor"),
-    ],
-)
-def test_the_rate_sentence_gives_the_share_of_the_gap_that_matching_closes(matched: float, words: str) -> None:
-    """Half way between .063 and .893 is .478."""
-    given = results()
-    _cosine(given, "dpo-lr1e-3", matched)
-    assert words in _found(given).points[0]
-
-
-def test_warnings_for_a_canary_that_failed_or_is_blind() -> None:
-    given = results()
-    rows = {row["name"]: row for row in given["evaluation"]["canary"]}
-    rows["rft"]["passed"] = False
-    rows["dpo"]["told_apart"] = False
-    given["evaluation"]["controls"][1]["passed"] = False
-    warnings = " ".join(_found(given).warnings)
-    assert "The canary failed for RFT" in warnings
-    assert "The canary failed for an adapter of zeros" in warnings
-    assert "cannot tell DPO from the base" in warnings
-
-
-def test_a_model_that_has_answered_in_part_is_named_and_not_counted() -> None:
-    given = results()
-    given["evaluation"]["incomplete"] = [{"name": "sft", "parts": 1, "of": 2}]
-    warnings = _found(given).warnings
-    assert "Left out of the accuracies: SFT, of whose evaluation 1 of 2 parts are finished." in warnings
-
-
-def test_the_test_is_named_where_models_are_told_from_the_base() -> None:
-    points = _found(results()).points
-    short, long = (next(p for p in points if p.startswith(name)) for name in ("Two-step", "Three-step"))
-    assert "(McNemar, Holm-adjusted p < 0.05)" in short and "(sign-flip test, Holm-adjusted p < 0.05)" in long
-
-
 def test_a_planted_base_is_announced_and_a_real_one_is_not(tmp_path: Path) -> None:
     given = {"base": {"kind": "from_scratch", "name": "planted"}}
     assert "not evidence about language models" in _render(tmp_path, given).words
     given["base"]["kind"] = "hub"
     assert "not evidence about language models" not in _render(tmp_path, given).words
-
-
-def test_few_mixed_groups_are_called_likeness_by_construction() -> None:
-    given = results()
-    assert "by construction" not in " ".join(_found(given).points)
-    given["rollouts"]["groups"] = {"mixed": 5, "all_right": 93, "all_wrong": 2}
-    assert "5.0% of the groups" in " ".join(_found(given).points)
-    assert "by construction" in " ".join(_found(given).points)
 
 
 def test_rendering_leaves_its_input_alone(tmp_path: Path, no_figures: None) -> None:

@@ -284,9 +284,10 @@ def test_trainings_carry_what_was_asked_and_what_came_out(results: dict[str, Any
 
 def test_floors_stand_beside_their_own_method(results: dict[str, Any]) -> None:
     floors = results["geometry"]["floors"]
-    assert list(floors) == ["order", "init", "itself"]
-    assert {floors["order"]["a"], floors["order"]["b"]} == {"sft", "sft-order43"}
-    assert {floors["init"]["a"], floors["init"]["b"]} == {"sft", "sft-init43"}
+    pairs = {kind: [{pair["a"], pair["b"]} for pair in of] for kind, of in floors.items() if kind != "itself"}
+    assert pairs == {
+        "order": [{"sft", "sft-order43"}], "init": [{"sft", "sft-init43"}], "learning_rate": [{"dpo", "dpo-lr3e-4"}],
+    }  # fmt: skip
     assert (floors["itself"]["a"], floors["itself"]["b"], floors["itself"]["cosine"]) == ("sft", "sft", 1.0)
 
 
@@ -314,10 +315,12 @@ def test_directions_are_told_from_the_gram(results: dict[str, Any]) -> None:
         assert (row["span_of"], row["span_rank"]) == (2, 2)
         assert row["span_left_over"] == pytest.approx((2 / 3) ** 0.5)
     told = results["directions"]["variance"]
-    # Five at one initial A: sft and dpo twice, rft once. All distances are 1: 10 / 5 in all, 1/2 + 1/2 within.
-    assert (told["deltas"], told["between_df"], told["within_df"]) == (5, 2, 2)
-    assert (told["total"], told["within"]) == (pytest.approx(2), pytest.approx(1))
-    assert told["between_share"] == pytest.approx(told["between_chance"]) == pytest.approx(1 / 2)
+    # Four at one initial A and their own rates: sft twice, rft and dpo once. All distances are 1: 6 / 4 in all, 1/2
+    # within. The other rate of dpo is no replicate of it.
+    assert (told["deltas"], told["between_df"], told["within_df"]) == (4, 2, 1)
+    assert (told["methods"], told["repeated"]) == (3, 1)
+    assert (told["total"], told["within"]) == (pytest.approx(1.5), pytest.approx(1 / 2))
+    assert told["between_share"] == pytest.approx(told["between_chance"]) == pytest.approx(2 / 3)
     assert told["p"] == 1.0 and told["exact"]
 
 
@@ -434,7 +437,7 @@ def test_without_the_reference_there_are_no_multiples_of_it(ran: Callable[..., A
     found = gather(*ran(fails=["train/sft"]))
     assert "directions" not in found
     assert [a["name"] for a in found["geometry"]["adapters"]] == list(NORMS)[1:]
-    assert list(found["geometry"]["floors"]) == ["itself"], "a replica has nothing to stand beside"
+    assert list(found["geometry"]["floors"]) == ["learning_rate", "itself"], "a replica has nothing to stand beside"
 
 
 @pytest.mark.parametrize("title", ["geometry/weights", "activations/rows", "spectra/base", "similarity/cka"])
