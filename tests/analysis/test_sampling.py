@@ -106,3 +106,40 @@ def test_the_interval_of_a_difference_is_of_problems_too() -> None:
     error = statistics.pstdev(steps) / 4 / len(steps) ** 0.5
     mean = statistics.fmean(steps) / 4
     assert (low, high) == (pytest.approx(mean - 1.96 * error, abs=0.015), pytest.approx(mean + 1.96 * error, abs=0.015))
+
+
+def _mean_coverage(problems: int, samples: int, difficulty: np.ndarray, share: float) -> float:
+    generator = np.random.default_rng(7)
+    drawn = generator.choice(difficulty, size=(300, problems))
+    studies = generator.binomial(samples, drawn)
+    intervals = [share_interval(study.tolist(), samples) for study in studies]
+    return float(np.mean([low <= share <= high for low, high in intervals]))
+
+
+@pytest.mark.parametrize("share", [0.002, 0.02, 0.2, 0.5, 0.98])
+@pytest.mark.parametrize("alike", [0.01, 0.5, 0.9])
+def test_the_interval_of_a_share_covers_it_at_every_difficulty(share: float, alike: float) -> None:
+    """30 problems, 16 samples each, of a beta-binomial: hard, easy; samples of one problem alike or hardly."""
+    spread = 1 / alike - 1
+    pool = np.random.default_rng(3).beta(share * spread, (1 - share) * spread, size=200_000)
+    assert _mean_coverage(30, 16, pool, float(pool.mean())) >= 0.93
+
+
+def test_the_interval_of_a_share_covers_it_where_few_problems_are_solved_at_all() -> None:
+    generator = np.random.default_rng(5)
+    pool = np.where(generator.random(200_000) < 0.9, 0.0, generator.beta(2, 2, size=200_000))
+    assert _mean_coverage(30, 16, pool, float(pool.mean())) >= 0.93
+
+
+def test_one_right_sample_of_480_says_little() -> None:
+    low, high = share_interval([1] + [0] * 29, 16)
+    assert 0 <= low < 1e-4 and wilson(0, 30)[1] < high < wilson(1, 30)[1]
+    easy = share_interval([15] + [16] * 29, 16)
+    assert easy == (pytest.approx(1 - high), pytest.approx(1 - low, abs=1e-12))
+
+
+def test_samples_that_do_not_cluster_count_in_full_and_those_that_do_as_one_a_problem() -> None:
+    apart = share_interval([4, 5, 3, 4, 4, 3, 5, 4] * 5, 8)
+    assert apart[1] - apart[0] < 1.15 * np.subtract(*wilson(160, 320)[::-1])
+    whole = share_interval([8, 0] * 20, 8)
+    assert whole == (pytest.approx(wilson(20, 40)[0], abs=0.02), pytest.approx(wilson(20, 40)[1], abs=0.02))
