@@ -102,7 +102,8 @@ def _accuracy_caption(task: dict) -> str:
         how = (
             "Accuracy is the mean share of right samples (pass@1); pass@k the chance that one of k samples is right, "
             "unbiased; maj@k the share of problems whose most frequent answer is right, ties by a fair draw. "
-            "Intervals: bootstrap over problems. Exact sign-flip test over problems against the base, Holm-adjusted "
+            "Intervals: Clopper and Pearson's of the effective number of samples; of differences, the bootstrap over "
+            "problems. Exact sign-flip test over problems against the base, Holm-adjusted "
             "over all pairs of the task; where few problems differ, p is to be read and not the interval."
         )
     smallest = task.get("smallest_difference") or {}
