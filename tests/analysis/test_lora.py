@@ -38,6 +38,7 @@ from analysis.lora import (
     projection_of,
     shared_modules,
 )
+from analysis.summary import grouped
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
@@ -397,3 +398,15 @@ def test_missing_parts(folder: Path, tmp_path: Path) -> None:
     (folder / "adapter_config.json").unlink()
     with pytest.raises(ValueError, match=r"no adapter_config\.json, so the scale"):
         load_adapter(folder)
+
+
+def test_groups_keep_stacks_apart_and_are_in_order() -> None:
+    names = ["m.encoder.layers.1.q", "m.encoder.layers.0.q", "m.decoder.layers.0.q", "m.decoder.layers.0.v", "lm_head"]
+    where = places(names)
+    assert grouped(where.values(), "layer") == [
+        ({"stack": "decoder", "layer": 0}, [2, 3]),
+        ({"stack": "encoder", "layer": 0}, [1]),
+        ({"stack": "encoder", "layer": 1}, [0]),
+    ]
+    assert grouped(where.values(), "projection")[0] == ({"stack": None, "projection": "lm_head"}, [4])
+    assert grouped(places(names[:2]).values(), "layer") == [({"layer": 0}, [1]), ({"layer": 1}, [0])]
