@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -25,6 +26,7 @@ from orchestrator.facts import gather
 from orchestrator.perform import Engines, perform
 from orchestrator.places import place_of
 from orchestrator.plan import make_plan
+from orchestrator.session import processes
 from orchestrator.steps.evaluate import read_verdicts
 from orchestrator.store import name_of, open_store
 from orchestrator.study_file import load_study
@@ -175,8 +177,10 @@ def engine_of(session: int) -> int | None:
 
 
 def test_an_object_store_gives_the_same_results(mini: Path, serial: Path, tmp_path: Path) -> None:
-    """On Ray, through a real S3 server, its driver and workers killed midway: three trainings, what reads them, and all
-    that measures many adapters."""
+    """On Ray, through a real S3 server, its driver killed midway, whose cluster the next run ends.
+
+    Three trainings, what reads them, and all that measures many adapters.
+    """
     out = tmp_path / "out"
     with object_store() as environment:
         environment |= {"ORCHESTRATOR_CACHE": str(tmp_path / "cache")}
@@ -194,9 +198,13 @@ def test_an_object_store_gives_the_same_results(mini: Path, serial: Path, tmp_pa
                 if " train/" in line and "done in" in line:
                     break
             assert process.poll() is None, f"the run ended before it could be killed: {''.join(said)}"
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
         done = orchestrator(*words, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
+        folder = re.search(
+            r"left by a dead run: (?:\d+ processes, ended, and )?(/\S*/orchestrator-ray-\w+), removed", done.stdout
+        )
+        assert folder and not Path(folder[1]).exists() and not processes(Path(folder[1])), done.stdout
         assert "base/scratch" not in done.stdout.partition("step ")[0], "what is finished is not made again"
         assert results(out) == results(serial)
         assert not list(out.glob("*/*/step.json")), "the steps lie in the bucket alone"
