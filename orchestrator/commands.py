@@ -27,7 +27,7 @@ from orchestrator.plan import Step, make_plan
 from orchestrator.preflight import advice, check, check_fit, check_key, given_rows
 from orchestrator.session import sweep
 from orchestrator.shapes import shaped
-from orchestrator.store import Store, open_store, write_json
+from orchestrator.store import Store, check_names, open_store, write_json
 from orchestrator.study import Study
 from orchestrator.study_file import load_study
 from orchestrator.threads import set_environment
@@ -258,6 +258,7 @@ def report(options: argparse.Namespace) -> int:
     """Rebuild the report from the store alone: at any time, with the geometry of the adapters that are there."""
     set_environment()
     study, steps, store = _saved(options)  # a refusal comes before the heavy imports
+    check_names(store.root)
     from orchestrator.early import early_geometry
     from orchestrator.reporting import write_report
     from orchestrator.runner import Walk

@@ -25,6 +25,7 @@ from orchestrator.places import RECORD, Folder, Place, place_of
 from orchestrator.plan import VERSIONS, Step
 
 NOTES = ("partial", "report", "failed", "times")  # folders that a run keeps beside those of the kinds of steps
+TIMES = ("started", "ended", "seconds", "startup_seconds")
 FILES = ("study.json", "run.json", "pins.json", "lease.json")  # and its files
 
 
@@ -173,7 +174,8 @@ class Store:
 
     def times(self, step: Step) -> dict[str, Any]:
         """When and how long the finished step ran, where; empty if unknown."""
-        return self._json(f"times/{name_of(step)}.json")
+        told = self._json(f"times/{name_of(step)}.json")
+        return told if all(_is_time(told.get(name, 0.0)) for name in TIMES) else {}
 
     def record_times(self, step: Step, times: dict[str, Any]) -> None:
         self._write_json(f"times/{name_of(step)}.json", times)
@@ -212,11 +214,11 @@ def open_store(root: Path, where: str | None = None) -> Store:
             raise UserError(
                 f"--store {where} cannot be written and read ({error.strerror or first_line(error)})"
             ) from None
-    _check_names(root)
+    check_names(root)
     return Store(root.resolve(), place)
 
 
-def _check_names(root: Path) -> None:
+def check_names(root: Path) -> None:
     """``UserError`` where a file stands at one of a run's folders, or a folder at one of its files."""
     for name in (*NOTES, *VERSIONS):
         if (root / name).exists() and not (root / name).is_dir():
@@ -224,6 +226,11 @@ def _check_names(root: Path) -> None:
     for name in FILES:
         if (root / name).is_dir():
             raise UserError(f"{root / name} is a folder where a run keeps a file: move it away, or use another --out")
+
+
+def _is_time(value: Any) -> bool:
+    """Whether it is a number of seconds that a date can be made of."""
+    return isinstance(value, int | float) and abs(value) < 1e11
 
 
 def _inside(name: str) -> bool:

@@ -228,6 +228,13 @@ def test_times_are_kept_outside_the_result(store: Store) -> None:
     assert store.damage(STEP) is None
 
 
+@pytest.mark.parametrize("text", ["[", '{"seconds": "x"}', '{"started": NaN}', '{"ended": 1e999}', '{"seconds": null}'])
+def test_times_that_are_damaged_are_unknown(store: Store, text: str) -> None:
+    committed(store)
+    store.place.write(f"times/{name_of(STEP)}.json", text.encode())
+    assert store.times(STEP) == {}
+
+
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
