@@ -55,6 +55,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def refuse_pointer(path: Path) -> None:
     """ValueError where the file is what Git LFS leaves in the place of one that was not fetched."""
+    if not path.is_file():
+        return
     with path.open("rb") as stream:
         if stream.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ValueError(f"{path}: a Git LFS pointer in the place of the file; run git lfs pull in its repository")

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.adapter_config import refuse_pointer
 from orchestrator.errors import UserError, first_line
 from orchestrator.fingerprint import canonical, file_hash, folder_hash
 from orchestrator.plan import base_locator
@@ -115,6 +116,11 @@ def local_folder(base: Any) -> Path:
     folder = Path(base.path)
     if not (folder / "config.json").is_file():
         raise UserError(f"base.path: {folder} has no config.json: name a folder with a Hugging Face model")
+    for file in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".model")):
+        try:
+            refuse_pointer(file)
+        except (ValueError, OSError) as error:
+            raise UserError(f"base.path: {error}") from None
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (ValueError, RecursionError):

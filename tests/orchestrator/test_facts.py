@@ -71,6 +71,15 @@ def test_a_base_of_pickles_is_refused(make_study: Maker, tmp_path: Path) -> None
         gather(make_study(f"base={{kind: local, name: mine, path: {tmp_path}}}"), tmp_path, online=False)
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_base_of_git_lfs_pointers_says_how_to_have_it(make_study: Maker, tmp_path: Path, name: str) -> None:
+    for file in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / file).write_text("{}")
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
+    with pytest.raises(UserError, match=f"base.path: .*{name}: a Git LFS pointer .*; run git lfs pull"):
+        gather(make_study(f"base={{kind: local, name: mine, path: {tmp_path}}}"), tmp_path, online=False)
+
+
 def test_planning_asks_no_hub_and_writes_nothing(
     make_study: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
