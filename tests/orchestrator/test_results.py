@@ -52,7 +52,7 @@ def _rollouts(step: Step, out: Path) -> None:
     rows = [
         {
             "problem_id": f"p{i}", "problem": f"{i}?", "answer": "1", "completion": str(k), "teacher": "t",
-            "reward": float(r), "prompt_ids": [3], "completion_ids": [4, 1],
+            "reward": float(r), "prompt_ids": [3], "completion_ids": [4 + k, 1],
         }
         for i, rewards in enumerate(REWARDS)
         for k, r in enumerate(rewards)
