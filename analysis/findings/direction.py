@@ -91,14 +91,16 @@ def lead(ev: Evidence) -> list[Claim]:
 
 def _nothing(ev: Evidence, reference: str) -> Claim:
     """Why no update is compared with the reference's."""
-    if not ev.families:
+    if not ev.families and not ev.noise:
         words = "No two updates could be compared: the trainings or their geometry are missing."
     elif ev.norms.get(ev.roster.reference or "") == 0:
         words = f"{reference}’s update is zero, so nothing can be compared with it."
+    elif ev.roster.reference in ev.noise:
+        words = f"{reference}’s update is noise, so nothing can be compared with it."
     elif not ev.reference.names:
         words = f"Nothing is compared: the update of {reference} was not measured."
     elif not ev.methods:
-        words = f"Nothing is compared: no other method than {reference} was measured."
+        words = f"Nothing is compared: no other method than {reference} has an update with a direction."
     else:
         words = f"Nothing is compared: no cosine to {reference} is defined."
     return Claim("nothing", LEAD, words)
@@ -106,11 +108,14 @@ def _nothing(ev: Evidence, reference: str) -> Claim:
 
 def _zero(ev: Evidence) -> list[Claim]:
     names = [name for name, norm in ev.norms.items() if norm == 0 and name != ev.roster.reference]
-    if not names:
-        return []
-    labels = formats.listing([ev.roster.label(name) for name in ev.roster.order(names)])
-    words = f"Zero, and without a direction: the update{'s' if len(names) > 1 else ''} of {labels}."
-    return [Claim("zero", LEAD, words, tuple(names))]
+    noise = [name for name in ev.noise if name != ev.roster.reference]
+    found = []
+    for kind, what, of in (("zero", "Zero", names), ("noise", "Made of rounding", noise)):
+        if of:
+            labels = formats.listing([ev.roster.label(name) for name in ev.roster.order(of)])
+            words = f"{what}, and without a direction: the update{'s' if len(of) > 1 else ''} of {labels}."
+            found.append(Claim(kind, LEAD, words, tuple(of)))
+    return found
 
 
 def _subjects(placed: Sequence[Placed]) -> dict:

@@ -62,6 +62,12 @@ class Evidence:
         pairs = {kind: map(frozenset, of) for kind, of in found.items()}
         return {kind: {pair: self.known[pair] for pair in of if pair in self.known} for kind, of in pairs.items()}
 
+    @cached_property
+    def noise(self) -> tuple[str, ...]:
+        """Trainings whose update was made of rounding alone."""
+        rows = self.results.get("trainings") or []
+        return tuple(row["name"] for row in rows if row.get("name") in self.norms and row.get("noise"))
+
     def cross(self, a: Family, b: Family) -> list[float]:
         """The cosine of every run of ``a`` to every run of ``b``."""
         pairs = (frozenset((x, y)) for x in a.names for y in b.names if x != y)
@@ -126,11 +132,16 @@ class Evidence:
 
 
 def evidence(results: Mapping, roster: Roster) -> Evidence:
-    """The evidence in ``results``; ``roster.reference`` must not be None. Of a zero update there are no runs."""
+    """The evidence in ``results``; ``roster.reference`` must not be None.
+
+    A training of noise (its row says so) is no run: its cosines are rounding's. Neither is a reference of zero.
+    """
     assert roster.reference is not None
     trainings = results.get("trainings") or []
     adapters = (results.get("geometry") or {}).get("adapters") or []
-    measured = runs(trainings, list(dict.fromkeys(row["name"] for row in adapters if row.get("name"))))
+    noise = {row.get("name") for row in trainings if row.get("noise")}
+    names = dict.fromkeys(row["name"] for row in adapters if row.get("name"))
+    measured = runs(trainings, [name for name in names if name not in noise])
     found = tuple(Family(*key, tuple(of)) for key, of in families(measured).items())
     key = runs(trainings, [roster.reference])[0].family
     reference = next((family for family in found if family.key == key), Family(*key))

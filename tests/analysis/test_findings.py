@@ -138,11 +138,23 @@ def test_another_initial_a_decides_nothing_and_a_zero_update_has_no_direction() 
     given = _study({("sft", "dft"): None, ("dft", "dft-order43"): 0.5})
     assert _found(given).lead == "SFT’s update is zero, so nothing can be compared with it."
     given = _study({("sft", "sft-order43"): 0.5})
-    assert _found(given).lead == "Nothing is compared: no other method than SFT was measured."
+    assert _found(given).lead == "Nothing is compared: no other method than SFT has an update with a direction."
     assert "two runs of SFT, cosine 0.500" in _found(given).points[0]
     given["geometry"]["adapters"].append({"name": "dft", "norm": 0.0})
     assert "Zero, and without a direction: the update of DFT." in _found(given).lead
     assert _found({"headline": [{"name": "sft", "compared_to": "sft"}]}).lead.startswith("No two updates could be")
+
+
+def test_an_update_of_rounding_has_no_direction() -> None:
+    given = _study({("sft", "sft-order43"): 0.9, ("sft", "dpo"): -0.03, ("sft-order43", "dpo"): 0.01})
+    assert _found(given).lead.startswith("Not one update with another step size: DPO differs")
+    next(row for row in given["trainings"] if row["name"] == "dpo")["noise"] = True
+    assert _found(given).lead == (
+        "Nothing is compared: no other method than SFT has an update with a direction. Made of rounding, and "
+        "without a direction: the update of DPO."
+    )
+    given["trainings"][0]["noise"] = True
+    assert _found(given).lead.startswith("SFT’s update is noise, so nothing can be compared with it.")
 
 
 @pytest.mark.parametrize(
