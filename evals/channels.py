@@ -12,6 +12,9 @@ _TAGS = (  # how a thought begins, and how it ends
     ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
     ("<reflection>", "</reflection>"),
+    ("<thoughts>", "</thoughts>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<THINK>", "</THINK>"),
     ("<seed:think>", "</seed:think>"),
     ("[THINK]", "[/THINK]"),  # Magistral
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
@@ -49,7 +52,7 @@ def spoken(completion: str) -> str:
         return ""
     starts = [text.find(start, begin) for start, _ in _TAGS]
     text = text[begin : min((at for at in starts if at >= 0), default=len(text))]
-    return _final(text) if _HARMONY.search(before + text) else text
+    return _final(before + text) if _HARMONY.search(before + text) else text
 
 
 def _final(text: str) -> str:

@@ -22,7 +22,7 @@ SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**
 # A number within a text, with what belongs to it: mixed, as a fraction, a power, a percentage, an hour, with its scale.
 WRITTEN = re.compile(
     rf"[+-]?(?:\d{{1,9}}\s{{0,2}})?\\[dt]?frac\{{{DIGITS}\}}\{{{DIGITS}\}}"
-    r"|\d{1,2}:[0-5]\d(?![\d:])(?:\s?[ap](?:m\b|\.\s?m\.))?"
+    r"|\d{1,2}:[0-5]\d(?![\d:])(?:\s?[ap](?:m\b|\.\s?m\.))?|\b\d{1,2}\s?[ap](?:m\b|\.\s?m\.)"
     rf"|(?:[+-]\\?\$?)?(?:\d{{1,9}} {{1,2}}(?=\d{{1,9}}/\d))?{DECIMAL}(?:[eE][+-]?\d+(?!\w)|/\d+(?!\w|\.\d))?(?:\\?%)?"
     rf"(?:\s(?:{'|'.join(SCALES)})\b)?",
     re.IGNORECASE,

@@ -71,6 +71,7 @@ _LEADING = re.compile(
     r"|\s*\\text\s*\{[\s,]*(?:and|or)\b|\s*\\(?!text|mathrm|mbox|[,; )\]%!]))"
 )
 _COMMANDS = re.compile(r"\\[a-zA-Z]+|[A-Za-z]{2,}|_\{?\w+\}?")  # and words, and subscripts
+_TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=\d)")
 _VARIABLE = re.compile(r"[A-Za-z]")
 _CHOICE = re.compile(r"\W*[A-H]\W*")
 _CHOSEN = re.compile(r"[*_ ]*\(?[A-H][.:)]\s")
@@ -149,7 +150,7 @@ def _displayed(text: str, at: int) -> str | None:
 def _result(formula: str) -> str:
     """The number that a formula ends in, as "12" in "x = 12" and "3 \\cdot 4 = 12", but not in "x^2 + y = 12"."""
     left, _, right = formula.rpartition("=")
-    names = _COMMANDS.sub(" ", left)
+    names = _TIMES.sub(" ", _COMMANDS.sub(" ", left))
     equation = _VARIABLE.search(names) and re.search(r"[\d+*/^-]", names)
     return right if left and number(right) is not None and not equation else formula
 
