@@ -556,18 +556,26 @@ def test_the_rollouts_say_what_a_teacher_took_and_how_many_were_right() -> None:
     given = results()
     told = {"answers": 2000, "refused": 3, "prompt_tokens": 81_000, "completion_tokens": 512_000, "cost": 1.2345}
     given["rollouts"]["api"] = told
+    mended = {"end of turn was there already": 4}
+    tokens = {"rows": 2000, "parted": 3, "first": "p7: behind 'a' ...", "mended": mended, "as_drawn": 0}
+    given["rollouts"] |= {"joined": 2, "tokens": tokens}
     table = rollouts_table(given)
     assert table is not None
     shown = {line.cells[0].text: line.cells[1].text.replace("\u202f", " ") for line in table.lines}
     assert shown["Asked of the teacher"] == "2 000 answers, 3 refused, 81 000 + 512 000 tokens, $1.23"
     assert shown["Problems by right rows, from none"] == "44 · 118 · 141 · 115 · 82"
     assert shown["Length of wrong rows"] == "17 / 22 / 32"
+    assert shown["Rows joined to a problem that is the same but for case and space"] == "2"
+    assert shown["Mended in their tokens"] == "4 end of turn was there already"
+    assert shown["Tokens other than the chat template’s"] == "3 of 2 000 rows; p7: behind 'a' ..."
     del told["cost"]  # of a study without prices
+    tokens |= {"parted": 0, "mended": {}}
     given["rollouts"]["right_counts"] = [1] * 40
     table = rollouts_table(given)
     assert table is not None
     shown = {line.cells[0].text: line.cells[1].text.replace("\u202f", " ") for line in table.lines}
     assert shown["Asked of the teacher"].endswith("tokens") and "Problems by right rows, from none" not in shown
+    assert not [name for name in shown if "okens" in name and not name.startswith("Length")]
 
 
 def test_a_partial_report_says_first_what_is_missing(tmp_path: Path, no_figures: None) -> None:
