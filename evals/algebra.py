@@ -91,9 +91,10 @@ def same_values(gold: Any, answer: Any) -> bool | None:
         one, two = gold.subs(at), answer.subs(at)
         values = _value(one), _value(two)
         if all(value is not None and value.is_real for value in values):
-            if not _same_number(one, two):
+            same = _same_number(one, two)
+            if same is False:
                 return False
-            agreed += 1
+            agreed += same is True
     return True if agreed >= ENOUGH and len(letters) <= len(POINTS[0]) else None
 
 
@@ -137,12 +138,12 @@ def _negative(base: Any) -> bool:
 
 def _same_number(one: Any, two: Any, digits: int = DIGITS) -> bool | None:
     """Whether two constants agree in all but the last five of ``digits``, and large ones in those behind the point."""
-    from sympy import log
+    from sympy import Integer, log
 
     left, right = _value(one, digits), _value(two, digits)
     if left is None or right is None:
         return None
-    if abs(left - right) > 10 ** (5 - digits) * abs(left):
+    if abs(left - right) > Integer(10) ** (5 - digits) * abs(left):
         return False
     whole = int(log(abs(left), 10).evalf(15)) if left else 0
     if whole + DIGITS // 2 <= digits:
