@@ -96,7 +96,7 @@ def test_a_study_of_two_forms_of_a_method(mini: Path, serial: Path, tmp_path: Pa
     assert trained["sft"]["nll_pushed_last"] is None and trained["ipo"]["nll_pushed_last"] > 0
     assert trained["ipo"]["loss_first"] == pytest.approx(25.0, rel=1e-4), "1 / (4 beta^2) at the base"
     page = (out / "report" / "report.html").read_text()
-    assert "offline_grpo_source" in page and "Held-out KL" in page
+    assert "offline_grpo_source" in page and "Logged KL" in page
 
 
 def test_a_report_midway_has_the_geometry_of_what_is_finished(serial: Path, tmp_path: Path) -> None:
