@@ -17,7 +17,7 @@ from typing import NoReturn
 from analysis.shown import line, tell
 from orchestrator.errors import BAD_INPUT, DONE, FAILED, STOPPED, Interrupted, UserError
 
-SHOWS = ("plan", "status", "grade", "doctor")  # commands that leave nothing behind but what they print
+SHOWS = ("plan", "status", "doctor")  # commands that leave nothing behind but what they print
 DEFAULT_STUDY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
 
 
@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
             _let_go()
             if options.command in SHOWS:
                 return DONE
-        tell(f"error: {_line(error)}; {_kept(options.command, arguments)}", sys.stderr)
+        with contextlib.suppress(BrokenPipeError):  # it may be this stream that nobody reads
+            tell(f"error: {_line(error)}; {_kept(options.command, arguments)}", sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         tell(file=sys.stderr)

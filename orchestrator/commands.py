@@ -78,7 +78,11 @@ def run(options: argparse.Namespace) -> int:
     with _stoppable(), hold(store.place, _say) as lease:
         sweep(store.root / "partial", _say)
         outside.keep_pins(facts, out)
-        told = {"study": study.model_dump(mode="json"), "facts": facts, "store": options.store}
+        told = {
+            "study": study.model_dump(mode="json"),
+            "facts": facts,
+            "store": None if options.store is None else str(store.place),
+        }
         told["file"] = options.study.name
         write_json(out / STUDY, told, sort=False)
         return _walk_and_report(study, plan, store, options, begun, lease)

@@ -98,7 +98,8 @@ def _check(target: Path, whose: Mapping[str, str]) -> None:
     for path in sorted(target.rglob("*")):
         name = path.relative_to(target).as_posix()
         if path.is_symlink() or not path.is_dir():
-            ours = bool(written) if name == MARK else not path.is_symlink() and file_hash(path) == written.get(name)
+            known = name in written and path.is_file() and not path.is_symlink()
+            ours = bool(written) if name == MARK else known and file_hash(path) == written[name]
             if not ours:
                 what = "was changed since an export wrote it" if name in written else "no export wrote"
                 raise UserError(f"--to {target} holds {name}, which {what}: name a new folder")

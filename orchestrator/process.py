@@ -50,10 +50,17 @@ def _here() -> dict[str, str]:
     """
     own = _text("/proc/self/stat").partition(" ")[0] == str(os.getpid())  # else /proc tells of another namespace
     return {
-        "machine": _text("/etc/machine-id"),
+        "machine": _text("/etc/machine-id") or "unnamed",  # as many containers are; the start is told apart anyway
         "boot": _text("/proc/sys/kernel/random/boot_id"),
-        "processes": os.readlink("/proc/self/ns/pid") if own else "",
+        "processes": _link("/proc/self/ns/pid") if own else "",
     }
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
 def _text(path: str) -> str:

@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from methods import durable
 from orchestrator.errors import UserError
-from orchestrator.workspace import hold, left
+from orchestrator.workspace import hold, left, remove
 
 PREFIX, INNER = "orchestrator-ray-", "r"
 SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.10"  # the longest that Ray makes
@@ -44,12 +43,15 @@ def sweep(partial: Path, say: Callable[[str], None]) -> None:
     places = {Path(tempfile.gettempdir()), _place()}
     for prefix, parent in [*((p, at) for p in (PREFIX, "orchestrator-") for at in places), ("report-", partial)]:
         for folder in left(prefix, parent):
-            ended = clear(folder)
-            say(f"left by a dead run: {f'{ended} processes, ended, and ' if ended else ''}{folder}, removed")
+            ended, gone = clear(folder)
+            told = f"{f'{ended} processes, ended, and ' if ended else ''}{folder}"
+            say(f"left by a dead run: {told}, {'removed' if gone else 'which cannot be removed yet'}")
 
 
-def clear(folder: Path) -> int:
-    """Kill the processes that write their output below ``folder``, and remove it; how many these were."""
+def clear(folder: Path) -> tuple[int, bool]:
+    """Kill the processes that write their output below ``folder``, and remove it: how many these were, and whether it
+    is gone. It stays where a process outlives its kill.
+    """
     killed: set[int] = set()
     until = time.monotonic() + ENDED
     while (found := processes(folder)) and time.monotonic() < until:
@@ -58,14 +60,15 @@ def clear(folder: Path) -> int:
                 os.kill(pid, signal.SIGKILL)
         killed.update(found)
         time.sleep(0.02)
-    with suppress(OSError):  # the next start tries again
-        durable.discard(folder)
-    return len(killed)
+    return len(killed), not found and remove(folder)
 
 
 def processes(folder: Path) -> list[int]:
-    """The processes, but this one, that have a file below ``folder`` open to write: Ray's all write logs there."""
-    found, below = [], f"{folder}/"
+    """The processes, but this one, whose output goes into a file below ``folder``, as that of all of Ray's does.
+
+    A driver that has joined the cluster has logs of its own there, and goes on without it.
+    """
+    found, below = [], f"{folder.resolve()}/"
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
@@ -77,7 +80,8 @@ def processes(folder: Path) -> list[int]:
 
 def _writes(process: str, stream: str, below: str) -> bool:
     with suppress(OSError):  # closed meanwhile
-        if os.readlink(f"/proc/{process}/fd/{stream}").startswith(below):
+        file = os.readlink(f"/proc/{process}/fd/{stream}")
+        if file.startswith(below) and file.endswith(".out"):
             flags = Path(f"/proc/{process}/fdinfo/{stream}").read_text().partition("flags:")[2].split()[0]
             return bool(int(flags, 8) & os.O_ACCMODE)
     return False
@@ -103,6 +107,9 @@ def close_token(make: bool, say: Callable[[str], None]) -> None:
         if path == default and path.parent.exists() and path.parent.stat().st_mode & 0o077:
             path.parent.chmod(0o700)
         if path.exists() and path.stat().st_mode & 0o077:
+            if path != default and not make:  # a group's, perhaps: its cluster is not ours either
+                say(f"{path} can be read by other users, who can then run code on the cluster: `chmod 600` closes it")
+                return
             path.chmod(0o600)
             say(
                 f"{path} could be read by other users: closed now (`ray get-auth-token --generate` makes another token)"

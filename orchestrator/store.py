@@ -121,7 +121,8 @@ class Store:
                 with contextlib.suppress(OSError):  # what is half-written is of no use; the resume state stays
                     durable.discard(out)
                 raise
-            self.place.remove(f"partial/{name}")
+            with contextlib.suppress(OSError):  # the step is there: what is left of its workspace harms nobody
+                self.place.remove(f"partial/{name}")
 
     def commit(self, step: Step, out: Path) -> None:
         """Checksum the files below ``out``, write the record, publish the folder."""
@@ -214,7 +215,8 @@ def open_store(root: Path, where: str | None = None) -> Store:
             raise UserError(
                 f"--store {where} cannot be written and read ({error.strerror or first_line(error)})"
             ) from None
-    check_names(root)
+    for folder in {root, place.root if isinstance(place, Folder) else root}:
+        check_names(folder)
     return Store(root.resolve(), place)
 
 

@@ -50,14 +50,25 @@ def own(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     """
     parent = parent or Path(tempfile.gettempdir())
     for folder in left(prefix, parent):
-        durable.discard(folder)
+        remove(folder)
     folder, lock = hold(prefix, parent)
     try:
         yield folder
     finally:
-        with suppress(OSError):
-            durable.discard(folder)
-        lock.close()
+        lock.close()  # before: a network file system keeps the name of an open file
+        remove(folder)
+
+
+def remove(folder: Path) -> bool:
+    """Remove a folder of :func:`hold`, its lock last: as long as something is left, the next start finds it. Whether
+    it is gone; what cannot be removed now is no error.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != LOCK:
+                durable.discard(path)
+        durable.discard(folder)
+    return not folder.exists()
 
 
 def hold(prefix: str, parent: Path) -> tuple[Path, IO[str]]:

@@ -151,7 +151,16 @@ def _compose(text: str) -> yaml.Node | None:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         raise NotYaml(str(reason).splitlines()[0], mark.line + 1 if mark else None) from None
-    except (RecursionError, IndexError, AttributeError, TypeError) as error:  # PyYAML's own slips on broken text
+    except NotYaml:
+        raise
+    except (
+        RecursionError,
+        ValueError,
+        OverflowError,
+        IndexError,
+        AttributeError,
+        TypeError,
+    ) as error:  # PyYAML's slips
         raise NotYaml(f"cannot be read ({type(error).__name__})") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import statistics
@@ -294,3 +295,14 @@ def test_a_folder_that_cannot_be_written_is_one_line(
         assert export(to) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: --to ") and len(error.splitlines()) == 1
+
+
+def test_what_no_export_wrote_is_not_read(
+    ran: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A FIFO without a writer would be read for ever."""
+    ran()
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "fifo")
+    assert export("out") == 2
+    assert "holds fifo, which no export wrote: name a new folder" in capsys.readouterr().err

@@ -253,3 +253,12 @@ def test_written_json_is_sorted_whole_and_never_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(path, {"b": float("nan")})
     assert json.loads(path.read_text()) == {"a": [0.1], "b": 1}
+
+
+def test_names_of_a_store_elsewhere_are_looked_at_too(tmp_path: Path) -> None:
+    """What stands in the way there is somebody's, and stays."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "times").write_text("mine")
+    with pytest.raises(UserError, match="store/times is a file where a run keeps a folder: move it away"):
+        open_store(tmp_path / "out", str(tmp_path / "store"))
+    assert (tmp_path / "store" / "times").read_text() == "mine"

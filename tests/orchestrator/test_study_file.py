@@ -373,6 +373,8 @@ def test_a_repeated_mapping_is_set_in_one_place_alone(study_file: Path) -> None:
         ("a: 1\n---\nb: 2\n", "line 2: not valid YAML"),
         ("a: {1: b}\n", "line 1: not valid YAML: the key '1' is no text: put it in quotes"),
         ("a: *b\n", "line 1: not valid YAML: found undefined alias 'b'"),
+        ('a: "\\UFFFFFFFF"\n', "not valid YAML: cannot be read (OverflowError)"),
+        ('a: "\\U00110000"\n', "not valid YAML: cannot be read (ValueError)"),
     ],
 )  # fmt: skip
 def test_a_hostile_file_is_refused_at_once(tmp_path: Path, text: str, part: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from methods import durable
-from orchestrator import session, workspace
+from orchestrator import process, session, workspace
 from orchestrator.errors import UserError
 from orchestrator.process import note
 from orchestrator.workspace import LOCK, hold, left, own
@@ -21,7 +21,7 @@ from pathlib import Path
 from orchestrator.workspace import hold
 parent = Path(sys.argv[1])
 kept = [hold(prefix, parent) for prefix in ("orchestrator-ray-", "report-")]
-log = (kept[0][0] / "log").open("w")
+log = (kept[0][0] / "raylet.out").open("w")
 child = subprocess.Popen(["sleep", "600"], stdout=log, stderr=log, start_new_session=True)
 print(kept[0][0], kept[1][0], child.pid, flush=True)
 os._exit(9)
@@ -106,6 +106,51 @@ def test_a_process_that_only_reads_there_is_not_ended(tmp_path: Path) -> None:
         assert reader.stdout and reader.stdout.read(1) == b"x"
         assert session.processes(tmp_path) == []
         reader.kill()
+
+
+def test_a_driver_that_has_joined_is_not_ended_with_the_cluster(tmp_path: Path) -> None:
+    """It has logs of its own there; what it prints goes elsewhere."""
+    child = ["sh", "-c", f"exec 5>{tmp_path}/python-core-driver-1.log; echo up; exec sleep 600"]
+    with subprocess.Popen(child, stdout=subprocess.PIPE) as driver:
+        assert driver.stdout and driver.stdout.readline() == b"up\n"
+        assert session.processes(tmp_path) == []
+        driver.kill()
+
+
+def test_processes_are_found_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with (tmp_path / "real" / "gcs_server.out").open("w") as out, subprocess.Popen(["sleep", "600"], stdout=out) as one:
+        assert session.processes(tmp_path / "link") == [one.pid]
+        one.kill()
+
+
+def test_what_cannot_be_removed_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a failure of who comes after, nor without its lock."""
+    folder = dead(tmp_path)[1]
+    (folder / "held").mkdir()
+    discard = durable.discard
+
+    def busy(path: Path) -> None:
+        if path.name == "held":
+            raise OSError(39, "Directory not empty")
+        discard(path)
+
+    monkeypatch.setattr(durable, "discard", busy)
+    with own("report-", tmp_path) as mine:
+        assert mine.exists() and (folder / LOCK).exists()
+    monkeypatch.setattr(durable, "discard", discard)
+    with own("report-", tmp_path):
+        assert not folder.exists()
+
+
+def test_a_machine_without_a_name_knows_its_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = process._text
+    monkeypatch.setattr(process, "_text", lambda path: "" if "machine-id" in path else text(path))
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert process.lives(process.note()) is True
+    assert process.lives(process.note() | {"pid": child.pid}) is False
 
 
 def test_a_session_is_inside_a_folder_that_nobody_else_enters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
