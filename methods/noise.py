@@ -23,13 +23,15 @@ def token_gradient(adapter: Adapter, rollout: Rollout, head_chunk: int) -> float
     """Root mean square, over a completion's tokens, of the norm of the gradient of one log-probability.
 
     Of one backward pass: with signs s_t that know nothing of the tokens, the mean of ``|sum_t s_t g_t|^2`` is
-    ``sum_t |g_t|^2`` (Hutchinson 1990); the signs here alternate. Gradients are as before, none, afterwards.
+    ``sum_t |g_t|^2`` (Hutchinson 1990); the signs here alternate. There are no gradients afterwards.
     """
+    parameters = list(adapter.parameters.values())
+    for parameter in parameters:
+        parameter.grad = None  # a try that was broken off may have left some
     row = replace(rollout, completion_ids=rollout.completion_ids[:TOKENS])
     logp, _ = completion_logps(adapter.model, [row], head_chunk)
     signs = 1.0 - 2.0 * (torch.arange(logp.shape[1], device=logp.device) % 2)
     (logp * signs).sum().backward()
-    parameters = list(adapter.parameters.values())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()
     for parameter in parameters:
         parameter.grad = None

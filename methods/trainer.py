@@ -158,8 +158,14 @@ def prepared(
     check_logits(model, rollouts[units[0][0]])
     adapter = attach(model, config.targets, config.rank, config.alpha, config.dropout, config.init_seed)
     set_modes(model, config.gradient_checkpointing)
-    with dropout_stream(config, 0):
-        norm = in_order(partial(token_gradient, adapter, rollouts[units[0][0]], config.head_chunk))
+    try:
+        with dropout_stream(config, 0):
+            norm = in_order(partial(token_gradient, adapter, rollouts[units[0][0]], config.head_chunk))
+    except torch.OutOfMemoryError:
+        raise RuntimeError(
+            "one row does not fit into memory: set training.gradient_checkpointing=true, or lower "
+            "prompt.max_prompt_tokens"
+        ) from None
     means = group_means(rollouts)
     return Substrate(config, rollouts, means, reference, adapter, device, workers, norm), units, stream
 

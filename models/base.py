@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def load(folder: Path, precision: str, attention: str | None = None, device: str
             **asked,
         )
     except ValueError as error:
-        if attention is None or "attention implementation" not in str(error):
+        if attention is None or not re.search("attention implementation|flash attention", str(error), re.IGNORECASE):
             raise
         raise ValueError(
             f"{folder}: this model does not know {attention} attention: set training.attention=eager"

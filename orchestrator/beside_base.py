@@ -133,12 +133,18 @@ def _rows(options: argparse.Namespace, base: Path) -> list[tuple[list[int], list
 @contextmanager
 def _loading(base: Path) -> Iterator[None]:
     """While Transformers reads the base: it raises a zoo of errors on a folder that is not whole."""
+    from torch import OutOfMemoryError
+
     from orchestrator.steps.activations import Unweighed
 
     try:
         yield
     except (UserError, Unweighed):
         raise
+    except (MemoryError, OutOfMemoryError):
+        raise Unweighed(
+            "the base and the rows in float32 do not fit the memory here: give fewer, or shorter, rows"
+        ) from None
     except Exception as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"--base {base}: it cannot be loaded or run ({why}): save the model again") from None

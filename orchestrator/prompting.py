@@ -75,7 +75,7 @@ class Prompter:
     def rendered(self, problem: str, instruction: str, shots: Sequence[tuple[str, str]] = ()) -> tuple[str, list[int]]:
         """The prompt as text and as token ids; ``shots`` are (problem, solution) pairs, earlier turns of the chat."""
         asked = [self._asked(text, instruction) for text, _ in shots] + [self._asked(problem, instruction)]
-        answers = [self.controls.mark(solution, self.ends) for _, solution in shots] + [""]
+        answers = [self.controls.mark(solution, self.kept_as_text) for _, solution in shots] + [""]
         if self.tokenizer.chat_template is None:
             pairs = zip(asked, answers, strict=True)
             text = "\n\n".join(f"{question}\n{solution}" if solution else question for question, solution in pairs)
@@ -90,7 +90,7 @@ class Prompter:
     def completion(self, text: str, ended: bool = True) -> tuple[list[int], set[str]]:
         """As :meth:`completion_ids`, and what was mended on the way."""
         body, mended = self._tidied(text, ended)
-        marked = self.controls.mark(body, self.ends)
+        marked = self.controls.mark(body, self.kept_as_text)
         if marked != body:
             mended.add(CONTROL)
         if self.tokenizer.chat_template is None:
@@ -112,9 +112,9 @@ class Prompter:
         ``ids`` are those of prompt and completion. None where they agree (what a template writes behind the end of turn
         does not count), or where there is no template.
         """
-        if self.tokenizer.chat_template is None:
+        if self.tokenizer.chat_template is None or not self._shows_answers:
             return None
-        answer = self.controls.mark(self._without_end(text) if ended else text, self.ends)
+        answer = self.controls.mark(self._without_end(text) if ended else text, self.kept_as_text)
         if not answer.strip():
             return None
         asked = self._asked(problem, instruction)
@@ -139,9 +139,9 @@ class Prompter:
         found = {CONTROL} if self.controls.mark(problem) != problem else set()
         return found | ({BEHIND} if around else set())
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        """The text of a completion's tokens, with what its prompt begins it with, as it is graded."""
-        return self.opening + str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+    def text_of(self, ids: Sequence[int], opening: bool = True) -> str:
+        """The text of a completion's tokens, with the ``opening`` that its prompt begins it with, as it is graded."""
+        return (self.opening if opening else "") + str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def writes_as(self, other: Prompter) -> bool:
         """Whether an answer has the same tokens here and there: one vocabulary, one way to write a turn."""
@@ -162,6 +162,19 @@ class Prompter:
         """The texts of the tokens that begin or end a sequence: an answer holds them as text alone, but at its end."""
         ids = {*self._stops, self.turn.end_id, self.tokenizer.eos_token_id, self.tokenizer.bos_token_id}
         return tuple(name for name, number in self.controls.ids.items() if number in ids)
+
+    @cached_property
+    def kept_as_text(self) -> tuple[str, ...]:
+        """Control tokens that an answer holds as text alone: :attr:`ends`, and those that begin a turn."""
+        header = self.turn.prompt.removesuffix(self.opening)
+        added = self.tokenizer.added_tokens_decoder
+        begin = [name for name, number in self.controls.ids.items() if added[number].special and name in header]
+        return tuple(dict.fromkeys((*self.ends, *begin)))
+
+    @cached_property
+    def _shows_answers(self) -> bool:
+        """Whether the template writes an answer at all, so that rows can be held against it."""
+        return PROBE in self._answered("1", PROBE)
 
     @cached_property
     def turn(self) -> Turn:

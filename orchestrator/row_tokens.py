@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.answers import Grader
+from evals.channels import spoken
 from orchestrator.prompting import Prompter
 
 EVERY = 2000  # rows between two lines of progress
@@ -72,14 +73,20 @@ def positions(base: Path, rows: Sequence[dict[str, Any]]) -> int | None:
 def with_answers(prompter: Prompter, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Without the right rows that were cut before their answer: what is left of them does not earn their reward.
 
-    A cut row stays where the grader finds its gold answer in the tokens that are kept, or where it was wrong anyway.
+    A cut row stays where the grader finds its gold answer in the tokens that are kept, where it was wrong anyway, and
+    where the grader does not find the answer in the whole completion either (``graded``): its reward is another's word.
     """
-    cut = [i for i, row in enumerate(rows) if row["cut"] and row["reward"] > 0]
+    cut = [i for i, row in enumerate(rows) if row["cut"] and row["reward"] > 0 and row["graded"]]
     if not cut:
         return list(rows), Counter()
-    texts = [prompter.text_of(rows[i]["completion_ids"]) for i in cut]
+    texts = [prompter.text_of(rows[i]["completion_ids"], _thinks(rows[i])) for i in cut]
     with Grader() as grader:
         verdicts = grader.grade([(text, rows[i]["answer"]) for text, i in zip(texts, cut, strict=True)])
     lost = {i for i, verdict in zip(cut, verdicts, strict=True) if not verdict.correct}
     counts = Counter({CUT_OFF: len(lost), CUT: -len(lost)}) if lost else Counter[str]()
     return [row for i, row in enumerate(rows) if i not in lost], counts
+
+
+def _thinks(row: dict[str, Any]) -> bool:
+    """Whether the whole completion was graded as one that begins within a thought, or holds one."""
+    return bool(row["opening"]) or spoken(row["completion"]) != row["completion"]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.answers import canonical
 from methods.batch import Rollout
 
 FILE = "rollouts.parquet"
@@ -25,17 +26,27 @@ def normal(problem: str) -> str:
 
 
 def joined(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """The rows with problems that are the same (:func:`normal`) as one: under the first's id and text.
+    """The rows with problems that are the same, by :func:`normal` and by their gold answer, as one: under the first's
+    id and text. Space and case alone may tell two problems apart ("2 3/4" and "23/4"), and then their golds do.
 
     Also how many rows were joined to a problem that came before them under another id or in another spelling.
     """
-    first: dict[str, dict[str, Any]] = {}
+    first: dict[str, list[dict[str, Any]]] = defaultdict(list)
     found, count = [], 0
     for row in rows:
-        told = first.setdefault(normal(row["problem"]), row)
+        alike = first[normal(row["problem"])]
+        told = next((other for other in alike if _one_gold(other["answer"], row["answer"])), None)
+        if told is None:
+            told = row
+            alike.append(row)
         count += (told["problem_id"], told["problem"]) != (row["problem_id"], row["problem"])
         found.append(row | {name: told[name] for name in ("problem_id", "problem")})
     return found, count
+
+
+def _one_gold(one: str, other: str) -> bool:
+    """Whether two golds are the same, however they are written."""
+    return one == other or canonical(one) == canonical(other)
 
 
 def group_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -92,9 +103,11 @@ def freeze(
     ``means`` are the problems' mean rewards over all that was found of them; those of ``rows`` where None.
     """
     means = group_means(rows) if means is None else means
-    problems = list(dict.fromkeys(row["problem_id"] for row in rows))
+    texts = {row["problem_id"]: normal(row["problem"]) for row in rows}
+    problems = list(texts)
     shuffled = random.Random(f"held out {spec['seed']}").sample(problems, len(problems))
-    held = set(shuffled[: round(spec["heldout"] * len(problems))])
+    apart = {texts[problem] for problem in shuffled[: round(spec["heldout"] * len(problems))]}
+    held = {problem for problem in problems if texts[problem] in apart}  # one text never stands in both splits
     sizes = Counter(row["problem_id"] for row in rows)
     allowed, total = set(), 0
     for problem in (p for p in shuffled if p not in held):

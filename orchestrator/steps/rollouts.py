@@ -96,10 +96,12 @@ def _given(context: Context, prompter: Prompter, read: list[Row]) -> tuple[list[
             "completion": row.completion,
             "teacher": row.teacher,
             "reward": reward,
+            "graded": verdict > 0,
+            "opening": "",
             "ended": True,
             "instruction": config["instruction"],
         }
-        for row, reward in zip(read, rewards, strict=True)
+        for row, reward, verdict in zip(read, rewards, verdicts, strict=True)
     ]
     return rows, told
 
@@ -115,11 +117,17 @@ def _sampled(context: Context, prompter: Prompter) -> Found:
     completions = _shards(context, teacher_prompter, engine_settings, model, problems, _instruction(config))
     teacher = json.loads((context.inputs["model"] / "base.json").read_text())["name"]
     of = [(p, c) for p, found in zip(problems, completions, strict=True) for c in found]
-    texts = [(p, c.text, c.finish == "stop") for p, c in of]
-    rows = _verified(context, texts, teacher, teacher_prompter.opening)
-    if teacher_prompter.writes_as(prompter):  # the tokens that were drawn, which the text does not tell
+    alike = teacher_prompter.writes_as(prompter)
+    texts = [(p, c.text if alike else begun(teacher_prompter, c.text), c.finish == "stop") for p, c in of]
+    rows = _verified(context, texts, teacher, teacher_prompter.opening if alike else "")
+    if alike:  # the tokens that were drawn, which the text does not tell
         rows = [row | {"completion_ids": list(c.token_ids)} for row, (_, c) in zip(rows, of, strict=True)]
     return Found(rows, {"asked": _instruction(config)}, Counter())
+
+
+def begun(teacher: Prompter, text: str) -> str:
+    """A completion with the thought that its teacher's prompt began, which another base's prompt does not begin."""
+    return teacher.opening + text if text.strip() else text
 
 
 def _asked(context: Context, prompter: Prompter) -> Found:
@@ -176,6 +184,8 @@ def _verified(
             "completion": text,
             "teacher": teacher,
             "reward": float(verdict.correct),
+            "graded": verdict.correct,
+            "opening": opening,
             "ended": ended,
             "instruction": student,
         }

@@ -11,6 +11,8 @@ import pytest
 from evals.channels import opened
 from orchestrator.control_text import ControlText
 from orchestrator.prompting import CONTROL, OPENED_TWICE, OWN_END, SPACE, Prompter
+from orchestrator.row_tokens import with_answers
+from orchestrator.steps.rollouts import begun
 from tests.orchestrator.chat_models import (
     FAMILIES,
     MISTRAL,
@@ -199,8 +201,43 @@ def test_a_template_for_questions_alone_still_serves(tmp_path: Path) -> None:
     template = "{{ messages[0]['content'] }}{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}"
     prompter = Prompter(llama3(tmp_path / "m"), {"template": template})
     assert prompter.completion_ids(ANSWER)[-1] == prompter.tokenizer.eos_token_id
-    said = prompter.parting(ASKED, "{problem}", ANSWER, row(prompter))
-    assert said is not None and "the template writes ''" in said
+    assert prompter.parting(ASKED, "{problem}", ANSWER, row(prompter)) is None, "there is nothing to hold it against"
+
+
+@pytest.mark.parametrize("name", ["llama3", "gemma", "qwen_thinking"])
+def test_a_turn_that_an_answer_writes_out_is_text(family: Callable[[str], Prompter], name: str) -> None:
+    prompter = family(name)
+    begin = {"llama3": "<|start_header_id|>", "gemma": "<start_of_turn>", "qwen_thinking": "<|im_start|>"}[name]
+    token = prompter.tokenizer.convert_tokens_to_ids(begin)
+    ids, mended = prompter.completion(f"a {begin}user b {ENDS[name]} c")
+    assert token not in ids and ids.count(prompter.turn.end_id) == 1 and CONTROL in mended
+
+
+def test_a_thought_that_the_teachers_prompt_began_is_begun_for_another_base(family: Callable[[str], Prompter]) -> None:
+    teacher, student = family("qwen_thinking"), family("llama3")
+    text = begun(teacher, "3 and 4.\n</think>\n\n7")
+    assert text == "<think>\n3 and 4.\n</think>\n\n7" and begun(teacher, " \n") == " \n"
+    assert student.tokenizer.decode(student.completion_ids(text, ended=False)) == text
+    assert OPENED_TWICE in teacher.completion(text)[1], "where the students' prompt begins it too, it is begun once"
+
+
+def cut_row(completion: str, kept: list[int], **more: object) -> dict[str, object]:
+    graded = {"graded": True, "opening": "", "cut": True, "reward": 1.0, "answer": "5"}
+    return graded | {"completion": completion, "completion_ids": kept} | more
+
+
+def test_a_cut_row_is_read_as_the_whole_one_was(family: Callable[[str], Prompter]) -> None:
+    prompter = family("qwen_thinking")
+    first = prompter.tokenizer.encode("so \\boxed{5} and", add_special_tokens=False)
+    rows = [
+        cut_row("so \\boxed{5} and more", first),
+        cut_row("so \\boxed{5} and more</think> 5", first),
+        cut_row("so \\boxed{5} and more", first, opening="<think>\n"),
+        cut_row("whatever this means", first[:1], graded=False),
+    ]
+    kept, counts = with_answers(prompter, rows)
+    assert kept == [rows[0], rows[3]], "a thought that was cut tells no answer; another grader's word stands"
+    assert counts == {"cut before its answer": 2, "answer cut": -2}
 
 
 CHANCE = "{{ messages[0]['content'] }}{{ range(99999) | random }}"

@@ -92,6 +92,17 @@ def test_problems_that_are_the_same_but_for_case_and_space_are_one() -> None:
     assert joined(found) == (found, 0)
 
 
+def test_problems_that_space_alone_tells_apart_are_two_in_one_split() -> None:
+    golds = {"What is 2 3/4 + 1?": "15/4", "What is 23/4 + 1?": "27/4", "What is 23/4  + 1?": "6.75"}
+    rows = [row(name) | {"problem": p, "answer": a} for name, (p, a) in zip("abc", golds.items(), strict=True)]
+    found, count = joined([*rows, row("d") | {"problem": "Another?", "answer": "1"}])
+    assert [r["problem_id"] for r in found] == ["a", "b", "b", "d"] and count == 1
+    assert [r["problem"] for r in found[:2]] == list(golds)[:2]
+    for seed in range(9):
+        table = freeze(found, SPEC | {"heldout": 0.5, "seed": seed})
+        assert len({r["split"] for r in table if r["problem_id"] in "ab"}) == 1
+
+
 def test_a_groups_mean_is_that_of_all_its_rollouts() -> None:
     rows = [row("a", reward=r, completion_ids=[4] * n) for r, n in ((1.0, 4), (0.0, 5), (0.0, 6), (0.0, 7))]
     means = group_means(rows)
