@@ -11,12 +11,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from analysis import formats
-from analysis.replicas import runs
+from analysis.replicas import noise, runs
 from analysis.roster import BASE, Roster, other, pair
 
 AS_PUBLISHED = "as published"
 MATCHED_RATE = "learning rate"
 SWEEP = "sweep"
+_MEASURES = ("cosine", "angle_min_median_deg", "angle_max_median_deg", "u1", "v1")
 _COMPARED = ("method", "sweep")  # roles of which each training has a row beside the reference
 
 
@@ -24,7 +25,8 @@ _COMPARED = ("method", "sweep")  # roles of which each training has a row beside
 class Row:
     """One comparison. ``kind``: reference, method, matched, floor, chance, base or failed; None is undefined.
 
-    ``to_reference`` is False for a floor of another method, whose cosine is to that method's own run.
+    ``to_reference`` is False for a floor of another method, whose cosine is to that method's own run. ``noise`` names
+    those of the two compared whose update was made of rounding: the comparison is undefined.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Row:
     accuracy: dict = field(default_factory=dict)
     error: str = ""
     to_reference: bool = True
+    noise: tuple[str, ...] = ()
 
 
 def tasks(results: dict) -> list[str]:
@@ -118,9 +121,14 @@ def _row(results: dict, roster: Roster, name: str, given: dict, kind: str, match
     measured = pair(results, name, roster.reference) if roster.reference else {}
     merged = {**measured, **{key: value for key, value in given.items() if value is not None}}
     model = roster.models.get(name)
+    two = (given.get("a"), given.get("b")) if given.get("b") else (name, roster.reference)
+    marked = noise(results.get("trainings") or [])
+    rounding = tuple(one for one in dict.fromkeys(two) if one in marked) if name != BASE else ()
+    if rounding:
+        merged |= dict.fromkeys(_MEASURES)
     norm = merged["norm"] if "norm" in merged else norms.get(name)
     rate = merged.get("learning_rate")
-    is_reference = name == roster.reference
+    to_itself = bool(name == roster.reference and norm and not rounding)
     return Row(
         name=name,
         label=roster.label(name),
@@ -131,14 +139,13 @@ def _row(results: dict, roster: Roster, name: str, given: dict, kind: str, match
         norm=norm,
         norm_ratio=None if kind == "base" else ratio(norm, norms.get(roster.reference or "")),
         rate_steps_ratio=ratio(_exposure(results, name), _exposure(results, roster.reference)),
-        cosine=1.0 if is_reference and norm else merged.get("cosine"),
-        angle_min=0.0 if is_reference and norm else merged.get("angle_min_median_deg"),
-        angle_max=0.0 if is_reference and norm else merged.get("angle_max_median_deg"),
-        u1=1.0 if is_reference and norm else merged.get("u1"),
-        v1=1.0 if is_reference and norm else merged.get("v1"),
-        weighted=_weighted(results, given.get("a"), given.get("b"))
-        if given.get("b")
-        else _weighted(results, name, roster.reference),
+        cosine=1.0 if to_itself else merged.get("cosine"),
+        angle_min=0.0 if to_itself else merged.get("angle_min_median_deg"),
+        angle_max=0.0 if to_itself else merged.get("angle_max_median_deg"),
+        u1=1.0 if to_itself else merged.get("u1"),
+        v1=1.0 if to_itself else merged.get("v1"),
+        weighted=None if rounding else _weighted(results, *two),
+        noise=rounding,
         accuracy=_accuracy(results, name, given.get("accuracy")),
     )
 
@@ -244,7 +251,8 @@ def match_label(roster: Roster, row: Row) -> str:
     if row.kind in ("chance", "base", "failed"):
         return {"chance": "floor", "base": "no update", "failed": "failed"}[row.kind]
     if row.matched == AS_PUBLISHED:
-        return f"{roster.label(roster.reference)}’s rate" if row.rate_steps_ratio == 1 else "own rate"
+        held = row.learning_rate is not None and row.learning_rate == roster.rate
+        return f"{roster.label(roster.reference)}’s rate" if held else "own rate"
     if not row.matched:
         return formats.MISSING
     if row.matched == SWEEP:

@@ -40,6 +40,11 @@ def runs(trainings: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[R
     return found
 
 
+def noise(trainings: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The trainings whose update was made of rounding alone, as their rows say: it has no direction."""
+    return {row["name"] for row in trainings if row.get("name") and row.get("noise")}
+
+
 def _root(rows: Mapping[str, Mapping[str, Any]], name: str) -> str:
     seen = {name}
     while True:

@@ -66,6 +66,11 @@ class Roster:
     models: dict[str, Model]
     reference: str | None
 
+    @property
+    def rate(self) -> float | None:
+        """The learning rate of the reference, None where it is not known."""
+        return self.models[self.reference].learning_rate if self.reference in self.models else None
+
     def label(self, name: str | None) -> str:
         """The label of ``name``, or the name itself where the roster does not hold it."""
         if name is None:

@@ -15,13 +15,16 @@ _ZERO_REFERENCE = "the reference’s update is zero: nothing can be compared wit
 _TINTED = ("reference", "floor", "chance", "base")
 
 
-def _why(row: Row, reference_norm: float | None) -> str:
+def _why(roster: Roster, row: Row, reference_norm: float | None) -> str:
     if row.kind == "base":
         return _NO_UPDATE
     if row.kind == "chance":
         return "chance has no training of its own"
     if row.norm == 0:
         return _ZERO
+    if row.noise:
+        whose = formats.listing([roster.label(name) for name in row.noise])
+        return f"undefined: made of rounding, and without a direction, is the update of {whose}"
     return _ZERO_REFERENCE if reference_norm == 0 else "not measured"
 
 
@@ -66,7 +69,7 @@ def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | No
         if row.kind == "failed":
             lines.append(failed(row.label, row.error, len(columns)))
             continue
-        why = _why(row, headline.reference_norm(results, roster))
+        why = _why(roster, row, headline.reference_norm(results, roster))
         cells = (
             text(row.label),
             *((text(headline.match_label(roster, row)),) if matched else ()),
@@ -76,7 +79,7 @@ def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | No
             number(formats.degrees(row.angle_min), why),
             number(formats.cosine(row.u1), why),
             number(formats.cosine(row.v1), why),
-            number(formats.significant(row.norm), why),
+            number(formats.significant(row.norm), why, "noise" if row.name in row.noise else ""),
             number(formats.times(row.norm_ratio), why),
             number(formats.times(row.rate_steps_ratio), why),
             *(_accuracy_cell(results, name, row) for name in names),

@@ -187,9 +187,7 @@ def _geometry(
     given: Sequence[Given], subjects: Sequence[Any], inputs: dict[str, Path], top: int, say: Say
 ) -> dict[str, Any]:
     """The parts of the results that the adapters alone give."""
-    from analysis.directions import directions
-    from analysis.replicas import runs
-    from orchestrator.results import floors
+    from orchestrator.results import floors, spread
     from orchestrator.steps import geometry
 
     found = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), say)
@@ -197,8 +195,9 @@ def _geometry(
     reference = "sft" if "sft" in names else names[0]
     rows = trainings(given, reference)
     found["floors"] = floors(rows, found, reference)
-    told = directions(runs(rows, names), found["gram"], reference, {one.name: _method(one) for one in given})
-    return {"geometry": found, "trainings": rows, "directions": told, "headline": _headline(names, rows, reference)}
+    told = spread(rows, found, reference, alike={one.name: _method(one) for one in given})
+    known = {"geometry": found, "trainings": rows, "headline": _headline(names, rows, reference)}
+    return known | ({"directions": told} if told else {})
 
 
 def _headline(names: Sequence[str], rows: Sequence[Mapping[str, Any]], reference: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.directions import directions
-from analysis.replicas import repeats, runs
+from analysis.replicas import noise, repeats, runs
 from methods.view import view
 from orchestrator.plan import Cell, Step, cells, sweep_points
 from orchestrator.rollout_spec import ApiRollouts
@@ -53,7 +53,7 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
     if "geometry" in results:
         results["geometry"]["floors"] = floors(trainings, results["geometry"], reference_of(study))
         results["headline"] = _headline(study, results)
-        results["directions"] = _directions(study, trainings, results["geometry"])
+        results["directions"] = spread(trainings, results["geometry"], reference_of(study), study.analysis.seed)
     if study.sweep:
         results["sweep"] = _sweep(study, results)
     return {name: part for name, part in results.items() if part not in (None, {})}
@@ -184,11 +184,24 @@ def floors(trainings: Sequence[Mapping[str, Any]], geometry: Mapping[str, Any], 
     return found | {"itself": geometry["itself"]}
 
 
-def _directions(study: Study, trainings: Sequence[Mapping[str, Any]], geometry: Mapping[str, Any]) -> Any:
-    names, reference = [entry["name"] for entry in geometry["adapters"]], reference_of(study)
+def spread(
+    trainings: Sequence[Mapping[str, Any]],
+    geometry: Mapping[str, Any],
+    reference: str,
+    seed: int = 0,
+    alike: Mapping[str, str] | None = None,
+) -> dict[str, Any] | None:
+    """What the Gram tells (``analysis.directions``) of the updates that have a direction: neither zero nor noise.
+
+    None where the reference has none.
+    """
+    marked = noise(trainings)
+    kept = [i for i, row in enumerate(geometry["adapters"]) if row["norm"] != 0 and row["name"] not in marked]
+    names = [geometry["adapters"][i]["name"] for i in kept]
     if reference not in names:
         return None
-    return directions(runs(trainings, names), geometry["gram"], reference, seed=study.analysis.seed)
+    gram = [[geometry["gram"][i][j] for j in kept] for i in kept]
+    return directions(runs(trainings, names), gram, reference, alike, seed)
 
 
 def _headline(study: Study, results: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ ORDERS = "floor order"
 # The expected cosine of two runs is the share of their squared norm that both have in common: below one half most of an
 # update is its order's and not its method's.
 COMMON = 0.5
+DECIDED = ("apart", "rate", "level")  # kinds of those of which it is known on which side of the floor they stand
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def lead(ev: Evidence) -> list[Claim]:
     if placed[0].kind == "open":
         return [_undecided(ev, placed, reference), *others, *zero]
     sentences = [_head(ev, placed, reference), floor_claim(ev, LEAD)]
-    sentences += [claim for kind in _SENTENCES if (claim := _sentence(ev, placed, kind, reference))]
+    sentences += [claim for kind in _SENTENCES for claim in _sentences(ev, placed, kind, reference)]
     sentences += _unsteady(ev, placed, reference)
     sentences += differs(ev, [one.family for one in placed if one.kind == "level"], LEAD)
     return [*sentences, *others, *zero]
@@ -91,9 +92,9 @@ def lead(ev: Evidence) -> list[Claim]:
 
 def _nothing(ev: Evidence, reference: str) -> Claim:
     """Why no update is compared with the reference's."""
-    if not ev.families and not ev.noise:
+    if not ev.families and not ev.noise and not ev.zero:
         words = "No two updates could be compared: the trainings or their geometry are missing."
-    elif ev.norms.get(ev.roster.reference or "") == 0:
+    elif ev.roster.reference in ev.zero:
         words = f"{reference}’s update is zero, so nothing can be compared with it."
     elif ev.roster.reference in ev.noise:
         words = f"{reference}’s update is noise, so nothing can be compared with it."
@@ -107,10 +108,10 @@ def _nothing(ev: Evidence, reference: str) -> Claim:
 
 
 def _zero(ev: Evidence) -> list[Claim]:
-    names = [name for name, norm in ev.norms.items() if norm == 0 and name != ev.roster.reference]
-    noise = [name for name in ev.noise if name != ev.roster.reference]
+    """What has no direction beside the reference, of which ``_nothing`` speaks."""
     found = []
-    for kind, what, of in (("zero", "Zero", names), ("noise", "Made of rounding", noise)):
+    for kind, what, names in (("zero", "Zero", ev.zero), ("noise", "Made of rounding", ev.noise)):
+        of = [name for name in names if name != ev.roster.reference]
         if of:
             labels = formats.listing([ev.roster.label(name) for name in ev.roster.order(of)])
             words = f"{what}, and without a direction: the update{'s' if len(of) > 1 else ''} of {labels}."
@@ -159,24 +160,33 @@ def _head(ev: Evidence, placed: Sequence[Placed], reference: str) -> Claim:
 
 _SENTENCES = {
     "apart": "In every pair of runs below {floor}: {names}.",
-    "rate": "{names}: below that, but another learning rate alone takes a method as far from itself ({rates}).",
+    "rate": "{names}: below {floor}, but another learning rate alone takes a method as far from itself ({rates}).",
     "level": "Not told apart from {reference} by direction: {names}.",
     "unrepeated": "Undecided for want of another order of {whose}: {names}.",
 }
 
 
-def _sentence(ev: Evidence, placed: Sequence[Placed], kind: str, reference: str) -> Claim | None:
+def _sentences(ev: Evidence, placed: Sequence[Placed], kind: str, reference: str) -> Iterator[Claim]:
+    """One sentence for those held to all the floors there are, one for those held to their own and the reference's."""
     chosen = [one for one in placed if one.kind == kind]
-    if not chosen:
-        return None
-    # Where all were repeated each is held to its own floor and the reference's, else one to all that there are.
-    own = ev.within(ev.reference) and all(ev.within(one.family) for one in chosen)
+    own = [one for one in chosen if "{floor}" in _SENTENCES[kind] and _repeated(ev, one)]
+    for held in ([one for one in chosen if one not in own], own):
+        if held:
+            yield _sentence(ev, held, kind, reference)
+
+
+def _repeated(ev: Evidence, one: Placed) -> bool:
+    """Whether it is held to its own floor and the reference's alone."""
+    return bool(ev.within(ev.reference) and ev.within(one.family))
+
+
+def _sentence(ev: Evidence, chosen: Sequence[Placed], kind: str, reference: str) -> Claim:
     words = _SENTENCES[kind].format(
         names=formats.listing([_named(ev, one, reference) for one in chosen]),
         reference=reference,
         whose="their own" if ev.within(ev.reference) else reference,
         rates=cosines(ev.rates()) if kind == "rate" else "",
-        floor=f"what that gives {reference} and themselves" if own and len(ev.orders()) > 1 else "that",
+        floor=f"what that gives {reference} and themselves" if _repeated(ev, chosen[0]) else "that",
     )
     return Claim(kind, LEAD, words, **_subjects(chosen))
 

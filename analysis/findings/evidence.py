@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
-from analysis.replicas import RATE, Run, families, repeats, runs
+from analysis.replicas import RATE, Run, families, noise, repeats, runs
 from analysis.roster import Roster
 
 
@@ -63,10 +63,15 @@ class Evidence:
         return {kind: {pair: self.known[pair] for pair in of if pair in self.known} for kind, of in pairs.items()}
 
     @cached_property
+    def zero(self) -> tuple[str, ...]:
+        """Updates that are zero."""
+        return tuple(name for name, norm in self.norms.items() if norm == 0)
+
+    @cached_property
     def noise(self) -> tuple[str, ...]:
-        """Trainings whose update was made of rounding alone."""
-        rows = self.results.get("trainings") or []
-        return tuple(row["name"] for row in rows if row.get("name") in self.norms and row.get("noise"))
+        """Trainings whose update, not zero, was made of rounding alone."""
+        marked = noise(self.results.get("trainings") or [])
+        return tuple(name for name, norm in self.norms.items() if norm != 0 and name in marked)
 
     def cross(self, a: Family, b: Family) -> list[float]:
         """The cosine of every run of ``a`` to every run of ``b``."""
@@ -134,16 +139,16 @@ class Evidence:
 def evidence(results: Mapping, roster: Roster) -> Evidence:
     """The evidence in ``results``; ``roster.reference`` must not be None.
 
-    A training of noise (its row says so) is no run: its cosines are rounding's. Neither is a reference of zero.
+    An update of noise (its training's row says so) or of zero is no run: it has no direction. Where it is a method's
+    own or the reference, its repetitions in other orders are none either: they cannot stand for it.
     """
     assert roster.reference is not None
     trainings = results.get("trainings") or []
     adapters = (results.get("geometry") or {}).get("adapters") or []
-    noise = {row.get("name") for row in trainings if row.get("noise")}
     names = dict.fromkeys(row["name"] for row in adapters if row.get("name"))
-    measured = runs(trainings, [name for name in names if name not in noise])
-    found = tuple(Family(*key, tuple(of)) for key, of in families(measured).items())
+    dead = noise(trainings) | {row.get("name") for row in adapters if row.get("norm") == 0}
+    lost = {r.family for r in runs(trainings, [*names]) if r.name in dead and r.name in (r.method, roster.reference)}
+    measured = families(runs(trainings, [name for name in names if name not in dead]))
+    found = tuple(Family(*key, tuple(of)) for key, of in measured.items() if key not in lost)
     key = runs(trainings, [roster.reference])[0].family
-    reference = next((family for family in found if family.key == key), Family(*key))
-    zero = any(row.get("name") == roster.reference and row.get("norm") == 0 for row in adapters)
-    return Evidence(results, roster, found, Family(*key) if zero else reference)
+    return Evidence(results, roster, found, next((family for family in found if family.key == key), Family(*key)))

@@ -7,7 +7,7 @@ from itertools import product
 
 from analysis import formats
 from analysis.findings.claim import Claim, below, between, cosines, ends
-from analysis.findings.direction import COMMON
+from analysis.findings.direction import COMMON, DECIDED, place
 from analysis.findings.evidence import Evidence, Family
 from analysis.findings.function import changed
 from analysis.headline import Row
@@ -37,7 +37,12 @@ def _both(ev: Evidence, own: Family, matched: Family, point: str) -> Claim:
 
 
 def _distance(ev: Evidence, own: Family, matched: Family, point: str) -> Iterator[Claim]:
-    """How much of the way to the floor matching the rate goes, where it goes further than a new order does alone."""
+    """How much of the way to the floor matching the rate goes, where it goes further than a new order does alone.
+
+    Nothing where it is undecided on which side of the floor one of the two stands.
+    """
+    if not all((one := place(ev, family)) and one.kind in DECIDED for family in (own, matched)):
+        return
     here, there = ev.cross(own, ev.reference), ev.cross(matched, ev.reference)
     floor, swing = ev.floor(matched, ev.reference), ev.swing()
     if not floor or swing is None or min(floor) < COMMON:  # nothing can be near what does not reproduce itself

@@ -30,7 +30,13 @@ class Numbers:
         }
         self.exact = {frozenset((row["a"], row["b"])): row["cosine"] for row in rows if row["cosine"] is not None}
         self.norms = {row["name"]: row["norm"] for row in given.results["geometry"]["adapters"]}
-        self.keys = {name: given.keys[name] for name in self.norms}
+        self.zero = {name for name, norm in self.norms.items() if norm == 0}
+        self.noise = given.noise - self.zero
+        dead = self.zero | self.noise
+        # what has no direction is no run, and where it is its method's own no other run of its kind stands for it
+        lost = {given.keys[name].family for name in dead if given.keys[name].method == name}
+        left = {name: given.keys[name] for name in self.norms if name not in dead}
+        self.keys = {name: key for name, key in left.items() if key.family not in lost}
         self.all = given.keys
         self.tasks = (given.results.get("evaluation") or {}).get("tasks") or []
 
@@ -40,8 +46,8 @@ class Numbers:
         return None not in rates and rates[0] != rates[1]
 
     def sft(self) -> list[str]:
-        """The runs that others are compared with: none where SFT's own update is zero."""
-        return [] if self.norms.get("sft") == 0 else self.family("sft")
+        """The runs that others are compared with: none where SFT's own update has no direction."""
+        return self.family("sft")
 
     def family(self, name: str) -> list[str]:
         return [other for other in self.keys if self.keys[other].family == self.all[name].family]
@@ -117,7 +123,7 @@ def holds(cosines: list[float], low: float, high: float) -> bool:
 def check_apart(n: Numbers, claim: Claim) -> None:
     sft = n.sft()
     for name, family in leaders(n, claim).items():
-        below = n.floor(family, sft)
+        below = said_floor(n, claim, family)
         if n.unequal(name):
             below = below + n.differing("rate")
         for cosine, floor in product(n.cross(family, sft), below):
@@ -131,6 +137,14 @@ def check_apart(n: Numbers, claim: Claim) -> None:
         listed(n, claim)
 
 
+def said_floor(n: Numbers, claim: Claim, family: list[str]) -> list[float]:
+    """What a sentence calls a method's cosines lower than: its own and SFT's floor, or all those that were told."""
+    if "below what that gives SFT and themselves" in claim.words:
+        assert n.within(family) and n.within(n.sft()), "only what was repeated has a floor of its own"
+        return n.within(family) + n.within(n.sft())
+    return n.differing("order") if "below that" in claim.words else n.floor(family, n.sft())
+
+
 def listed(n: Numbers, claim: Claim) -> None:
     for name, family in leaders(n, claim).items():
         assert holds(n.cross(family, n.sft()), *printed(n, claim.words, name)), claim.words
@@ -140,7 +154,7 @@ def check_rate(n: Numbers, claim: Claim) -> None:
     listed(n, claim)
     for name, family in leaders(n, claim).items():
         cosines = n.cross(family, n.sft())
-        assert n.unequal(name) and max(cosines) < min(n.floor(family, n.sft()))
+        assert n.unequal(name) and max(cosines) < min(said_floor(n, claim, family))
         assert max(cosines) >= min(n.differing("rate"))
 
 
@@ -249,6 +263,11 @@ def _both(n: Numbers, claim: Claim) -> tuple[list[float], list[float], list[floa
     own, matched = ([x for x, k in n.keys.items() if k.family == (method, r, 42)] for r in (n.all[method].rate, RATE))
     sft = n.sft()
     assert {*own, *matched} == set(claim.subjects)
+    for family in (own, matched):  # on which side of its floor each of the two stands is decided
+        highest, alone = max(n.cross(family, sft)), [own for own in (n.within(family), n.within(sft)) if own]
+        unsteady = any(min(own) < HALF and highest >= min(own) for own in alone)
+        unrepeated = len(alone) == 1 and highest < min(alone[0])
+        assert highest < min(n.floor(family, sft)) or not (unsteady or unrepeated), "a distance of what is undecided"
     return n.cross(own, sft), n.cross(matched, sft), n.floor(matched, sft)
 
 
@@ -341,7 +360,11 @@ def check_norms(n: Numbers, claim: Claim) -> None:
 
 
 def check_zero(n: Numbers, claim: Claim) -> None:
-    assert set(claim.subjects) == {name for name, norm in n.norms.items() if norm == 0} - {"sft"}
+    assert set(claim.subjects) == n.zero - {"sft"}
+
+
+def check_noise(n: Numbers, claim: Claim) -> None:
+    assert set(claim.subjects) == n.noise - {"sft"}
 
 
 def check_elsewhere(n: Numbers, claim: Claim) -> None:
@@ -353,12 +376,14 @@ def check_elsewhere(n: Numbers, claim: Claim) -> None:
 
 def check_nothing(n: Numbers, claim: Claim) -> None:
     assert not subjects(n)
+    assert ("SFT’s update is zero" in claim.words) == ("sft" in n.zero)
+    assert ("SFT’s update is noise" in claim.words) == ("sft" in n.noise)
 
 
 CHECKS: dict[str, Callable[[Numbers, Claim], None]] = {
     "apart": check_apart, "rate": check_rate, "level": check_level, "unrepeated": check_unrepeated,
     "unsteady": check_unsteady, "none apart": check_none_apart, "open": check_open, "zero": check_zero,
-    "nothing": check_nothing, "elsewhere": check_elsewhere, "floor order": check_floor_order,
+    "noise": check_noise, "nothing": check_nothing, "elsewhere": check_elsewhere, "floor order": check_floor_order,
     "floor init": check_floor("init"), "floor learning_rate": check_floor("rate"),
     "above in function": check_function("above"),
     "below in function": check_function("below"), "some in function": check_function("some"),
@@ -395,7 +420,8 @@ def check_complete(n: Numbers, claims: Collection[Claim]) -> None:
             for name in names:
                 placed.setdefault(name, set()).add(claim.kind)
     assert set(placed) == subjects(n)
-    assert ("zero" in {claim.kind for claim in claims}) == any(n.norms[name] == 0 for name in n.norms if name != "sft")
+    assert ("zero" in {claim.kind for claim in claims}) == bool(n.zero - {"sft"})
+    assert ("noise" in {claim.kind for claim in claims}) == bool(n.noise - {"sft"})
     assert all(len(kinds) == 1 for kinds in placed.values()), placed
     for name in (name for name, kinds in placed.items() if kinds == {"level"}):
         family = n.family(name)

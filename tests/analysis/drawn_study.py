@@ -1,4 +1,4 @@
-"""Results of a study drawn at random: any replicas of any method, some updates zero, evaluated or not."""
+"""Results of a study drawn at random: any replicas of any method, some updates zero or noise, evaluated or not."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class Key:
 
 @dataclass
 class Drawn:
-    """Results, and what each of their runs is."""
+    """Results, what each of their runs is, and whose update is noise."""
 
     results: dict
     keys: dict[str, Key] = field(default_factory=dict)
+    noise: set[str] = field(default_factory=set)
 
 
 def _runs(random: Random) -> dict[str, tuple[Key, str]]:
@@ -154,4 +155,8 @@ def drawn(seed: int) -> Drawn:
     if random.random() < 0.3:
         for row in results["trainings"]:  # as rows of an older run have it
             del row["of"]
-    return Drawn(results, keys)
+    marks = Random(f"noise {seed}")  # of its own, so that all else is as drawn without it
+    noise = [row for row in results["trainings"] if row["status"] == "done" and marks.random() < 0.05]
+    for row in noise:
+        row["noise"] = True
+    return Drawn(results, keys, {row["name"] for row in noise})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
@@ -101,6 +102,47 @@ def test_a_method_is_apart_where_every_pair_of_runs_is_and_only_there() -> None:
     assert lead.endswith("Not told apart from SFT by direction: DFT (0.500 to 0.700).")
 
 
+def test_a_method_is_called_below_the_floors_that_it_was_held_to_and_below_no_others() -> None:
+    """RFT was run once and lies below all floors; DPO, run twice, lies below its own and SFT's and above another."""
+    twice, own = ("sft", "dpo", "offline_grpo"), {"sft": 0.9, "dpo": 0.95, "offline_grpo": 0.6}
+    to_sft = {"dpo": 0.7, "offline_grpo": 0.3, "rft": 0.1}
+    cosines: dict[tuple[str, str], float | None] = {(name, f"{name}-order43"): own[name] for name in twice}
+    for sft in ("sft", "sft-order43"):
+        for method, value in to_sft.items():
+            cosines |= {(sft, name): value for name in (method, f"{method}-order43") if method in own or name == method}
+    assert _found(_study(cosines)).lead.endswith(
+        "In every pair of runs below that: RFT (0.100). In every pair of runs below what that gives SFT and "
+        "themselves: DPO (0.700) and Offline GRPO (0.300)."
+    )
+    # At other rates, and SFT at another one lies as far from itself as they from it.
+    cosines |= {("sft", "sft-lr1e-4"): 0.05}
+    lead = _found(_study(cosines, {"dpo": 1e-4, "offline_grpo": 1e-4, "rft": 1e-4})).lead
+    where = ", at its own learning rate, unmatched)"
+    alone = "but another learning rate alone takes a method as far from itself (0.050)."
+    assert f"RFT (0.100{where}: below that, {alone}" in lead
+    assert f"Offline GRPO (0.300{where}: below what that gives SFT and themselves, {alone}" in lead
+
+
+def test_no_distance_is_told_of_what_is_undecided() -> None:
+    """DPO at SFT's rate lies below both orders of SFT, and no lower than Offline GRPO from itself."""
+    cosines: dict[tuple[str, str], float | None] = {
+        ("sft", "sft-order43"): 0.9, ("offline_grpo", "offline_grpo-order43"): 0.6, ("sft", "dpo"): 0.2,
+        ("sft-order43", "dpo"): 0.2, ("sft", "dpo-lr1e-3"): 0.7, ("sft-order43", "dpo-lr1e-3"): 0.7,
+    }  # fmt: skip
+    found = _found(_study(cosines, {"dpo": 1e-4}))
+    assert "Undecided for want of another order of their own: DPO lr1e-3 (0.700" in found.lead
+    (point,) = [point for point in found.points if point.startswith("DPO at its own rate")]
+    assert point == "DPO at its own rate 1e-4 has cosine 0.200 to SFT; at SFT’s rate 1e-3, 0.700."
+    del cosines["offline_grpo", "offline_grpo-order43"]
+    assert "closes 71% of the distance" in _closes(cosines), "held to SFT alone it is decided"
+
+
+def _closes(cosines: dict) -> str:
+    """Where a new order is known to move a cosine by little, so that a distance is told."""
+    with_rft = {("sft", "rft"): 0.95, ("sft-order43", "rft"): 0.94}
+    return " ".join(_found(_study(cosines | with_rft, {"dpo": 1e-4})).points)
+
+
 def test_replicas_of_another_method_are_a_floor_where_the_reference_has_none() -> None:
     cosines: dict[tuple[str, str], float | None] = {
         ("sft", "dft"): 0.4, ("sft", "dft-order43"): 0.45, ("dft", "dft-order43"): 0.8, ("sft", "rft"): 0.85,
@@ -155,6 +197,44 @@ def test_an_update_of_rounding_has_no_direction() -> None:
     )
     given["trainings"][0]["noise"] = True
     assert _found(given).lead.startswith("SFT’s update is noise, so nothing can be compared with it.")
+
+
+@pytest.mark.parametrize("name", ["dpo", "sft"])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("noise", "Made of rounding, and without a direction"), ("zero", "Zero, and without a direction")],
+)
+def test_no_other_order_stands_for_an_update_without_a_direction(name: str, kind: str, words: str) -> None:
+    runs = {"sft": ["sft", "sft-order43", "sft-order44"], "dpo": ["dpo", "dpo-order43", "dpo-order44"]}
+    cosines: dict[tuple[str, str], float | None] = {pair: 0.9 for of in runs.values() for pair in combinations(of, 2)}
+    cosines |= {(a, b): 0.3 for a in runs["sft"] for b in (*runs["dpo"], "rft")}
+    if kind == "zero":
+        cosines |= {pair: None for pair in cosines if name in pair}
+    given = _study(cosines)
+    if kind == "noise":
+        next(row for row in given["trainings"] if row["name"] == name)["noise"] = True
+    lead = _found(given).lead
+    if name == "sft":
+        assert lead == f"SFT’s update is {kind}, so nothing can be compared with it."
+        return
+    assert lead == (
+        "Not one update with another step size: RFT differs in direction from SFT by more than a new order of rows "
+        "explains. A new order of rows gives, as cosine of a method to itself: SFT 0.900 (3 pairs of runs). In every "
+        f"pair of runs below that: RFT (0.300). {words}: the update of DPO."
+    )
+
+
+def test_the_headline_compares_no_update_of_rounding() -> None:
+    given = results()
+    next(row for row in given["trainings"] if row["name"] == "dpo")["noise"] = True
+    rows = {row.name: row for row in headline.rows(given, roster(given))}
+    assert rows["dpo"].noise == ("dpo",) and rows["dpo"].norm == 0.41
+    assert {rows["dpo"].cosine, rows["dpo"].u1, rows["dpo"].angle_min, rows["dpo"].weighted} == {None}
+    assert rows["dpo-lr1e-3"].cosine == 0.204 and not rows["dpo-lr1e-3"].noise
+    assert rows["dpo-lr3e-4"].noise == ("dpo",) and rows["dpo-lr3e-4"].cosine is None, "a floor beside noise"
+    given["trainings"][0]["noise"] = True
+    made_of = {row.name: row for row in headline.rows(given, roster(given))}
+    assert given["trainings"][0]["name"] == "sft" and {made_of[name].cosine for name in ("sft", "rft", "dft")} == {None}
 
 
 @pytest.mark.parametrize(
@@ -379,6 +459,9 @@ WRONG: dict[str, tuple[Any, str, Any]] = {
     "accuracies of two orders not looked at": (function, "_within", lambda task, *of: []),
     "few cut answers are none": (function, "MANY_CUT", 0.5),
     "the lowest for the range": (claim, "ends", lambda values: (min(values), min(values))),
+    "below its own floor is below all": (direction, "_repeated", lambda ev, one: False),
+    "a distance of what is undecided": (rate, "DECIDED", ("apart", "rate", "level", "unrepeated", "unsteady")),
+    "noise has a direction": (sys.modules[Evidence.__module__], "noise", lambda trainings: set()),
     "one rate for another": (rate, "below", lambda value, other: value > other),
 }
 

@@ -616,6 +616,30 @@ def test_a_reference_of_zero_is_said_and_nothing_is_made_of_it(tmp_path: Path, n
     assert "the reference’s update is zero: nothing can be compared with it" in notes
 
 
+def test_an_update_of_rounding_has_no_direction_in_the_headline(tmp_path: Path, no_figures: None) -> None:
+    given = results()
+    next(row for row in given["trainings"] if row["name"] == "dpo")["noise"] = True
+    page = _render(tmp_path, given)
+    dpo = _row(page, "DPO")
+    assert dpo[3:8] == [formats.MISSING] * 5 and "noise" in dpo[8]
+    notes = [value for name, value in page.values if name == "title"]
+    assert "undefined: made of rounding, and without a direction, is the update of DPO" in notes
+    assert _row(page, "DPO lr1e-3")[3] == "0.204"
+
+
+def test_it_is_the_learning_rate_that_a_method_is_said_to_share_with_the_reference(
+    tmp_path: Path, no_figures: None
+) -> None:
+    """RFT at the same rate took fewer steps; DPO at a tenth of it took ten times as many."""
+    given = results()
+    steps = {"sft": 100, "rft": 50, "dpo": 1000}
+    for row in given["trainings"]:
+        row["report_step"] = steps.get(row["name"], row.get("report_step"))
+    page = _render(tmp_path, given)
+    assert (_row(page, "RFT")[1], _row(page, "RFT")[10]) == ("SFT’s rate", "0.500×")
+    assert (_row(page, "DPO")[1], _row(page, "DPO")[10]) == ("own rate", "1.00×")
+
+
 def test_what_is_known_of_no_adapter_has_no_column(tmp_path: Path, no_figures: None) -> None:
     geometry = json.loads(json.dumps(results()["geometry"]).replace('"sft"', '"mine"'))
     for row in geometry["adapters"]:

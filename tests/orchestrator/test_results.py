@@ -19,7 +19,7 @@ from statsmodels.stats.proportion import proportion_confint
 from orchestrator import cli
 from orchestrator.plan import Step
 from orchestrator.reporting import RUN, provenance, shown
-from orchestrator.results import gather, settings_of
+from orchestrator.results import gather, settings_of, spread
 from orchestrator.runner import Outcome, Walk
 from orchestrator.stamp import stamp
 from orchestrator.steps.base import NOTE
@@ -322,6 +322,24 @@ def test_directions_are_told_from_the_gram(results: dict[str, Any]) -> None:
     assert (told["total"], told["within"]) == (pytest.approx(1.5), pytest.approx(1 / 2))
     assert told["between_share"] == pytest.approx(told["between_chance"]) == pytest.approx(2 / 3)
     assert told["p"] == 1.0 and told["exact"]
+
+
+def test_an_update_without_a_direction_has_no_part_in_the_spread(results: dict[str, Any]) -> None:
+    trainings, geometry = results["trainings"], results["geometry"]
+    marked = [row | {"noise": row["name"] == "dpo"} for row in trainings]
+    found = spread(marked, geometry, "sft")
+    assert found is not None
+    left = [name for name in NORMS if name != "dpo"]
+    assert [row["name"] for row in found["adapters"]] == left
+    assert {row["name"]: row["span_of"] for row in found["adapters"]} == {
+        n: 2 if n.startswith("dpo") else 1 for n in left
+    }
+    assert (found["variance"]["methods"], found["variance"]["deltas"]) == (2, 3)
+    zero = geometry | {
+        "adapters": [row | {"norm": row["norm"] * (row["name"] != "dpo")} for row in geometry["adapters"]]
+    }
+    assert spread(trainings, zero, "sft") == found
+    assert spread([row | {"noise": row["name"] == "sft"} for row in trainings], geometry, "sft") is None
 
 
 def test_the_headline_compares_every_training_with_sft(results: dict[str, Any]) -> None:
