@@ -32,8 +32,10 @@ WRITTEN = re.compile(
 _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _MINUS = re.compile(r"[−–‐‑﹣－]")
 _SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-zA-Z])")
-_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![a-zA-Z])")
+_DEGREES = re.compile(r"\^\s{0,8}\{?\s{0,8}\\circ\s{0,8}\}?|\\degrees?(?![a-zA-Z])")
 _STARS = re.compile(r"(?<![\w)}])\*\*|\*\*(?![\w({\\])")  # bold marks, but not the power of "2**10"
+# Long room, of which two spaces stay: they part two numbers, where one may stand between thousands.
+_ROOM = re.compile(r"\s{3,}")
 # A row's end, which must not lose its second backslash to the space "\ "; no space at all; spaces.
 _SPACES = re.compile(r"(\\\\)|(\\!)|\\[,;:> ]|~|\\q?quad(?![a-zA-Z])|[\u00a0\u2009\u202f]|\\[()\[\]]")
 _WRAPPERS = re.compile(
@@ -73,11 +75,11 @@ NOT_UNITS = frozenset(
 
 _ONE_SYMBOL = re.compile(r"([_^])\{(\w+)\}|(\\[a-zA-Z]+|[_^])\{(\w|[+*-])\}")
 _BRACKETED = re.compile(r"\(([A-Za-z])\)|([A-Z])\)")
-_UNIT = re.compile(r"(?<=[\w)}])\s+((?:[A-Za-z]{2,20}[ /]{0,3}){1,4})(?:\^\s*\{?\s*[23]\s*\}?|[²³])?$")
+_UNIT = re.compile(r"(?<=[\w)}])\s+((?:[A-Za-z]{2,20}(?![A-Za-z])[ /]{0,3}){1,4})(?:\^\s*\{?\s*[23]\s*\}?|[²³])?$")
 # What stands in text type behind a formula, or behind its closing dollar, may be a unit of one letter.
 _SET_APART = re.compile(
     r"(?:\\(?:text|mathrm|mbox|rm)\s*\{(?P<text>[^{}]*)\}|(?<=\$)\s*(?P<word>[A-Za-z]{1,20}))"
-    r"(?:\^\s*\{?\s*[23]\s*\}?|[²³])?[\s.$]*\Z"
+    r"(?:\^\s{0,8}\{?\s{0,8}[23]\s{0,8}\}?|[²³])?[\s.$]*\Z"
 )
 _LONG_UNIT = re.compile(
     r"(?:(?:kilo|centi|milli|deci)?(?:met(?:er|re)|lit(?:er|re)|gram)|inch(?:es)?|feet|foot|yard|mile|pound|ounce|ton|acre"
@@ -112,11 +114,16 @@ _HEDGES = frozenset(
 _WORDS = re.compile(r"[^\W\d_]+(?:[ \t.,'’-]+[^\W\d_]+)*")
 
 
+def roomless(text: str) -> str:
+    """``text`` with at most two spaces in a row, so that patterns with optional spaces take linear time on it."""
+    return _ROOM.sub("  ", text)
+
+
 def plain(text: str) -> str:
     """``text`` without LaTeX dress, bold marks, unseen signs and trailing dots: "\\text{18 eggs}." is "18 eggs"."""
     if text.isascii() and text.isalnum():
         return text  # nearly all whole numbers
-    text = bare(_MINUS.sub("-", _UNSEEN.sub("", text))).replace("\\%", "%")
+    text = bare(_MINUS.sub("-", _UNSEEN.sub("", roomless(text)))).replace("\\%", "%")
     text = _NO_SPACE_BETWEEN.sub(",", text)
     text = _DEGREES.sub("°", _SIZES.sub("", _STARS.sub("", text)))
     text = _SPACES.sub(lambda found: found[1] or ("" if found[2] else " "), text)
@@ -125,7 +132,7 @@ def plain(text: str) -> str:
         if shorter == text:
             break
         text = shorter
-    text = _trimmed(text)
+    text = _trimmed(roomless(text))
     return _trimmed(text.strip("$")) if text.startswith("$") and text.endswith("$") else text
 
 
@@ -170,9 +177,10 @@ def formula(text: str) -> str:
     if value is not None:
         top, bottom = str(value.numerator), str(value.denominator)
         return top if bottom == "1" else f"\\frac{{{top}}}{{{bottom}}}"
-    text = _LETTERS_GT.sub(r"\1 \2", _SINE.sub(_in_radians, text))
+    text = _LETTERS_GT.sub(r"\1 \2", _SINE.sub(_in_radians, roomless(text)))
     text = _CURRENCY.sub(" ", one_name(plain(text))).replace("%", "\\%")
-    text = _PRODUCT.sub(r"\1 \\cdot ", " ".join(_AND.sub(", ", text).split()))
+    text = " ".join(_AND.sub(", ", " ".join(text.split())).split())
+    text = _PRODUCT.sub(r"\1 \\cdot ", text)
     return _IMAGINARY.sub("q" if _INDEXED.search(text) else "(I)", text)
 
 

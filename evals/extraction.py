@@ -49,7 +49,8 @@ def last_boxed(text: str) -> str | None:
 
 def _boxes(text: str) -> tuple[str | None, str | None]:
     """(content of the last closed box that is not empty, else the line in a last box that is never closed)."""
-    depth, last = 0, None
+    depth = 0
+    last: tuple[int, int] | None = None
     opened: list[tuple[int, int]] = []  # depth and first character of each box that is open
     for found in BOX.finditer(text):
         if found["brace"] or found[0] == "{":
@@ -58,11 +59,11 @@ def _boxes(text: str) -> tuple[str | None, str | None]:
                 opened.append((depth, found.end()))
         elif found[0] == "}":
             if opened and opened[-1][0] == depth:
-                content = text[opened.pop()[1] : found.start()]
-                last = last if is_placeholder(content) else content
+                start, end = opened.pop()[1], found.start()
+                last = last if is_placeholder(text[start : min(end, start + 101)]) else (start, end)
             depth = max(depth - 1, 0)
     if last is not None:
-        return last, None
+        return text[slice(*last)], None
     if opened:
         return None, text[opened[-1][1] :].split("\n", 1)[0]
     bare = max(BARE_BOX.finditer(text), key=lambda found: found.end(), default=None)

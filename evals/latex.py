@@ -22,6 +22,8 @@ SYMBOLS = str.maketrans(
         "⁵": "^5", "⁶": "^6", "⁷": "^7", "⁸": "^8", "⁹": "^9", "°": "", "º": "",
     }
 )  # fmt: skip
+_RAISED = re.compile(r"[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_LOWERED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
 _ONE_NAME = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
@@ -51,18 +53,22 @@ _SHAPES = re.compile(
     r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?|color)\s*\{[^{}]*\}"
     r"|\\(?:textstyle|scriptstyle|nolimits|limits|mathstrut|strut|newline|hfill|noindent|centering|rm|bf|it|sf)(?![a-zA-Z])"
     r"|\\(?:math|text)(?:rm|bf|it|sf)(?![a-zA-Z])(?!\s*\{)"
-    r"|(?:\\\\\s*)+\Z"
 )
+
+_LAST_ROWS = re.compile(r"(?:\s*\\\\)*")  # ends of rows behind it all, read backwards
 
 
 def bare(text: str) -> str:
     """``text`` without what only shapes it: phantoms, room, faces, an end of line behind it all."""
-    return _SHAPES.sub(" ", text) if "\\" in text else text
+    if "\\" not in text:
+        return text
+    found = _LAST_ROWS.match(text[::-1])
+    return _SHAPES.sub(" ", text[: len(text) - found.end()] if found else text)
 
 
 def one_name(text: str) -> str:
     """``text`` with one name for each symbol and command, and the arguments of fractions and roots in braces."""
-    text = text.translate(SYMBOLS)
+    text = _RAISED.sub(lambda found: f"^{{{found[0].translate(_LOWERED)}}}", text).translate(SYMBOLS)
     for pattern, name in _ONE_NAME:
         text = pattern.sub(name, text)
     return _Braces(text).written() if _COMMAND.search(text) else text

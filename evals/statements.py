@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from evals.exact import NUMBER, WRITTEN, clock, number, plain, told
+from evals.exact import NUMBER, WRITTEN, clock, number, plain, roomless, told
 
 MOST = 50  # statements looked at, the last ones first
 LONGEST_LINE = 20_000  # characters of one that are
@@ -61,14 +61,19 @@ _DISPLAY = re.compile(r"\$\$|\\\[|\\begin\{(?:align|aligned|equation|gather|gath
 _DISPLAY_END = re.compile(r"\$\$|\\\]|\\end\{(?:align|aligned|equation|gather|gathered|displaymath|math)\*?\}")
 _MATHS = re.compile(r"(?<![\\$])\$(?!\$)((?:\\.|[^$\\\n]){1,400})\$|\\\((.{1,400}?)\\\)")
 _CURRENCY_SPAN = re.compile(r"\d[\d,.]*\s.*[a-z]{3}", re.IGNORECASE | re.DOTALL)  # "$5 and gets $": no formula
-_SENTENCE_END = re.compile(r"(?<!\b[aApP]\.[mM])(?:(?<!\d)[!](?=\s|$)|!(?=\s+\S|\s*$)|[.?;](?=\s|$))")
+_SENTENCE_END = re.compile(r"(?<!\b[aApP]\.[mM])(?:(?<!\d)[!](?=\s|$)|!(?=\s+[^\s=+*/^×·-]|\s*$)|[.?;](?=\s|$))")
 _CONCLUDES = re.compile(r"\s*(?:so|therefore|thus|hence|in total|altogether|this means)\b", re.IGNORECASE)
 _MATHY = re.compile(r"[\d\\=^√π∞∅<>]|^\W*[A-Za-z]\W*$|[A-Za-z]\s*[+*/-]\s*[A-Za-z]\b")
 # A number at the start of a sentence, unless it is the start of a formula, a list or a point: "2\\pi", "3 + x", "1.5x".
 _LEADING = re.compile(
-    rf"[^\w\s+.()\[\]{{}}\\-]*\s*((?:\d+ (?=\d+/\d))?{NUMBER.pattern}(?:\s*[/:]\s*\d+)?\s*\\?%?)"
-    r"(?![\w(!]|[.,:]\d|\s*[\^*+/=<>·×⋅÷]|\s*-\s*[\d\\(]|\$?(?:,\s*|,?\s+(?:and|or)\s+)[\d\\$-]"
+    rf"[^\w\s+.()\[\]{{}}\\√∛∜±∓≤≥<>≠|-]*\s*((?:\d+ (?=\d+/\d))?{NUMBER.pattern}(?:\s*[/:]\s*\d+)?\s*\\?%?)"
+    r"(?![\w(!]|[.,:∶]\d|\s*[\^*+/=<>·×⋅÷√∛∜±∓∞⁻≤≥≠|]|\s*-\s*[\d\\(]|\$?(?:,\s*|,?\s+(?:and|or)\s+)[\d\\$-]"
     r"|\s*\\text\s*\{[\s,]*(?:and|or)\b|\s*\\(?!text|mathrm|mbox|[,; )\]%!]))"
+)
+# Why the answer before it is right: ", because 5 * 2 = 10", "(check: 5 * 2 = 10)".
+_REASON = re.compile(
+    r"[\s,;(]+(?:because|since|as|which|check|given that|so that)\b(?=[^=]*=)|\s\([^()=]*=[^()]*\)[\s.*]*$",
+    re.IGNORECASE,
 )
 _COMMANDS = re.compile(r"\\[a-zA-Z]+|[A-Za-z]{2,}|_\{?\w+\}?")  # and words, and subscripts
 _TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=\d)")
@@ -107,7 +112,7 @@ def _read(text: str, at: int, kind: str) -> str | None:
     """What the mark that ends at ``at`` states, or None where it states nothing."""
     if kind == "tag":
         end = _TAG_END.search(text, at)
-        body = text[at : len(text) if end is None else end.start()].strip()
+        body = text[at : len(text) if end is None else end.start()].strip()[:LONGEST_LINE]
         return line_states(body) if not is_placeholder(body) else None
     begin = _end_of(_BEFORE, text, at)
     begin = _end_of(_FILLERS, text, begin)
@@ -152,7 +157,10 @@ def _result(formula: str) -> str:
     left, _, right = formula.rpartition("=")
     names = _TIMES.sub(" ", _COMMANDS.sub(" ", left))
     equation = _VARIABLE.search(names) and re.search(r"[\d+*/^-]", names)
-    return right if left and number(right) is not None and not equation else formula
+    if not left or equation:
+        return formula
+    found = _LEADING.match(right.strip())
+    return right if number(right) is not None else formula if found is None else found[1]
 
 
 def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
@@ -161,6 +169,7 @@ def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
     In a ``turn`` ("A: ...") and, where it concludes ("So ..."), in a ``whole`` line, several sentences are a reasoning,
     whose result is its last number.
     """
+    line = roomless(line)
     if number(line) is not None or clock(line) is not None:
         return line
     sentence, rest = _first_sentence(line)
@@ -172,6 +181,9 @@ def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
         if last:
             return told(rest) or last[-1][0]
     if number(sentence) is not None or clock(sentence) is not None:
+        return sentence
+    sentence = _without_reason(sentence)
+    if number(sentence) is not None:
         return sentence
     formula = _only_formula(sentence)
     if formula is not None:
@@ -186,12 +198,20 @@ def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
     return told(sentence) or _last_told(sentence) or sentence
 
 
+def _without_reason(sentence: str) -> str:
+    """A sentence that opens with a number, a formula or a result, without the reason behind it, which has its own."""
+    found = _REASON.search(sentence)
+    head = sentence[: found.start()] if found else ""
+    opens = head.lstrip("*_ ").startswith(("$", "\\(")) or _LEADING.match(head) or number(_result(head)) is not None
+    return head if head and opens else sentence
+
+
 def _first_sentence(line: str) -> tuple[str, str]:
     """(first sentence, what follows it); a dot within a formula ends none."""
     formulas = [found.span() for found in _MATHS.finditer(line[:2000])]
     for found in _SENTENCE_END.finditer(line):
         head, rest = line[: found.start()].strip(), line[found.end() :].strip()
-        lettered = rest and _CHOICE.fullmatch(head)  # "B. 12"
+        lettered = rest and len(head) < 20 and _CHOICE.fullmatch(head)  # "B. 12"
         if not lettered and not any(start <= found.start() < end for start, end in formulas):
             return head, rest
     return line, ""

@@ -408,6 +408,24 @@ def test_hostile_texts_take_linear_time(text: str) -> None:
         compare(found or "", "3")
 
 
+LONG = [
+    "^" + " " * 10**5 + "a", "\\text{m}^" + " " * 10**5 + "a", "\\\\ " * 50_000 + "a", "A" + " ." * 10**5,
+    "5" + " " * 10**5 + "+", "5 and" + " " * 10**5 + "a", "sin^1" + " " * 10**5 + "a", "5" + "\\," * 50_000 + "a",
+    "$" * 10**5 + "a", "\\boxed{" * 12_000 + "}" * 12_000, "\\sqrt2" + " " * 9_000 + "a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LONG, ids=lambda text: repr(text[:12]))
+def test_long_room_between_signs_takes_linear_time(text: str) -> None:
+    """In this process, which no time limit ends: squares of these lengths take a minute, and cubes years."""
+    begun = time.process_time()
+    for answer in (text, f"\\boxed{{{text}}}", f"The answer is {text}", f"<answer>{text}</answer>"):
+        canonical(extract(answer))
+    compare(text[:10_000], "3")
+    formula(text[:10_000])
+    assert time.process_time() - begun < 3
+
+
 def test_hostile_texts_are_graded() -> None:
     texts = [text[:300] for text in HOSTILE] + [
         "{" * 900,
