@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from evals.exact import clock, form, formula, is_percent, number, told, without_unit, words
+from evals.exact import clock, form, formula, is_percent, number, same_unit, told, without_unit, words
 from evals.extraction import extract
 from evals.pool import Pool
 
@@ -74,7 +74,7 @@ def _exactly(extracted: str, gold: str) -> bool | None:
     if a is None or b is None:
         return form(extracted) == form(gold) or None
     if a == b or is_percent(extracted) == is_percent(gold):
-        return a == b
+        return a == b and same_unit(extracted, gold)
     return a == b * 100 if is_percent(extracted) else a * 100 == b
 
 

@@ -66,6 +66,9 @@ SHORT_UNITS = frozenset(
     )
 )  # fmt: skip
 _ONE_LETTER = frozenset(unit for unit in SHORT_UNITS if len(unit) == 1)
+_SHORT_NAMES = {"lbs": "lb", "hr": "h", "hrs": "h", "mins": "min", "sec": "s", "cc": "ml"} | {
+    "L": "l", "mL": "ml", "dL": "dl", "AM": "am", "PM": "pm"
+}  # fmt: skip
 NOT_UNITS = frozenset(
     (
         "pi", "sqrt", "sin", "cos", "tan", "log", "ln", "exp", "mod", "plus", "minus", "times", "over", "divided",
@@ -87,6 +90,7 @@ _LONG_UNIT = re.compile(
     re.IGNORECASE,
 )
 _NO_SPACE = re.compile(r"(?<!\d) | (?!\d)")
+_ENCLOSED = re.compile(r"\s*<([^<>]{1,60})>[\s.]*")  # "<18>", as a prompt's example was filled in
 _ROUGHLY = re.compile(
     r"^(?:(?:approximately|approx\.|about|roughly|around)\s+|\\approx(?![a-zA-Z])|≈|~)\s*", re.IGNORECASE
 )
@@ -146,6 +150,17 @@ def number(text: str) -> Fraction | None:
     return found if found is None or isinstance(found, Fraction) else _value(found)
 
 
+def same_unit(extracted: str, gold: str) -> bool:
+    """Whether two numbers may be the same by what stands behind them: not 5s and 5h, nor 3 and the term 3s."""
+    one, two = _read(extracted), _read(gold)
+    if not isinstance(one, re.Match) or not isinstance(two, re.Match):
+        return True
+    units = [found["unit"].strip(" .") for found in (one, two)]
+    if all(unit in SHORT_UNITS for unit in units):
+        return _SHORT_NAMES.get(units[0], units[0]) == _SHORT_NAMES.get(units[1], units[1])
+    return bool(units[0]) or two["unit"] not in _ONE_LETTER
+
+
 def is_percent(text: str) -> bool:
     """Whether the number in ``text`` is written as a percentage."""
     found = _read(text)
@@ -200,6 +215,9 @@ def without_unit(text: str) -> str:
 
 def tidy(text: str) -> str:
     """``text`` as ``plain``, without a unit of one letter that is set apart: no longer a unit to be seen afterwards."""
+    enclosed = _ENCLOSED.fullmatch(text)
+    if enclosed is not None and number(enclosed[1]) is not None:
+        return plain(enclosed[1])
     found = _SET_APART.search(text) if "\\" in text else None
     unit = found and (found["text"] or found["word"] or "").strip(" ~")
     return plain(text[: found.start()] if found and unit in _ONE_LETTER and number(text) is None else text)

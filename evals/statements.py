@@ -62,7 +62,11 @@ _DISPLAY_END = re.compile(r"\$\$|\\\]|\\end\{(?:align|aligned|equation|gather|ga
 _MATHS = re.compile(r"(?<![\\$])\$(?!\$)((?:\\.|[^$\\\n]){1,400})\$|\\\((.{1,400}?)\\\)")
 _CURRENCY_SPAN = re.compile(r"\d[\d,.]*\s.*[a-z]{3}", re.IGNORECASE | re.DOTALL)  # "$5 and gets $": no formula
 _SENTENCE_END = re.compile(r"(?<!\b[aApP]\.[mM])(?:(?<!\d)[!](?=\s|$)|!(?=\s+[^\s=+*/^×·-]|\s*$)|[.?;](?=\s|$))")
-_CONCLUDES = re.compile(r"\s*(?:so|therefore|thus|hence|in total|altogether|this means)\b", re.IGNORECASE)
+_CONCLUDES = re.compile(
+    r"(?:^|(?<=[.!?;]\s))[*_]{0,3}(?:so|therefore|thus|hence|in total|altogether|this means|the total)\b", re.IGNORECASE
+)
+_BOLD = re.compile(r"(?<![\w)}*])\*\*([^*\n]{1,60})\*\*(?![\w({\\])")
+_BOLD_GOES_ON = re.compile(r"[^*\n]{1,60}\*\*(?![\w({\\*])")  # whose opening mark stands before the answer
 _MATHY = re.compile(r"[\d\\=^√π∞∅<>]|^\W*[A-Za-z]\W*$|[A-Za-z]\s*[+*/-]\s*[A-Za-z]\b")
 # A number at the start of a sentence, unless it is the start of a formula, a list or a point: "2\\pi", "3 + x", "1.5x".
 _LEADING = re.compile(
@@ -170,18 +174,25 @@ def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
     whose result is its last number.
     """
     line = roomless(line)
+    if _BOLD_GOES_ON.match(line):
+        line = f"**{line}"
     if number(line) is not None or clock(line) is not None:
         return line
     sentence, rest = _first_sentence(line)
     if _CHOSEN.match(sentence):
         return sentence
     begins = number(sentence) is None or (turn and len(_WORD.findall(sentence)) > 2)
-    if whole and rest and (turn or _CONCLUDES.match(rest)) and begins:
-        last = list(WRITTEN.finditer(rest))
+    concludes = max((found.start() for found in _CONCLUDES.finditer(rest)), default=None)
+    if whole and rest and (turn or concludes is not None) and begins:
+        end = rest[concludes or 0 :]
+        last = list(WRITTEN.finditer(end))
         if last:
-            return told(rest) or last[-1][0]
+            return told(end) or last[-1][0]
     if number(sentence) is not None or clock(sentence) is not None:
         return sentence
+    bold = [found for found in _BOLD.findall(sentence) if number(found) is not None]
+    if len(bold) == 1:
+        return bold[0]
     sentence = _without_reason(sentence)
     if number(sentence) is not None:
         return sentence
