@@ -76,7 +76,8 @@ _LEADING = re.compile(
 )
 # Why the answer before it is right: ", because 5 * 2 = 10", "(check: 5 * 2 = 10)".
 _REASON = re.compile(
-    r"[\s,;(]+(?:because|since|as|which|check|given that|so that)\b(?=[^=]*=)|\s\([^()=]*=[^()]*\)[\s.*]*$",
+    r"(?<![\s,;(])[\s,;(]+(?:because|since|as|which|check|given that|so that)\b(?=[^=]{0,400}=)"
+    r"|\s\([^()=]*=[^()]*\)[\s.*]*$",
     re.IGNORECASE,
 )
 _COMMANDS = re.compile(r"\\[a-zA-Z]+|[A-Za-z]{2,}|_\{?\w+\}?")  # and words, and subscripts
