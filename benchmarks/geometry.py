@@ -167,7 +167,7 @@ def memory() -> None:
 
 def _measured(folder: str, names: list[str], count: int) -> float:
     """GiB that measuring took at most, in a process that has done nothing else."""
-    from orchestrator.steps.geometry import Place, Subject, Task, measure
+    from orchestrator.measurements.geometry import Place, Subject, Task, measure
 
     inputs = {str(m): Path(folder) / str(m) for m in range(count)}
     subjects = [Subject(str(m), Place(str(m), ".")) for m in range(count)]

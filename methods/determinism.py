@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from execution.errors import ReproducibilityWarning
+
 T = TypeVar("T")
 
 # For a GPU: torch refuses cuBLAS without the first, and looks at it once, when a process first multiplies. So it is set
@@ -17,7 +19,7 @@ T = TypeVar("T")
 ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "FLASH_ATTENTION_DETERMINISTIC": "1"}
 
 
-class Unordered(UserWarning):
+class Unordered(ReproducibilityWarning):
     """The model has an operation that adds in any order: bytes differ from run to run."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from methods.seeds import derive
+from methods.start import initial_a
 from models.base import targeted
 
 PREFIX = "base_model.model."
@@ -86,18 +85,6 @@ class Adapter:
         (aside / "adapter_config.json").write_text(text, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
-
-
-def initial_a(init_seed: int, module: str, rank: int, width: int) -> Tensor:
-    """A module's A before the first step, rank x width, float32.
-
-    Drawn uniformly with bound 1 / sqrt(width), PEFT's own default (Kaiming, a = sqrt(5)), by a generator seeded from
-    (``init_seed``, module name), so that it depends on neither method, nor order, nor other modules.
-    """
-    generator = torch.Generator().manual_seed(derive("init", init_seed, module))
-    start = torch.empty(rank, width, dtype=torch.float32)
-    nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
-    return start
 
 
 def adapter_of(model: PeftModel, init_seed: int) -> Adapter:

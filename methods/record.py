@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from methods import durable
+from execution import durable
 from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.lora import Adapter

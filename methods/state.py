@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from methods import durable
+from execution import durable
 from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.parallel import Group

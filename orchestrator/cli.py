@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from analysis.shown import line, tell
-from orchestrator.errors import BAD_INPUT, DONE, FAILED, STOPPED, Interrupted, UserError
+from execution.errors import BAD_INPUT, DONE, FAILED, STOPPED, Interrupted, UserError
 
 SHOWS = ("plan", "status", "doctor")  # commands that leave nothing behind but what they print
 DEFAULT_STUDY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse, run one command, return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        from orchestrator import commands
+        from orchestrator import commands_old as commands
 
         commands.refuse_intruders()
         code: int = getattr(commands, options.command)(options)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.threads import set_environment
+from orchestrator.runtime.threads import set_environment
 
 set_environment()  # as in every process of a study: on a busy machine, threads that wait for each other take minutes
 

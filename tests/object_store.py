@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from orchestrator import places
+from execution import storage as places
 
 PROGRAM = """
 from moto.server import ThreadedMotoServer

@@ -2,12 +2,13 @@
 
 import importlib
 
-from orchestrator.threads import set_environment
+from orchestrator.runtime.threads import set_environment
 
 set_environment()
 for name in (
     "analysis.report", "evals.engines.transformers", "methods.trainer", "methods.trl_backend", "orchestrator.commands",
-    "orchestrator.perform", "orchestrator.reporting", "orchestrator.results", "orchestrator.steps.activations",
-    "orchestrator.steps.evaluate", "orchestrator.steps.rollouts", "orchestrator.steps.similarity",
+    "execution.execute", "orchestrator.results.write_report", "orchestrator.results.gather",
+    "orchestrator.measurements.activations", "orchestrator.measurements.geometry", "orchestrator.training.train",
+    "orchestrator.evaluation.answer", "orchestrator.rollouts.build", "orchestrator.measurements.similarity",
 ):  # fmt: skip
     importlib.import_module(name)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from orchestrator.cli import _parser
-from orchestrator.study_file import load_study
+from orchestrator.config.study_file import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_ROOT = "/opt/orchestrator"
@@ -62,6 +62,7 @@ def test_the_image_holds_what_the_command_needs() -> None:
         "analysis",
         "evals",
         "models",
+        "execution",
         "configs",
         "pyproject.toml",
         "constraints",

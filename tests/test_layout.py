@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("orchestrator", "methods", "analysis", "evals", "models")
+PACKAGES = ("orchestrator", "methods", "analysis", "evals", "models", "execution")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -65,7 +65,7 @@ def test_every_measurement_and_method_has_its_page() -> None:
 
 
 def test_the_readmes_study_loads(tmp_path: Path) -> None:
-    from orchestrator.study_file import load_study
+    from orchestrator.config.study_file import load_study
 
     block = re.search(r"## Your own study.*?```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block is not None

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from execution.errors import first_line
 from models.base import check_whole
-from orchestrator.errors import first_line
 
 
 def convert(file: Path, out: Path, progress: Callable[[str], None]) -> None:

@@ -1,33 +1,36 @@
-"""One file a kind of step, each a plain function of a Context that runs without Ray."""
+"""The kinds of steps, one file each: how a kind is planned, run, placed, estimated and read back.
+
+These files are light. What computes is imported where a step runs.
+"""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-
-from orchestrator.context import Context
-
-KINDS = (
-    "base",
-    "rollouts",
-    "problems",
-    "reference",
-    "train",
-    "evaluate",
-    "geometry",
-    "activations",
-    "spectra",
-    "connectivity",
-    "similarity",
+from execution.step import StepKind
+from orchestrator.steps import (
+    activations,
+    base,
+    connectivity,
+    evaluate,
+    geometry,
+    problems,
+    reference,
+    rollouts,
+    similarity,
+    spectra,
+    train,
 )
 
-
-def helper_of(kind: str) -> Callable[..., None]:
-    """``assist(config, where, inputs)`` of a kind whose steps run on several workers."""
-    return importlib.import_module(f"orchestrator.steps.{kind}").assist
-
-
-def function_of(kind: str) -> Callable[[Context], None]:
-    """``run(context)`` of the kind's module, imported when it is first needed: these modules are heavy."""
-    assert kind in KINDS, kind
-    return importlib.import_module(f"orchestrator.steps.{kind}").run
+# In the order in which they are planned: each reads steps of the kinds above it.
+STEP_KINDS: dict[str, StepKind] = {
+    "base": base.KIND,
+    "rollouts": rollouts.KIND,
+    "problems": problems.KIND,
+    "reference": reference.KIND,
+    "train": train.KIND,
+    "evaluate": evaluate.KIND,
+    "geometry": geometry.KIND,
+    "activations": activations.KIND,
+    "spectra": spectra.KIND,
+    "connectivity": connectivity.KIND,
+    "similarity": similarity.KIND,
+}

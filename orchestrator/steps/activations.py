@@ -4,169 +4,74 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import torch
+from execution.context import Context
+from execution.step import Step, StepKind
+from execution.store import write_json
+from orchestrator.config.base import Shape
+from orchestrator.config.values import Every, Frozen
+from orchestrator.planning import cost
+from orchestrator.steps.serving import attention_in
+from orchestrator.steps.train import ADAPTER, adapters, as_inputs
 
-from analysis import formats
-from analysis.activations import input_products, summarise_activations, weighted_gram
-from analysis.chance import expected_cosines
-from analysis.forward import Row, unattachable
-from analysis.lora import AdapterFile
-from models.base import load
-from orchestrator.context import Context, Inputs, Share
-from orchestrator.cost import MODULES_A_PASS
-from orchestrator.device import device
-from orchestrator.plan import ROWS_A_SHARD
-from orchestrator.steps.base import model_folder
-from orchestrator.steps.geometry import Place, shared
-from orchestrator.store import write_json
-from orchestrator.table import read_table
-from orchestrator.threads import pin
+if TYPE_CHECKING:
+    from orchestrator.config.study import Study
+    from orchestrator.planning.plan import Planned
 
 FILE = "activations.json"
-BATCH = 8
-
-Matrix = list[list[float]]
-Shard = dict[str, tuple[Matrix, Matrix]]  # module -> M x M and the first adapter's r x r a S a.T, summed over tokens
+ROWS_A_SHARD = 16  # fixed, so that sums do not depend on how many workers there are
+MODULES_A_PASS = 32  # whose stacked factors lie on the device together
 
 
-class Task(NamedTuple):
-    """What one worker gets: shards of rows, and the adapters."""
+class Settings(Frozen):
+    """The activation-weighted geometry: on how many training rows; 0 leaves it out."""
 
-    shards: list[list[Row]]
-    modules: list[str]
-    adapters: list[Place]
-    threads: int
-    attention: str | None
+    rows: Every = 64
 
 
-class Measured(NamedTuple):
-    """What one worker gives back: its shards' sums with their tokens, and why some modules are not in them."""
-
-    shards: list[tuple[Shard, int]]
-    left_out: dict[str, str]
+def plan(planned: Planned) -> list[Step]:
+    study, spec = planned.study, planned.study.analysis
+    if len(planned.of("train")) < 2 or not spec.activations.rows:
+        return []
+    config = spec.activations.model_dump() | {"threads": spec.threads, "attention": attention_in(study, "float32")}
+    inputs = {"base": planned.first("base"), **as_inputs(planned), "rollouts": planned.first("rollouts")}
+    return [Step(KIND, "rows", config, inputs, collective=ADAPTER)]
 
 
 def run(context: Context) -> None:
     """Writes ``activations.json``: activation-weighted norms, cosines and Gram of all adapters, on training rows."""
-    places = {name: Place(f"adapter:{name}", "adapter") for name in context.adapters()}
+    from orchestrator.measurements.activations import spread, survey
+    from orchestrator.measurements.geometry import Place
+    from orchestrator.rollouts.dataset import read_table
+
+    places = {name: Place(f"{ADAPTER}{name}", "adapter") for name in adapters(context.inputs)}
     if len(places) < 2:
         raise ValueError(f"{len(places)} adapter was trained: a cosine compares two or more")
     table = read_table(context.inputs["rollouts"], "train")
     rows = [(row["prompt_ids"], row["completion_ids"]) for row in spread(table, context.config["rows"])]
     threads, attention = context.config["threads"], context.config["attention"]
-    found = survey(places, rows, context.inputs, threads, context.share, context.slots, context.say, attention)
-    write_json(context.out / FILE, found)
+    mapped, slots = context.parallel_map, context.slots
+    result = survey(places, rows, context.inputs, threads, mapped, slots, context.progress, attention)
+    write_json(context.out / FILE, result)
 
 
-def spread(rows: Sequence[Any], count: int) -> list[Any]:
-    """``count`` of the rows, or all where there are fewer, evenly spaced."""
-    return [rows[i * len(rows) // count] for i in range(count)] if len(rows) > count else list(rows)
+def parts(step: Step) -> int:
+    return math.ceil(step.config["rows"] / ROWS_A_SHARD)
 
 
-def survey(
-    places: dict[str, Place],
-    rows: Sequence[Row],
-    inputs: Inputs,
-    threads: int,
-    share: Share,
-    slots: int,
-    say: Any,
-    attention: str | None = None,
-) -> dict[str, Any]:
-    """The ``activations`` part of the results: rows, what ``summarise_activations`` tells, and chance: the root mean
-    square of the cosine of two random deltas on the first adapter's A.
-
-    ``left_out`` are the modules whose inputs a pass over the base does not give, each with why. Where there are any,
-    each pair has ``plain`` beside its cosine, the plain one of the modules that remain, and ``plain_chance`` is its.
-    """
-    modules = shared(list(places.values()), inputs)
-    rows = [row for row in rows if row[1]]
-    if not rows:
-        raise ValueError("no row with a completion: there is nothing to measure the updates on")
-    shards = [list(rows[i : i + ROWS_A_SHARD]) for i in range(0, len(rows), ROWS_A_SHARD)]
-    workers = min(slots, len(shards))
-    tasks = [Task(shards[i::workers], modules, list(places.values()), threads, attention) for i in range(workers)]
-    say(f"{len(places)} adapters at {len(modules)} modules on {len(rows)} rows")
-    dealt = share(measure, tasks)
-    # Back into the order of the rows, whoever measured them.
-    parts = [dealt[i % workers].shards[i // workers] for i in range(len(shards))]
-    why = {module: reason for found in dealt for module, reason in found.left_out.items()}
-    left = {m: why.get(m, "not reached by every token") for m in modules if any(m not in sums for sums, _ in parts)}
-    modules = [module for module in modules if module not in left]
-    left_out = [{"module": module, "why": reason} for module, reason in left.items()]
-    if not modules:
-        raise Unweighed(f"no module's inputs are those of every token: {formats.left_out(left_out)}")
-    tokens = sum(count for _, count in parts)
-    grams = {module: _mean([sums[module][0] for sums, _ in parts], tokens) for module in modules}
-    first = AdapterFile(next(iter(places.values())).path(inputs))
-    given_a = [
-        (*first.shape(module), torch.tensor(_mean([sums[module][1] for sums, _ in parts], tokens), dtype=torch.float64))
-        for module in modules
-    ]
-    found = summarise_activations(list(places), grams, tokens)
-    found |= {"rows": len(rows), "modules": len(modules), "chance": expected_cosines(given_a)["shared_a"]}
-    if left_out:
-        _tell_plain(found, places, inputs, modules)
-    return found | {"left_out": left_out}
+def seconds(study: Study, shape: Shape, step: Step) -> float:
+    """Forward passes of the base over the rows, some modules at a time; the factors' part is small beside them."""
+    passes = math.ceil(shape.layers * len(study.adapter.targets) / MODULES_A_PASS)
+    return cost.measuring_seconds(shape, passes * step.config["rows"] * cost.row_tokens(study))
 
 
-class Unweighed(ValueError):
-    """No module can be weighed by its inputs: nothing is wrong with the adapters or the base."""
+def read(folder: Path) -> dict[str, Any]:
+    return {"activations": json.loads((folder / FILE).read_text())}
 
 
-def _tell_plain(found: dict[str, Any], places: dict[str, Place], inputs: Inputs, modules: Sequence[str]) -> None:
-    """Adds the plain cosine of the same modules to each pair: S = 1 in place of the inputs' second moment."""
-    files = [AdapterFile(place.path(inputs)) for place in places.values()]
-    grams, given_a = {}, []
-    for module in modules:
-        held = [file.factors(module) for file in files]
-        stacked = torch.cat([factors.a for factors in held])
-        grams[module] = weighted_gram(stacked @ stacked.T, held)
-        given_a.append((*files[0].shape(module), held[0].a @ held[0].a.T))
-    plain = summarise_activations(list(places), grams, found["tokens"])["pairs"]
-    for weighted, entry in zip(found["pairs"], plain, strict=True):
-        weighted["plain"] = entry["cosine"]
-    found["plain_chance"] = expected_cosines(given_a)["shared_a"]
-
-
-def _mean(sums: Sequence[Matrix], tokens: int) -> Matrix:
-    """Of matrices that were summed over tokens, part by part."""
-    return [[math.fsum(values) / tokens for values in zip(*lines, strict=True)] for lines in zip(*sums, strict=True)]
-
-
-def measure(task: Task, inputs: Inputs) -> Measured:
-    """Each shard's sums over its tokens, how many these are, and the modules at which no delta can be attached."""
-    pin(task.threads)
-    model = load(model_folder(inputs["base"]), "float32", task.attention, device())
-    why = {module: unattachable(model, module) for module in task.modules}
-    modules = [module for module in task.modules if why[module] is None]
-    files = [AdapterFile(place.path(inputs)) for place in task.adapters]
-    adapters = [{module: file.factors(module) for module in modules} for file in files]
-    shards = [_shard(model, rows, adapters, modules) for rows in task.shards]
-    return Measured(shards, {module: reason for module, reason in why.items() if reason is not None})
-
-
-def _shard(model: Any, rows: Sequence[Row], adapters: list, modules: Sequence[str]) -> tuple[Shard, int]:
-    sums: Shard = {}
-    tokens = 0
-    for some in _chunks(modules):
-        products, tokens = input_products(model, rows, adapters, some, BATCH)
-        for module in products:
-            held = [factors[module] for factors in adapters]
-            rank = len(held[0].a)
-            gram = torch.tensor(weighted_gram(products[module], held), dtype=torch.float64)
-            sums[module] = ((gram * tokens).tolist(), (products[module][:rank, :rank] * tokens).tolist())
-    return sums, tokens
-
-
-def _chunks(modules: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(modules), MODULES_A_PASS):
-        yield modules[start : start + MODULES_A_PASS]
-
-
-def read_activations(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / FILE).read_text())
+KIND = StepKind(
+    "activations", version=2, plan=plan, run=run, settings=Settings, gpu="items", parts=parts, seconds=seconds,
+    words="tasks over rows", read=read,
+)  # fmt: skip

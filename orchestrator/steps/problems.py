@@ -2,100 +2,70 @@
 
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import Collection
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from evals.tasks import TASKS, Problem
-from orchestrator.context import Context
-from orchestrator.prompting import Prompter
-from orchestrator.steps.base import model_folder
-from orchestrator.store import write_json
-from orchestrator.table import normal, read_table
+from execution.context import Context
+from execution.step import Step, StepKind
+from orchestrator.config.evaluation import EvaluatedTask, Problems
 
-FILE = "problems.json"
+if TYPE_CHECKING:
+    from orchestrator.planning.plan import Planned
+
+COMMIT = 40  # hex digits of a hub commit; a content hash has 64
+
+
+def plan(planned: Planned) -> list[Step]:
+    study, resolved = planned.study, planned.resolved
+    config = {
+        "tasks": [_task_config(t, resolved) for t in study.evaluation.tasks],
+        "contamination": study.evaluation.contamination,
+        "prompt": study.prompt.model_dump(),
+    }
+    where = {
+        "sources": [pinned(t.task, t.source, resolved) for t in study.evaluation.tasks],
+        "shots": [pinned(t.task, _shots_source(t), resolved) for t in study.evaluation.tasks],
+        "max_model_len": study.engine.max_model_len,
+    }
+    inputs = {"base": planned.first("base"), "rollouts": planned.first("rollouts")}
+    return [Step(KIND, "evaluation", config, inputs, where)]
 
 
 def run(context: Context) -> None:
-    """Writes ``problems.json``: the tasks with their problems and prompts, the contamination counts, the golds that are
-    compared as text.
+    """Writes ``problems.json``."""
+    from orchestrator.evaluation.problems import draw
 
-    A task's ``stop`` is the token with which the template ends a turn, its ``opening`` what a prompt begins the answer
-    with itself (``<think>``): the answer is read with it.
-
-    ``ValueError`` where a problem also stands in the rollouts and ``contamination`` is "refuse", where a task has no
-    problem left, too few solved ones for its shots, or a prompt that leaves an engine no room to answer.
-    """
-    prompter = Prompter(model_folder(context.inputs["base"]), context.config["prompt"])
-    asked = {normal(row["problem"]) for row in read_table(context.inputs["rollouts"])}
-    tasks, as_text, checked, excluded = [], [], 0, 0
-    for i, spec in enumerate(context.config["tasks"]):
-        problems = load_problems(spec, context.where["sources"][i])
-        clean = [p for p in problems if normal(p.problem) not in asked]
-        met = len(problems) - len(clean)
-        if met and context.config["contamination"] == "refuse":
-            raise ValueError(
-                f"{met} of {len(problems)} {spec['name']} problems stand in the rollouts too: draw others, or set "
-                "evaluation.contamination=exclude"
-            )
-        if not clean:
-            raise ValueError(f"{spec['name']}: no problem is left to evaluate on")
-        shots = _shots(spec, context.where["shots"][i], {normal(p.problem) for p in problems})
-        tasks.append(_task(spec, clean, shots, prompter))
-        as_text += [{"task": spec["name"], "id": p.id, "answer": p.answer} for p in clean if p.as_text]
-        longest = max(len(p["prompt_ids"]) for p in tasks[-1]["problems"])
-        if longest >= context.where["max_model_len"]:
-            raise ValueError(
-                f"{spec['name']}: a prompt has {longest} tokens, which leaves no room within engine.max_model_len "
-                f"{context.where['max_model_len']}: raise it, or take fewer shots or other problems"
-            )
-        checked += len(problems)
-        excluded += met
-    contamination = {"policy": context.config["contamination"], "checked": checked, "excluded": excluded}
-    if as_text:
-        named = ", ".join(f"{gold['id']} ({gold['answer'][:40]})" for gold in as_text[:3])
-        context.say(f"{len(as_text)} gold answers no algebra can read, compared as text: {named}")
-    write_json(context.out / FILE, {"tasks": tasks, "contamination": contamination, "as_text": as_text})
+    draw(context)
 
 
-def _task(
-    spec: dict[str, Any], problems: list[Problem], shots: list[tuple[str, str]], prompter: Prompter
-) -> dict[str, Any]:
-    task = TASKS[spec["task"]]
-    entries = []
-    for p in problems:
-        text, ids = prompter.rendered(p.problem, spec["instruction"] or task.instruction, shots)
-        entry = {"id": p.id, "problem": p.problem, "answer": p.answer, "stratum": p.stratum}
-        entries.append(entry | {"prompt": text, "prompt_ids": ids})
-    title = task.title if spec["name"] == spec["task"] else f"{task.title} ({spec['name']})"
-    ends = {"stop": [prompter.turn.end_id], "opening": prompter.opening}
-    return {"task": spec["name"], "title": title, "problems": entries, **ends}
+def problems_config(problems: Problems, resolved: Mapping[str, str]) -> dict[str, Any]:
+    config = problems.model_dump(include=set(Problems.model_fields) - {"source"})
+    config["content"] = resolved[f"task:{problems.task}:{problems.source}"]
+    return config
 
 
-def _shots(spec: dict[str, Any], source: str | None, evaluated: Collection[str]) -> list[tuple[str, str]]:
-    """Solved problems of the task, (problem, solution), none of them among the ``evaluated`` ones (normal texts)."""
-    shots = spec["shots"]
-    if shots is None:
-        return []
-    known = load_problems(spec | {"split": shots["split"], "draw": None}, source)
-    solved = [(p.problem, p.solution) for p in known if p.solution and normal(p.problem) not in evaluated]
-    if len(solved) < shots["count"]:
-        raise ValueError(
-            f"{spec['name']}: {shots['count']} shots asked for, {len(solved)} solved problems are there that are not "
-            "evaluated: name others in shots.source or shots.split"
-        )
-    return random.Random(f"shots {shots['seed']}").sample(solved, shots["count"])
+def _task_config(task: EvaluatedTask, resolved: Mapping[str, str]) -> dict[str, Any]:
+    """An evaluated task's problems, the name they go by and their shots: how they are answered is not in it."""
+    config = problems_config(task, resolved) | {"name": task.known_as, "shots": None}
+    if task.shots:
+        content = resolved[f"task:{task.task}:{_shots_source(task)}"]
+        config["shots"] = task.shots.model_dump(exclude={"source"}) | {"content": content}
+    return config
 
 
-def load_problems(spec: dict[str, Any], source: str | None) -> list[Problem]:
-    """The problems that a study names, through their task's own loader."""
-    return TASKS[spec["task"]].load(
-        source, split=spec["split"], draw=spec["draw"], seed=spec["seed"], **spec["settings"]
-    )
+def _shots_source(task: EvaluatedTask) -> str | None:
+    return task.shots.source if task.shots and task.shots.source is not None else task.source
 
 
-def read_problems(folder: Path) -> list[dict[str, Any]]:
-    """The tasks of a finished problems step."""
-    return json.loads((folder / FILE).read_text())["tasks"]
+def pinned(task: str, source: str | None, resolved: Mapping[str, str]) -> str | None:
+    """Where a task's loader reads: a path as it is, a hub name with its commit."""
+    commit = resolved[f"task:{task}:{source}"]
+    return f"{source}@{commit}" if is_commit(commit) else source
+
+
+def is_commit(identity: str) -> bool:
+    """Whether it is a hub's commit, and no content hash or word."""
+    return len(identity) == COMMIT
+
+
+KIND = StepKind("problems", version=3, plan=plan, run=run)

@@ -2,51 +2,64 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
+from execution.context import Context
+from execution.step import Step, StepKind
+from methods import METHODS
+from orchestrator.config.base import Shape
+from orchestrator.config.rollouts import AskedRollouts
+from orchestrator.planning import cost
+from orchestrator.planning.training_runs import training_runs
 
-from methods.logprobs import reference_logprobs
-from methods.view import view
-from orchestrator.context import Context
-from orchestrator.device import device
-from orchestrator.steps.base import model_folder
-from orchestrator.table import training_rollouts
+if TYPE_CHECKING:
+    from orchestrator.config.study import Study
+    from orchestrator.planning.plan import Planned
 
-FILE = "reference.safetensors"
+PAIRS, ALL_ROWS = "base", "all-rows"  # names of the two steps
+
+
+def plan(planned: Planned) -> list[Step]:
+    """Two steps at most, so that a method which reads all rows takes nothing from those that read pairs."""
+    study = planned.study
+    inputs = {"base": planned.first("base"), "rollouts": planned.first("rollouts")}
+    common = study.training.model_dump(include={"precision", "attention", "head_chunk", "micro_batch", "threads"})
+    table = study.rollouts.table
+    names = [name for run in training_runs(study) if (name := name_for(study, run.method)) is not None]
+    configs = {PAIRS: {"rows": "pairs", "pair_rule": table.pair_rule, "pairs": table.pairs}, ALL_ROWS: {"rows": "all"}}
+    return [Step(KIND, name, common | configs[name], inputs) for name in dict.fromkeys(names)]
+
+
+def name_for(study: Study, method: str) -> str | None:
+    """The step that the study's method of this name reads; None where it needs no reference."""
+    objective = METHODS[study.objective(method)]
+    if not objective.needs_reference(study.settings_of(method)):
+        return None
+    return PAIRS if objective.view == "pairs" else ALL_ROWS
 
 
 def run(context: Context) -> None:
-    """Writes ``reference.safetensors``: ``logp``, float32, nats, one a completion token, row after row in the table's
-    order, and ``lengths``, int64, how many each row has.
+    """Writes ``reference.safetensors``."""
+    from orchestrator.training.reference import compute
 
-    Rows that were not asked for (with ``rows`` "pairs" those that stand in none) have length 0.
-    """
-    rollouts = training_rollouts(context.inputs["rollouts"])
-    config = context.config
-    rows = set(range(len(rollouts)))
-    if config["rows"] == "pairs":
-        rows = {row for pair in view("dpo", rollouts, config["pair_rule"], config["pairs"]) for row in pair}
-    context.say(f"log-probabilities of {len(rows)} rows")
-    values = reference_logprobs(
-        model_folder(context.inputs["base"]),
-        rollouts,
-        rows=rows,
-        precision=config["precision"],
-        attention=config["attention"],
-        batch_size=config["micro_batch"],
-        head_chunk=config["head_chunk"],
-        threads=config["threads"],
-        device=device(),
-    )
-    lengths = torch.tensor([len(row) for row in values])
-    save_file({"logp": torch.from_numpy(np.concatenate(values)), "lengths": lengths}, context.out / FILE)
+    compute(context)
 
 
-def read_reference(folder: Path) -> list[np.ndarray]:
-    """Each training row's log-probabilities, in the table's order."""
-    held = load_file(folder / FILE)
-    ends = np.cumsum(held["lengths"].numpy())
-    return np.split(held["logp"].numpy(), ends[:-1])
+def seconds(study: Study, shape: Shape, step: Step) -> float:
+    """One forward pass over all training rows, or over those of pairs, as many as the settings allow."""
+    spec, table = study.rollouts, study.rollouts.table
+    problems = cost.problem_count(spec.problems) if isinstance(spec, AskedRollouts) else spec.draw
+    every = step.config["rows"] == "all"
+    if every and table.rows is not None:
+        rows = float(table.rows)
+    elif not every and table.pairs is not None:
+        rows = 2.0 * table.pairs
+    elif problems is None:  # a file without a draw: the rows that one training takes
+        rows = 2.0 * study.training.last_step * study.training.batch_size
+    else:
+        samples = spec.samples if isinstance(spec, AskedRollouts) and (every or table.pair_rule == "all") else 2
+        rows = problems * (1 - table.heldout) * samples
+    return rows * cost.row_tokens(study) * 2 * cost.parameters(shape) / cost.SUSTAINED_FLOPS
+
+
+KIND = StepKind("reference", version=3, plan=plan, run=run, gpu="task", seconds=seconds)

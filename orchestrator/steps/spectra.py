@@ -3,99 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
-from analysis.base_file import TIED, BaseFile
-from analysis.base_weights import BaseGeometry, module_base_geometry, summarise_base
-from analysis.lora import AdapterFile, layer_of
-from orchestrator.context import Context, Inputs, Share
-from orchestrator.steps.base import model_folder
-from orchestrator.steps.geometry import Place, shared
-from orchestrator.store import write_json
-from orchestrator.threads import pin
+from pydantic import Field
+
+from execution.context import Context
+from execution.step import Step, StepKind
+from execution.store import write_json
+from orchestrator.config.base import Shape
+from orchestrator.config.values import Every, Frozen
+from orchestrator.planning import cost
+from orchestrator.steps.train import ADAPTER, adapters, as_inputs
+
+if TYPE_CHECKING:
+    from orchestrator.config.study import Study
+    from orchestrator.planning.plan import Planned
 
 FILE = "spectra.json"
-MODULES_A_TASK = 4  # seconds each
+PRODUCTS = 1000  # of a base weight with a vector that a model's top directions take, about
 
 
-class Task(NamedTuple):
-    """What one worker gets: some of the modules, and the adapters."""
+class Settings(Frozen):
+    """The updates beside the base weights' own singular directions: how many of them; 0 leaves it out.
 
-    modules: list[str]
-    adapters: list[Place]
-    top: int
-    threshold: float
-    threads: int
+    ``threshold`` is the cosine below which a direction of the sum is an intruder.
+    """
+
+    top: Every = 10
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
+def plan(planned: Planned) -> list[Step]:
+    spec = planned.study.analysis
+    if not spec.spectra.top:
+        return []
+    config = spec.spectra.model_dump() | {"threads": spec.threads}
+    return [Step(KIND, "base", config, {"base": planned.first("base"), **as_inputs(planned)}, collective=ADAPTER)]
 
 
 def run(context: Context) -> None:
     """Writes ``spectra.json``: shares, relative norms and intruder dimensions of every adapter."""
-    places = {name: Place(f"adapter:{name}", "adapter") for name in context.adapters()}
+    from orchestrator.measurements.geometry import Place
+    from orchestrator.measurements.spectra import survey
+
+    places = {name: Place(f"{ADAPTER}{name}", "adapter") for name in adapters(context.inputs)}
     if not places:
         raise ValueError("no adapter was trained: there is no update to look at")
-    write_json(context.out / FILE, survey(places, context.inputs, context.config, context.share, context.say))
+    result = survey(places, context.inputs, context.config, context.parallel_map, context.progress)
+    write_json(context.out / FILE, result)
 
 
-def survey(
-    places: Mapping[str, Place], inputs: Inputs, config: Mapping[str, Any], share: Share, say: Any
-) -> dict[str, Any]:
-    """The ``spectra`` part of the results. ``config``: top, threshold, threads.
-
-    ``left_out`` are the modules that have no weight of their own in the base, or one of another vocabulary: with why.
-    """
-    base = BaseFile(model_folder(inputs["base"]))
-    held = list(places.values())
-    first = AdapterFile(held[0].path(inputs))
-    modules, left_out = [], []
-    for module in shared(held, inputs):
-        why = _why_not(base, module, first.shape(module))
-        if why is None:
-            modules.append(module)
-        else:
-            left_out.append({"module": module, "why": why})
-    if not modules and not all(row["why"] == TIED for row in left_out):
-        raise ValueError(f"{base.folder} has none of the adapters' modules: is this their base?")
-    if not modules:
-        raise NothingBeside(f"{left_out[0]['module']} is {TIED}")
-    chunks = [
-        Task(modules[i : i + MODULES_A_TASK], held, config["top"], config["threshold"], config["threads"])
-        for i in range(0, len(modules), MODULES_A_TASK)
-    ]
-    say(f"{len(places)} adapters beside {len(modules)} base weights")
-    found = {module: geometry for part in share(measure, chunks) for module, geometry in part}
-    return summarise_base(list(places), found) | {"left_out": left_out}
+def seconds(study: Study, shape: Shape, step: Step) -> float:
+    """Some products of each base weight with a block of vectors, for the base and for every sum with an update."""
+    known = cost.module_shapes(shape)
+    entries = shape.layers * sum(math.prod(known[t]) for t in study.adapter.targets if t in known)
+    return (1 + len(step.spare_roles)) * entries * 2 * PRODUCTS / cost.CPU_FLOPS
 
 
-class NothingBeside(ValueError):
-    """The only adapted modules are tied to others: nothing is wrong with the adapters or the base."""
+def read(folder: Path) -> dict[str, Any]:
+    return {"spectra": json.loads((folder / FILE).read_text())}
 
 
-def _why_not(base: BaseFile, module: str, shape: tuple[int, int]) -> str | None:
-    """Why a module has no weight to lie beside. One of a layer that is there has to fit, or it is another base's."""
-    if not base.has(module):
-        return base.lacks(module)
-    if layer_of(module) is None and base.shape(module) not in (shape, shape[::-1]):
-        return f"{' x '.join(map(str, base.shape(module)))} in the base, {' x '.join(map(str, shape))} here"
-    return None
-
-
-def measure(task: Task, inputs: Inputs) -> list[tuple[str, BaseGeometry]]:
-    """All adapters beside some of the base's weights."""
-    pin(task.threads)
-    base = BaseFile(model_folder(inputs["base"]))
-    files = [AdapterFile(place.path(inputs)) for place in task.adapters]
-    return [(module, _at(module, base, files, task)) for module in task.modules]
-
-
-def _at(module: str, base: BaseFile, files: Sequence[AdapterFile], task: Task) -> BaseGeometry:
-    factors = [file.factors(module) for file in files]
-    shape = files[0].shape(module)
-    turned = base.is_turned(module, shape, [bool(file.config.get("fan_in_fan_out")) for file in files])
-    weight = base.weight(module, shape, turned)
-    return module_base_geometry(weight, factors, task.top, task.threshold)
-
-
-def read_spectra(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / FILE).read_text())
+KIND = StepKind(
+    "spectra", version=2, plan=plan, run=run, settings=Settings, seconds=seconds, words="tasks over modules", read=read
+)

@@ -4,63 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from methods.config import TrainConfig
-from methods.view import equal_pairs
-from orchestrator.context import Context, Inputs
-from orchestrator.device import device
-from orchestrator.steps.base import address, model_folder
-from orchestrator.steps.reference import read_reference
-from orchestrator.table import heldout_rollouts, training_rollouts
+from execution.context import Context, Inputs
+from execution.step import RunsAs, Step, StepKind
+from orchestrator.config.base import Shape
+from orchestrator.planning import cost
+from orchestrator.planning.training_runs import training_runs
+from orchestrator.steps.reference import name_for
+
+if TYPE_CHECKING:
+    from orchestrator.config.study import Study
+    from orchestrator.planning.plan import Planned
+
+ADAPTER = "adapter:"  # how the roles of trainings begin among the inputs of what measures them together
+
+
+def plan(planned: Planned) -> list[Step]:
+    study, training = planned.study, planned.study.training
+    saving = training.model_dump(include={"resume_every", "resume_seconds"})  # decides no result
+    common = training.model_dump(exclude={"learning_rate", "report_step", "run_steps", *saving})
+    common |= {"report_step": training.report_step or training.last_step, "run_steps": training.last_step}
+    common |= {"pair_rule": study.rollouts.table.pair_rule, "pairs": study.rollouts.table.pairs}
+    common |= {"adapter": study.adapter.model_dump()}
+    inputs = {"base": planned.first("base"), "rollouts": planned.first("rollouts")}
+    references = {step.name: step for step in planned.of("reference")}
+    steps = []
+    for one in training_runs(study):
+        config = common | {
+            "method": one.objective,
+            "settings": study.settings_of(one.method),
+            "learning_rate": one.learning_rate,
+            "init_seed": one.init_seed,
+            "order_seed": one.order_seed,
+        }
+        reference = name_for(study, one.method)
+        read = inputs if reference is None else inputs | {"reference": references[reference]}
+        steps.append(Step(KIND, one.name, config, read, dict(saving), role=one.role))
+    return steps
 
 
 def run(context: Context) -> None:
     """Writes ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` where asked for."""
-    config = train_config(context.config, context.where, context.inputs["base"])
-    if context.config["backend"] == "trl":
-        from methods.trl_backend import train
-    else:
-        from methods.trainer import train
+    from orchestrator.training.train import train
 
-    def tell(line: Mapping[str, Any]) -> None:
-        told = ", a gradient of rounding alone" if line["noise"] else ""
-        context.say(f"step {line['step']}/{config.run_steps}, loss {line['loss']:.4g}{told}")
-
-    reference = context.inputs.get("reference")
-    rollouts = training_rollouts(context.inputs["rollouts"])
-    if equal := equal_pairs(config.method, rollouts, config.pair_rule):
-        context.say(f"{equal} pairs are left out: right and wrong are the same tokens")
-    train(
-        config,
-        model_folder(context.inputs["base"]),
-        rollouts,
-        context.out,
-        reference=None if reference is None else read_reference(reference),
-        heldout=heldout_rollouts(context.inputs["rollouts"]) if config.probe_every else (),
-        work=context.work,
-        on_step=tell,
-        on_save=context.keep,
-        device=device(),
-    )
+    train(context)
 
 
 def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> None:
     """A further worker's part in a data-parallel training; writes nothing."""
-    from methods.trainer import assist
+    from orchestrator.training.train import assist
 
-    reference = inputs.get("reference")
-    assist(
-        train_config(config, where, inputs["base"]),
-        model_folder(inputs["base"]),
-        training_rollouts(inputs["rollouts"]),
-        reference=None if reference is None else read_reference(reference),
-        device=device(),
-    )
+    assist(config, where, inputs)
 
 
-def train_config(config: Mapping[str, Any], where: Mapping[str, Any], base: Path) -> TrainConfig:
-    """A training step's settings as the trainer takes them, with where the finished base step ``base`` has the base."""
-    flat = {k: v for k, v in config.items() if k not in ("backend", "adapter")}
-    name, revision = address(base)
-    return TrainConfig(**flat, **config["adapter"], **where, base_name=name, base_revision=revision)
+def adapters(inputs: Inputs) -> dict[str, Path]:
+    """The adapter folders of the trainings among a step's inputs, by name."""
+    trained = {r.removeprefix(ADAPTER): folder for r, folder in inputs.items() if r.startswith(ADAPTER)}
+    return {name: folder / "adapter" for name, folder in trained.items()}
+
+
+def as_inputs(planned: Planned) -> dict[str, Step]:
+    """All trainings, by the roles in which a step reads them together."""
+    return {f"{ADAPTER}{step.name}": step for step in planned.of("train")}
+
+
+def runs_as(step: Step) -> RunsAs:
+    return "training"
+
+
+def seconds(study: Study, shape: Shape, step: Step) -> float:
+    """On what its workers hold of their GPUs together."""
+    held = study.placement.gpus_per_training * study.training.workers
+    return cost.training_seconds(study, shape, step.config["method"]) / held
+
+
+KIND = StepKind("train", version=4, plan=plan, run=run, assist=assist, runs_as=runs_as, seconds=seconds)

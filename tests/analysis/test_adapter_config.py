@@ -152,5 +152,5 @@ def test_weights_in_parts_are_named(tmp_path: Path) -> None:
 
 
 def test_a_config_is_read_without_torch() -> None:
-    code = "import sys, analysis.adapter_config, orchestrator.comparison; assert 'torch' not in sys.modules"
+    code = "import sys, analysis.adapter_config, orchestrator.compare.compare; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -52,10 +52,11 @@ def numbers(results: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    from orchestrator.plan import VERSIONS
+    from orchestrator.steps import STEP_KINDS
 
     results = json.loads(Path(sys.argv[1]).read_text())
-    print(json.dumps({"versions": VERSIONS, "numbers": numbers(results)}, indent=1))
+    versions = {name: kind.version for name, kind in STEP_KINDS.items()}
+    print(json.dumps({"versions": versions, "numbers": numbers(results)}, indent=1))
 
 
 if __name__ == "__main__":

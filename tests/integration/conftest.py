@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from execution.storage import Storage
 from orchestrator.cli import main
-from orchestrator.places import Place
 from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +73,7 @@ def serial(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def handed_over(serial: Path, to: Place | Path, *left_out: str) -> list[str]:
+def handed_over(serial: Path, to: Storage | Path, *left_out: str) -> list[str]:
     """Copy the finished steps of ``serial``, but for those whose titles fit a pattern of ``left_out``: these titles."""
     titles = []
     for record in sorted(serial.glob("*/*/step.json")):

@@ -22,14 +22,15 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.facts import gather
-from orchestrator.perform import Engines, perform
-from orchestrator.places import place_of
-from orchestrator.plan import make_plan
-from orchestrator.session import processes
-from orchestrator.steps.evaluate import read_verdicts
-from orchestrator.store import name_of, open_store
-from orchestrator.study_file import load_study
+from execution.execute import execute
+from execution.storage import storage_of
+from execution.store import name_of, open_store
+from orchestrator.cluster.session import processes
+from orchestrator.config.study_file import load_study
+from orchestrator.evaluation.answer import read_verdicts
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.resolve import gather
+from orchestrator.runtime.engines import Engines
 from tests.integration.conftest import ROOT, UNFINISHED, forked_run, handed_over, orchestrator
 from tests.object_store import connected, object_store
 
@@ -163,7 +164,7 @@ def undisturbed(mini: Path, out: Path) -> str:
     steps = {step.title: step for step in make_plan(study, gather(study, out, online=False))}
     store = open_store(out)
     for title in ("problems/evaluation", "evaluate/base"):
-        perform(steps[title], store, Engines())
+        execute(steps[title], store, Engines())
     return name_of(steps["evaluate/base"])
 
 
@@ -185,7 +186,7 @@ def test_an_object_store_gives_the_same_results(mini: Path, serial: Path, tmp_pa
     with object_store() as environment:
         environment |= {"ORCHESTRATOR_CACHE": str(tmp_path / "cache")}
         with connected(environment):
-            handed_over(serial, place_of("s3://studies/mini"), *UNFINISHED)
+            handed_over(serial, storage_of("s3://studies/mini"), *UNFINISHED)
         words = ["run", str(mini), "--out", str(out), "--store", "s3://studies/mini"]
         said = []
         with subprocess.Popen(

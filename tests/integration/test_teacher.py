@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.asking import JOURNAL, Journal
-from orchestrator.rollout_spec import ApiRollouts
+from execution.store import write_json
+from orchestrator.config.rollouts import ApiRollouts
+from orchestrator.rollouts.api_sampling import JOURNAL, Journal
+from orchestrator.rollouts.dataset import read_table
 from orchestrator.steps.rollouts import STATISTICS
-from orchestrator.store import write_json
-from orchestrator.table import read_table
 from tests.integration.conftest import ROOT
 
 pytest.importorskip("vllm")
@@ -34,9 +34,9 @@ PROMPT = {
 # The rollouts step in a process of its own, which kills itself when the n-th answer was written.
 STEP = """
 import json, os, pathlib, signal, sys
-from orchestrator import asking
-from orchestrator.context import Context
-from orchestrator.steps.rollouts import run
+from orchestrator.rollouts import api_sampling as asking
+from execution.context import Context
+from orchestrator.rollouts.build import build
 given = json.loads(sys.argv[1])
 add, calls = asking.Journal.add, 0
 def deadly(journal, question, answer):
@@ -47,8 +47,8 @@ def deadly(journal, question, answer):
         os.kill(os.getpid(), signal.SIGKILL)
 asking.Journal.add = deadly
 folders = {name: pathlib.Path(given[name]) for name in ("out", "work")}
-run(Context(config=given["config"], where=given["where"], inputs={"base": pathlib.Path(given["base"])}, **folders,
-            keep=lambda: None, say=print, share=None, engine=None))
+build(Context(config=given["config"], where=given["where"], inputs={"base": pathlib.Path(given["base"])}, **folders,
+            keep=lambda: None, progress=print, parallel_map=None, resources=None))
 """
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.places import place_of
+from execution.storage import storage_of
 from tests.integration.conftest import ROOT, UNFINISHED, handed_over, orchestrator
 from tests.object_store import connected, object_store
 from tests.ray_nodes import Node, Nodes, two_nodes
@@ -29,7 +29,7 @@ def place(request: pytest.FixtureRequest, serial: Path, tmp_path: Path) -> Itera
         else:
             environment |= stack.enter_context(object_store())
             with connected(environment):
-                handed_over(serial, place_of("s3://studies/mini"), *UNFINISHED)
+                handed_over(serial, storage_of("s3://studies/mini"), *UNFINISHED)
             yield ["--store", "s3://studies/mini"], environment
 
 

@@ -17,10 +17,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from methods import durable, state
+from execution import durable
+from execution.durable import Lost
+from methods import state
 from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.durable import Lost
 from methods.state import MOMENTS, STATE
 from methods.trainer import train
 from tests import forked

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.facts import gather
-from orchestrator.plan import Step, make_plan
-from orchestrator.store import Store
-from orchestrator.study import Study
-from orchestrator.study_file import load_study
+from execution.step import Step
+from execution.store import Store
+from orchestrator.config.study import Study
+from orchestrator.config.study_file import load_study
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.resolve import gather
 
 STUDY = """
 name: small

@@ -16,7 +16,7 @@ from methods import state
 from methods.lora import attach
 from models.base import load
 from orchestrator.steps.base import address
-from orchestrator.steps.train import train_config
+from orchestrator.training.train import train_config
 
 TARGETS = ("q_proj", "v_proj")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

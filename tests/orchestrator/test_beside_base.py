@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, T5Config,
 
 from analysis.lora import load_adapter
 from orchestrator import cli
-from orchestrator.threads import ENVIRONMENT
+from orchestrator.runtime.threads import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -102,8 +102,8 @@ def test_conv1d_is_measured_and_a_head_is_named(gpt2: Path) -> None:
 
 def dense_cosine(base: Path, deltas: dict[str, list[np.ndarray]]) -> float:
     """Of what the deltas do to the inputs that Conv1D modules get where a completion's token is predicted."""
-    from orchestrator.beside_base import PROMPT
-    from orchestrator.prompting import Prompter
+    from orchestrator.compare.beside_base import PROMPT
+    from orchestrator.prompts.prompter import Prompter
 
     model, prompter = GPT2LMHeadModel.from_pretrained(base).eval(), Prompter(base, PROMPT)
     seen: dict[str, torch.Tensor] = {}

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from evals.channels import opened
-from orchestrator.control_text import ControlText
-from orchestrator.prompting import CONTROL, OPENED_TWICE, OWN_END, SPACE, Prompter
-from orchestrator.row_tokens import with_answers
-from orchestrator.steps.rollouts import begun
+from orchestrator.prompts.control_text import ControlText
+from orchestrator.prompts.prompter import CONTROL, OPENED_TWICE, OWN_END, SPACE, Prompter
+from orchestrator.rollouts.build import begun
+from orchestrator.rollouts.row_tokens import with_answers
 from tests.orchestrator.chat_models import (
     FAMILIES,
     MISTRAL,

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator import cli, facts
-from orchestrator.lease import hold
-from orchestrator.plan import Step
-from orchestrator.process import note
-from orchestrator.runner import Walk
-from orchestrator.store import open_store, write_json
-from orchestrator.study import Study
-from orchestrator.threads import ENVIRONMENT
+from execution.lease import hold
+from execution.process import note
+from execution.runner import DagRunner
+from execution.step import Step
+from execution.store import open_store, write_json
+from orchestrator import cli
+from orchestrator.config.study import Study
+from orchestrator.planning import resolve as facts
+from orchestrator.runtime.threads import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "ray", "transformers", "vllm", "matplotlib", "peft", "pandas", "datasets", "numpy")
@@ -100,9 +101,10 @@ def test_planning_is_light() -> None:
 def test_the_serial_path_imports_neither_ray_nor_vllm(study_file: Path) -> None:
     code = (
         "import sys\nfrom orchestrator.cli import main\n"
-        "import orchestrator.commands, orchestrator.runner, orchestrator.perform, orchestrator.reporting\n"
-        "from orchestrator.steps import KINDS, function_of\n"
-        "for kind in KINDS:\n    function_of(kind)\n"
+        "import orchestrator.commands.study, execution.runner, execution.execute, orchestrator.results.write_report\n"
+        "import orchestrator.evaluation.answer, orchestrator.rollouts.build, orchestrator.training.train\n"
+        "import orchestrator.training.reference, orchestrator.evaluation.problems, orchestrator.bases.scratch\n"
+        "from orchestrator.measurements import activations, connectivity, geometry, similarity, spectra\n"
         "print('loaded:', [m for m in ('ray', 'vllm') if m in sys.modules])"
     )
     done = process(code=code)
@@ -278,7 +280,7 @@ def test_a_second_run_into_one_folder_is_refused(
     study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    with hold(open_store(out).place, print):
+    with hold(open_store(out).storage, print):
         line = refused(capsys, "run", str(study_file), "--out", str(out), "--serial")
     assert f"{out} is in use by process {os.getpid()}" in line
 
@@ -383,10 +385,10 @@ def test_status_counts_what_is_done_failed_begun_and_to_do(
     plan, store = plan_of(study), open_store(out)
     gathered = facts.gather(study, out, online=False)
     write_json(out / "study.json", {"study": study.model_dump(mode="json"), "facts": gathered}, sort=False)
-    Walk(plan, store, lambda line: None).run(lambda: stand_in(store, fails=["train/dpo", "train/rft"]))
+    DagRunner(plan, store, lambda line: None).run(lambda: stand_in(store, fails=["train/dpo", "train/rft"]))
     rft = next(s for s in plan if s.title == "train/rft")
     store.clear_failure(rft)
-    store.teller(rft)("step 3/4")
+    store.progress_writer(rft)("step 3/4")
     assert cli.main(["status", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == [s.title for s in plan]
@@ -412,7 +414,7 @@ def finished(
     """The folder of the small study's run, all of it finished."""
     study, out = make_study(), tmp_path / "out"
     store = open_store(out)
-    Walk(plan_of(study), store, lambda line: None).run(lambda: stand_in(store))
+    DagRunner(plan_of(study), store, lambda line: None).run(lambda: stand_in(store))
     told = {"study": study.model_dump(mode="json"), "facts": facts.gather(study, out, online=False)}
     write_json(out / "study.json", told | {"file": "small.yaml"}, sort=False)
     return out
@@ -505,7 +507,7 @@ def test_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_doctor_names_a_lack_with_its_mend(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator import doctor
+    from orchestrator.commands import doctor
 
     known = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda package: None if package == "peft" else known(package))
@@ -540,7 +542,7 @@ def test_an_intruder_among_the_packages_is_named(
 def test_a_python_without_a_library_is_told_in_one_line(
     study_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "orchestrator.connection", raising=False)
+    monkeypatch.delitem(sys.modules, "orchestrator.cluster.connection", raising=False)
     monkeypatch.setitem(sys.modules, "grpc", None)
     assert cli.main(["run", str(study_file), "--address", "127.0.0.1:1"]) == 1
     told = capsys.readouterr().err

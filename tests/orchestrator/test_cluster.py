@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from ray.exceptions import LocalRayletDiedError, WorkerCrashedError
 
-from orchestrator import cluster
-from orchestrator.errors import ClusterLost
-from orchestrator.plan import Step
-from orchestrator.runner import Walk
-from orchestrator.store import Store, open_store
-from orchestrator.study import Placement, Study
+from execution.errors import ClusterLost
+from execution.runner import DagRunner
+from execution.step import Step
+from execution.store import Store, open_store
+from orchestrator.cluster import executor as cluster
+from orchestrator.config.study import Placement, Study
+from orchestrator.steps import STEP_KINDS
 
 KILLED = WorkerCrashedError()
 LIMIT = 3000  # looks at the store before a run counts as hanging
@@ -107,8 +108,8 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
             "ray": stand_in,
             "perform_step": SimpleNamespace(options=task),
             "EngineActor": SimpleNamespace(options=engine),
-            "train_cells": cells,
-            "tune_cells": cells,
+            "train_queue": cells,
+            "tune_sweep": cells,
             "clear": lambda marks: None,
             "answering": lambda head: None,
             "warm": SimpleNamespace(remote=lambda: None),
@@ -123,7 +124,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
 
 def walk(study: Study, plan: list[Step], root: Path) -> Any:
     store = open_store(root)
-    return Walk(plan, store, lambda line: None).run(lambda: cluster.Cluster(store, study.placement))
+    return DagRunner(plan, store, lambda line: None).run(lambda: cluster.RayExecutor(store, study.placement))
 
 
 @pytest.mark.parametrize(
@@ -195,13 +196,13 @@ def test_the_third_death_of_a_worker_is_its_steps_failure(
     """On one core all cells are one queue: the cell whose workers were killed fails, those behind it are trained."""
     study = make_study()
     plan = plan_of(study)
-    victim = next(step for step in plan if step.kind == "train")
+    victim = next(step for step in plan if step.kind.name == "train")
     on(1, 0, dies=victim.name, deaths=cluster.ATTEMPTS)
     outcome = walk(study, plan, tmp_path / "run")
     assert outcome.failed.keys() == {victim.title}
     assert outcome.failed[victim.title].startswith("its worker died (")
     assert outcome.failed[victim.title].endswith(", 3 times")
-    trained = {step.title for step in plan if step.kind == "train"} - {victim.title}
+    trained = {step.title for step in plan if step.kind.name == "train"} - {victim.title}
     assert trained <= outcome.made
 
 
@@ -211,11 +212,13 @@ def test_cells_behind_ones_that_failed_are_not_blamed(
     """On one core, three cells of the queue fail and end its job each time: what is behind them is trained."""
     study = make_study()
     plan = plan_of(study)
-    fails = [step.name for step in plan if step.kind == "train" and step.role != "sweep" and "dpo" not in step.name][:3]
+    fails = [
+        step.name for step in plan if step.kind.name == "train" and step.role != "sweep" and "dpo" not in step.name
+    ][:3]
     on(1, 0, fails=fails)
     said: list[str] = []
     store = open_store(tmp_path / "run")
-    outcome = Walk(plan, store, said.append).run(lambda: cluster.Cluster(store, study.placement, said.append))
+    outcome = DagRunner(plan, store, said.append).run(lambda: cluster.RayExecutor(store, study.placement, said.append))
     assert outcome.failed == {f"train/{name}": "planted" for name in fails}
     assert not any("placed again" in line for line in said)
 
@@ -253,11 +256,11 @@ def test_gpus_that_come_later_are_used(
 
 def test_a_steps_start_up_is_told_by_the_drivers_own_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker's is an hour off, and another machine's: it was placed 7 s ago and has worked for 4."""
-    store, step = open_store(tmp_path), Step("train", "sft", {})
+    store, step = open_store(tmp_path), Step(STEP_KINDS["train"], "sft", {})
     store.record_times(step, {"started": -3600.0, "seconds": 4.0, "startup_seconds": 1.0})
     monkeypatch.setattr(cluster.time, "monotonic", lambda: 107.0)
     job: Any = SimpleNamespace(begun=100.0, entered=False)
-    cluster.Cluster._note_startup(SimpleNamespace(store=store), job, step)  # type: ignore[arg-type]
+    cluster.RayExecutor._note_startup(SimpleNamespace(store=store), job, step)  # type: ignore[arg-type]
     assert store.times(step) == {"started": -3600.0, "seconds": 7.0, "startup_seconds": 4.0}
 
 

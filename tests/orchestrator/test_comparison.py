@@ -14,10 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from orchestrator import adapter_names, cli, comparison
-from orchestrator.errors import UserError
-from orchestrator.steps import geometry
-from orchestrator.threads import ENVIRONMENT
+from execution.errors import UserError
+from orchestrator import cli
+from orchestrator.compare import adapter_names
+from orchestrator.compare import compare as comparison
+from orchestrator.measurements import geometry
+from orchestrator.runtime.threads import ENVIRONMENT
 
 MODULES = 8  # of the tiny model
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from orchestrator import connection
-from orchestrator.connection import answering, knock
-from orchestrator.errors import ClusterLost, UserError
+from execution.errors import ClusterLost, UserError
+from orchestrator.cluster import connection
+from orchestrator.cluster.connection import answering, knock
 
 
 def test_an_address_where_nothing_listens_is_refused() -> None:
@@ -65,7 +65,7 @@ TOLD_TO_STOP = """
 import os, signal
 from pathlib import Path
 import ray
-from orchestrator.connection import join, leave
+from orchestrator.cluster.connection import join, leave
 heard = []
 signal.signal(signal.SIGTERM, lambda *given: heard.append(given))
 join(None)

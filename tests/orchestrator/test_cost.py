@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import cost as cost_module
-from orchestrator.base_spec import Shape
-from orchestrator.cost import durations, estimate, module_shapes, parameters, seconds
-from orchestrator.facts import gather
-from orchestrator.plan import Step, make_plan
-from orchestrator.study import Study
-from orchestrator.study_file import load_study
+from execution.step import Step
+from orchestrator.config.base import Shape
+from orchestrator.config.study import Study
+from orchestrator.config.study_file import load_study
+from orchestrator.planning import cost as cost_module
+from orchestrator.planning.cost import durations, estimate, module_shapes, parameters, seconds
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.resolve import gather
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 QWEN = Shape(layers=36, hidden=2560, heads=32, kv_heads=8, head_dim=128, intermediate=9728, vocabulary=151936)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import device, doctor
-from orchestrator.preflight import advice
-from orchestrator.study import Study
+from orchestrator.commands import doctor
+from orchestrator.config.study import Study
+from orchestrator.planning.preflight import advice
+from orchestrator.runtime import device
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator import perform
-from orchestrator.context import Context
-from orchestrator.early import early_geometry
-from orchestrator.plan import Step
-from orchestrator.runner import Walk
-from orchestrator.store import open_store
-from orchestrator.study import Study
+from execution import execute as perform
+from execution.context import Context
+from execution.runner import DagRunner
+from execution.step import Step
+from execution.store import open_store
+from orchestrator.config.study import Study
+from orchestrator.results.interim import early_geometry
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -23,8 +23,8 @@ def test_it_is_made_of_what_is_finished_and_the_store_is_only_read(
     monkeypatch: pytest.MonkeyPatch, broken: bool,
 ) -> None:  # fmt: skip
     plan, store = plan_of(make_study()), open_store(tmp_path / "store")
-    trained = [step.title for step in plan if step.kind == "train"]
-    Walk(plan, store, lambda line: None).run(lambda: stand_in(store, fails=[*trained[2:], "geometry/weights"]))
+    trained = [step.title for step in plan if step.kind.name == "train"]
+    DagRunner(plan, store, lambda line: None).run(lambda: stand_in(store, fails=[*trained[2:], "geometry/weights"]))
     for step in plan:
         store.clear_failure(step)  # as if they were still to come
         store.clear_failure(step.without(trained[2:]))
@@ -36,7 +36,7 @@ def test_it_is_made_of_what_is_finished_and_the_store_is_only_read(
 
     monkeypatch.setattr(perform, "function_of", lambda kind: measure)
     before = sorted(p for p in store.root.rglob("*"))
-    outcome = Walk(plan, store, lambda line: None).survey()
+    outcome = DagRunner(plan, store, lambda line: None).survey()
     with early_geometry(plan, outcome, store) as early:
         if broken:
             assert early == {} and outcome.failed["geometry/weights"] == "RuntimeError: the adapter holds NaN"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from evals.engines import Completion, Sampling
-from orchestrator.context import Context
-from orchestrator.steps.evaluate import _task
+from execution.context import Context
+from orchestrator.evaluation.answer import _task
 
 DRAWN = {"samples": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": 9, "seed": 0}
 
@@ -31,8 +31,8 @@ def test_an_answer_is_read_with_what_the_prompt_began(tmp_path: Path, opening: s
     engine: Any = Thinking()
     context = Context(
         config={"sampling": {"t": DRAWN}, "part": 0, "parts": 1, "shard": 5}, where={}, inputs={}, out=tmp_path,
-        work=tmp_path, keep=lambda: None, say=lambda line: None, share=lambda function, items: [],
-        engine=lambda config, model: engine,
+        work=tmp_path, keep=lambda: None, progress=lambda line: None, parallel_map=lambda function, items: [],
+        resources=lambda config, model: engine,
     )  # fmt: skip
     problem = {"id": "p", "problem": "?", "answer": "7", "stratum": None, "prompt": "?", "prompt_ids": [5]}
     task = {"task": "t", "title": "T", "problems": [problem], "stop": [4], "opening": opening}

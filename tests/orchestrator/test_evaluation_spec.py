@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import UserError
-from orchestrator.preflight import check
-from orchestrator.study import Study
+from execution.errors import UserError
+from orchestrator.config.study import Study
+from orchestrator.planning.preflight import check
 
 Maker = Callable[..., Study]
 

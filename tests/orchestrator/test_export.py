@@ -16,13 +16,15 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from orchestrator import cli, facts
-from orchestrator.plan import Step, make_plan
-from orchestrator.runner import Walk
-from orchestrator.steps.evaluate import CANARY, COLUMNS, VERDICTS
-from orchestrator.store import Store, open_store, write_json
-from orchestrator.study import Study
-from orchestrator.verdicts import evaluation
+from execution.runner import DagRunner
+from execution.step import Step
+from execution.store import Store, open_store, write_json
+from orchestrator import cli
+from orchestrator.config.study import Study
+from orchestrator.evaluation.answer import CANARY, COLUMNS, VERDICTS
+from orchestrator.evaluation.verdicts import evaluation
+from orchestrator.planning import resolve as facts
+from orchestrator.planning.plan import make_plan
 
 # The keys of a logged example of generate_until and of a results file, in lm-evaluation-harness 0.4.9.2 to 0.4.13.dev0.
 EXAMPLE = [
@@ -50,10 +52,10 @@ def write_step(step: Step, out: Path) -> None:
         {"id": f"q{i}", "problem": f"{i} + 1?", "answer": str(i + 1), "stratum": None, "prompt": f"<user>{i} + 1?"}
         for i in range(5)
     ]
-    if step.kind == "problems":
+    if step.kind.name == "problems":
         tasks = [{"task": t["name"], "title": t["name"], "problems": problems} for t in step.config["tasks"]]
         write_json(out / "problems.json", {"tasks": tasks})
-    if step.kind == "evaluate":
+    if step.kind.name == "evaluate":
         rows = []
         for task, drawn in step.config["sampling"].items():
             for i in range(5)[step.config["part"] :: step.config["parts"]]:
@@ -80,8 +82,8 @@ def ran(
         store = open_store(tmp_path / "run")
         plan = make_plan(study, known)
         executor = stand_in(store, fails or [], write_step)
-        outcome = Walk(plan, store, lambda line: None).run(lambda: executor)
-        for n, step in enumerate(s for s in outcome.steps if s.kind == "evaluate"):
+        outcome = DagRunner(plan, store, lambda line: None).run(lambda: executor)
+        for n, step in enumerate(s for s in outcome.steps if s.kind.name == "evaluate"):
             store.record_times(step, {"started": 1.7e9 + n, "ended": 1.7e9 + n + 2.5, "seconds": 2.5})
         told = {"study": study.model_dump(mode="json"), "facts": known, "store": None}
         write_json(tmp_path / "run" / "study.json", told, sort=False)

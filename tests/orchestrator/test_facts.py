@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator import facts as outside
-from orchestrator.errors import UserError
-from orchestrator.facts import PINS, UNRESOLVED, gather, gguf_path, keep_pins
-from orchestrator.fingerprint import folder_hash
-from orchestrator.plan import base_locator, make_plan
-from orchestrator.steps.rollouts import load_problems
-from orchestrator.study import Study
+from execution.errors import UserError
+from execution.fingerprint import folder_hash
+from orchestrator.config.study import Study
+from orchestrator.planning import resolve as outside
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.resolve import PINS, UNRESOLVED, gather, gguf_path, keep_pins
+from orchestrator.rollouts.build import load_problems
+from orchestrator.steps.base import locator
 
 Maker = Callable[..., Study]
 HUB = "base={kind: hub, name: owner/model}"
@@ -44,7 +45,7 @@ def test_files_and_folders_are_their_content(make_study: Maker, data_folder: Pat
 
 def test_a_local_base_is_its_folders_content(make_study: Maker, tiny_model: Path, tmp_path: Path) -> None:
     study = make_study(f"base={{kind: local, name: mine, path: {tiny_model}}}")
-    assert gather(study, tmp_path, online=False)[base_locator(study.base)] == folder_hash(tiny_model)
+    assert gather(study, tmp_path, online=False)[locator(study.base)] == folder_hash(tiny_model)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_planning_asks_no_hub_and_writes_nothing(
     monkeypatch.setattr(outside, "_ask_hub", lambda *a: pytest.fail("planning reached for the network"))
     study = make_study(HUB, "evaluation.tasks=[{task: gsm8k, source: openai/gsm8k}]")
     found = gather(study, tmp_path / "run", online=False)
-    assert (found[base_locator(study.base)], found["task:gsm8k:openai/gsm8k"]) == (UNRESOLVED, UNRESOLVED)
+    assert (found[locator(study.base)], found["task:gsm8k:openai/gsm8k"]) == (UNRESOLVED, UNRESOLVED)
     assert not (tmp_path / "run").exists()
 
 
@@ -103,7 +104,7 @@ def test_a_branch_is_looked_up_once_and_pinned(
     study = make_study(HUB, "evaluation.tasks=[{task: gsm8k, source: openai/gsm8k}]")
     first = gather(study, tmp_path / "run", online=True)
     assert asked == [("owner/model", "main", "model"), ("openai/gsm8k", "main", "dataset")]
-    assert first[base_locator(study.base)] == "commit-1" and first["task:gsm8k:openai/gsm8k"] == "commit-2"
+    assert first[locator(study.base)] == "commit-1" and first["task:gsm8k:openai/gsm8k"] == "commit-2"
     assert not (tmp_path / "run").exists(), "looking up writes nothing"
     (tmp_path / "run").mkdir()
     keep_pins(first, tmp_path / "run")
@@ -117,7 +118,7 @@ def test_a_commit_is_its_own_identity(make_study: Maker, tmp_path: Path, monkeyp
     monkeypatch.setattr(outside, "_ask_hub", lambda *a: pytest.fail("a commit needs no looking up"))
     commit = "0123456789abcdef0123456789abcdef01234567"
     study = make_study(f"base={{kind: hub, name: owner/model, revision: '{commit}'}}")
-    assert gather(study, tmp_path, online=True)[base_locator(study.base)] == commit
+    assert gather(study, tmp_path, online=True)[locator(study.base)] == commit
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "aime", "deepscaler"])
@@ -143,7 +144,7 @@ def test_a_hub_task_is_loaded_at_the_commit_that_its_key_names(
     study = make_study("evaluation.tasks=[{task: gsm8k}]")
     facts = {"engine": "transformers", "adapters": "lora", "task:arithmetic:None": "own"}
     facts |= {"task:gsm8k:openai/gsm8k": "f" * 40}
-    problems = next(s for s in make_plan(study, facts) if s.kind == "problems")
+    problems = next(s for s in make_plan(study, facts) if s.kind.name == "problems")
     assert problems.config["tasks"][0]["content"] == "f" * 40
     loaded = load_problems(problems.config["tasks"][0], problems.where["sources"][0])
     assert [p.answer for p in loaded] == ["2"]

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import cli, grading
+from orchestrator import cli
+from orchestrator.commands import grade as grading
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = '{"completion": "A: 18", "answer": "18"}\n'

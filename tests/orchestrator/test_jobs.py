@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, time, ray
-from orchestrator.connection import join
-from orchestrator.jobs import MARK, clear
+from orchestrator.cluster.connection import join
+from orchestrator.cluster.jobs import MARK, clear
 
 join(None)
 

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.facts import gather
-from orchestrator.fingerprint import key
-from orchestrator.plan import VERSIONS, Step, base_locator, cells, make_plan, rate_name, sweep_points
-from orchestrator.steps import KINDS
-from orchestrator.study import Study
+from execution.fingerprint import key
+from execution.step import Step
+from orchestrator.config.study import Study
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.resolve import gather
+from orchestrator.planning.training_runs import rate_name, sweep_points, training_runs
+from orchestrator.steps import STEP_KINDS
+from orchestrator.steps.base import locator
 
 Planner = Callable[[Study], list[Step]]
 Maker = Callable[..., Study]
@@ -77,7 +80,7 @@ def test_one_training_has_nothing_to_be_compared_with(make_study: Maker, plan_of
 
 
 def test_the_geometry_knows_where_each_adapter_started(make_study: Maker, plan_of: Planner) -> None:
-    geometry = next(s for s in plan_of(make_study()) if s.kind == "geometry")
+    geometry = next(s for s in plan_of(make_study()) if s.kind.name == "geometry")
     trained = {f"adapter:{name}" for name in geometry.where["init_seeds"]}
     assert trained == set(geometry.inputs)
     assert {n for n, seed in geometry.where["init_seeds"].items() if seed == 43} == {"sft-init43"}
@@ -103,26 +106,28 @@ def test_a_method_may_stand_twice_in_two_forms(make_study: Maker, plan_of: Plann
     replica = make_study(
         VARIANTS, "replicas=[{method: ipo, order_seed: 43}]", "sweep={method: ipo, learning_rates: [1e-4]}"
     )
-    names = {cell.name: cell.objective for cell in cells(replica)}
+    names = {cell.name: cell.objective for cell in training_runs(replica)}
     assert names["ipo-order43"] == names["ipo-lr1e-4"] == "dpo"
 
 
-def test_every_kind_has_a_version_and_a_module() -> None:
-    assert set(VERSIONS) == set(KINDS)
+def test_every_kind_stands_under_its_own_name() -> None:
+    assert all(kind.name == name and kind.version > 0 for name, kind in STEP_KINDS.items())
 
 
 def test_the_key_is_the_hash_of_kind_version_settings_and_inputs() -> None:
-    inner = Step("base", "b", {"x": 1})
-    outer = Step("train", "t", {"rate": 0.5, "pair": (1, 2)}, {"base": inner}, {"path": "/a"}, role="method")
+    inner = Step(STEP_KINDS["base"], "b", {"x": 1})
+    outer = Step(
+        STEP_KINDS["train"], "t", {"rate": 0.5, "pair": (1, 2)}, {"base": inner}, {"path": "/a"}, role="method"
+    )
     payload = {
         "kind": "train",
-        "version": VERSIONS["train"],
+        "version": STEP_KINDS["train"].version,
         "config": {"rate": 0.5, "pair": [1, 2]},
         "inputs": {"base": inner.key},
     }
     assert outer.payload() == payload
     assert outer.key == key(payload)
-    assert Step("train", "other", {"rate": 0.5, "pair": (1, 2)}, {"base": inner}).key == outer.key
+    assert Step(STEP_KINDS["train"], "other", {"rate": 0.5, "pair": (1, 2)}, {"base": inner}).key == outer.key
 
 
 def test_payloads_survive_json(make_study: Maker, plan_of: Planner) -> None:
@@ -169,13 +174,13 @@ TRAINED = {"train", "evaluate", "geometry", "activations", "spectra", "connectiv
 @pytest.mark.parametrize(
     ("override", "kinds"),
     [
-        ("base.seed=1", set(KINDS)),
-        ("base.threads=2", set(KINDS)),
-        ("prompt.max_answer_tokens=47", set(KINDS) - {"base"}),
-        ("rollouts.temperature=0.9", set(KINDS) - {"base"}),
-        ("rollouts.shard=3", set(KINDS) - {"base"}),
-        ("rollouts.table.heldout=0.2", set(KINDS) - {"base"}),
-        ("engine.threads=2", set(KINDS) - {"base"}),
+        ("base.seed=1", set(STEP_KINDS)),
+        ("base.threads=2", set(STEP_KINDS)),
+        ("prompt.max_answer_tokens=47", set(STEP_KINDS) - {"base"}),
+        ("rollouts.temperature=0.9", set(STEP_KINDS) - {"base"}),
+        ("rollouts.shard=3", set(STEP_KINDS) - {"base"}),
+        ("rollouts.table.heldout=0.2", set(STEP_KINDS) - {"base"}),
+        ("engine.threads=2", set(STEP_KINDS) - {"base"}),
         ("training.precision=bfloat16", TRAINED | {"reference"}),
         ("training.threads=2", TRAINED | {"reference"}),
         ("training.learning_rate=2e-4", TRAINED),
@@ -191,7 +196,7 @@ TRAINED = {"train", "evaluate", "geometry", "activations", "spectra", "connectiv
         ("evaluation.temperature=0.5", {"evaluate"}),
         ("evaluation.tasks.0.max_tokens=30", {"evaluate"}),
         ("evaluation.tasks.0.shots={count: 1}", {"problems", "evaluate", "similarity"}),
-        ("prompt.template=x", set(KINDS) - {"base"}),
+        ("prompt.template=x", set(STEP_KINDS) - {"base"}),
         ("analysis.top=3", {"geometry"}),
         ("analysis.seed=1", {"geometry", "similarity"}),
         ("analysis.activations.rows=8", {"activations"}),
@@ -212,7 +217,7 @@ def test_a_setting_changes_its_steps_and_what_reads_them(
 
 
 def test_a_models_evaluation_in_parts_is_a_step_a_part(make_study: Maker, plan_of: Planner) -> None:
-    steps = [s for s in plan_of(make_study("evaluation.parts=3")) if s.kind == "evaluate"]
+    steps = [s for s in plan_of(make_study("evaluation.parts=3")) if s.kind.name == "evaluate"]
     assert [s.name for s in steps[:4]] == ["base-part1of3", "base-part2of3", "base-part3of3", "sft-part1of3"]
     assert [(s.role, s.config["part"]) for s in steps[2:5]] == [("base", 2), ("sft", 0), ("sft", 1)]
     assert len({s.key for s in steps}) == len(steps)
@@ -244,10 +249,7 @@ def test_the_engine_at_hand_is_part_of_what_it_made(make_study: Maker) -> None:
 def test_the_commit_of_a_hub_base_decides_not_the_branch_it_was_found_by(make_study: Maker) -> None:
     facts = {"engine": "transformers", "adapters": "lora", "task:arithmetic:None": "own"}
     main, tag = (make_study(f"base={{kind: hub, name: a/b, revision: {r}}}") for r in ("main", "v1"))
-    at = [
-        keys(make_plan(s, facts | {base_locator(s.base): commit}))
-        for s, commit in ((main, "1"), (tag, "1"), (main, "2"))
-    ]
+    at = [keys(make_plan(s, facts | {locator(s.base): commit})) for s, commit in ((main, "1"), (tag, "1"), (main, "2"))]
     assert at[0] == at[1]
     assert set(at[0].values()).isdisjoint(at[2].values())
     assert "base/a--b" in at[0]
@@ -272,7 +274,7 @@ def test_rates_are_named_as_people_write_them(rate: float, name: str) -> None:
 
 def test_the_sweeps_point_at_the_methods_own_rate_is_not_trained_twice(make_study: Maker) -> None:
     study = make_study("sweep.learning_rates=[3e-4, 3e-5, 1e-4]")
-    assert [c.name for c in cells(study) if c.method == "dpo"] == ["dpo", "dpo-lr1e-4", "dpo-lr3e-4"]
+    assert [c.name for c in training_runs(study) if c.method == "dpo"] == ["dpo", "dpo-lr1e-4", "dpo-lr3e-4"]
     points = sweep_points(study)
     assert [(c.name, c.learning_rate) for c in points] == [
         ("dpo", 3e-5), ("dpo-lr1e-4", 1e-4), ("dpo-lr3e-4", 3e-4),
@@ -289,7 +291,7 @@ def test_a_replica_changes_one_thing(make_study: Maker, plan_of: Planner) -> Non
     study = make_study(
         "replicas=[{method: sft, order_seed: 7}, {method: sft, init_seed: 7}, {method: sft, learning_rate: 1e-3}]"
     )
-    trained = {s.name: s for s in plan_of(study) if s.kind == "train"}
+    trained = {s.name: s for s in plan_of(study) if s.kind.name == "train"}
     own = trained["sft"].config
     changes = {
         name: {k: v for k, v in trained[name].config.items() if v != own[k]}
@@ -310,7 +312,7 @@ def test_no_training_stands_twice_under_two_names(make_study: Maker, same: str) 
         study = make_study(f"replicas=[{{method: sft, {same}}}]")
     except ValueError:
         return
-    settings = [(c.method, c.learning_rate, c.init_seed, c.order_seed) for c in cells(study)]
+    settings = [(c.method, c.learning_rate, c.init_seed, c.order_seed) for c in training_runs(study)]
     assert len(set(settings)) == len(settings)
 
 
@@ -338,13 +340,13 @@ def test_a_teacher_under_the_bases_own_name(make_study: Maker, model: str) -> No
     steps = make_plan(study, gather(study, Path("nowhere"), online=False))
     titles = [s.title for s in steps]
     assert len(set(titles)) == len(titles)
-    rollouts = next(s for s in steps if s.kind == "rollouts")
+    rollouts = next(s for s in steps if s.kind.name == "rollouts")
     assert rollouts.inputs["base"].config["content"] == "1" * 40
     assert rollouts.inputs["model"].config["content"] == model[-41:-1]
 
 
 def test_without_narrows_a_collective_step(make_study: Maker, plan_of: Planner) -> None:
-    geometry = next(s for s in plan_of(make_study()) if s.kind == "geometry")
+    geometry = next(s for s in plan_of(make_study()) if s.kind.name == "geometry")
     narrow = geometry.without({"train/dpo", "train/rft"})
     assert set(geometry.inputs) - set(narrow.inputs) == {"adapter:dpo", "adapter:rft"}
     assert narrow.key != geometry.key and narrow.title == geometry.title and narrow.collective

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cost import estimate, units
-from orchestrator.errors import UserError
-from orchestrator.preflight import DRAWN, check, check_fit, given_rows
-from orchestrator.shapes import shaped
-from orchestrator.study import Study
-from orchestrator.templates import why_not
+from execution.errors import UserError
+from orchestrator.config.study import Study
+from orchestrator.planning.cost import estimate, units
+from orchestrator.planning.preflight import DRAWN, check, check_fit, given_rows
+from orchestrator.planning.shapes import shaped
+from orchestrator.prompts.templates import why_not
 
 Maker = Callable[..., Study]
 Writer = Callable[..., Path]
@@ -159,7 +159,7 @@ def test_a_damaged_weight_file_is_named(make_study: Maker, tmp_path: Path, tiny_
 )
 def test_a_task_that_cannot_be_loaded_is_refused(make_study: Maker, override: str, part: str) -> None:
     if "source" in override:
-        from orchestrator.facts import gather
+        from orchestrator.planning.resolve import gather
 
         with pytest.raises(UserError, match="neither a file, a folder nor a hub name"):
             gather(make_study(override), Path("nowhere"), online=False)
@@ -264,7 +264,7 @@ def test_heads_that_vllm_does_not_serve_are_known_before_any_step(
     make_study: Maker, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a base made on the spot, of a local one, of a hub's with its shape, and of a teacher's."""
-    monkeypatch.setattr("orchestrator.preflight.vllm_on_cpu", lambda: True)
+    monkeypatch.setattr("orchestrator.planning.preflight.vllm_on_cpu", lambda: True)
     local, hub = f"{{kind: local, name: mine, path: {tiny_model}}}", f"{{kind: hub, name: a/b, shape: {SHAPE}}}"
     for base in (f"base.shape={SHAPE}", f"base={local}", f"base={hub}", f"rollouts.model={local}"):
         line = misfit(make_study(base, "engine.kind=vllm"))
@@ -273,7 +273,7 @@ def test_heads_that_vllm_does_not_serve_are_known_before_any_step(
         )
         check_fit(make_study(base))  # which Transformers serves
     check_fit(make_study("engine.kind=vllm"))
-    monkeypatch.setattr("orchestrator.preflight.vllm_on_cpu", lambda: False)
+    monkeypatch.setattr("orchestrator.planning.preflight.vllm_on_cpu", lambda: False)
     check_fit(make_study(f"base={hub}", "engine.kind=vllm"))
 
 

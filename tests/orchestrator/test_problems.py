@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.context import Context
-from orchestrator.steps.problems import FILE, normal, read_problems, run
-from orchestrator.store import write_json
-from orchestrator.table import write_table
+from execution.context import Context
+from execution.store import write_json
+from orchestrator.evaluation.problems import FILE, draw, normal, read_problems
+from orchestrator.rollouts.dataset import write_table
 
 SPEC = {
     "task": "gsm8k", "name": "gsm8k", "split": "test", "draw": None, "seed": 0, "instruction": "{problem}",
@@ -37,7 +37,7 @@ def perform(tmp_path: Path, tiny_model: Path, write_rows: Callable[..., Path]) -
         source = write_rows(tmp_path / "q.jsonl", [{"question": q, "answer": f"#### {i}"} for i, q in enumerate(asked)])
         shots = tmp_path / "shots.jsonl"
         write_rows(shots, [{"question": q, "answer": f"{q} 9\n#### {i}"} for i, q in enumerate(shown or ["9"])])
-        run(
+        draw(
             Context(
                 config={"tasks": [SPEC | spec], "contamination": policy, "prompt": {}},
                 where={"sources": [str(source)], "shots": [str(shots)], "max_model_len": 25},
@@ -45,9 +45,9 @@ def perform(tmp_path: Path, tiny_model: Path, write_rows: Callable[..., Path]) -
                 out=out,
                 work=tmp_path,
                 keep=lambda: None,
-                say=lambda line: None,
-                share=lambda function, items: pytest.fail("nothing is shared out"),
-                engine=lambda config, model: pytest.fail("no engine is needed"),
+                progress=lambda line: None,
+                parallel_map=lambda function, items: pytest.fail("nothing is shared out"),
+                resources=lambda config, model: pytest.fail("no engine is needed"),
             )
         )
         return out

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.prompting import Prompter
+from orchestrator.prompts.prompter import Prompter
 
 
 @pytest.fixture

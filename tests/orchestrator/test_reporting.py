@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from methods import durable
-from orchestrator import reporting
-from orchestrator.clock import Began
-from orchestrator.reporting import write_report
-from orchestrator.runner import Outcome
-from orchestrator.stamp import FILE, outdated
-from orchestrator.store import Store, open_store
-from orchestrator.study import Study
+from execution import durable
+from execution.clock import Began
+from execution.runner import Outcome
+from execution.store import Store, open_store
+from orchestrator.config.study import Study
+from orchestrator.results import write_report as reporting
+from orchestrator.results.report_fingerprint import FILE, outdated
+from orchestrator.results.write_report import write_report
 
 NAMES = ("report.html", "results.json", "figures/spectra.svg", "csv/pairs.csv")
 
@@ -131,7 +131,7 @@ def test_the_runs_time_is_told_by_a_clock_that_nobody_sets(
     rendered: dict[str, Any], store: Store, make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = Began.now()
-    monkeypatch.setattr("orchestrator.clock.time.time", lambda: begun.date - 3600)
+    monkeypatch.setattr("execution.clock.time.time", lambda: begun.date - 3600)
     write_report(make_study(), Outcome(), store, (begun, 1.5))
     told = reporting.read_json(store.root / "run.json")
     assert told["started"] == begun.date and 0 <= told["wall_seconds"] < 60 and told["cluster_startup"] == 1.5

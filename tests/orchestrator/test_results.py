@@ -16,18 +16,18 @@ import pyarrow.parquet
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
+from execution.runner import DagRunner, Outcome
+from execution.step import Step
+from execution.store import Store, open_store, write_json
 from orchestrator import cli
-from orchestrator.plan import Step
-from orchestrator.reporting import RUN, provenance, shown
-from orchestrator.results import gather, settings_of, spread
-from orchestrator.runner import Outcome, Walk
-from orchestrator.stamp import stamp
+from orchestrator.config.study import Study
+from orchestrator.evaluation.answer import CANARY, VERDICTS
+from orchestrator.results.gather import gather, settings_of, spread
+from orchestrator.results.report_fingerprint import stamp
+from orchestrator.results.write_report import RUN, provenance, shown
+from orchestrator.rollouts.dataset import freeze, statistics_of, write_table
+from orchestrator.runtime.threads import ENVIRONMENT
 from orchestrator.steps.base import NOTE
-from orchestrator.steps.evaluate import CANARY, VERDICTS
-from orchestrator.store import Store, open_store, write_json
-from orchestrator.study import Study
-from orchestrator.table import freeze, statistics_of, write_table
-from orchestrator.threads import ENVIRONMENT
 
 NORMS = {"sft": 2.0, "rft": 1.5, "dpo": 0.2, "dpo-lr3e-4": 1.9, "sft-order43": 2.1, "sft-init43": 2.2}
 # Which of the four problems each model answers; problems 0 and 1 are easy.
@@ -168,7 +168,7 @@ def ran(
     def run(*overrides: str, name: str = "store", **how: Any) -> tuple[Study, Outcome, Store]:
         study, store = make_study(*overrides), open_store(tmp_path / name)
         executor = stand_in(store, write=write_step, **how)
-        return study, Walk(plan_of(study), store, lambda line: None).run(lambda: executor), store
+        return study, DagRunner(plan_of(study), store, lambda line: None).run(lambda: executor), store
 
     return run
 
@@ -396,10 +396,10 @@ def command(
         (out / "results.json").write_text(json.dumps(results))
         (out / "report.html").write_text("page")
 
-    monkeypatch.setattr("orchestrator.reporting.render", render)
+    monkeypatch.setattr("orchestrator.results.write_report.render", render)
 
     def command(*words: str, fails: Sequence[str] = ()) -> tuple[int, bytes]:
-        monkeypatch.setattr("orchestrator.runner.Serial", partial(stand_in, fails=fails, write=write_step))
+        monkeypatch.setattr("execution.runner.Serial", partial(stand_in, fails=fails, write=write_step))
         out = tmp_path / "out"
         code = cli.main([words[0], str(study_file), "--out", str(out), *words[1:]])
         return code, (out / "report" / "results.json").read_bytes()
@@ -517,7 +517,7 @@ def test_answers_cost_what_the_studys_prices_say_now(ran: Callable[..., Any], ma
         "problems: {{task: arithmetic, split: train, draw: 4}}}}"
     )
     study, outcome, store = ran(asked.format([0, 0]))
-    path = next(store.folder(s) for s in outcome.steps if s.kind == "rollouts") / "statistics.json"
+    path = next(store.folder(s) for s in outcome.steps if s.kind.name == "rollouts") / "statistics.json"
     api = {"answers": 9, "refused": 1, "prompt_tokens": 1000, "completion_tokens": 3000, "with_reasoning": 0}
     write_json(path, json.loads(path.read_text()) | {"api": api})
     assert gather(study, outcome, store)["rollouts"]["api"] == api
@@ -551,7 +551,7 @@ def test_what_a_report_midway_lacks_is_counted_and_named(ran: Callable[..., Any]
     plan = plan_of(study)
     done = next(step for step in outcome.steps if step.title == "train/dpo")
     shutil.rmtree(store.folder(done))
-    midway = Walk(plan, store, lambda line: None).survey()
+    midway = DagRunner(plan, store, lambda line: None).survey()
     found = gather(study, midway, store)["unfinished"]
     collective = ["connectivity/paths", "geometry/weights", "similarity/cka"]
     waiting = sorted(["evaluate/dpo", "evaluate/rft", "train/dpo", *collective])
@@ -572,7 +572,7 @@ def test_an_earlier_runs_date_is_not_this_ones(ran: Callable[..., Any], plan_of:
     write_json(store.root / RUN, clock | {"of": of})
     assert provenance(outcome, store, of)["started"] == "1970-01-01T00:00:00Z"
     shutil.rmtree(store.folder(next(step for step in outcome.steps if step.title == "train/dpo")))
-    midway = Walk(plan_of(study), store, lambda line: None).survey()
+    midway = DagRunner(plan_of(study), store, lambda line: None).survey()
     told = provenance(midway, store, stamp(study, midway))
     assert (told["started"], told["wall_seconds"]) == (None, None)
     assert {step["cached"] for step in told["steps"]} == {None}

@@ -13,8 +13,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from orchestrator.errors import UserError
-from orchestrator.rollout_file import Row, read_rollouts
+from execution.errors import UserError
+from orchestrator.rollouts.file import Row, read_rollouts
 
 GOOD = {"problem": "1 + 1?", "answer": "2", "completion": "It is 2."}
 Writer = Callable[..., Path]

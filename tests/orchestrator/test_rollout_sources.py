@@ -16,20 +16,21 @@ import pyarrow.parquet
 import pytest
 
 from evals.engines import Completion, Sampling
+from execution.context import Context
+from execution.errors import UserError
+from execution.store import write_json
 from methods.batch import Rollout
 from methods.offline_grpo import weights
 from methods.view import group_means
-from orchestrator.context import Context
-from orchestrator.errors import UserError
-from orchestrator.facts import gather
-from orchestrator.plan import make_plan
-from orchestrator.preflight import check
-from orchestrator.rollout_hub import read_dataset
-from orchestrator.rollout_spec import ApiRollouts, FileRollouts, HubRollouts, SampledRollouts
-from orchestrator.steps.rollouts import STATISTICS, run
-from orchestrator.store import write_json
-from orchestrator.study import Study
-from orchestrator.table import read_table
+from orchestrator.config.rollouts import ApiRollouts, FileRollouts, HubRollouts, SampledRollouts
+from orchestrator.config.study import Study
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.preflight import check
+from orchestrator.planning.resolve import gather
+from orchestrator.rollouts.build import build
+from orchestrator.rollouts.dataset import read_table
+from orchestrator.rollouts.hub import read_dataset
+from orchestrator.steps.rollouts import STATISTICS
 from tests.chat_server import Reply, chat_server, completion
 from tests.orchestrator.chat_models import qwen_thinking
 
@@ -71,11 +72,12 @@ def perform(
         for folder in folders:
             folder.mkdir(exist_ok=True)
         write_json(base / "base.json", {"folder": str(model), "name": "tiny"})
-        run(
+        build(
             Context(
                 config=config, where=where, inputs={"base": base, "model": base}, out=out, work=work,
-                keep=lambda: None, say=said.append, share=lambda function, items: pytest.fail("nothing is shared out"),
-                engine=lambda config, model: engine or pytest.fail("no engine is needed"),
+                keep=lambda: None, progress=said.append,
+                parallel_map=lambda function, items: pytest.fail("nothing is shared out"),
+                resources=lambda config, model: engine or pytest.fail("no engine is needed"),
             )
         )  # fmt: skip
         return read_table(out), json.loads((out / STATISTICS).read_text())
@@ -303,8 +305,8 @@ def test_what_is_wrong_with_a_dataset_is_said_in_a_line(tmp_path: Path, write_ro
 
 def test_a_hub_out_of_reach_is_said_in_a_line() -> None:
     program = """
-from orchestrator.rollout_hub import read_dataset
-from orchestrator.rollout_spec import HubRollouts
+from orchestrator.rollouts.hub import read_dataset
+from orchestrator.config.rollouts import HubRollouts
 read_dataset("some/dataset", "0" * 40, HubRollouts(source="hub", name="some/dataset").model_dump())
 """
     offline = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -515,7 +517,7 @@ def test_a_folder_and_a_pinned_commit_are_where_the_rows_are_read(
     def step(name: str, revision: str = "main") -> Any:
         study = make_study(f"rollouts={{source: hub, name: {name}, revision: '{revision}'}}")
         facts = gather(study, tmp_path / "none", online=False)
-        return next(s for s in make_plan(study, facts) if s.kind == "rollouts")
+        return next(s for s in make_plan(study, facts) if s.kind.name == "rollouts")
 
     folder = write_rows(tmp_path / "d" / "train.jsonl", PLAIN).parent
     first = step(str(folder))
@@ -583,7 +585,7 @@ def test_where_and_how_fast_is_no_part_of_what_is_asked(make_study: Maker, tmp_p
         study = make_study(
             f"rollouts={{source: openai, problems: {{task: arithmetic, split: train, draw: 9}}, {told}}}"
         )
-        return next(s for s in make_plan(study, gather(study, tmp_path, online=False)) if s.kind == "rollouts")
+        return next(s for s in make_plan(study, gather(study, tmp_path, online=False)) if s.kind.name == "rollouts")
 
     first = step()
     how = {"key": None, "prices": [1, 2], "max_cost": 3, "at_once": 1, "retries": 0, "timeout": 1, "shard": 3}

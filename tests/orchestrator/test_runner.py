@@ -1,26 +1,17 @@
-"""The walk over a plan: order, failures and what they block, taking up, surveying; and steps performed for real."""
+"""A plan's run: order, failures and what they block, taking up, surveying."""
 
 from __future__ import annotations
 
-import json
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from methods.determinism import Unordered
-from methods.durable import Lost
-from orchestrator import perform as performing
-from orchestrator.context import Context
-from orchestrator.perform import Engines, explain
-from orchestrator.plan import Step
-from orchestrator.runner import NOT_RUN, Outcome, Serial, Walk, attempt
-from orchestrator.store import Store, name_of, open_store
-from orchestrator.study import Study
+from execution.runner import NOT_RUN, DagRunner, Outcome
+from execution.step import Step
+from execution.store import Store, open_store
+from orchestrator.config.study import Study
 
 
 @pytest.fixture
@@ -39,7 +30,7 @@ def walk(store: Store, stand_in: Any) -> Callable[..., tuple[Outcome, Any]]:
 
     def run(plan: Sequence[Step], said: list[str] | None = None, **how: Any) -> tuple[Outcome, Any]:
         executor = stand_in(store, **how)
-        outcome = Walk(plan, store, [].append if said is None else said.append).run(lambda: executor)
+        outcome = DagRunner(plan, store, [].append if said is None else said.append).run(lambda: executor)
         return outcome, executor
 
     return run
@@ -60,7 +51,7 @@ def test_a_second_walk_runs_nothing_and_opens_no_executor(plan: list[Step], walk
     def refuse() -> Any:
         raise AssertionError("nothing to do, so no executor is needed")
 
-    outcome = Walk(plan, store, lambda line: None).run(refuse)
+    outcome = DagRunner(plan, store, lambda line: None).run(refuse)
     assert outcome.cached == {s.title for s in plan}
     assert outcome.made == set()
     assert outcome.steps == plan
@@ -83,7 +74,7 @@ def test_a_failed_training_blocks_its_own_readers_and_nothing_else(plan: list[St
 
 def test_the_narrowed_step_is_another_than_the_whole_one(plan: list[Step], walk: Any, store: Store) -> None:
     narrowed, _ = walk(plan, fails=["train/dpo"])
-    geometry = next(s for s in plan if s.kind == "geometry")
+    geometry = next(s for s in plan if s.kind.name == "geometry")
     assert not store.done(geometry)
     again, executor = walk(plan)
     collective = ["geometry/weights", "activations/rows", "spectra/base", "connectivity/paths", "similarity/cka"]
@@ -136,13 +127,13 @@ def test_a_damaged_result_is_made_again(plan: list[Step], walk: Any, store: Stor
 
 
 def test_a_survey_runs_nothing_and_tells_failed_from_not_run(plan: list[Step], walk: Any, store: Store) -> None:
-    outcome = Walk(plan, store, lambda line: None).survey()
+    outcome = DagRunner(plan, store, lambda line: None).survey()
     assert outcome.blocked["base/scratch"] == NOT_RUN
     assert outcome.blocked["rollouts/sampled"] == "needs base/scratch"
     assert outcome.lost == {s.title for s in plan} and not outcome.failed
     assert list(store.root.iterdir()) == []
     walk(plan, fails=["train/dpo"])
-    outcome = Walk(plan, store, lambda line: None).survey()
+    outcome = DagRunner(plan, store, lambda line: None).survey()
     assert outcome.failed == {"train/dpo": "planted"}
     assert outcome.blocked == {"evaluate/dpo": "needs train/dpo"}
     assert outcome.cached == {s.title for s in plan} - {"train/dpo", "evaluate/dpo"}
@@ -156,7 +147,7 @@ def test_a_record_that_does_not_hash_to_its_key_is_said_and_the_step_made_again(
     path = store.folder(sft) / "step.json"
     path.write_text(path.read_text().replace('"train"', '"trein"', 1))
     said: list[str] = []
-    assert Walk(plan, store, said.append).survey().blocked[sft.title] == "not run yet", "a report goes on"
+    assert DagRunner(plan, store, said.append).survey().blocked[sft.title] == "not run yet", "a report goes on"
     assert said[0] == "train/sft: step.json was changed since it was made"
     outcome, _ = walk(plan)
     assert outcome.made == {"train/sft"}
@@ -167,7 +158,7 @@ def test_a_survey_removes_nothing(plan: list[Step], walk: Any, store: Store) -> 
     walk(plan)
     sft = next(s for s in plan if s.title == "train/sft")
     (store.folder(sft) / "result.txt").write_text("changed")
-    Walk(plan, store, lambda line: None).survey()
+    DagRunner(plan, store, lambda line: None).survey()
     assert (store.folder(sft) / "result.txt").read_text() == "changed"
 
 
@@ -178,129 +169,21 @@ def test_the_executor_is_closed_when_it_breaks(plan: list[Step], store: Store, s
 
     executor = Broken(store)
     with pytest.raises(KeyboardInterrupt):
-        Walk(plan, store, lambda line: None).run(lambda: executor)
+        DagRunner(plan, store, lambda line: None).run(lambda: executor)
     assert executor.closed
-
-
-TWO = [base := Step("base", "b", {"x": 1}), Step("rollouts", "r", {"threads": 1}, {"base": base})]
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[Context], None]]:
-    """Step functions of this test's own, by kind."""
-    functions: dict[str, Callable[[Context], None]] = {}
-    monkeypatch.setattr(performing, "function_of", functions.__getitem__)
-    monkeypatch.setattr(performing, "pin", lambda threads: None)
-    return functions
-
-
-def test_serial_performs_steps_in_this_process(scripted: dict[str, Any], store: Store) -> None:
-    def base(context: Context) -> None:
-        context.say("step 1/2")
-        assert store.progress(TWO[0]) == "step 1/2"
-        (context.out / "model").write_text(str(context.config["x"]))
-
-    def rollouts(context: Context) -> None:
-        assert context.slots == 1 and context.share(lambda item, _: str(item), [1, 2]) == ["1", "2"]
-        (context.out / "table").write_text((context.inputs["base"] / "model").read_text() + "!")
-
-    scripted.update(base=base, rollouts=rollouts)
-    outcome = Walk(TWO, store, lambda line: None).run(lambda: Serial(store))
-    assert outcome.made == {"base/b", "rollouts/r"}
-    assert (store.folder(TWO[1]) / "table").read_text() == "1!"
-    times = store.times(TWO[0])
-    assert times["ended"] - times["started"] == pytest.approx(times["seconds"])
-    assert store.progress(TWO[0]) == ""
-
-
-def test_a_clock_that_is_set_back_changes_no_duration(
-    scripted: dict[str, Any], store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = time.time()
-    scripted["base"] = lambda context: monkeypatch.setattr("orchestrator.clock.time.time", lambda: now - 3600)
-    assert attempt(TWO[0], store, Engines()) is None
-    times = store.times(TWO[0])
-    assert 0 <= times["seconds"] < 60 and abs(times["started"] - now) < 60
-    assert times["ended"] == pytest.approx(times["started"] + times["seconds"])
-
-
-def test_a_step_that_raises_is_a_recorded_failure(scripted: dict[str, Any], store: Store) -> None:
-    def base(context: Context) -> None:
-        (context.work / "state").write_text("kept")
-        raise RuntimeError("the loss is not finite\nat step 3")
-
-    scripted["base"] = base
-    assert attempt(TWO[0], store, Engines()) == "RuntimeError: at step 3"
-    assert store.failure(TWO[0]) == "RuntimeError: at step 3"
-    assert not store.done(TWO[0])
-    assert (store.root / "partial" / name_of(TWO[0]) / "work" / "state").read_text() == "kept"
-    scripted["base"] = lambda context: None
-    assert attempt(TWO[0], store, Engines()) is None
-    assert store.failure(TWO[0]) is None and store.done(TWO[0])
-
-
-@pytest.mark.parametrize("kind", [Lost, Unordered])
-def test_what_changes_bytes_is_told_when_the_step_is_done(
-    scripted: dict[str, Any], store: Store, kind: type[Warning]
-) -> None:
-    def base(context: Context) -> None:
-        warnings.warn("state.json cannot be read: the training starts over", kind, stacklevel=1)
-        warnings.warn("of another kind", stacklevel=1)
-
-    scripted.update(base=base, rollouts=lambda context: None)
-    told: list[str] = []
-    with pytest.warns(UserWarning, match="of another kind"):
-        Walk(TWO, store, told.append).run(lambda: Serial(store))
-    assert told[0] == "base/b: state.json cannot be read: the training starts over"
-    assert [line.partition(" in ")[0] for line in told[1:]] == ["base/b: done", "rollouts/r: done"]
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (ValueError("rft: no rollout has reward 1"), "rft: no rollout has reward 1"),
-        (RuntimeError("out of memory"), "RuntimeError: out of memory"),
-        (KeyError(), "KeyError"),
-        (ValueError(""), "ValueError"),
-        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
-    ],
-)
-def test_errors_are_told_in_one_line(error: Exception, line: str) -> None:
-    assert explain(error) == line
-
-
-def test_an_engine_stays_open_until_another_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Any] = []
-
-    def open_engine(**settings: Any) -> Any:
-        engine = SimpleNamespace(settings=settings, closed=0)
-        engine.close = lambda: setattr(engine, "closed", engine.closed + 1)
-        opened.append(engine)
-        return engine
-
-    monkeypatch.setattr("evals.engines.open_engine", open_engine)
-    engines = Engines()
-    one = engines({"kind": "a"}, Path("m"))
-    assert engines({"kind": "a"}, Path("m")) is one
-    two = engines({"kind": "a"}, Path("other"))
-    assert (one.closed, two.closed, len(opened)) == (1, 0, 2)
-    engines.close()
-    engines.close()
-    assert two.closed == 1
-    assert json.dumps(two.settings, default=str) == '{"model": "other", "kind": "a"}'
 
 
 def test_what_a_dead_run_told_is_not_told_of_the_next(plan: list[Step], store: Store, stand_in: Any) -> None:
     """Neither before a step of the new run has told anything, nor after the run was stopped."""
-    store.teller(plan[0])("step 28/30")
+    store.progress_writer(plan[0])("step 28/30")
     seen: list[str] = []
 
     class Stopped(stand_in):  # type: ignore[misc]
         def wait(self) -> list[tuple[Step, str | None]]:
             seen.append(self.store.progress(plan[0]))
-            self.store.teller(plan[0])("step 1/30")
+            self.store.progress_writer(plan[0])("step 1/30")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Walk(plan, store, [].append).run(lambda: Stopped(store))
+        DagRunner(plan, store, [].append).run(lambda: Stopped(store))
     assert seen == [""] and store.progress(plan[0]) == ""

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from orchestrator import schedule as schedule_module
-from orchestrator.errors import UserError
-from orchestrator.plan import Step
-from orchestrator.schedule import Entry, Need, Schedule, make_schedule, needs, of_study, ranks, units
-from orchestrator.study import Study
+from execution.errors import UserError
+from execution.step import Step
+from orchestrator.config.study import Study
+from orchestrator.planning import schedule as schedule_module
+from orchestrator.planning.schedule import Entry, Need, Schedule, make_schedule, needs, of_study, ranks, units
+from orchestrator.steps import STEP_KINDS
 
 CPU, GPU, HALF = Need(), Need(1.0), Need(0.5)
 Planted = Mapping[str, tuple[float, Need, Sequence[str]]]  # by name: seconds, what it holds, what it reads
@@ -20,7 +21,7 @@ Planted = Mapping[str, tuple[float, Need, Sequence[str]]]  # by name: seconds, w
 def plant(planted: Planted) -> tuple[list[Step], dict[str, float], dict[str, Need]]:
     made: dict[str, Step] = {}
     for name, (_, _, reads) in planted.items():
-        made[name] = Step("problems", name, {}, {r: made[r] for r in reads})
+        made[name] = Step(STEP_KINDS["problems"], name, {}, {r: made[r] for r in reads})
     titles = {name: step.title for name, step in made.items()}
     return (
         list(made.values()),

@@ -11,10 +11,11 @@ import pytest
 
 from evals.engines import open_engine
 from evals.tasks import Problem
-from methods.durable import Lost
-from orchestrator.context import Context
-from orchestrator.prompting import Prompter
-from orchestrator.steps import evaluate, rollouts
+from execution.context import Context
+from execution.durable import Lost
+from orchestrator.evaluation import answer as evaluate
+from orchestrator.prompts.prompter import Prompter
+from orchestrator.rollouts import build as rollouts
 
 PROMPT = {"system": None, "template": None, "thinking": None}
 PROBLEMS = [{"id": f"p{i}", "answer": str(i), "stratum": None, "prompt_ids": [9 + i, 3]} for i in range(5)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.steps.similarity import compare
+from orchestrator.measurements.similarity import compare
 
 
 def test_the_state_after_a_layer_has_its_number() -> None:

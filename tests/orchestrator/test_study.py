@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.plan import Step, cells, sweep_points
-from orchestrator.study import Study
-from orchestrator.study_file import load_study
+from execution.step import Step
+from orchestrator.config.study import Study
+from orchestrator.config.study_file import load_study
+from orchestrator.planning.training_runs import sweep_points, training_runs
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
@@ -32,7 +33,7 @@ def test_a_shipped_study_loads_and_plans(path: Path, plan_of: Callable[[Study], 
     assert list(study.methods)[: len(METHODS)] == METHODS
     steps = plan_of(study)
     kinds = Counter(step.kind for step in steps)
-    trainings = len(cells(study))
+    trainings = len(training_runs(study))
     assert kinds["train"] == trainings and kinds["evaluate"] == trainings + 1
     assert {kinds[k] for k in ("rollouts", "problems", "geometry", "connectivity", "similarity")} == {1}
     assert kinds["reference"] == (2 if path.stem == "forms" else 1)  # of all rows too, for a KL term
@@ -70,7 +71,7 @@ def test_the_default_study_is_whole_and_downloads_nothing() -> None:
     assert study.adapter.rank >= 16
     assert study.rollouts.source == "vllm" and study.rollouts.problems.source is None
     assert all(task.source is None for task in study.evaluation.tasks)
-    assert {c.role for c in cells(study)} == {"method", "sweep", "order", "init"}
+    assert {c.role for c in training_runs(study)} == {"method", "sweep", "order", "init"}
 
 
 @pytest.fixture
@@ -110,10 +111,10 @@ def test_the_reference_study_has_the_protocol_optimiser(reference: Study) -> Non
 def test_the_reference_study_has_the_protocol_objectives(
     reference: Study, plan_of: Callable[[Study], list[Step]]
 ) -> None:
-    trained = {s.name: s.config["settings"] for s in plan_of(reference) if s.kind == "train"}
+    trained = {s.name: s.config["settings"] for s in plan_of(reference) if s.kind.name == "train"}
     assert trained["dpo"]["beta"] == 0.1
     assert trained["offline_grpo"]["bias"] == 0.1
-    assert all(step.config["adapter"]["rank"] == 32 for step in plan_of(reference) if step.kind == "train")
+    assert all(step.config["adapter"]["rank"] == 32 for step in plan_of(reference) if step.kind.name == "train")
 
 
 def test_the_reference_study_has_the_protocol_evaluation(reference: Study) -> None:
@@ -125,7 +126,7 @@ def test_the_reference_study_has_the_protocol_evaluation(reference: Study) -> No
 
 
 def test_the_reference_study_has_the_protocol_sensitivity(reference: Study) -> None:
-    found = {(c.method, c.learning_rate, c.init_seed, c.order_seed) for c in cells(reference)}
+    found = {(c.method, c.learning_rate, c.init_seed, c.order_seed) for c in training_runs(reference)}
     assert {(m, reference.learning_rate(m), 42, 42) for m in METHODS} <= found
     assert {("dpo", rate, 42, 42) for rate in (5e-7, 5e-6, 5e-5)} <= found
     assert {("sft", rate, 42, 42) for rate in (5e-7, 5e-6, 5e-5)} <= found

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import UserError
-from orchestrator.study import Study
-from orchestrator.study_file import load_study, read_yaml
+from execution.errors import UserError
+from orchestrator.config.study import Study
+from orchestrator.config.study_file import load_study, read_yaml
 
 
 def refused(path: Path, *overrides: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from methods.batch import Rollout
-from orchestrator.table import (
+from orchestrator.rollouts.dataset import (
     distinct,
     fit,
     freeze,

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from methods import durable
-from methods.durable import Lost
-from orchestrator.asking import PATIENCE, REFUSED, Asking, Journal
-from orchestrator.errors import UserError
-from orchestrator.teacher_api import TEMPLATE_TOKENS, Answer, Question, Teacher, key_of
+from execution import durable
+from execution.durable import Lost
+from execution.errors import UserError
+from orchestrator.rollouts.api_sampling import PATIENCE, REFUSED, Asking, Journal
+from orchestrator.rollouts.openai_client import TEMPLATE_TOKENS, Answer, Question, Teacher, key_of
 from tests.chat_server import ChatServer, Reply, chat_server, completion
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -533,8 +533,8 @@ def test_a_damaged_line_is_said_asked_again_and_taken_to_have_cost_the_most(tmp_
 # Asks in a process of its own, which kills itself when an answer was written for the n-th time.
 KILLED = """
 import json, os, pathlib, signal, sys
-from orchestrator import asking
-from orchestrator.teacher_api import Question, Teacher
+from orchestrator.rollouts import api_sampling as asking
+from orchestrator.rollouts.openai_client import Question, Teacher
 given = json.loads(sys.argv[1])
 add, calls = asking.Journal.add, 0
 def deadly(journal, question, answer):

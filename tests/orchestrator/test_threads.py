@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from methods.determinism import ENVIRONMENT as ORDERED
-from orchestrator.threads import ENVIRONMENT
+from orchestrator.runtime.threads import ENVIRONMENT
 
 
 def test_a_run_sets_what_a_training_on_a_gpu_would_set_too_late() -> None:

@@ -12,10 +12,12 @@ import pytest
 
 from analysis.pages import PROBLEMS
 from analysis.significance import mcnemar_exact, sign_flip
-from orchestrator.plan import Step, part_name
-from orchestrator.steps.evaluate import CANARY, VERDICTS
-from orchestrator.store import write_json
-from orchestrator.verdicts import answers, evaluation
+from execution.step import Step
+from execution.store import write_json
+from orchestrator.evaluation.answer import CANARY, VERDICTS
+from orchestrator.evaluation.verdicts import answers, evaluation
+from orchestrator.steps import STEP_KINDS
+from orchestrator.steps.evaluate import part_name
 
 GOLD = "7"
 # Of each problem what the model answers, a word a sample; "-" where no answer is found.
@@ -34,10 +36,9 @@ def write(root: Path, said: Mapping[str, Sequence[str]], parts: int = 1, *, lose
         {"id": f"q{i}", "problem": f"{i}?", "answer": GOLD, "stratum": None}
         for i in range(len(next(iter(said.values()))))
     ]
-    steps = [Step("problems", "evaluation", {})]
+    steps = [Step(STEP_KINDS["problems"], "evaluation", {})]
     steps += [
-        Step(
-            "evaluate",
+        Step(STEP_KINDS["evaluate"],
             part_name(model, part, parts),
             {
                 "part": part, "parts": parts, "shard": 5, "engine": {"kind": "transformers"},
@@ -51,7 +52,7 @@ def write(root: Path, said: Mapping[str, Sequence[str]], parts: int = 1, *, lose
     folders = {step.title: root / step.title for step in steps}
     for step in steps:
         folders[step.title].mkdir(parents=True)
-        if step.kind == "problems":
+        if step.kind.name == "problems":
             tasks = [{"task": "toy", "title": "Toy", "problems": problems}]
             write_json(folders[step.title] / "problems.json", {"tasks": tasks})
             continue

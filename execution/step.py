@@ -1,0 +1,121 @@
+"""A step of work, its kind, and its key: what is made once, and found again by what decides it.
+
+A step's key is the hash of its payload: kind, version, settings, and the keys of the steps that it reads. Paths and
+placement ride along in ``where``, outside the payload. A *collective* step reads many others of one sort: when one of
+these has failed it goes on with the rest, as another step with another key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from execution.context import Context
+from execution.fingerprint import canonical, key
+
+RunsAs = Literal["task", "training", "engine"]
+
+
+def _as_task(step: Step) -> RunsAs:
+    return "task"
+
+
+def _no_time(*_: Any) -> float:
+    return 0.0
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """All that is particular to one kind of step.
+
+    ``version`` goes up when the code changes what it writes: every step that reads it is then made anew.
+    ``plan(planned)`` gives the steps of this kind, from what was planned before them. ``run`` writes the result into
+    ``context.out``; ``assist(config, where, inputs)`` is what a further worker does where several compute one step
+    together.
+
+    ``runs_as(step)`` says what it is placed as: a ``task``, a ``training`` (slots of a trainer) or an ``engine`` (an
+    actor that keeps a served model open). ``gpu`` says who of a task needs a GPU: nobody, the task itself, or the
+    ``items`` that it shares out, which are at most ``parts(step)``.
+
+    ``seconds(study, shape, step)`` estimates its time on one GPU, all parts after one another; ``words`` say in a plan
+    what a task runs as; ``read(folder)`` gives what a finished step contributes to the results, by name; ``settings``
+    is the schema of the kind's own settings, where it has any.
+    """
+
+    name: str
+    version: int
+    plan: Callable[[Any], Sequence[Step]]
+    run: Callable[[Context], None]
+    assist: Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], None] | None = None
+    runs_as: Callable[[Step], RunsAs] = _as_task
+    gpu: Literal["none", "task", "items"] = "none"
+    parts: Callable[[Step], int] | None = None
+    seconds: Callable[[Any, Any, Step], float] = _no_time
+    words: str = "task"
+    read: Callable[[Path], dict[str, Any]] | None = None
+    settings: type | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of work with one result folder.
+
+    ``config`` decides the result; ``inputs`` are the steps it reads, by role; ``where`` tells it where to find
+    material (paths, sources) and is no part of its identity; ``role`` says what it is for in the plan. ``collective``
+    is how the roles begin of the inputs that it can go on without, as long as one of them is left.
+    """
+
+    kind: StepKind
+    name: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Step] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
+    collective: str = ""
+    role: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind.name}/{self.name}"
+
+    @property
+    def runs_as(self) -> RunsAs:
+        return self.kind.runs_as(self)
+
+    @cached_property
+    def key(self) -> str:
+        return key(self.payload())
+
+    @property
+    def spare_roles(self) -> list[str]:
+        """The roles of the inputs that it can go on without."""
+        return [role for role in self.inputs if self.collective and role.startswith(self.collective)]
+
+    @property
+    def spare(self) -> set[str]:
+        """The titles of the inputs that it can go on without."""
+        return {self.inputs[role].title for role in self.spare_roles}
+
+    @property
+    def folder(self) -> str:
+        """The step's folder, relative to the store."""
+        return f"{self.title}-{self.key}"
+
+    def payload(self) -> dict[str, Any]:
+        """What the key is the hash of, as plain JSON values."""
+        payload = {
+            "kind": self.kind.name,
+            "version": self.kind.version,
+            "config": dict(self.config),
+            "inputs": {role: step.key for role, step in self.inputs.items()},
+        }
+        if self.collective:
+            payload["order"] = list(self.inputs)  # results are listed so
+        return json.loads(canonical(payload))
+
+    def without(self, lost: Collection[str]) -> Step:
+        """The collective step without the inputs titled ``lost``."""
+        return replace(self, inputs={r: s for r, s in self.inputs.items() if s.title not in lost})

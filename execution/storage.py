@@ -1,0 +1,409 @@
+"""Where finished steps lie, and how a folder of files comes to count in one instant.
+
+A ``Folder`` is a POSIX file system, shared by all nodes where there are several: files are written aside and renamed
+into place. A ``Bucket`` is an S3-compatible object store through Arrow: files are uploaded, and the record that makes
+them count is uploaded last. Names are relative and use ``/``. Keys of an object store come from the environment of
+each node (or its instance's role), never from a study, a command line or a log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from execution import durable
+from execution.errors import UserError, first_line
+from execution.fingerprint import file_hash
+from execution.workspace import LOCK, alone, own
+
+T = TypeVar("T")
+RECORD = "step.json"  # stands in a finished folder, and makes it count
+SETTLE = 1.0  # seconds after which a claim on an object store is read again: it has no compare-and-swap here
+LEFT = "work.tar"  # resume state, where a workspace is not shared
+KEPT = "kept"  # and how many bytes it is
+ATTEMPTS = 10  # at one request, with growing pauses: an object store may be away for a while
+
+
+class Storage(Protocol):
+    """What the store asks of a file system.
+
+    ``pace`` is the least time in seconds between two looks that cost a round trip.
+    """
+
+    pace: float
+
+    def __str__(self) -> str: ...
+
+    def open(self) -> None:
+        """``OSError`` where nothing can be written or read back."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """A small file; None where it is not there, empty where a folder stands in its place."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """A small file, whole or not at all."""
+        ...
+
+    def claim(self, name: str, before: bytes | None, after: bytes) -> bool:
+        """Write ``after`` if the file still holds ``before``; whether it did."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """A file or a folder; its record first, so that it never counts with a part of its files."""
+        ...
+
+    def checksum(self, name: str) -> str | None:
+        """SHA-256 of a file's content as hex; None where it is not there."""
+        ...
+
+    def publish(self, source: Path, name: str) -> None:
+        """Make the files below ``source``, with their record, the folder ``name``. ``source`` may be moved."""
+        ...
+
+    def fetch(self, name: str, files: Mapping[str, str]) -> Path:
+        """A local folder with the ``files`` (path to checksum) of the finished folder ``name``."""
+        ...
+
+    def workspace(self, name: str) -> AbstractContextManager[Path]:
+        """A local folder for one unfinished step, for one process at a time; what was kept of ``work/`` is there."""
+        ...
+
+    def keep(self, name: str, workspace: Path) -> None:
+        """Make what stands in the workspace's ``work/`` outlive this node."""
+        ...
+
+    def begun(self, name: str) -> bool:
+        """Whether an unfinished step left anything."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """What stands directly in a folder; nothing where there is none."""
+        ...
+
+    def kept(self, name: str) -> int:
+        """Bytes of what an unfinished step has kept to go on from: they grow as it gets on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of a POSIX file system."""
+
+    root: Path
+    pace = 0.0
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def open(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        probe = self.root / f".write-test-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except (IsADirectoryError, NotADirectoryError):
+            return b""
+
+    def _folder(self, path: Path) -> Path:
+        """The folder at ``path``, made where it is not there. A file in its way is damage: it goes."""
+        for part in (path, *path.parents):
+            if part == self.root:
+                break
+            if part.exists() and not part.is_dir():
+                part.unlink()
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self.root / name
+        self._folder(path.parent)
+        if path.is_dir():
+            durable.discard(path)
+        aside = path.with_name(f"{path.name}.{os.getpid()}.aside")
+        aside.write_bytes(data)
+        os.replace(aside, path)
+
+    def claim(self, name: str, before: bytes | None, after: bytes) -> bool:
+        with (self.root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.read(name) != before:
+                return False
+            self.write(name, after)
+            return True
+
+    def remove(self, name: str) -> None:
+        path = self.root / name
+        durable.discard(path / RECORD)
+        durable.discard(path)
+
+    def checksum(self, name: str) -> str | None:
+        try:
+            return file_hash(self.root / name)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def publish(self, source: Path, name: str) -> None:
+        durable.sync_tree(source)
+        final = self.root / name
+        self._folder(final.parent)
+        self.remove(name)  # only what holds no readable record can stand there
+        os.replace(source, final)
+        durable.sync(final.parent)
+
+    def fetch(self, name: str, files: Mapping[str, str]) -> Path:
+        return self.root / name
+
+    @contextmanager
+    def workspace(self, name: str) -> Iterator[Path]:
+        partial = self._folder(self.root / "partial" / name)
+        if (partial / LOCK).is_dir():
+            durable.discard(partial / LOCK)
+        with alone(partial / LOCK):
+            yield partial
+
+    def keep(self, name: str, workspace: Path) -> None:
+        pass  # it is there
+
+    def begun(self, name: str) -> bool:
+        return (self.root / "partial" / name).exists()
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            return sorted(p.name for p in (self.root / folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def kept(self, name: str) -> int:
+        total = 0
+        for file in (self.root / "partial" / name / "work").rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                total += file.stat().st_size if file.is_file() and file.suffix != ".aside" else 0
+        return total
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A prefix in an S3-compatible object store: ``s3://BUCKET/PREFIX``. Nodes keep verified copies in a cache.
+
+    The endpoint, where it is not Amazon's, is ``AWS_ENDPOINT_URL``; region and keys are AWS's usual variables.
+    """
+
+    uri: str
+    pace = 2.0
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def _prefix(self) -> str:
+        parts = urlsplit(self.uri)
+        return f"{parts.netloc}{parts.path}".rstrip("/")
+
+    @property
+    def _fs(self) -> Any:
+        return _file_system(urlsplit(self.uri).netloc)
+
+    @property
+    def _cache(self) -> Path:
+        """This node's copies; ``ORCHESTRATOR_CACHE`` moves them."""
+        own = hashlib.sha256(self.uri.encode()).hexdigest()[:12]
+        return Path(os.environ.get("ORCHESTRATOR_CACHE") or Path.home() / ".cache" / "orchestrator") / own
+
+    def open(self) -> None:
+        name = f".write-test-{os.getpid()}-{time.time_ns()}"
+        self.write(name, b"x")
+        found = self.read(name)
+        self.remove(name)
+        if found != b"x":
+            raise OSError(f"{self.uri}: what was written is not read back")
+
+    def read(self, name: str) -> bytes | None:
+        return self._unmoved(name, lambda stream: stream.readall())
+
+    def _unmoved(self, name: str, take: Callable[[Any], T]) -> T | None:
+        """What is taken from an object's stream; None where it is not there.
+
+        One that goes, or is written anew, between being looked up and being read is an error of Arrow's like any other:
+        a step's progress goes so when the step ends. It is looked up again.
+        """
+        for left in range(ATTEMPTS - 1, -1, -1):
+            try:
+                with self._fs.open_input_stream(f"{self._prefix}/{name}") as stream:
+                    return take(stream)
+            except FileNotFoundError:
+                return None
+            except OSError:
+                if not self._there(name):
+                    return None
+                if not left:
+                    raise
+        return None
+
+    def _there(self, name: str) -> bool:
+        from pyarrow.fs import FileType
+
+        return self._fs.get_file_info(f"{self._prefix}/{name}").type == FileType.File
+
+    def write(self, name: str, data: bytes) -> None:
+        with self._fs.open_output_stream(f"{self._prefix}/{name}") as stream:
+            stream.write(data)
+
+    def claim(self, name: str, before: bytes | None, after: bytes) -> bool:
+        if self.read(name) != before:
+            return False
+        self.write(name, after)
+        time.sleep(SETTLE)  # of two that claim at once the later one wins; both see which that was
+        return self.read(name) == after
+
+    def remove(self, name: str) -> None:
+        if self._there(name):
+            files = [f"{self._prefix}/{name}"]
+        else:
+            files = sorted(self._files(name), key=lambda file: not file.endswith(f"/{RECORD}"))
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                self._fs.delete_file(file)
+
+    def _files(self, name: str) -> list[str]:
+        from pyarrow.fs import FileSelector, FileType
+
+        selector = FileSelector(f"{self._prefix}/{name}", recursive=True, allow_not_found=True)
+        return [info.path for info in self._fs.get_file_info(selector) if info.type == FileType.File]
+
+    def checksum(self, name: str) -> str | None:
+        def digest(stream: Any) -> str:
+            found = hashlib.sha256()
+            while chunk := stream.read(1 << 22):
+                found.update(chunk)
+            return found.hexdigest()
+
+        return self._unmoved(name, digest)
+
+    def publish(self, source: Path, name: str) -> None:
+        files = sorted((p for p in source.rglob("*") if p.is_file()), key=lambda p: (p.name == RECORD, str(p)))
+        for path in files:
+            self._upload(path, f"{name}/{path.relative_to(source).as_posix()}")
+
+    def _upload(self, path: Path, name: str) -> None:
+        with path.open("rb") as source, self._fs.open_output_stream(f"{self._prefix}/{name}") as target:
+            while chunk := source.read(1 << 22):
+                target.write(chunk)
+
+    def fetch(self, name: str, files: Mapping[str, str]) -> Path:
+        folder = self._cache / name
+        for file, checksum in files.items():
+            path = folder / file
+            if path.is_file() and file_hash(path) == checksum:
+                continue
+            durable.discard(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f"{path.name}.{os.getpid()}.aside")
+            self._download(f"{name}/{file}", aside)
+            if file_hash(aside) != checksum:
+                aside.unlink()
+                raise OSError(f"{self.uri}/{name}/{file} is not what its record says: run again, and it is made anew")
+            os.replace(aside, path)
+        return folder
+
+    def _download(self, name: str, path: Path) -> None:
+        with self._fs.open_input_stream(f"{self._prefix}/{name}") as source, path.open("wb") as target:
+            while chunk := source.read(1 << 22):
+                target.write(chunk)
+
+    @contextmanager
+    def workspace(self, name: str) -> Iterator[Path]:
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with own("unfinished-", self._cache) as folder:
+            left = folder / LEFT
+            try:
+                self._download(f"partial/{name}/{LEFT}", left)
+                with tarfile.open(left) as archive:
+                    archive.extractall(folder / "work", filter="data")
+            except FileNotFoundError:
+                pass
+            except (tarfile.TarError, ValueError) as error:  # what it holds has checksums of its own
+                durable.lost(Path(name, LEFT), ValueError(first_line(error)), "the step starts over")
+                durable.discard(folder / "work")
+            durable.discard(left)
+            yield folder
+
+    def keep(self, name: str, workspace: Path) -> None:
+        left = workspace / LEFT
+        with tarfile.open(left, "w") as archive:
+            archive.add(workspace / "work", arcname=".")
+        self._upload(left, f"partial/{name}/{LEFT}")
+        left.unlink()
+        files = [p for p in (workspace / "work").rglob("*") if p.is_file()]
+        self.write(f"partial/{name}/{KEPT}", str(sum(p.stat().st_size for p in files)).encode())
+
+    def begun(self, name: str) -> bool:
+        return bool(self._files(f"partial/{name}"))
+
+    def names(self, folder: str) -> list[str]:
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(f"{self._prefix}/{folder}", allow_not_found=True)
+        return sorted(info.base_name for info in self._fs.get_file_info(selector))
+
+    def kept(self, name: str) -> int:
+        told = self.read(f"partial/{name}/{KEPT}") or b""
+        return int(told) if told.isdigit() else 0
+
+
+def storage_of(where: str) -> Storage:
+    """The place that a user names: a folder, or ``s3://BUCKET/PREFIX``."""
+    if not where.strip():
+        raise UserError("--store is empty: name a folder or s3://BUCKET/PREFIX, or leave it out")
+    if "://" not in where:
+        return Folder(Path(where).resolve())
+    parts = _split(where, "--store")
+    if parts.username or parts.password:
+        raise UserError("--store: keys do not belong into the address: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if parts.scheme != "s3" or not parts.netloc or parts.query:
+        raise UserError(f"--store {where}: name a folder or s3://BUCKET/PREFIX (another endpoint: AWS_ENDPOINT_URL)")
+    return Bucket(where.rstrip("/"))
+
+
+def _split(address: str, what: str) -> SplitResult:
+    """An address in its parts; ``UserError`` names ``what`` holds one that has none."""
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise UserError(f"{what}: {address} is no address ({error})") from None
+
+
+@cache
+def _file_system(bucket: str) -> Any:
+    """Arrow's S3 of this process; ``UserError`` where an endpoint or a region cannot be had."""
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+
+    # Arrow gives up after 3 attempts, within a second or so: too soon for a run that lasts a night.
+    patient = {"connect_timeout": 10, "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)}
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if given:
+        endpoint = _split(given, "AWS_ENDPOINT_URL")
+        if endpoint.scheme not in ("http", "https") or not endpoint.netloc:
+            raise UserError(f"AWS_ENDPOINT_URL: {given} is no endpoint: write it as http://HOST:PORT or https://HOST")
+        return S3FileSystem(
+            endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=region or "us-east-1", **patient
+        )
+    return S3FileSystem(region=region or resolve_s3_region(bucket), **patient)

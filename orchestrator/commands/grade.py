@@ -1,0 +1,175 @@
+"""grade: anyone's completions and gold answers, graded as a study's are, without a study.
+
+Rows are read twice: all of them are checked before the first is graded. A row keeps every byte that it has, and
+"extracted" and "correct" are put in before its closing brace; a file is written aside and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from evals.answers import Grader, Verdict
+from evals.json_rows import once
+from execution.errors import Interrupted, UserError
+
+ADDED = ("extracted", "correct")
+CHUNK_ROWS, CHUNK_BYTES = 10_000, 64 << 20  # graded at once, whichever is reached first
+GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: bytes
+    completion: str
+    answer: str
+
+
+def grade(path: Path, out: Path | None, say: Callable[[str], None]) -> None:
+    """Writes the rows of ``path`` with their verdicts to ``out``, or to stdout; ``say`` hears how far it is.
+
+    ``UserError`` names file and line of what is no row, before anything is written.
+    """
+    begun = time.monotonic()
+    with _output(path, out) as stream, Grader() as grader:
+        total, as_text = _check(path, grader)
+        done = right = missing = 0
+        for rows in _chunks(path):
+            for row, verdict in zip(rows, grader.grade([(r.completion, r.answer) for r in rows]), strict=True):
+                stream.write(_graded(row, verdict))
+                right += verdict.correct
+                missing += verdict.extracted is None
+            done += len(rows)
+            if total > CHUNK_ROWS:
+                say(f"{done}/{total} graded")
+    share = f"{right / total:.1%}"
+    say(f"{total} rows: {right} right ({share}), {missing} not found, {time.monotonic() - begun:.1f} s{as_text}")
+
+
+def _check(path: Path, grader: Grader) -> tuple[int, str]:
+    """How many rows there are, and which gold answers are compared as text; ``UserError`` for the first bad row."""
+    total, golds = 0, dict[str, int]()
+    for number, row in _rows(path):
+        total += 1
+        golds.setdefault(row.answer, number)
+    if not total:
+        raise UserError(f"{path} holds no rows")
+    told = list(golds)
+    for index in grader.unreadable(told)[:1]:
+        gold = told[index]
+        raise UserError(
+            f"{path}:{golds[gold]}: the answer {gold[:60]!r} can be read neither as a number nor as a formula"
+        )
+    texts = [told[index] for index in grader.as_text(told)]
+    if not texts:
+        return total, ""
+    named = ", ".join(f"{gold[:40]!r} of line {golds[gold]}" for gold in texts[:3])
+    return total, f"; gold answers that no algebra can read, compared as text: {len(texts)} ({named})"
+
+
+def _chunks(path: Path) -> Iterator[list[_Row]]:
+    rows: list[_Row] = []
+    size = 0
+    for _, row in _rows(path):
+        rows.append(row)
+        size += len(row.line)
+        if len(rows) == CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def _rows(path: Path) -> Iterator[tuple[int, _Row]]:
+    """(line number, row) of each line that is not blank."""
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield number, _row(line, f"{path}:{number}")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _row(line: bytes, where: str) -> _Row:
+    if line.startswith(GZIP):
+        raise UserError(f"{where}: this is gzip: unpack it first")
+    if where.endswith(":1") and line.lstrip().startswith(b"["):
+        raise UserError(f"{where}: this is a list: write one row a line, as jq -c '.[]' does")
+    try:
+        fields = json.loads(line.decode("utf-8-sig"), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
+        raise UserError(f"{where}: not a JSON object in UTF-8 ({error})") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(fields).__name__}")
+    for name in ADDED:
+        if name in fields:
+            raise UserError(f"{where}: there is a field {name!r} already: rename or remove it")
+    completion = fields.get("completion")
+    if not isinstance(completion, str):
+        raise UserError(f"{where}: the field 'completion' must be text")
+    return _Row(line, completion, _answer(fields.get("answer"), where))
+
+
+def _answer(value: Any, where: str) -> str:
+    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and math.isfinite(value)):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: the field 'answer' must be a number or a text that is not empty")
+    return value
+
+
+def _graded(row: _Row, verdict: Verdict) -> bytes:
+    added = json.dumps(dict(zip(ADDED, (verdict.extracted, verdict.correct), strict=True)))
+    return row.line.strip()[:-1].rstrip() + b", " + added[1:].encode() + b"\n"
+
+
+@contextmanager
+def _output(path: Path, out: Path | None) -> Iterator[BinaryIO]:
+    """Where the rows go. A file takes its place when all is done, and is not there after an error."""
+    try:
+        known = path.is_file()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not known:
+        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'not there'}: name a JSONL file of rows")
+    if out is None:
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python flushes to as it ends
+            raise Interrupted("whoever read the output is gone") from None
+        return
+    aside, stream, target = _open_aside(path, out)
+    try:
+        with stream:
+            yield stream
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _open_aside(path: Path, out: Path) -> tuple[Path, BinaryIO, Path]:
+    """A new file beside the one that ``out`` names, through links, open for writing."""
+    try:
+        target = out.resolve()
+        if target.exists() and not target.is_file():
+            raise UserError(f"--out {out} is {'a folder' if target.is_dir() else 'no ordinary file'}: name a file")
+        if target.exists() and target.samefile(path):
+            raise UserError(f"--out {out} is the input itself: name another file")
+        aside = target.with_name(f".grade-{os.getpid()}.aside")
+        return aside, aside.open("xb"), target
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, a circle of links
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--out {str(out)[:200]} cannot be written: {reason}") from None

@@ -1,0 +1,158 @@
+"""The problems of a study, the engine that answers them, and how its answers are judged."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from evals.engines import HOTTEST
+from evals.tasks import TASKS
+from orchestrator.config.values import Count, Free, Frozen, Positive, Seed, Several
+
+Temperature = Annotated[float, Field(ge=0, le=HOTTEST)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+
+
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+class Problems(Frozen):
+    """Which problems: a task, where it is read from, a fixed draw, and the task's own settings."""
+
+    task: str
+    source: str | None = None
+    split: str = "test"
+    draw: Count | None = None
+    seed: Seed = 0
+    instruction: str | None = None  # the user's turn, {problem} in it; the task's own where unset
+    settings: dict[str, Free] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source(cls, raw: Any) -> Any:
+        """Where a task comes from is part of the study, so its default is written out."""
+        task = raw.get("task") if isinstance(raw, dict) else None
+        if isinstance(task, str) and task in TASKS and raw.get("source") is None:
+            return {**raw, "source": TASKS[task].hub}
+        return raw
+
+    @model_validator(mode="after")
+    def _known(self) -> Problems:
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task!r}; known tasks: {', '.join(TASKS)}")
+        if self.source is not None and TASKS[self.task].hub is None:
+            raise ValueError(f"the task {self.task} makes its own problems: remove source")
+        if self.source == "":
+            raise ValueError("source is empty: name a file, a folder or a hub name")
+        known = inspect.signature(TASKS[self.task].load).parameters
+        for name, value in self.settings.items():
+            kind = type(known[name].default) if name in known else None  # unknown ones: where the task is loaded
+            if kind in KINDS and type(value) not in (kind, int if kind is float else kind):
+                raise ValueError(f"settings.{name} of the task {self.task} must be {KINDS[kind]}, not {value!r}")
+        holds_problem(self.instruction)
+        return self
+
+
+def holds_problem(instruction: str | None) -> None:
+    """``ValueError`` for an instruction that would not show the problem."""
+    if instruction is not None and "{problem}" not in instruction:
+        raise ValueError("instruction must contain {problem}")
+
+
+class Shots(Frozen):
+    """Solved problems of the same task, shown before each question as earlier turns."""
+
+    count: Annotated[int, Field(ge=1, le=64)]
+    split: str = "train"
+    source: str | None = None  # the task's own where unset
+    seed: Seed = 0
+
+
+class EvaluatedTask(Problems):
+    """A task that is evaluated; what is unset here is as ``Evaluation`` says.
+
+    ``name`` is what its verdicts go by, where one task stands twice: AIME of two years, GSM8K with and without shots.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=40)] | None = None
+    shots: Shots | None = None
+    samples: Count | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    max_tokens: Count | None = None
+
+    @property
+    def known_as(self) -> str:
+        return self.name or self.task
+
+
+class Engine(Frozen):
+    """The server of rollouts and evaluations. ``auto``: vLLM where it is installed, else Transformers.
+
+    ``adapters``: applied beside the base's weights (``lora``), or swapped into them in place (``swapped``). ``auto``
+    swaps in float32, which is faster on a CPU; bfloat16 weights would round most of an update away.
+    """
+
+    kind: Literal["auto", "vllm", "transformers"] = "auto"
+    adapters: Literal["auto", "lora", "swapped"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    max_model_len: Count = 4096
+    batch_size: Count = 256  # sequences at once: a batch's make-up decides its rounding
+    threads: Count = 1
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _whole(self) -> Engine:
+        if self.adapters == "swapped" and self.precision == "bfloat16":
+            raise ValueError(
+                "engine.adapters: swapped needs engine.precision=float32: in bfloat16 the sum rounds small updates away"
+            )
+        if self.adapters == "swapped" and self.kind == "transformers":
+            raise ValueError("engine.adapters: swapped needs engine.kind=vllm: Transformers serves with PEFT")
+        return self
+
+
+class Canary(Frozen):
+    """Before verdicts count: the engine's top log-probs against Transformers + PEFT, for base and each adapter."""
+
+    prompts: Count = 8
+    top: Count = 20
+    tolerance: Positive | None = None  # nats; None: what the engine's precision allows (evals/canary.py)
+
+
+class Evaluation(Frozen):
+    """Greedy at one sample a problem; with more, or where a temperature is set, drawn at ``seed``."""
+
+    tasks: Several[EvaluatedTask] = Field(min_length=1)
+    max_tokens: Count = 1024
+    samples: Count = 1
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
+    seed: Seed = 0
+    shard: Count = 500  # problems a call; the unit that is taken up again
+    parts: Annotated[int, Field(ge=1, le=64)] = 1  # of a model's evaluation, each on a GPU of its own
+    contamination: Literal["refuse", "exclude"] = "refuse"
+    canary: Canary = Canary()
+
+    @model_validator(mode="after")
+    def _once(self) -> Evaluation:
+        names = [task.known_as for task in self.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"evaluation.tasks: {name} stands twice: give one of them another name")
+        for i, task in enumerate(self.tasks):
+            sampling = self.sampling(task)
+            if sampling["samples"] > 1 and sampling["temperature"] == 0:
+                raise ValueError(
+                    f"evaluation.tasks.{i}: {sampling['samples']} samples at temperature 0 are equal: set a temperature"
+                )
+        return self
+
+    def sampling(self, task: EvaluatedTask) -> dict[str, Any]:
+        """How a task's answers are drawn: samples, temperature, top_p, max_tokens, seed. Greedy ones need no seed."""
+        names = ("samples", "temperature", "top_p", "max_tokens")
+        own = {name: getattr(task, name) for name in names}
+        drawn = {name: getattr(self, name) if own[name] is None else own[name] for name in names}
+        return drawn | ({"seed": self.seed} if drawn["temperature"] else {"top_p": 1.0, "seed": 0})

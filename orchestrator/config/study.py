@@ -1,0 +1,246 @@
+"""The schema: a Study is data, frozen, and refuses keys it does not know.
+
+What decides a result is here and goes into the steps' keys (``plan.py``). Where and how fast a study runs (GPUs,
+slots, folders) is not: that is ``Placement``. Defaults are the vetted setting; the reference study's open choices
+say so in their comments.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from jinja2 import TemplateSyntaxError
+from pydantic import Field, create_model, model_validator
+
+from methods import METHODS
+from methods import check as check_method
+from methods.trl_losses import trl_loss
+from orchestrator.config.base import Base
+from orchestrator.config.evaluation import Engine, Evaluation
+from orchestrator.config.rollouts import AskedRollouts, Rollouts
+from orchestrator.config.values import Beta, Count, Every, Free, Frozen, Positive, Seed, Several, Two
+from orchestrator.prompts.templates import environment
+from orchestrator.steps import STEP_KINDS
+
+NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
+
+
+class Adapter(Frozen):
+    """LoRA as every method gets it."""
+
+    rank: Count = 32
+    alpha: Count = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Annotated[Several[str], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class Prompt(Frozen):
+    """How a problem becomes tokens, for rollouts, training and evaluation alike."""
+
+    system: str | None = None
+    template: str | None = None  # a chat template in Jinja; the tokenizer's own where unset
+    thinking: bool | None = None  # given to templates that know enable_thinking; None leaves it unsaid
+    max_prompt_tokens: Count = 1024
+    max_answer_tokens: Count = 1024
+    overlong: Literal["drop", "truncate"] = "drop"
+
+    @model_validator(mode="after")
+    def _parses(self) -> Prompt:
+        if self.template is not None:
+            try:
+                environment().parse(self.template)  # compiled it would be evaluated in part: see templates.py
+            except TemplateSyntaxError as error:
+                raise ValueError(
+                    f"prompt.template is no Jinja template (line {error.lineno}: {error.message})"
+                ) from None
+            except RecursionError:
+                raise ValueError("prompt.template is nested too deeply") from None
+        return self
+
+
+class Training(Frozen):
+    """One substrate for all methods. ``steps`` is the schedule's horizon, ``report_step`` the step that counts."""
+
+    backend: Literal["native", "trl"] = "native"
+    learning_rate: Positive = 5e-6
+    steps: Count = 1500
+    report_step: Count | None = None  # None: the last step
+    run_steps: Count | None = None  # how far it trains; None: to the horizon
+    checkpoint_every: Every = 0
+    resume_every: Every = 100  # steps between two saved states; 0: none by steps
+    resume_seconds: Annotated[float, Field(ge=0)] = 30.0  # and the most time between two; 0: none by the clock
+    batch_size: Count = 32
+    micro_batch: Count = 32
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Positive = 1.0
+    betas: Two[Beta] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    attention: Literal["sdpa", "eager", "flash"] = "sdpa"
+    gradient_checkpointing: bool = False
+    head_chunk: Count = 1024
+    threads: Count = 1
+    workers: Count = 1  # data-parallel; each holds the whole base
+    micro_tokens: Count | None = None  # padded tokens a forward pass, in place of micro_batch units
+    probe_every: Every = 0  # steps between two looks at held-out rollouts; 0: none
+    probe_rows: Count = 64
+
+    @model_validator(mode="after")
+    def _fits(self) -> Training:
+        if self.backend == "trl" and (self.workers > 1 or self.micro_tokens):
+            raise ValueError("training.backend: trl takes one worker and micro_batch: leave workers and micro_tokens")
+        if self.backend == "trl" and self.batch_size % min(self.batch_size, self.micro_batch):
+            raise ValueError(
+                f"training.backend: trl needs a batch_size that is a multiple of micro_batch, not {self.batch_size} of "
+                f"{self.micro_batch}"
+            )
+        if self.workers > self.batch_size:
+            raise ValueError(f"training.workers: {self.workers} cannot share a batch of {self.batch_size}")
+        if self.attention == "flash" and self.precision != "bfloat16":
+            raise ValueError("training.attention: flash needs training.precision=bfloat16")
+        return self
+
+    @property
+    def last_step(self) -> int:
+        return self.run_steps or self.steps
+
+
+class MethodSpec(Frozen):
+    """One method of the study: its own settings, and a learning rate where it is not the common one.
+
+    ``method`` names the objective where the entry has a name of its own: a variant beside the default form.
+    """
+
+    method: Annotated[str, Field(min_length=1)] | None = None
+    settings: dict[str, Free] = Field(default_factory=dict)
+    learning_rate: Positive | None = None
+
+
+class Seeds(Frozen):
+    init: Seed = 42
+    order: Seed = 42
+
+
+class Replica(Frozen):
+    """A method trained once more with one thing changed: the floor beside a comparison."""
+
+    method: str
+    order_seed: Seed | None = None
+    init_seed: Seed | None = None
+    learning_rate: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_change(self) -> Replica:
+        changed = [x for x in (self.order_seed, self.init_seed, self.learning_rate) if x is not None]
+        if len(changed) != 1:
+            raise ValueError("a replica changes exactly one of order_seed, init_seed, learning_rate")
+        return self
+
+
+class Sweep(Frozen):
+    """One method at several learning rates, the others' rate among them."""
+
+    method: str = "dpo"
+    learning_rates: Annotated[Several[Positive], Field(min_length=1)]
+
+
+class Measuring(Frozen):
+    """What all measurements share; each measurement's own settings stand beside these under its name."""
+
+    top: Count = 10  # k of the principal angles
+    chance_draws: Count = 8
+    seed: Seed = 0
+    threads: Count = 1
+
+
+_OWN: dict[str, Any] = {k.name: (k.settings, k.settings()) for k in STEP_KINDS.values() if k.settings is not None}
+Analysis = create_model("Analysis", __base__=Measuring, **_OWN)
+
+
+class Placement(Frozen):
+    """Where and how fast; never part of an identity."""
+
+    gpus_per_training: Annotated[float, Field(ge=1e-4, le=1)] = 1.0  # Ray counts so finely
+    cache_gib: Positive = 1.0  # vLLM's key-value cache on a CPU
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9  # of a GPU, for vLLM
+
+
+class Study(Frozen):
+    """One base, one frozen set of rollouts, several objectives, and all that is measured on them."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+    title: str = ""
+    note: str = ""  # what is known of this study from elsewhere, printed below its report's title
+    data: str | None = None  # what {data} stands for in paths; ORCHESTRATOR_DATA where unset
+    base: Base
+    adapter: Adapter = Adapter()
+    prompt: Prompt = Prompt()
+    rollouts: Rollouts
+    training: Training = Training()
+    methods: dict[str, MethodSpec] = Field(min_length=1)
+    seeds: Seeds = Seeds()
+    replicas: Several[Replica] = ()
+    sweep: Sweep | None = None
+    engine: Engine = Engine()
+    evaluation: Evaluation
+    analysis: Analysis = Analysis()  # type: ignore[valid-type]  # made of the step kinds' own settings
+    placement: Placement = Placement()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_methods(cls, raw: Any) -> Any:
+        """``sft:`` with nothing behind it is the method with its defaults."""
+        if isinstance(raw, dict) and isinstance(raw.get("methods"), dict):
+            return {**raw, "methods": {k: {} if v is None else v for k, v in raw["methods"].items()}}
+        return raw
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        for name in self.methods:
+            if not re.fullmatch(NAME, name):
+                raise ValueError(f"methods.{name}: a name is lower-case letters, digits and _, a letter first")
+            if name == "base":
+                raise ValueError("methods.base: base is the name of the base model; take another")
+            if name in METHODS and self.objective(name) != name:
+                raise ValueError(
+                    f"methods.{name}: {name} is an objective's name; call {self.objective(name)} otherwise"
+                )
+            settings = self.settings_of(name)
+            if self.training.backend == "trl":
+                trl_loss(self.objective(name), settings)
+        named = [r.method for r in self.replicas] + ([self.sweep.method] if self.sweep else [])
+        for name in named:
+            if name not in self.methods:
+                raise ValueError(f"a replica or the sweep names {name!r}, which is not among methods")
+        for r in self.replicas:
+            same = (self.seeds.order, self.seeds.init, self.learning_rate(r.method))
+            if any(new == old for new, old in zip((r.order_seed, r.init_seed, r.learning_rate), same, strict=True)):
+                raise ValueError(
+                    f"replicas: {r.method} again with nothing changed is no floor; give another seed or rate"
+                )
+        if self.engine.max_model_len <= self.prompt.max_prompt_tokens:
+            raise ValueError("engine.max_model_len must be above prompt.max_prompt_tokens, or no answer fits")
+        pairs = [name for name in self.methods if METHODS[self.objective(name)].view == "pairs"]
+        if pairs and isinstance(self.rollouts, AskedRollouts) and self.rollouts.samples < 2:
+            raise ValueError(f"methods.{pairs[0]} needs pairs: rollouts.samples must be 2 or more")
+        last, report = self.training.last_step, self.training.report_step
+        if not (report or last) <= last <= self.training.steps:
+            raise ValueError("training: report_step <= run_steps <= steps must hold")
+        return self
+
+    def objective(self, name: str) -> str:
+        """The key in ``METHODS`` of the study's method of this name."""
+        return self.methods[name].method or name
+
+    def settings_of(self, name: str) -> dict[str, Any]:
+        """All settings of the study's method of this name, the defaults filled in."""
+        return check_method(self.objective(name), self.methods[name].settings)
+
+    def learning_rate(self, method: str) -> float:
+        """The peak learning rate at which the study runs the method of this name."""
+        return self.methods[method].learning_rate or self.training.learning_rate
+
+
+__all__ = ["METHODS", "Study"]

@@ -1,0 +1,229 @@
+"""From a YAML file and ``--set`` to a Study, or to one line that says what is wrong with it and where."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from execution.errors import UserError
+from orchestrator.config.study import Study
+from orchestrator.config.values import Frozen, hub_like
+from orchestrator.config.yaml_values import DEEPEST, NotYaml, Source, read_text
+
+# Where a study names files, and where what it names is a file or a folder if there is one, else the hub's.
+FILES = {"data", "base.path", "rollouts.path", "rollouts.model.path"}
+FILES_OR_HUB = {
+    "rollouts.name", "rollouts.problems.source", "evaluation.tasks.*.source", "evaluation.tasks.*.shots.source",
+}  # fmt: skip
+
+
+def load_study(path: Path, overrides: list[str] | None = None) -> Study:
+    """Read ``path`` (and what it ``extends``), apply ``KEY=VALUE`` overrides, check all of it.
+
+    Relative paths count from the folder of the file that they stand in; those of an override from the working folder.
+    """
+    files = _read(path)
+    raw = _together(files)
+    for override in overrides or []:
+        _set(raw, override)
+    try:
+        study = _fill_data(Study.model_validate(raw))
+        json.dumps(study.model_dump(mode="json"), ensure_ascii=False).encode()
+    except ValidationError as error:
+        raise UserError(_first_line(error, path, files, overrides or [])) from None
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: a text holds half of a character (a lone surrogate): remove it") from None
+    return study
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ``extends: OTHER.yaml`` lays it over another study, named from its own folder."""
+    return _together(_read(path))
+
+
+def _together(files: list[tuple[Path, Source]]) -> dict[str, Any]:
+    raw: dict[str, Any] = {}
+    for file, source in reversed(files):
+        raw = _over(raw, {k: v for k, v in _rooted(source.value, file.parent).items() if k != "extends"})
+    return raw
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, Source]]:
+    """The study's file and what it lies over, ``extends: OTHER.yaml`` after ``extends``; the file itself first."""
+    try:
+        here = path.resolve()
+        if here in seen:
+            raise UserError(f"{path} extends itself: remove one extends")
+        if len(seen) > DEEPEST:
+            raise UserError(f"{path}: more than {DEEPEST} studies extend each other: put some together")
+        text = read_text(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no such study: name a YAML file, such as one of configs/") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: name the study's YAML file in it") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no text: a study is a YAML file") from None
+    except NotYaml as error:
+        raise UserError(f"{path} {error}") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{str(path)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        source = Source(text)
+    except NotYaml as error:
+        line = f", line {error.line}" if error.line else ""
+        raise UserError(f"{path}{line}: not valid YAML: {error}") from None
+    raw = source.value
+    if raw is None:
+        raise UserError(f"{path} is empty: a study needs at least name, base, rollouts, methods, evaluation")
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: a study is a mapping of keys, this is a {type(raw).__name__}")
+    parent = raw.get("extends")
+    if parent is None:
+        return [(path, source)]
+    if not isinstance(parent, str):
+        raise UserError(f"{path}, line {source.line_of(('extends',))}: extends names one YAML file, not {parent!r}")
+    return [(path, source), *_read(path.parent / parent, (*seen, here))]
+
+
+def _rooted(value: Any, folder: Path, where: str = "") -> Any:
+    """The values with the relative paths among them taken from ``folder``; ``where`` is the place of ``value``."""
+    if isinstance(value, dict):
+        return {k: _rooted(v, folder, f"{where}.{k}" if where else k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rooted(item, folder, f"{where}.*") for item in value]
+    if not isinstance(value, str) or not value or value.startswith("{data}"):
+        return value
+    if where in FILES or (where in FILES_OR_HUB and ((folder / value).exists() or not hub_like(value))):
+        return str((folder / value).resolve())  # workers stand in other folders
+    return value
+
+
+# Mappings of several kinds, and the key that says which: another kind does not inherit the first one's settings.
+TAGS = ("from_scratch", "hub", "local", "gguf", "vllm", "file", "openai")  # of those kinds, within an error's place
+UNIONS = {"base": "kind", "model": "kind", "rollouts": "source", "problems": "task"}
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``above`` laid over ``below``, mapping by mapping; a mapping of another kind replaces the whole."""
+    merged = dict(below)
+    for name, value in above.items():
+        old = below.get(name)
+        if isinstance(value, dict) and isinstance(old, dict):
+            mark = UNIONS.get(name)
+            other = mark is not None and value.get(mark, old.get(mark)) != old.get(mark)
+            merged[name] = value if other else _over(old, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise UserError(f"--set {override}: write it as KEY=VALUE, such as training.steps=200")
+    try:
+        value = Source(text).value
+    except NotYaml as error:
+        raise UserError(f"--set {override[:200]}: the value is not valid YAML: {error}") from None
+    value = _rooted(value, Path.cwd(), re.sub(r"\.\d+(?=\.|$)", ".*", name))
+    place: Any = raw
+    *path, last = name.split(".")
+    if len(path) > DEEPEST:
+        raise UserError(f"--set {override[:200]}: nested deeper than {DEEPEST} levels")
+    for i, part in enumerate(path):
+        if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
+            place = place[int(part)]
+        elif isinstance(place, dict):
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
+        else:
+            raise UserError(f"--set {override}: {'.'.join(path[: i + 1])} is no mapping")
+    if isinstance(place, list) and last.isdecimal() and int(last) < len(place):
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise UserError(f"--set {override}: {'.'.join(path)} is no mapping")
+
+
+def _first_line(error: ValidationError, path: Path, files: list[tuple[Path, Source]], overrides: list[str]) -> str:
+    """The first complaint in one line: the file and line that it is about, the key, and how many more there are."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    place = tuple(p for p in first["loc"] if p not in TAGS)
+    where = ".".join(map(str, place))[:200]
+    message = _message(first)
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(place[-1]), [k for k in _all_keys() if k != place[-1]], n=1)
+        message = "unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
+    elif first["type"] in ("missing", "union_tag_not_found"):
+        message = "is needed and not there"
+        if tag := first.get("ctx", {}).get("discriminator", "").strip("'"):  # of several kinds: which one it is
+            where = f"{where}.{tag}"
+    lines = (f"{file}, line {n}" for file, source in files if place and (n := source.line_of(place)))
+    set_here = any(
+        f"{a}.".startswith(f"{b}.") for o in overrides for a, b in permutations((o.partition("=")[0], where))
+    )
+    at = str(path) if set_here else next(lines, str(path))
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{at}: {where}: {message}{more}" if where else f"{path}: {message}{more}"
+
+
+# What is wrong with a value of another kind, and how it is written.
+MENDS = {
+    "int": "; a whole number is decimal, such as 200",
+    "float": "; a number is decimal, such as 200, 0.5 or 1e-5",
+    "bool": "; write true or false",
+    "string": "; put a text in quotes",
+}
+
+
+def _message(first: Any) -> str:
+    """Pydantic's complaint in our words, with the value that it is about unless that may be a secret."""
+    message = first["msg"].removeprefix("Value error, ")
+    value, kind = first["input"], first["type"]
+    if isinstance(value, dict | list) or first["loc"][-1:] == ("key",) or kind in ("value_error", "union_tag_invalid"):
+        return message
+    if isinstance(value, bool) and kind in ("int_type", "float_type"):
+        return "must be a number, not true or false"
+    shown = value if not isinstance(value, str) or len(value) <= 100 else value[:100] + "…"
+    mend = MENDS.get(kind.removesuffix("_type"), "") if value is not None else ""
+    return f"{message[:1].lower()}{message[1:]}, not {shown!r}{mend}"
+
+
+def _all_keys() -> list[str]:
+    def below(kind: type[Frozen]) -> set[str]:
+        return set(kind.model_fields).union(*(below(c) for c in kind.__subclasses__()))
+
+    return sorted(below(Frozen))
+
+
+def _fill_data(study: Study) -> Study:
+    """Put the data folder where paths say ``{data}``.
+
+    ``UserError`` where the data folder is needed and not set.
+    """
+    folder = study.data or os.environ.get("ORCHESTRATOR_DATA")
+
+    def fill(value: Any, where: str) -> Any:
+        if isinstance(value, dict):
+            return {k: fill(v, f"{where}.{k}" if where else k) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [fill(v, f"{where}.{i}") for i, v in enumerate(value)]
+        if not isinstance(value, str) or not value.startswith("{data}"):
+            return value
+        if folder is None:
+            raise UserError(f"{where}: {value} needs the data folder: set ORCHESTRATOR_DATA, or --set data=FOLDER")
+        return str(Path(value.replace("{data}", folder, 1)).resolve())
+
+    return Study.model_validate(fill(study.model_dump(), ""))

@@ -1,0 +1,85 @@
+"""The updates beside the base weights: what lies in their top directions, what comes from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from analysis.base_file import TIED, BaseFile
+from analysis.base_weights import BaseGeometry, module_base_geometry, summarise_base
+from analysis.lora import AdapterFile, layer_of
+from execution.context import Inputs, ParallelMap
+from orchestrator.measurements.geometry import Place, shared
+from orchestrator.runtime.threads import pin
+from orchestrator.steps.base import model_folder
+
+MODULES_A_TASK = 4  # seconds each
+
+
+class Task(NamedTuple):
+    """What one worker gets: some of the modules, and the adapters."""
+
+    modules: list[str]
+    adapters: list[Place]
+    top: int
+    threshold: float
+    threads: int
+
+
+def survey(
+    places: Mapping[str, Place], inputs: Inputs, config: Mapping[str, Any], parallel_map: ParallelMap, progress: Any
+) -> dict[str, Any]:
+    """The ``spectra`` part of the results. ``config``: top, threshold, threads.
+
+    ``left_out`` are the modules that have no weight of their own in the base, or one of another vocabulary: with why.
+    """
+    base = BaseFile(model_folder(inputs["base"]))
+    held = list(places.values())
+    first = AdapterFile(held[0].path(inputs))
+    modules, left_out = [], []
+    for module in shared(held, inputs):
+        why = _why_not(base, module, first.shape(module))
+        if why is None:
+            modules.append(module)
+        else:
+            left_out.append({"module": module, "why": why})
+    if not modules and not all(row["why"] == TIED for row in left_out):
+        raise ValueError(f"{base.folder} has none of the adapters' modules: is this their base?")
+    if not modules:
+        raise NothingBeside(f"{left_out[0]['module']} is {TIED}")
+    chunks = [
+        Task(modules[i : i + MODULES_A_TASK], held, config["top"], config["threshold"], config["threads"])
+        for i in range(0, len(modules), MODULES_A_TASK)
+    ]
+    progress(f"{len(places)} adapters beside {len(modules)} base weights")
+    found = {module: geometry for part in parallel_map(measure, chunks) for module, geometry in part}
+    return summarise_base(list(places), found) | {"left_out": left_out}
+
+
+class NothingBeside(ValueError):
+    """The only adapted modules are tied to others: nothing is wrong with the adapters or the base."""
+
+
+def _why_not(base: BaseFile, module: str, shape: tuple[int, int]) -> str | None:
+    """Why a module has no weight to lie beside. One of a layer that is there has to fit, or it is another base's."""
+    if not base.has(module):
+        return base.lacks(module)
+    if layer_of(module) is None and base.shape(module) not in (shape, shape[::-1]):
+        return f"{' x '.join(map(str, base.shape(module)))} in the base, {' x '.join(map(str, shape))} here"
+    return None
+
+
+def measure(task: Task, inputs: Inputs) -> list[tuple[str, BaseGeometry]]:
+    """All adapters beside some of the base's weights."""
+    pin(task.threads)
+    base = BaseFile(model_folder(inputs["base"]))
+    files = [AdapterFile(place.path(inputs)) for place in task.adapters]
+    return [(module, _at(module, base, files, task)) for module in task.modules]
+
+
+def _at(module: str, base: BaseFile, files: Sequence[AdapterFile], task: Task) -> BaseGeometry:
+    factors = [file.factors(module) for file in files]
+    shape = files[0].shape(module)
+    turned = base.is_turned(module, shape, [bool(file.config.get("fan_in_fan_out")) for file in files])
+    weight = base.weight(module, shape, turned)
+    return module_base_geometry(weight, factors, task.top, task.threshold)

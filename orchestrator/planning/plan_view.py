@@ -1,0 +1,268 @@
+"""A plan as text: what will be trained, which steps that takes, and what it asks of a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from execution.fingerprint import differences
+from execution.step import Step
+from execution.store import Store
+from methods import METHODS
+from orchestrator.config.rollouts import ApiRollouts, AskedRollouts, HubRollouts, SampledRollouts
+from orchestrator.config.study import Study
+from orchestrator.planning.cost import (
+    CPU_FLOPS,
+    FLOAT32_SHARE,
+    SERVING_SHARE,
+    SUSTAINED_FLOPS,
+    Cost,
+    estimate,
+    module_shapes,
+    teacher_shape,
+    units,
+)
+from orchestrator.planning.schedule import Entry, Schedule
+from orchestrator.planning.training_runs import rate_name, training_runs
+from orchestrator.rollouts.file import Row
+
+WIDEST = 16  # characters of a list of GPUs
+CHANGES = 4  # told of a step that is made again
+LONGEST = 40  # characters of a value in them
+
+
+def lines(study: Study, steps: Sequence[Step], store: Store, rows: Sequence[Row] = ()) -> Iterator[str]:
+    """The whole page, line by line. ``rows`` are the study's rollouts where they are at hand: see ``cost.units``."""
+    yield f"{study.name}: {study.title}" if study.title else study.name
+    yield ""
+    yield from _protocol(study)
+    yield ""
+    yield from _table(("training", "method", "rate", "init", "order", "settings", "epochs"), _trainings(study, rows))
+    if rows:
+        yield "(epochs count rows longer than the limits too: which these are is known once they are tokens)"
+    yield ""
+    yield from _table(("step", "key", "state", "runs as", "reads"), _steps(steps, store))
+    yield ""
+    states = [_state(step, store) for step in steps]
+    again = list(_again(steps, store))
+    if again:
+        yield from _table(("made again", "because"), iter(again))
+        yield ""
+    yield ", ".join([f"{len(steps)} steps"] + [f"{states.count(s)} {s}" for s in dict.fromkeys(states)])
+    cost = estimate(study)
+    yield from _cost(study, cost) if cost else ["give base.shape to have memory and GPU-hours estimated"]
+
+
+def _protocol(study: Study) -> Iterator[str]:
+    adapter, training, prompt, table = study.adapter, study.training, study.prompt, study.rollouts.table
+    yield f"base       {study.base.name} ({study.base.kind})"
+    yield (
+        f"adapter    LoRA on {', '.join(adapter.targets)}: rank {adapter.rank}, alpha {adapter.alpha}, dropout "
+        f"{adapter.dropout:g}, the same initial A for all at init {study.seeds.init}"
+    )
+    spec = study.rollouts
+    if isinstance(spec, AskedRollouts):
+        model = spec.model if isinstance(spec.model, str) else spec.model.name
+        draw = "all" if spec.problems.draw is None else spec.problems.draw
+        yield (
+            f"rollouts   {draw} problems of {spec.problems.task}, {spec.samples} completions each from "
+            f"{'the base' if model == 'base' else model}, "
+            f"temperature {spec.temperature:g}, at most {spec.max_tokens} tokens"
+        )
+        if isinstance(spec, ApiRollouts):
+            cap = "no cap" if spec.max_cost is None else f"at most ${spec.max_cost:g}"
+            yield f"teacher    at {spec.base_url}, {spec.at_once} requests at once{_completions_cost(spec)}; {cap}"
+    else:
+        draw = "all" if spec.draw is None else spec.draw
+        place = spec.name if isinstance(spec, HubRollouts) else spec.path
+        yield f"rollouts   {place}, {draw} problems, rewards {spec.rewards}"
+    rows = "all" if table.rows is None else f"at most {table.rows}"
+    pairs = "all" if table.pairs is None else f"at most {table.pairs}"
+    yield (
+        f"table      {table.heldout:.0%} of the problems held out; {rows} training rows; {pairs} pairs by rule "
+        f"{table.pair_rule}; prompts to {prompt.max_prompt_tokens} and answers to {prompt.max_answer_tokens} tokens, "
+        f"longer ones: {prompt.overlong}"
+    )
+    yield (
+        f"training   {training.steps} steps scheduled, {training.last_step} run, step "
+        f"{training.report_step or training.last_step} reported; batch {training.batch_size}, cosine, warm-up "
+        f"{training.warmup:.0%}, weight decay {training.weight_decay:g}, clip {training.clip:g}, "
+        f"{training.precision} base"
+    )
+    for task in study.evaluation.tasks:
+        draw, drawn = "all" if task.draw is None else task.draw, study.evaluation.sampling(task)
+        how = "greedy" if not drawn["temperature"] else f"{drawn['samples']} at temperature {drawn['temperature']:g}"
+        shots = f", {task.shots.count} shots" if task.shots else ""
+        yield (
+            f"evaluate   {draw} problems of {task.known_as} ({_part(task.source, task.split)}){shots}, {how}, at most "
+            f"{drawn['max_tokens']} tokens; contamination: {study.evaluation.contamination}"
+        )
+
+
+def _completions_cost(spec: ApiRollouts) -> str:
+    """What the completions cost if each is as long as it may be, where the study says how many they are."""
+    if not any(spec.prices) or spec.problems.draw is None:
+        return ""
+    dollars = spec.problems.draw * spec.samples * spec.max_tokens * spec.prices[1] / 1e6
+    return f", completions for up to ${dollars:.2f}"
+
+
+def _trainings(study: Study, rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    counts = {name: units(study, rows, name) for name in study.methods}
+    for cell in training_runs(study):
+        settings = METHODS[cell.objective].read(study.settings_of(cell.method))
+        told = ", ".join(f"{name.rstrip('_')}={value}" for name, value in settings.items())
+        seeds = str(cell.init_seed), str(cell.order_seed)
+        yield (
+            cell.name,
+            cell.method,
+            rate_name(cell.learning_rate),
+            *seeds,
+            told or "-",
+            _epochs(study, counts[cell.method]),
+        )
+
+
+def _epochs(study: Study, count: int | None) -> str:
+    """Passes over so many units at the reported step."""
+    steps = study.training.report_step or study.training.last_step
+    return f"{steps * study.training.batch_size / count:.2f}" if count else "-"
+
+
+def _state(step: Step, store: Store) -> str:
+    if store.done(step):
+        return "done"
+    return "damaged" if store.spoilt(step) else "failed" if store.failure(step) else "to do"
+
+
+def _steps(steps: Sequence[Step], store: Store) -> Iterator[tuple[str, ...]]:
+    for step in steps:
+        adapters = step.spare_roles
+        reads = list(dict.fromkeys(s.kind.name for r, s in step.inputs.items() if r not in adapters))
+        if adapters:
+            reads.append(f"{len(adapters)} adapters")
+        yield step.title, step.key, _state(step, store), _runs_as(step), ", ".join(reads) or "-"
+
+
+def _runs_as(step: Step) -> str:
+    if step.runs_as == "training":
+        return f"training slot (Ray {'Tune' if step.role == 'sweep' else 'Train'})"
+    return "engine" if step.runs_as == "engine" else step.kind.words
+
+
+def _again(steps: Sequence[Step], store: Store) -> Iterator[tuple[str, ...]]:
+    """Steps that were finished under another key, and what of it changed from what to what."""
+    for step in steps:
+        before = None if store.done(step) else store.earlier(step)
+        if before is None:
+            continue
+        read, now = before.get("inputs", {}), {role: other.key for role, other in step.inputs.items()}
+        own = differences({**before, "inputs": {}}, {**step.payload(), "inputs": {}})
+        why = [_short(line.removeprefix("config.")) for line in own]
+        why += [f"no longer reads {role}" for role in read if role not in now]
+        others = [step.inputs[role].title for role in now if read.get(role) != now[role]]
+        if others and (len(why) < CHANGES or not why):
+            why.append(f"reads {', '.join(others[:CHANGES])}{_more(others)}, made again")
+        yield step.title, "; ".join(why[:CHANGES]) + _more(why)
+
+
+def _more(items: Sequence[object]) -> str:
+    return f" and {len(items) - CHANGES} more" if len(items) > CHANGES else ""
+
+
+def _short(line: str) -> str:
+    """A difference whose values may be long texts or hashes, each cut."""
+    where, _, values = line.partition(": ")
+    where = "this tool's version of the step" if where == "version" else where
+    return f"{where}: " + " -> ".join(v if len(v) <= LONGEST else v[:LONGEST] + "…" for v in values.split(" -> ", 1))
+
+
+def _part(source: str | None, split: str) -> str:
+    """The split that is read; of a single file only its name is known, whatever split the study says."""
+    path = Path(source) if source is not None else None
+    alone = path is not None and (path.is_file() or path.suffix in (".jsonl", ".json"))
+    return f"rows of {path.name}" if path is not None and alone else split
+
+
+def _cost(study: Study, cost: Cost) -> Iterator[str]:
+    assert study.base.shape is not None
+    shapes = module_shapes(study.base.shape)
+    told = ", ".join(f"{t} {shapes[t][1]}→{shapes[t][0]}" for t in study.adapter.targets if t in shapes)
+    embedded = "with" if study.base.shape.vocabulary else "without"  # what a tokenizer knows is not known here
+    yield (
+        f"base of {_count(cost.parameters)} parameters {embedded} embeddings, {study.base.shape.layers} layers; "
+        f"adapted: {told}"
+    )
+    yield f"{cost.modules} modules; {_count(cost.adapter_parameters)} parameters an adapter, kept in float32"
+    yield (
+        f"estimated: {cost.training_gib:.1f} GiB a training; {cost.training_gpu_hours:.2g} GPU-hours for "
+        f"{cost.trainings} trainings, {cost.evaluation_gpu_hours:.2g} for evaluation"
+    )
+    yield "(at 160 TFLOP/s sustained, rows half as long as their limits; a teacher's sampling is not counted)"
+
+
+def schedule_lines(study: Study, schedule: Schedule) -> Iterator[str]:
+    """A schedule as a table by start, its makespan beside the two bounds, and what the estimate assumes."""
+    hours = schedule.makespan >= 3600
+    yield f"schedule on {_gpus(schedule.gpus)}, times in {'h:mm' if hours else 'seconds'}"
+    rows = ((_clock(e.start, hours), _clock(e.end, hours), _held(e), e.step.title) for e in schedule.entries)
+    yield from _table(("start", "end", "GPUs", "step"), rows)
+    yield ""
+    yield (
+        f"makespan {_span(schedule.makespan)} on {_gpus(schedule.gpus)}, {schedule.busy:.0%} busy; no schedule is "
+        f"shorter than {_span(schedule.chain)} (longest chain) or {_span(schedule.work)} (work)"
+    )
+    flops = SUSTAINED_FLOPS / 1e12
+    yield (
+        f"(an estimate of the whole study: {flops:g} TFLOP/s sustained in training, {flops * SERVING_SHARE:g} in an "
+        f"engine, {flops * FLOAT32_SHARE:g} in measurements, {CPU_FLOPS / 1e12:g} on a core; rows half as long as "
+        "their limits; start-up, loading, downloads and grading are not counted)"
+    )
+    if isinstance(study.rollouts, SampledRollouts) and teacher_shape(study) is None:
+        yield "(the teacher's sampling is not counted: give rollouts.model.shape)"
+
+
+def _gpus(number: int) -> str:
+    return f"{number} GPU{'s' if number > 1 else ''}"
+
+
+def _clock(seconds: float, hours: bool) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}:{minutes % 60:02}" if hours else f"{seconds:.3f}"
+
+
+def _span(seconds: float) -> str:
+    """A length of time to three digits in the unit that suits it."""
+    size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if seconds >= s), (1, "s"))
+    value = seconds / size
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+def _held(entry: Entry) -> str:
+    """GPUs by number, neighbours as ranges: 0-3,7; a count where that grows long, and the share where it is below 1."""
+    ranges: list[list[int]] = []
+    for gpu in entry.gpus:
+        if ranges and gpu == ranges[-1][1] + 1:
+            ranges[-1][1] = gpu
+        else:
+            ranges.append([gpu, gpu])
+    told = ",".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges) or "-"
+    if len(told) > WIDEST:
+        told = f"{len(entry.gpus)} GPUs"
+    share = entry.holds[0].share if entry.holds else 1.0
+    return told if share == 1 else f"{told} x{share:.3g}"
+
+
+def _count(number: int) -> str:
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return str(number)
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
+    """Columns as wide as their longest entry."""
+    cells_ = [head, *rows]
+    widths = [max(len(row[i]) for row in cells_) for i in range(len(head))]
+    for row in cells_:
+        yield "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()

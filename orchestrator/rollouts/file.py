@@ -1,0 +1,155 @@
+"""A file of rollouts, read row by row, so that whatever is wrong with it is named with its line."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from evals.answers import canonical
+from evals.json_rows import json_rows
+from execution.errors import UserError, first_line
+from orchestrator.rollouts.dataset import normal
+
+LARGEST = 1e30  # size of a reward: losses are float32
+NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?", re.ASCII)
+TRUTH = {"true": 1.0, "false": 0.0}
+NO_GOLD = "nan"  # what a missing value becomes in a table of numbers
+
+
+@dataclass(frozen=True)
+class Row:
+    """One completion. ``reward`` is None where the file gives none."""
+
+    problem_id: str
+    problem: str
+    answer: str
+    completion: str
+    teacher: str
+    reward: float | None
+
+
+def read_rollouts(path: Path, draw: int | None = None, seed: int = 0) -> list[Row]:
+    """All rows of a JSON or Parquet file, or those of a fixed ``draw`` of problems, in the file's order.
+
+    JSON is read as ``evals/json_rows.py`` says. ``UserError`` names file and line (for Parquet: row) of the first bad
+    row.
+    """
+    try:
+        if not path.is_file():
+            raise UserError(f"rollouts.path: {path} is not there: name a JSONL or Parquet file of rollouts")
+        records = _parquet(path) if path.suffix == ".parquet" else _json(path)
+        rows = [row_of(record, where) for where, record in records]
+    except OSError as error:
+        raise UserError(f"rollouts.path: {str(path)[:200]} cannot be read: {error.strerror}") from None
+    return whole(rows, str(path), draw, seed)
+
+
+def whole(rows: list[Row], source: str, draw: int | None, seed: int) -> list[Row]:
+    """The rows of ``source``, or those of a fixed ``draw`` of problems; ``UserError`` where they are at odds."""
+    if not rows:
+        raise UserError(f"{source} holds no rollouts")
+    if len({row.reward is None for row in rows}) > 1:
+        raise UserError(f"{source}: some rows have a reward and some have none: give all or none")
+    told: dict[str, Row] = {}
+    for row in rows:
+        first = told.setdefault(row.problem_id, row)
+        same = first.answer == row.answer or canonical(first.answer) == canonical(row.answer)
+        if normal(first.problem) != normal(row.problem) or not same:
+            called = " ".join(row.problem_id.split())[:80]
+            raise UserError(f"{source}: problem_id {called} stands for two problems or answers: make ids distinct")
+    if draw is None:
+        return rows
+    problems = list(dict.fromkeys(map(_drawn_as, rows)))
+    if draw > len(problems):
+        raise UserError(f"rollouts.draw: {draw} problems asked for, {source} holds {len(problems)}")
+    kept = set(random.Random(f"rollouts {seed}").sample(problems, draw))
+    return [row for row in rows if _drawn_as(row) in kept]
+
+
+def _drawn_as(row: Row) -> str:
+    """Its id; without one of its own, its problem however that is spelled."""
+    return normal(row.problem) if row.problem_id == row.problem else row.problem_id
+
+
+def _json(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.suffix in (".csv", ".tsv"):
+        raise UserError(f"{path}: rows of a table are read as a dataset: set rollouts.source=hub and name its folder")
+    try:
+        yield from json_rows(path, lambda line: f"{path}, line {line}")
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        records = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise UserError(f"{path} cannot be read as Parquet ({first_line(error)})") from None
+    for number, record in enumerate(records, 1):
+        yield f"{path}, row {number}", record
+
+
+def row_of(record: Any, where: str) -> Row:
+    """A record as a row; ``UserError`` says what is wrong with it, and ``where`` it stands."""
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: a row is an object with problem, answer, completion")
+    for name in ("problem", "answer", "completion"):
+        if name not in record:
+            raise UserError(f"{where}: {name} is missing; a row has problem, answer, completion")
+    texts = {}
+    for name in ("problem", "answer", "completion"):
+        value = record[name]
+        if name == "answer" and isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+            value = str(value) if isinstance(value, int) or math.isfinite(value) else NO_GOLD
+        if not isinstance(value, str):
+            raise UserError(f"{where}: {name} must be text, not {type(value).__name__}")
+        texts[name] = _whole(value, name, where)
+    for name in ("problem", "answer"):
+        if not texts[name].strip():
+            raise UserError(f"{where}: {name} is empty")
+    if texts["answer"].strip().lower() == NO_GOLD:
+        raise UserError(f"{where}: answer is {NO_GOLD}, a missing value: give the gold answer, or remove the row")
+    reward = record.get("reward")
+    problem_id, teacher = record.get("problem_id"), record.get("teacher")
+    return Row(
+        problem_id=_whole(str(texts["problem"] if problem_id in (None, "") else problem_id), "problem_id", where),
+        teacher=_whole(str("unnamed" if teacher in (None, "") else teacher), "teacher", where),
+        reward=None if reward is None else reward_of(reward, where),
+        **texts,
+    )
+
+
+def reward_of(value: Any, where: str) -> float:
+    """A reward as a number: a number, true (1) or false (0), or one of these written as text.
+
+    The one rule of files, datasets and their lists. ``UserError`` for anything else, and for what float32 cannot hold.
+    """
+    number = float(value) if isinstance(value, Decimal) else value
+    if isinstance(value, str):
+        text = value.strip().lower()
+        number = TRUTH[text] if text in TRUTH else float(text) if NUMBER.fullmatch(text) else None
+    if not isinstance(number, int | float) or not abs(number) <= LARGEST:
+        said = repr(value)
+        said = said if len(said) <= 60 else f"{said[:60]}..."
+        raise UserError(f"{where}: reward must be a number (0 or 1 from a verifier), not {said}")
+    return float(number)
+
+
+def _whole(text: str, name: str, where: str) -> str:
+    """The text; ``UserError`` where it cannot be written in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: {name} holds half of a character (a lone surrogate): remove it") from None
+    return text

@@ -1,0 +1,99 @@
+"""Rollouts of a dataset, by its hub name or from a local folder: its columns under our names, lists taken apart."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from evals.answers import canonical
+from evals.extraction import extract
+from execution.errors import UserError
+from orchestrator.rollouts.dataset import normal
+from orchestrator.rollouts.file import Row, row_of, whole
+
+LONGEST = 200  # characters of another library's complaint
+LISTED = ("completion", "reward", "teacher")  # what may hold a list, an entry a completion
+WITHOUT, TWO = "without a final answer", "with two golds"  # why completions whose own answer is the gold are left out
+
+
+def read_dataset(
+    name: str, revision: str | None, spec: Mapping[str, Any], draw: int | None = None, seed: int = 0
+) -> tuple[list[Row], Counter[str]]:
+    """The rows of ``name`` (a folder, or a hub name at the commit ``revision``), or of a fixed ``draw`` of problems.
+
+    ``spec`` says ``config``, ``split`` and ``columns`` (see ``Columns``). Where a completion's own final answer is the
+    gold, the second value counts those left out, by reason: they state none, or a problem's completions state two.
+    ``UserError`` names the row.
+    """
+    columns, rows, dropped = spec["columns"], [], Counter[str]()
+    for where, record in _records(name, revision, spec):
+        for place, one in _apart(record, where):
+            if columns["answer"] is None:
+                one["answer"] = extract(one["completion"]) if isinstance(one["completion"], str) else None
+                if one["answer"] is None:
+                    dropped[WITHOUT] += 1
+                    continue
+            rows.append(row_of(one, place))
+    if columns["answer"] is None:
+        found = len(rows)
+        rows = _of_one_gold(rows)
+        dropped += Counter({TWO: found - len(rows)})
+        if dropped and not rows:
+            said = "the completions of each problem state two" if found else "no completion states a"
+            raise UserError(
+                f"{name}: {said} final answer{'s' * bool(found)}: name the gold answers' column in columns.answer"
+            )
+    return whole(rows, name, draw, seed), dropped
+
+
+def _of_one_gold(rows: list[Row]) -> list[Row]:
+    """Without the problems whose rows have different golds, however they are written."""
+    golds: dict[str, set[str | None]] = defaultdict(set)
+    for row in rows:
+        golds[normal(row.problem)].add(canonical(row.answer))
+    return [row for row in rows if len(golds[normal(row.problem)]) == 1]
+
+
+def _records(name: str, revision: str | None, spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pairs (``name[index]``, the row's fields under our names)."""
+    from datasets import disable_progress_bars, load_dataset
+
+    disable_progress_bars()
+    of = f" of {spec['config']}" if spec["config"] else ""
+    try:
+        table = load_dataset(name, spec["config"], split=spec["split"], revision=revision)
+    except Exception as error:  # the library and its client raise a zoo; each means: not read
+        text = " ".join(str(error.__cause__ or error).split())[:LONGEST] or type(error).__name__
+        mend = ": name a local folder, or go online" if isinstance(error, ConnectionError) else ""
+        raise UserError(f"rollouts.name: {name}: cannot load split {spec['split']}{of} ({text}){mend}") from None
+    columns = {ours: theirs for ours, theirs in spec["columns"].items() if theirs is not None}
+    for ours, theirs in columns.items():
+        if theirs not in table.column_names:
+            raise UserError(
+                f"rollouts.columns.{ours}: {name} has no column {theirs}; it has {', '.join(table.column_names)}"
+                + ("; null takes each completion's own final answer as gold" if ours == "answer" else "")
+            )
+    for index, record in enumerate(table.select_columns(sorted(set(columns.values())))):
+        yield f"{name}[{index}]", {ours: record[theirs] for ours, theirs in columns.items()}
+
+
+def _apart(record: dict[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The record, or one for each of its completions where it holds a list of them; a null completion is empty."""
+    texts = record["completion"]
+    if not isinstance(texts, list):
+        yield where, record | {"completion": "" if texts is None else texts}
+        return
+    if "answer" not in record:
+        raise UserError(
+            f"{where}: columns.answer: null takes one completion a problem, and here is a list: name the gold's column"
+        )
+    listed = {name: record[name] for name in LISTED if isinstance(record.get(name), list)}
+    if record.get("reward") is not None and "reward" not in listed:
+        raise UserError(f"{where}: {len(texts)} completions and one reward: the reward must be a list too")
+    for name, values in listed.items():
+        if len(values) != len(texts):
+            raise UserError(f"{where}: {len(texts)} completions and {len(values)} {name}s: give each its own")
+    for k, text in enumerate(texts):
+        one = {name: values[k] for name, values in listed.items()}
+        yield f"{where}[{k}]", record | one | {"completion": "" if text is None else text}

@@ -1,0 +1,92 @@
+"""Rollouts as tokens: each held against the base's chat template, its limits and the answer that it must not lose."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from evals.answers import Grader
+from evals.channels import spoken
+from orchestrator.prompts.prompter import Prompter
+
+EVERY = 2000  # rows between two lines of progress
+CUT, CUT_OFF = "answer cut", "cut before its answer"
+
+
+def tokenized(
+    prompter: Prompter, rows: Iterable[dict[str, Any]], say: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows with ``prompt_ids`` and ``completion_ids`` (kept where they are there: as an engine drew them), and what
+    the statistics tell of them: ``rows``, how many ``parted`` from the template's own tokens and the ``first`` of
+    them in a line, what was ``mended`` (rows by reason), how many stay ``as_drawn`` though the template writes their
+    text in other tokens, and the token that is the ``end`` of a turn.
+    """
+    rows = list(rows)
+    prompts: dict[tuple[str, str], list[int]] = {}
+    mended, parted, drawn, first = Counter[str](), 0, 0, None
+    found = []
+    for number, row in enumerate(rows):
+        if number % EVERY == 0:
+            say(f"{number}/{len(rows)} rollouts tokenized")
+        asked = row["problem"], row["instruction"]
+        if asked not in prompts:
+            prompts[asked] = prompter.prompt_ids(*asked)
+        prompt, own = prompts[asked], row.get("completion_ids")
+        ids, how = (own, set()) if own is not None else prompter.completion(row["completion"], row["ended"])
+        mended.update(how | prompter.mended_in(row["problem"]))
+        where = prompter.parting(*asked, row["completion"], [*prompt, *ids], row["ended"])
+        if where is not None and own is not None:
+            drawn += 1
+        elif where is not None:
+            parted += 1
+            first = first or f"{' '.join(row['problem_id'].split())[:60]}: {where}"
+        blank = list(ids[:1]) in ([], [prompter.turn.end_id])
+        found.append(row | {"prompt_ids": prompt, "completion_ids": list(ids), "blank": blank})
+    if first:
+        say(f"{parted} of {len(rows)} rows have other tokens than the chat template writes; {first}")
+    told = {"rows": len(rows), "parted": parted, "first": first, "mended": dict(sorted(mended.items()))}
+    return found, told | {"as_drawn": drawn, "end": prompter.end_token}
+
+
+def positions(base: Path, rows: Sequence[dict[str, Any]]) -> int | None:
+    """The longest row that the base takes, in tokens; None where its config does not say.
+
+    ``ValueError`` names a row with a token that the base does not know.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
+    vocabulary = getattr(config, "vocab_size", None)
+    for row in rows:
+        largest = max([*row["prompt_ids"], *row["completion_ids"]], default=0)
+        if vocabulary is not None and largest >= vocabulary:
+            raise ValueError(
+                f"{row['problem_id'][:60]}: its tokenizer makes token {largest} of it, {base.name} knows {vocabulary}: "
+                "save tokenizer and model together"
+            )
+    found = getattr(config, "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
+
+
+def with_answers(prompter: Prompter, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Without the right rows that were cut before their answer: what is left of them does not earn their reward.
+
+    A cut row stays where the grader finds its gold answer in the tokens that are kept, where it was wrong anyway, and
+    where the grader does not find the answer in the whole completion either (``graded``): its reward is another's word.
+    """
+    cut = [i for i, row in enumerate(rows) if row["cut"] and row["reward"] > 0 and row["graded"]]
+    if not cut:
+        return list(rows), Counter()
+    texts = [prompter.text_of(rows[i]["completion_ids"], _thinks(rows[i])) for i in cut]
+    with Grader() as grader:
+        verdicts = grader.grade([(text, rows[i]["answer"]) for text, i in zip(texts, cut, strict=True)])
+    lost = {i for i, verdict in zip(cut, verdicts, strict=True) if not verdict.correct}
+    counts = Counter({CUT_OFF: len(lost), CUT: -len(lost)}) if lost else Counter[str]()
+    return [row for i, row in enumerate(rows) if i not in lost], counts
+
+
+def _thinks(row: dict[str, Any]) -> bool:
+    """Whether the whole completion was graded as one that begins within a thought, or holds one."""
+    return bool(row["opening"]) or spoken(row["completion"]) != row["completion"]

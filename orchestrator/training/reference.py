@@ -1,0 +1,52 @@
+"""Log-probabilities of training rows under the base, once for all trainings that measure against it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from execution.context import Context
+from methods.logprobs import reference_logprobs
+from methods.view import view
+from orchestrator.rollouts.dataset import training_rollouts
+from orchestrator.runtime.device import device
+from orchestrator.steps.base import model_folder
+
+FILE = "reference.safetensors"
+
+
+def compute(context: Context) -> None:
+    """Writes ``reference.safetensors``: ``logp``, float32, nats, one a completion token, row after row in the table's
+    order, and ``lengths``, int64, how many each row has.
+
+    Rows that were not asked for (with ``rows`` "pairs" those that stand in none) have length 0.
+    """
+    rollouts = training_rollouts(context.inputs["rollouts"])
+    config = context.config
+    rows = set(range(len(rollouts)))
+    if config["rows"] == "pairs":
+        rows = {row for pair in view("dpo", rollouts, config["pair_rule"], config["pairs"]) for row in pair}
+    context.progress(f"log-probabilities of {len(rows)} rows")
+    values = reference_logprobs(
+        model_folder(context.inputs["base"]),
+        rollouts,
+        rows=rows,
+        precision=config["precision"],
+        attention=config["attention"],
+        batch_size=config["micro_batch"],
+        head_chunk=config["head_chunk"],
+        threads=config["threads"],
+        device=device(),
+    )
+    lengths = torch.tensor([len(row) for row in values])
+    save_file({"logp": torch.from_numpy(np.concatenate(values)), "lengths": lengths}, context.out / FILE)
+
+
+def read_reference(folder: Path) -> list[np.ndarray]:
+    """Each training row's log-probabilities, in the table's order."""
+    held = load_file(folder / FILE)
+    ends = np.cumsum(held["lengths"].numpy())
+    return np.split(held["logp"].numpy(), ends[:-1])

@@ -1,0 +1,66 @@
+"""One training: an objective, a learning rate, two seeds, on the study's one substrate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from execution.context import Context, Inputs
+from methods.config import TrainConfig
+from methods.view import equal_pairs
+from orchestrator.rollouts.dataset import heldout_rollouts, training_rollouts
+from orchestrator.runtime.device import device
+from orchestrator.steps.base import address, model_folder
+from orchestrator.training.reference import read_reference
+
+
+def train(context: Context) -> None:
+    """Writes ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` where asked for."""
+    config = train_config(context.config, context.where, context.inputs["base"])
+    if context.config["backend"] == "trl":
+        from methods.trl_backend import train as train_adapter
+    else:
+        from methods.trainer import train as train_adapter
+
+    def tell(line: Mapping[str, Any]) -> None:
+        told = ", a gradient of rounding alone" if line["noise"] else ""
+        context.progress(f"step {line['step']}/{config.run_steps}, loss {line['loss']:.4g}{told}")
+
+    reference = context.inputs.get("reference")
+    rollouts = training_rollouts(context.inputs["rollouts"])
+    if equal := equal_pairs(config.method, rollouts, config.pair_rule):
+        context.progress(f"{equal} pairs are left out: right and wrong are the same tokens")
+    train_adapter(
+        config,
+        model_folder(context.inputs["base"]),
+        rollouts,
+        context.out,
+        reference=None if reference is None else read_reference(reference),
+        heldout=heldout_rollouts(context.inputs["rollouts"]) if config.probe_every else (),
+        work=context.work,
+        on_step=tell,
+        on_save=context.keep,
+        device=device(),
+    )
+
+
+def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> None:
+    """A further worker's part in a data-parallel training; writes nothing."""
+    from methods.trainer import assist as assist_training
+
+    reference = inputs.get("reference")
+    assist_training(
+        train_config(config, where, inputs["base"]),
+        model_folder(inputs["base"]),
+        training_rollouts(inputs["rollouts"]),
+        reference=None if reference is None else read_reference(reference),
+        device=device(),
+    )
+
+
+def train_config(config: Mapping[str, Any], where: Mapping[str, Any], base: Path) -> TrainConfig:
+    """A training step's settings as the trainer takes them, with where the finished base step ``base`` has the base."""
+    flat = {k: v for k, v in config.items() if k not in ("backend", "adapter")}
+    name, revision = address(base)
+    return TrainConfig(**flat, **config["adapter"], **where, base_name=name, base_revision=revision)
