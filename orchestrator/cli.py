@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse, run one command, return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        from orchestrator import commands_old as commands
+        from orchestrator.commands import study as commands
 
         commands.refuse_intruders()
         code: int = getattr(commands, options.command)(options)

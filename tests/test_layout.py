@@ -32,8 +32,10 @@ def test_the_readmes_tree_is_true() -> None:
         assert (ROOT / name).exists(), f"{name} stands in the README and is not there"
         assert text, f"{name} has no line"
     listed = {Path(name).name for name in tree() if name.startswith("orchestrator/")}
-    there = {p.name for p in (ROOT / "orchestrator").glob("*.py") if not p.name.startswith("__")}
-    assert there <= listed
+    rooms = {p.parent.name for p in (ROOT / "orchestrator").glob("*/__init__.py")}
+    files = {p.name for p in (ROOT / "orchestrator").glob("*.py") if not p.name.startswith("__")}
+    assert rooms | files == listed
+    assert all(len(list((ROOT / "orchestrator" / room).glob("*.py"))) <= 14 for room in rooms), "rooms of a dozen files"
 
 
 def test_import_contracts_hold() -> None:

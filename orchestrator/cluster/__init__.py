@@ -1,0 +1,1 @@
+"""Steps on a Ray cluster. The only room that imports Ray."""

@@ -1,0 +1,1 @@
+"""Any adapters compared, without a study."""

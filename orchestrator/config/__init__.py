@@ -1,0 +1,1 @@
+"""The schema of a study, and how it is read."""

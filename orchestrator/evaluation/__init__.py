@@ -1,0 +1,1 @@
+"""The evaluation's problems, the models' answers, and what the verdicts say."""

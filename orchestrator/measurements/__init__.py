@@ -1,0 +1,1 @@
+"""What the measuring steps compute, shared out over a cluster."""

@@ -1,0 +1,1 @@
+"""A study checked, resolved, turned into steps, estimated and scheduled."""

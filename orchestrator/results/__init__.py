@@ -1,0 +1,1 @@
+"""From finished steps to results, report and export."""

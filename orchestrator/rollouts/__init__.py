@@ -1,0 +1,1 @@
+"""Rollouts from their sources into one frozen dataset."""

@@ -1,0 +1,1 @@
+"""The training steps around ``methods``."""

@@ -100,7 +100,7 @@ def test_what_changes_bytes_is_told_when_the_step_is_done(
     with pytest.warns(UserWarning, match="of another kind"):
         DagRunner(TWO, store, told.append).run(lambda: SerialExecutor(store))
     assert told[0] == "plain/b: state.json cannot be read: the training starts over"
-    assert [line.partition(" in ")[0] for line in told[1:]] == ["plain/b: done", "rollouts/r: done"]
+    assert [line.partition(" in ")[0] for line in told[1:]] == ["plain/b: done", "sum/r: done"]
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_damage_is_found_and_mended(store: Store, place: Storage) -> None:
 
 
 def test_small_files_failures_times_and_progress(store: Store) -> None:
-    store.teller(STEP)("step 3/4")
+    store.progress_writer(STEP)("step 3/4")
     assert store.progress(STEP) == "step 3/4" and store.begun(STEP)
     store.record_failure(STEP, "loss is NaN")
     assert store.failure(STEP) == "loss is NaN"

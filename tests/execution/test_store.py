@@ -183,7 +183,7 @@ def test_a_folder_where_a_file_belongs_and_the_other_way_round_is_made_again(sto
     damaged = what in ("record", "file", "folder", "step")
     assert (store.damage(STEP) is not None) == damaged
     store.times(STEP), store.failure(STEP), store.progress(STEP), store.kept(STEP)
-    store.teller(STEP)("step 1/2")
+    store.progress_writer(STEP)("step 1/2")
     store.record_failure(STEP, "x")
     store.clear_failure(STEP)
     store.discard(STEP)
@@ -197,14 +197,14 @@ def test_a_folder_where_a_file_belongs_and_the_other_way_round_is_made_again(sto
 def test_a_file_at_a_runs_folder_is_said_with_its_mend(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("x")
     with pytest.raises(UserError, match=f"{name} is a file where a run keeps a folder: move it away"):
-        open_store(tmp_path, kinds=["train"])
+        open_store(tmp_path, kinds=["train", "rollouts"])
 
 
 @pytest.mark.parametrize("name", ["lease.json", "study.json", "run.json", "pins.json"])
 def test_a_folder_at_a_runs_file_is_said_with_its_mend(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=f"{name} is a folder where a run keeps a file: move it away"):
-        open_store(tmp_path, kinds=["train"])
+        open_store(tmp_path, kinds=["train", "rollouts"])
 
 
 def test_a_failure_is_kept_until_it_is_mended(store: Store) -> None:
@@ -240,7 +240,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match=r"--out .* cannot be written \(.*\): name a folder that can"):
-            open_store(root, kinds=["train"])
+            open_store(root, kinds=["train", "rollouts"])
 
 
 def test_opening_a_store_leaves_nothing_in_it(store: Store) -> None:

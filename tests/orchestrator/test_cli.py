@@ -520,7 +520,7 @@ def test_doctor_names_a_lack_with_its_mend(capsys: pytest.CaptureFixture[str], m
 def test_a_stopped_run_says_how_to_go_on(
     study_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator import commands
+    from orchestrator.commands import study as commands
 
     def interrupted(study: Study) -> None:
         raise KeyboardInterrupt
@@ -533,7 +533,7 @@ def test_a_stopped_run_says_how_to_go_on(
 def test_an_intruder_among_the_packages_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from orchestrator import commands
+    from orchestrator.commands import study as commands
 
     monkeypatch.setattr(commands, "ROOT", tmp_path)
     assert "the package methods is " in refused(capsys, "plan")

@@ -169,7 +169,7 @@ def test_a_step_whose_worker_dies_is_placed_again(
 ) -> None:
     study = make_study()
     plan = plan_of(study)
-    victim = next(step for step in plan if step.kind == kind)
+    victim = next(step for step in plan if step.kind.name == kind)
     on(*cpus_gpus, dies=victim.name, deaths=cluster.ATTEMPTS - 1)
     outcome = walk(study, plan, tmp_path / "run")
     assert outcome.made == {step.title for step in plan} and not outcome.failed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +11,7 @@ from execution.step import Step
 from orchestrator.config.base import Shape
 from orchestrator.config.study import Study
 from orchestrator.config.study_file import load_study
-from orchestrator.planning import cost as cost_module
-from orchestrator.planning.cost import durations, estimate, module_shapes, parameters, seconds
+from orchestrator.planning.cost import durations, estimate, module_shapes, parameters
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.resolve import gather
 
@@ -110,23 +108,16 @@ def test_the_steps_add_up_to_the_studys_cost(name: str, share: float) -> None:
     study = load_study(CONFIGS / f"{name}.yaml", [f"placement.gpus_per_training={share}"])
     cost, (steps, found) = estimate(study), timed(study)
     assert cost is not None
-    hours = {kind: sum(found[s.title] for s in steps if s.kind == kind) / 3600 for kind in ("train", "evaluate")}
+    hours = {kind: sum(found[s.title] for s in steps if s.kind.name == kind) / 3600 for kind in ("train", "evaluate")}
     assert hours["train"] * share == pytest.approx(cost.training_gpu_hours)
     assert hours["evaluate"] == pytest.approx(cost.evaluation_gpu_hours)
 
 
-def test_workers_share_a_trainings_time(make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch) -> None:
-    study = make_study()
-    _, alone = timed(study)
-    monkeypatch.setattr(cost_module, "workers", lambda study: 4)
-    _, together = timed(study)
+def test_workers_share_a_trainings_time(make_study: Callable[..., Study]) -> None:
+    _, alone = timed(make_study("training.batch_size=4"))
+    _, together = timed(make_study("training.batch_size=4", "training.workers=4"))
     assert together["train/dpo"] == pytest.approx(alone["train/dpo"] / 4)
     assert together["evaluate/dpo"] == alone["evaluate/dpo"]
-
-
-def test_a_study_of_before_workers_has_one_of_them() -> None:
-    assert cost_module.workers(SimpleNamespace(training=SimpleNamespace())) == 1  # type: ignore[arg-type]
-    assert cost_module.workers(SimpleNamespace(training=SimpleNamespace(workers=3))) == 3  # type: ignore[arg-type]
 
 
 def test_sampling_costs_what_its_model_weighs(make_study: Callable[..., Study]) -> None:
@@ -152,4 +143,3 @@ def test_no_steps_time_is_known_without_a_shape(make_study: Callable[..., Study]
     study = make_study("base={kind: hub, name: a/b}")
     steps = make_plan(study, gather(study, Path("nowhere"), online=False))
     assert durations(study, steps) is None
-    assert seconds(study, steps[0]) is None

@@ -351,5 +351,5 @@ def test_without_narrows_a_collective_step(make_study: Maker, plan_of: Planner) 
     assert set(geometry.inputs) - set(narrow.inputs) == {"adapter:dpo", "adapter:rft"}
     assert narrow.key != geometry.key and narrow.title == geometry.title and narrow.collective
     assert geometry.without(set()).key == geometry.key
-    collective = {s.kind for s in plan_of(make_study()) if s.collective}
+    collective = {s.kind.name for s in plan_of(make_study()) if s.collective}
     assert collective == {"geometry", "activations", "spectra", "connectivity", "similarity"}

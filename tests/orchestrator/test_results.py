@@ -41,7 +41,7 @@ REWARDS = [[1, 0, 1], [1, 1, 1], [0, 0, 0], [0, 0, 1]]
 
 def write_step(step: Step, out: Path) -> None:
     """What a step of each kind leaves, small enough to reckon with."""
-    WRITERS[step.kind](step, out)
+    WRITERS[step.kind.name](step, out)
 
 
 def _base(step: Step, out: Path) -> None:
@@ -399,7 +399,8 @@ def command(
     monkeypatch.setattr("orchestrator.results.write_report.render", render)
 
     def command(*words: str, fails: Sequence[str] = ()) -> tuple[int, bytes]:
-        monkeypatch.setattr("execution.runner.Serial", partial(stand_in, fails=fails, write=write_step))
+        serial = lambda store, resources: stand_in(store, fails=fails, write=write_step)  # noqa: E731
+        monkeypatch.setattr("execution.runner.SerialExecutor", serial)
         out = tmp_path / "out"
         code = cli.main([words[0], str(study_file), "--out", str(out), *words[1:]])
         return code, (out / "report" / "results.json").read_bytes()

@@ -66,7 +66,7 @@ def test_a_failed_training_blocks_its_own_readers_and_nothing_else(plan: list[St
     assert "train/dpo: FAILED: planted" in said
     assert "evaluate/dpo: not run, needs train/dpo" in said
     collective = [s for s in executor.started if s.collective]
-    assert {s.kind for s in collective} == {"geometry", "activations", "spectra", "connectivity", "similarity"}
+    assert {s.kind.name for s in collective} == {"geometry", "activations", "spectra", "connectivity", "similarity"}
     for step in collective:
         trained = {r for r in step.inputs if r.startswith("adapter:")}
         assert trained == {f"adapter:{n}" for n in ("sft", "rft", "dpo-lr3e-4", "sft-order43", "sft-init43")}

@@ -10,7 +10,6 @@ import pytest
 from execution.errors import UserError
 from execution.step import Step
 from orchestrator.config.study import Study
-from orchestrator.planning import schedule as schedule_module
 from orchestrator.planning.schedule import Entry, Need, Schedule, make_schedule, needs, of_study, ranks, units
 from orchestrator.steps import STEP_KINDS
 
@@ -166,11 +165,8 @@ def test_a_studys_schedule_holds(
     check(steps, of_study(study, steps, gpus))
 
 
-def test_what_each_step_holds(
-    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = make_study("placement.gpus_per_training=0.5")
-    monkeypatch.setattr(schedule_module, "workers", lambda study: 2)
+def test_what_each_step_holds(make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]]) -> None:
+    study = make_study("placement.gpus_per_training=0.5", "training.workers=2")
     found = needs(study, plan_of(study), 4)
     assert found["train/dpo"] == Need(0.5, together=2)
     assert {found[t] for t in ("rollouts/sampled", "reference/base", "evaluate/base", "evaluate/sft")} == {GPU}

@@ -90,4 +90,4 @@ def test_a_damaged_shard_of_rollouts_is_sampled_again(tmp_path: Path, served: Co
             with pytest.warns(Lost, match=rf"{shards[1].name} cannot be read"):
                 assert sample(told) == whole
         assert served.asked == before + 1
-    assert sample(replace(told, engine=lambda *_: pytest.fail("all is kept"))) == whole
+    assert sample(replace(told, resources=lambda *_: pytest.fail("all is kept"))) == whole

@@ -32,7 +32,7 @@ def test_a_shipped_study_loads_and_plans(path: Path, plan_of: Callable[[Study], 
     assert study.name == path.stem
     assert list(study.methods)[: len(METHODS)] == METHODS
     steps = plan_of(study)
-    kinds = Counter(step.kind for step in steps)
+    kinds = Counter(step.kind.name for step in steps)
     trainings = len(training_runs(study))
     assert kinds["train"] == trainings and kinds["evaluate"] == trainings + 1
     assert {kinds[k] for k in ("rollouts", "problems", "geometry", "connectivity", "similarity")} == {1}
