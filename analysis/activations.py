@@ -25,8 +25,9 @@ from transformers import PreTrainedModel
 # The checks and the padding of every other pass over a base, so that all of them count and refuse alike.
 from analysis.forward import Row, _check_mode, _linear, _padded
 from analysis.gram import cosine
-from analysis.lora import Factors, places
+from analysis.modules import places
 from analysis.summary import grouped
+from models.adapter import Factors
 from models.head import backbone
 
 Grams = Mapping[str, list[list[float]]]

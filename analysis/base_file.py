@@ -10,8 +10,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from analysis.adapter_config import refuse_pointer
-from analysis.lora import alike
+from models.lfs_pointer import refuse_pointer
+from models.module_names import alike
 
 CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")  # their linear weights are in x out
 TIED = "tied to the embeddings"

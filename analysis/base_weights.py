@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from analysis.geometry import TOP_K
-from analysis.lora import Factors, natural_key, places
+from analysis.modules import places
 from analysis.summary import grouped
+from models.adapter import Factors
+from models.module_names import natural_key
 
 SHARES, COUNTS = ("both", "left", "right"), ("intruders", "undecided")
 THRESHOLD = 0.5  # the |cosine| below which a direction is new

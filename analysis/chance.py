@@ -19,8 +19,9 @@ import torch
 from torch import Generator, Tensor
 
 from analysis.geometry import TOP_K
-from analysis.lora import Factors, natural_key
 from analysis.summary import defined, mean, median, overlap
+from models.adapter import Factors
+from models.module_names import natural_key
 
 DRAWS = 32
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from transformers import PreTrainedModel
 
 from analysis.forward import Row, attached, completion_nll
-from analysis.lora import Factors, interpolate
+from models.adapter import Factors
 
 
 def between(a: Mapping[str, Factors], b: Mapping[str, Factors], weight: float) -> dict[str, Factors]:
@@ -47,6 +48,11 @@ def path_losses(
             scores = completion_nll(model, rows, batch_size)
         losses.append(token_mean(scores))
     return losses
+
+
+def interpolate(f: Factors, g: Factors, weight: float) -> Factors:
+    """``weight * dW_f + (1 - weight) * dW_g``, exactly, as factors of rank r_f + r_g."""
+    return Factors(torch.cat([weight * f.b, (1 - weight) * g.b], dim=1), torch.cat([f.a, g.a], dim=0))
 
 
 def token_mean(scores: Sequence[tuple[float, int]]) -> float:

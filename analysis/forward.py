@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from analysis.lora import Factors, alike
+from models.adapter import Factors
 from models.head import backbone, head_of
+from models.module_names import alike
 
 Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
 TOKENS_A_CHUNK = 256  # head and KL: 256 x 151 k float32 logits are 155 MB

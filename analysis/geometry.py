@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.lora import Factors
+from models.adapter import Factors
 
 TOP_K = 10  # the reference study compares the top 10 singular vectors
 # Below this angle (radians) acos loses digits that asin keeps; above it acos is good to 1e-12.

@@ -13,7 +13,8 @@ from dataclasses import astuple, dataclass
 import torch
 from torch import Tensor
 
-from analysis.lora import Factors, natural_key
+from models.adapter import Factors
+from models.module_names import natural_key
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from analysis.geometry import module_geometry  # noqa: E402
-from analysis.lora import Factors  # noqa: E402
 from analysis.summary import summarise  # noqa: E402
+from models.adapter import Factors  # noqa: E402
 
 SHAPES = {"q_proj": (4096, 2560), "k_proj": (1024, 2560), "v_proj": (1024, 2560), "o_proj": (2560, 4096)}
 LAYERS, RANK, TOP = 36, 32, 10

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from evals.engines import Engine
-from evals.engines.requests import adapter_rank
 from evals.engines.transformers import TransformersEngine
+from models.adapter_config import WEIGHTS, largest_rank, load_config
 from models.base import targeted
 
 # Largest difference allowed, in nats. Seen with vLLM on a CPU: in float32 1e-6 at 4 layers of 128 and 5e-5 at 30 layers
@@ -94,7 +94,7 @@ def _reference(
         return {}
     reference = TransformersEngine(
         model_dir,
-        max_lora_rank=max((adapter_rank(folder) for folder in folders if folder), default=0),
+        max_lora_rank=max((largest_rank(load_config(folder)) for folder in folders if folder), default=0),
         max_model_len=max(map(len, prompts)) + 1,
         threads=threads,
         batch_size=16,
@@ -119,7 +119,7 @@ def zero_adapter(folder: Path, model_dir: Path, targets: Sequence[str]) -> Path:
         shapes = {name: value.shape for name, value in get_peft_model_state_dict(model).items()}
     folder.mkdir(parents=True, exist_ok=True)
     zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    save_file(zeros, folder / "adapter_model.safetensors", {"format": "pt"})
+    save_file(zeros, folder / WEIGHTS, {"format": "pt"})
     model.peft_config["default"].save_pretrained(str(folder))
     return folder
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from methods.start import initial_a
+from models.adapter_config import CONFIG, WEIGHTS
 from models.base import targeted
 
 PREFIX = "base_model.model."
@@ -76,13 +77,13 @@ class Adapter:
         aside.mkdir(parents=True)
         weights = get_peft_model_state_dict(self.model, save_embedding_layers=False)
         weights = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in sorted(weights.items())}
-        save_file(weights, aside / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
         config = self.model.peft_config["default"].to_dict()
         config |= {"base_model_name_or_path": base_name, "revision": base_revision, "inference_mode": True}
         # PEFT keeps the targets in a set: sorted, or the bytes would change from process to process.
         config = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        (aside / "adapter_config.json").write_text(text, encoding="utf-8")
+        (aside / CONFIG).write_text(text, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from evals.engines import Completion, Sampling
+from models.adapter_config import largest_rank, load_config
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], max_model_len: int) -> None:
@@ -25,18 +26,9 @@ def check_prompts(prompts: Sequence[Sequence[int]], max_model_len: int) -> None:
             )
 
 
-def adapter_rank(adapter: Path) -> int:
-    """The largest rank in a PEFT folder, or ValueError where the folder is no adapter."""
-    path = adapter / "adapter_config.json"
-    if not path.is_file():
-        raise ValueError(f"{adapter}: holds no adapter_config.json; give the folder of a PEFT adapter")
-    config = json.loads(path.read_text(encoding="utf-8"))
-    return max([config["r"], *(config.get("rank_pattern") or {}).values()])
-
-
 def check_adapter(adapter: Path, max_lora_rank: int) -> None:
-    """ValueError for an adapter of greater rank than the engine takes."""
-    rank = adapter_rank(adapter)
+    """ValueError for a folder that holds no adapter, or one of greater rank than the engine takes."""
+    rank = largest_rank(load_config(adapter))
     if rank > max_lora_rank:
         raise ValueError(
             f"{adapter}: rank {rank} is more than the engine's max_lora_rank {max_lora_rank}; open it with that rank"

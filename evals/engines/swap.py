@@ -6,15 +6,15 @@ weights in. The base comes back from its file, never by subtraction: not a bit o
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
-PREFIX = "base_model.model."
+from models.adapter import AdapterFile
+from models.adapter_config import load_config
+
 # Settings under which the update is something else than one scale times B A.
 OTHER = ("use_dora", "rank_pattern", "alpha_pattern", "lora_bias", "fan_in_fan_out", "modules_to_save")
 
@@ -61,18 +61,13 @@ def _names(file: Path) -> list[str]:
 
 
 def _deltas(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """By module: s B (out x r) and A (r x in), float32. s = alpha / r (Hu 2021, section 4.1), or alpha / sqrt(r)."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    """By module: s B (out x r) and A (r x in), float32, with the module's scale s."""
+    config = load_config(adapter)
     other = next((name for name in OTHER if config.get(name)), None)
     if other is not None or config.get("bias", "none") != "none":
         raise ValueError(f"{adapter}: {other or 'bias'} is set, which cannot be swapped in; use engine.adapters=lora")
-    scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
-    with safe_open(adapter / "adapter_model.safetensors", "pt") as opened:
-        keys = [key for key in opened.keys() if key.endswith(".lora_B.weight")]  # noqa: SIM118  # no mapping
-        return {
-            key.removeprefix(PREFIX).removesuffix(".lora_B.weight"): (
-                scale * opened.get_tensor(key).float(),
-                opened.get_tensor(key.replace(".lora_B.", ".lora_A.")).float(),
-            )
-            for key in keys
-        }
+    file = AdapterFile(adapter)
+    if beside := file.whole + file.embeddings:
+        raise ValueError(f"{adapter}: it holds {beside[0]}, which cannot be swapped in; use engine.adapters=lora")
+    saved = {module: file.saved(module) for module in file.modules}
+    return {module: (scale * b.float(), a.float()) for module, (b, a, scale) in saved.items()}

@@ -24,6 +24,7 @@ from transformers import AutoConfig
 from evals.engines import CPU_HEAD_SIZES, LORA_RANKS, Completion, Sampling
 from evals.engines.requests import Decoder, check_adapter, check_prompts, prompt_seeds
 from evals.engines.swap import Swap
+from models.adapter_config import WEIGHTS
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -186,7 +187,7 @@ class VllmEngine:
 def _identity(adapter: Path) -> tuple[str, int]:
     """A folder written anew is another adapter."""
     path = adapter.resolve()
-    return str(path), (path / "adapter_model.safetensors").stat().st_mtime_ns
+    return str(path), (path / WEIGHTS).stat().st_mtime_ns
 
 
 def _check_head_size(model: Path) -> None:

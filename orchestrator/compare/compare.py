@@ -61,7 +61,7 @@ def _one_line() -> Iterator[None]:
 
 def _look(given: Sequence[Given], options: argparse.Namespace) -> None:
     """What can be said before anything heavy is imported: a refusal comes within a second."""
-    from analysis.adapter_config import read_config
+    from models.adapter_config import read_config
 
     if len(given) < 2:
         raise UserError("one adapter has nothing to be compared with: name two or more")
@@ -77,7 +77,7 @@ def _look(given: Sequence[Given], options: argparse.Namespace) -> None:
 
 def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], dict[str, Any]]:
     """The results with the keys of a study's, and what of the input goes into the provenance."""
-    from analysis.lora import AdapterFile
+    from models.adapter import AdapterFile
     from orchestrator.measurements import geometry
 
     inputs: dict[str, Path] = {f"adapter:{i}": one.path for i, one in enumerate(given)}
@@ -156,7 +156,7 @@ def _subjects(
     notes: list[str],
 ) -> list[Any]:
     """What is measured, with where each one's A0 is known from: the seed that this tool noted, or ``--start``."""
-    from analysis.lora import AdapterFile
+    from models.adapter import AdapterFile
     from orchestrator.measurements.geometry import Place, Subject
 
     begin = None if start is None else AdapterFile(start)
@@ -267,7 +267,7 @@ def threads(inputs: Inputs) -> ParallelMap:
 
 
 def _provenance(given: Sequence[Given], options: argparse.Namespace, begun: Began) -> dict[str, Any]:
-    from analysis.lora import WEIGHTS
+    from models.adapter_config import WEIGHTS
     from orchestrator.results.write_report import versions
 
     return {

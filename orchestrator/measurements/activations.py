@@ -12,8 +12,8 @@ from analysis import formats
 from analysis.activations import input_products, summarise_activations, weighted_gram
 from analysis.chance import expected_cosines
 from analysis.forward import Row, unattachable
-from analysis.lora import AdapterFile
 from execution.context import Inputs, ParallelMap
+from models.adapter import AdapterFile
 from models.base import load
 from orchestrator.measurements.geometry import Place, shared
 from orchestrator.runtime.device import device

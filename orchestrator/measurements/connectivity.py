@@ -11,9 +11,9 @@ import torch
 
 from analysis.connectivity import barrier, between, token_mean
 from analysis.forward import Row, attached, completion_hidden, completion_nll, completion_scores
-from analysis.lora import Factors, load_adapter
 from execution.context import Context, Inputs
 from execution.store import write_json
+from models.adapter import Factors, load_factors
 from models.base import load
 from models.head import check
 from orchestrator.rollouts.dataset import read_table
@@ -122,7 +122,7 @@ def _wanted(task: Task) -> set[str]:
 
 def _factors(adapters: Mapping[str, Path], name: str) -> dict[str, Factors]:
     """An adapter's factors in float32; the base is the empty delta."""
-    return {} if name == "base" else load_adapter(adapters[name], dtype=torch.float32).modules
+    return {} if name == "base" else load_factors(adapters[name], dtype=torch.float32)
 
 
 def _mean(scores: Sequence[tuple[float, int]]) -> float | None:

@@ -11,11 +11,13 @@ import torch
 
 from analysis.chance import floors
 from analysis.geometry import ModuleGeometry, inner, module_geometry
-from analysis.lora import AdapterFile, Factors, natural_key, shared_modules
+from analysis.modules import shared_modules
 from analysis.start import Left, left_start, over_modules
 from analysis.summary import summarise
 from execution.context import Inputs, ParallelMap
 from methods.start import initial_a
+from models.adapter import AdapterFile, Factors
+from models.module_names import natural_key
 from orchestrator.runtime.threads import pin
 
 MODULES_A_TASK = 16  # a Ray task costs more than a module

@@ -10,9 +10,10 @@ import torch
 
 from analysis.cka import gram, linear_cka, similarity
 from analysis.forward import attached, features
-from analysis.lora import load_adapter, module_names, places
+from analysis.modules import places
 from execution.context import Context, Inputs
 from execution.store import write_json
+from models.adapter import AdapterFile, load_factors
 from models.base import load
 from orchestrator.evaluation.problems import read_problems
 from orchestrator.runtime.device import device
@@ -42,7 +43,7 @@ def measure_similarity(context: Context) -> None:
         raise ValueError("no adapter was trained: similarity has nothing to compare with the base")
     problems = read_problems(context.inputs["problems"])[0]["problems"][: config["prompts"]]
     prompts = [p["prompt_ids"] for p in problems]
-    modules = module_names(next(iter(adapters.values())))
+    modules = AdapterFile(next(iter(adapters.values()))).modules
     names = ["base", *adapters]
     context.progress(f"{len(names)} models on {len(prompts)} prompts")
     tasks = [
@@ -76,7 +77,7 @@ def observe(task: Task, inputs: Inputs) -> dict[str, Grams]:
     adapters = adapters_of(inputs)
     found: dict[str, Grams] = {}
     for name in task.names:
-        factors = {} if name == "base" else load_adapter(adapters[name], dtype=torch.float32).modules
+        factors = {} if name == "base" else load_factors(adapters[name], dtype=torch.float32)
         with attached(model, factors):
             seen = features(model, task.prompts, task.position, task.modules)
         found[name] = {kind: {k: gram(x).numpy() for k, x in by.items()} for kind, by in seen.items()}

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from analysis.base_file import TIED, BaseFile
 from analysis.base_weights import BaseGeometry, module_base_geometry, summarise_base
-from analysis.lora import AdapterFile, layer_of
+from analysis.modules import layer_of
 from execution.context import Inputs, ParallelMap
+from models.adapter import AdapterFile
 from orchestrator.measurements.geometry import Place, shared
 from orchestrator.runtime.threads import pin
 from orchestrator.steps.base import model_folder

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.adapter_config import refuse_pointer
 from execution.errors import UserError, first_line
 from execution.fingerprint import canonical, file_hash, folder_hash
 from execution.store import write_json
+from models.lfs_pointer import refuse_pointer
 from orchestrator.config.rollouts import AskedRollouts, FileRollouts, HubRollouts, SampledRollouts
 from orchestrator.config.study import Study
 from orchestrator.config.values import hub_like

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from analysis.activations import input_products, summarise_activations, weighted_gram
 from analysis.forward import Row, completion_hidden
-from analysis.lora import Factors, projection_of
+from analysis.modules import projection_of
+from models.adapter import Factors
 from tests.conftest import Agreement
 
 ROWS = [([5, 9, 3], [20, 21, 1]), ([7, 8, 30, 12, 3], [1]), ([11, 3], []), ([4, 3], [50, 51, 52, 53, 1])]

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from analysis import base_weights
 from analysis.base_weights import BaseGeometry, module_base_geometry, summarise_base
-from analysis.lora import Factors
+from models.adapter import Factors
 from tests.conftest import Agreement
 
 Q = "model.layers.{}.self_attn.q_proj"

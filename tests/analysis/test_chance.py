@@ -13,8 +13,8 @@ from torch import Generator
 
 from analysis.chance import ambient, expected_cosines, floors, gaussian_r, random_subspaces, shared_a
 from analysis.geometry import module_geometry
-from analysis.lora import Factors
 from analysis.summary import summarise
+from models.adapter import Factors
 
 
 def generator(seed: int = 0) -> Generator:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from analysis.connectivity import barrier, between, path_losses, token_mean
+from analysis.connectivity import barrier, between, interpolate, path_losses, token_mean
 from analysis.forward import attached, completion_nll
-from analysis.lora import Factors, load_adapter
+from models.adapter import Factors, load_factors
 
 ROWS = [([5, 9, 3], [20, 21, 1]), ([7, 8, 30, 12, 3], [1, 14]), ([4, 3], [50, 51, 52, 53, 1])]
 
@@ -29,8 +29,8 @@ def ends(
 ) -> tuple[dict[str, Factors], dict[str, Factors]]:
     folder = tmp_path_factory.mktemp("ends")
     return (
-        load_adapter(write_adapter(folder / "a", tiny_model, seed=1, scale=2.0)).modules,
-        load_adapter(write_adapter(folder / "b", tiny_model, seed=2, rank=4, scale=2.0)).modules,
+        load_factors(write_adapter(folder / "a", tiny_model, seed=1, scale=2.0)),
+        load_factors(write_adapter(folder / "b", tiny_model, seed=2, rank=4, scale=2.0)),
     )
 
 
@@ -56,6 +56,15 @@ def test_ends_are_the_adapters_themselves(model: PreTrainedModel, ends: tuple) -
             alone = token_mean(completion_nll(model, ROWS))
         assert path_losses(model, a, b, [weight], ROWS) == [alone]
     assert path_losses(model, a, {}, [0], ROWS) == [token_mean(completion_nll(model, ROWS))]
+
+
+def test_interpolation_is_exact_and_of_rank_2r() -> None:
+    generator = torch.Generator().manual_seed(0)
+    f = Factors(torch.randn(9, 3, generator=generator), torch.randn(3, 7, generator=generator))
+    g = Factors(torch.randn(9, 2, generator=generator), torch.randn(2, 7, generator=generator))
+    found = interpolate(f, g, 0.3)
+    assert found.a.shape == (5, 7)
+    torch.testing.assert_close(found.b @ found.a, 0.3 * f.b @ f.a + 0.7 * g.b @ g.a)
 
 
 def test_modules_of_one_side_only() -> None:

@@ -20,7 +20,7 @@ from transformers import (
 
 from analysis import forward
 from analysis.forward import attached, completion_hidden, completion_nll, completion_scores, features
-from analysis.lora import Factors, load_adapter
+from models.adapter import Factors, load_factors
 
 PROMPTS = [[5, 9, 3], [7, 8, 30, 12, 40, 3], [11, 3]]
 ROWS = [([5, 9, 3], [20, 21, 1]), ([7, 8, 30, 12, 3], [1]), ([11, 3], []), ([4, 3], [50, 51, 52, 53, 1])]
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, write_ada
 
 @pytest.fixture(scope="module")
 def delta(folder: Path) -> dict[str, Factors]:
-    return load_adapter(folder).modules
+    return load_factors(folder)
 
 
 def logits(model: torch.nn.Module, ids: list[int]) -> Tensor:

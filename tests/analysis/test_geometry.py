@@ -14,8 +14,8 @@ from scipy.linalg import subspace_angles
 from torch import Generator, Tensor
 
 from analysis.geometry import module_geometry
-from analysis.lora import Factors
 from analysis.summary import effective_rank, overlap, stable_rank, summarise
+from models.adapter import Factors
 
 Q = "model.layers.{}.self_attn.q_proj"
 # Descending with a gap after the tenth: top-10 subspaces are well defined.

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from analysis.lora import Factors
 from analysis.start import left_start, over_modules
+from models.adapter import Factors
 
 
 def randn(*shape: int, seed: int) -> Tensor:

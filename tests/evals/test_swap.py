@@ -119,6 +119,19 @@ def test_an_update_that_is_no_plain_lora_is_refused(
         Swap(served_model).weights(changed(**settings))
 
 
+@pytest.mark.parametrize("key", ["lm_head.weight", "model.embed_tokens.lora_embedding_A"])
+def test_what_was_trained_beside_the_linear_layers_is_refused(
+    served_model: Path, changed: Callable[..., Path], key: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = changed()
+    tensors = load_file(folder / "adapter_model.safetensors") | {f"base_model.model.{key}": torch.zeros(8, 64)}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"it holds .*, which cannot be swapped in; use engine.adapters=lora"):
+        Swap(served_model).weights(folder)
+
+
 def test_an_adapter_of_another_base_changes_nothing(
     engine: VllmEngine, write_adapter: Callable[..., Path], models: Models, prompts: list[list[int]], tmp_path: Path
 ) -> None:

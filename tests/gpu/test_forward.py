@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from analysis.activations import input_products
 from analysis.forward import attached, completion_hidden, completion_scores, features
-from analysis.lora import Factors, load_adapter
 from methods.batch import Rollout
 from methods.logprobs import reference_logprobs
+from models.adapter import Factors, load_factors
 from tests.conftest import Agreement
 
 QUERY = "model.layers.2.self_attn.q_proj"
@@ -29,7 +29,7 @@ def models(model_dir: Path) -> dict[str, PreTrainedModel]:
 
 @pytest.fixture(scope="module")
 def delta(tmp_path_factory: pytest.TempPathFactory, model_dir: Path, write_adapter: Callable[..., Path]) -> dict:
-    return load_adapter(write_adapter(tmp_path_factory.mktemp("gpu-adapter"), model_dir, seed=3)).modules
+    return load_factors(write_adapter(tmp_path_factory.mktemp("gpu-adapter"), model_dir, seed=3))
 
 
 def rows(rollouts: list[Rollout]) -> list[tuple[list[int], list[int]]]:

@@ -17,7 +17,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
-from analysis.lora import load_adapter
+from models.adapter import load_factors
 from orchestrator import cli
 from orchestrator.runtime.threads import ENVIRONMENT
 
@@ -91,7 +91,7 @@ def test_conv1d_is_measured_and_a_head_is_named(gpt2: Path) -> None:
         "Both cosines are over 6 modules; left out: lm_head (the output head).",
     ):
         assert line in page
-    one, two = (load_adapter(path).modules for path in given)
+    one, two = (load_factors(path) for path in given)
     deltas = {name: [(f[name].b @ f[name].a).numpy() for f in (one, two)] for name in one if name != "lm_head"}
     flat = [np.concatenate([delta[m].ravel() for delta in deltas.values()]) for m in range(2)]
     (pair,) = weighed["pairs"]

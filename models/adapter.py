@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from analysis.adapter_config import CONFIG, LARGEST, WEIGHTS, read_config, scale_of
+from models.adapter_config import CONFIG, LARGEST, WEIGHTS, read_config, scale_of
+from models.module_names import inner_names, natural_key, plain_name
 
 SMALLEST = 1e-60  # of a factor, or of an update, that is not zero: squares of squares are still above zero
-PREFIXES = ("base_model.model.", "module.")  # PEFT's, DistributedDataParallel's
-WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 BASES_OWN = re.compile(r"\.(?:base_layer|original_module)\.")  # what PEFT saves of a base beside its factors
 
 
@@ -32,15 +30,6 @@ class Factors:
 
     b: Tensor
     a: Tensor
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """Factors by normalised module name ("model.layers.0.self_attn.q_proj"), and the base it was made for."""
-
-    name: str
-    modules: dict[str, Factors]
-    base: str | None = None
 
 
 class AdapterFile:
@@ -68,7 +57,7 @@ class AdapterFile:
         """What the file calls a module, with one part in front more or less; None where that is none, or several."""
         if module in self._keys:
             return module
-        found = _inner(module, self._keys)
+        found = inner_names(module, self._keys)
         return found[0] if len(found) == 1 else None
 
     def beside_factors(self) -> list[str]:
@@ -109,10 +98,10 @@ class AdapterFile:
         """Whether both have an A of one shape at the module."""
         return (self.rank(module), self.shape(module)[1]) == (other.rank(module), other.shape(module)[1])
 
-    def factors(self, module: str, dtype: torch.dtype = torch.float64) -> Factors:
-        """One module's factors, the scale (alpha / r, or alpha / sqrt(r) with rsLoRA, with rank and alpha patterns)
-        folded into b in float64 before the cast to ``dtype``. ``fan_in_fan_out`` only tells how the base stores its
-        weight: the factors are those of the linear map either way.
+    def saved(self, module: str) -> tuple[Tensor, Tensor, float]:
+        """One module's (B, A, scale): the factors as they are in the file, and alpha / r, or alpha / sqrt(r) with
+        rsLoRA, with rank and alpha patterns. ``fan_in_fan_out`` only tells how the base stores its weight: the factors
+        are those of the linear map either way.
 
         Raises ValueError, one line: a module that is not there, a config that disagrees with the weights, NaN or inf.
         """
@@ -121,108 +110,19 @@ class AdapterFile:
             b, a = (self._tensors.get_tensor(key) for key in self._keys[own])
         except (SafetensorError, OSError) as error:
             raise _damaged(self.folder / WEIGHTS, error) from None
-        return _scaled(self.folder, own, b, a, self.config, dtype)
+        return b, a, _checked_scale(self.folder, own, b, a, self.config)
+
+    def factors(self, module: str, dtype: torch.dtype = torch.float64) -> Factors:
+        """One module's factors, the scale folded into b in float64 before the cast to ``dtype``; errors as of
+        ``saved``."""
+        b, a, scale = self.saved(module)
+        return Factors((b.double() * scale).to(dtype), a.double().to(dtype))
 
 
-def load_adapter(path: str | Path, name: str | None = None, dtype: torch.dtype = torch.float64) -> Adapter:
-    """Read a whole PEFT LoRA folder, modules in the natural order of their names; errors as of ``AdapterFile``."""
+def load_factors(path: str | Path, dtype: torch.dtype = torch.float64) -> dict[str, Factors]:
+    """A whole PEFT LoRA folder, modules in the natural order of their names; errors as of ``AdapterFile``."""
     file = AdapterFile(path)
-    factors = {module: file.factors(module, dtype) for module in file.modules}
-    return Adapter(name or file.folder.name, factors, file.base)
-
-
-def module_names(path: str | Path) -> list[str]:
-    """The adapted modules of a PEFT LoRA folder in natural order, read from the file's header alone."""
-    return AdapterFile(path).modules
-
-
-def plain_name(key: str) -> str:
-    """A tensor's or module's name without what PEFT, torch.compile and data parallel wrappers put into it."""
-    name = WRAPPERS.sub("", key)
-    while (prefix := next((p for p in PREFIXES if name.startswith(p)), None)) is not None:
-        name = name.removeprefix(prefix)
-    return name
-
-
-def alike(name: str, names: Iterable[str]) -> list[str]:
-    """Those of the names that are ``name`` with a prefix more or less: "layers.0.q" and "language.model.layers.0.q"."""
-    return [other for other in names if other.endswith(f".{name}") or name.endswith(f".{other}")]
-
-
-def _inner(name: str, names: Iterable[str]) -> list[str]:
-    """Those of the names that have one part more or less in front, as a model's ("model.layers.0.q") and its inner
-    model's ("layers.0.q") have."""
-    return [other for other in names if other.partition(".")[2] == name or name.partition(".")[2] == other]
-
-
-def shared_modules(names: Sequence[Collection[str]]) -> list[str]:
-    """The modules that every adapter has, in natural order; ValueError if there is none.
-
-    Adapters that were saved off a model and off its inner one (``model.`` in front or not) share what is alike but for
-    a prefix, under the longer names.
-    """
-    shared = set.intersection(*(set(modules) for modules in names)) if names else set()
-    if not shared and names and all(names):
-        longest = max(names, key=lambda modules: min(module.count(".") for module in modules))
-        shared = {module for module in longest if all(_one_to_one(module, longest, other) for other in names)}
-    if not shared:
-        raise ValueError("the adapters share no module, so nothing can be compared: check their targets and base")
-    return sorted(shared, key=natural_key)
-
-
-def _one_to_one(module: str, own: Collection[str], others: Collection[str]) -> bool:
-    """Whether the others have the module, or one that is alike to it and to no other of its own."""
-    found = _inner(module, others)
-    return module in others or (len(found) == 1 and len(_inner(found[0], own)) == 1)
-
-
-def natural_key(module: str) -> list[tuple[int, int | str]]:
-    """A sort key by which layer 2 comes before layer 10."""
-    parts = re.split(r"([0-9]{1,18})", module)
-    return [(0, int(part)) if part.isdecimal() and part.isascii() else (1, part) for part in parts if part]
-
-
-def layer_of(module: str) -> int | None:
-    """The layer number in a module's name ("model.layers.3.self_attn.q_proj" -> 3), or None."""
-    found = re.search(r"(?:^|\.)([0-9]{1,9})(?:\.|$)", module)
-    return int(found.group(1)) if found else None
-
-
-def projection_of(module: str) -> str:
-    """The last part of a module's name ("model.layers.3.self_attn.q_proj" -> "q_proj")."""
-    return module.rpartition(".")[2]
-
-
-def places(modules: Collection[str]) -> dict[str, dict[str, int | str | None]]:
-    """Each module's ``layer`` (counted from 0, as in its name; None outside of all layers) and ``projection``.
-
-    Where a model has several stacks of layers, an encoder and a decoder or a vision tower beside a text model,
-    ``stack`` tells which: layer 0 of one is not layer 0 of the other. It is the first part of the path in which the
-    stacks differ.
-    """
-    found: dict[str, dict[str, int | str | None]]
-    found = {name: {"layer": layer_of(name), "projection": projection_of(name)} for name in modules}
-    paths = {name: tuple(_path_to_layers(name)) for name in modules if found[name]["layer"] is not None}
-    several = sorted(set(paths.values()))
-    if len(several) < 2:
-        return found
-    lead = next(i for i, parts in enumerate(zip_longest(*several)) if len(set(parts)) > 1)
-    first = [path[lead : lead + 1] or path for path in several]
-    short = {path: part if first.count(part) == 1 else path[lead:] for path, part in zip(several, first, strict=True)}
-    for name, place in found.items():
-        place["stack"] = ".".join(short[paths[name]]) if name in paths else None
-    return found
-
-
-def _path_to_layers(module: str) -> list[str]:
-    """The parts of a module's name before its layer's number."""
-    parts = module.split(".")
-    return parts[: next(i for i, part in enumerate(parts) if part.isdecimal() and part.isascii())]
-
-
-def interpolate(f: Factors, g: Factors, weight: float) -> Factors:
-    """``weight * dW_f + (1 - weight) * dW_g``, exactly, as factors of rank r_f + r_g."""
-    return Factors(torch.cat([weight * f.b, (1 - weight) * g.b], dim=1), torch.cat([f.a, g.a], dim=0))
+    return {module: file.factors(module, dtype) for module in file.modules}
 
 
 def _open(path: Path) -> safe_open:
@@ -261,7 +161,8 @@ def _paired_keys(path: Path, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {module: (halves["B"], halves["A"]) for module, halves in found.items()}
 
 
-def _scaled(folder: Path, module: str, b: Tensor, a: Tensor, config: dict, dtype: torch.dtype) -> Factors:
+def _checked_scale(folder: Path, module: str, b: Tensor, a: Tensor, config: dict[str, Any]) -> float:
+    """The scale by the config; ValueError where the factors and it make no update that can be measured."""
     where = f"{folder / WEIGHTS}: module {module}"
     if not (b.is_floating_point() and a.is_floating_point()):
         raise ValueError(f"{where}: factors of {b.dtype} and {a.dtype} are no real numbers")
@@ -272,14 +173,12 @@ def _scaled(folder: Path, module: str, b: Tensor, a: Tensor, config: dict, dtype
         raise ValueError(f"{folder / CONFIG}: module {module}: rank {rank} by the config, {a.shape[0]} by the weights")
     if rank < 1:
         raise ValueError(f"{where}: rank 0 holds no update; save the adapter again")
-    b, a = b.double(), a.double()
     if not (torch.isfinite(b).all() and torch.isfinite(a).all()):
         raise ValueError(f"{where}: NaN or inf in its factors")
-    b = b * scale
-    most_b, most_a = float(b.abs().max()), float(a.abs().max())
+    most_b, most_a = abs(float(b.abs().max()) * scale), float(a.abs().max())
     sizes = (most_b, most_a, most_b * most_a)
     if max(sizes) > LARGEST:
         raise ValueError(f"{where}: its update is beyond {LARGEST:g}, or a factor is; was it trained?")
     if most_b and most_a and min(sizes) < SMALLEST:
         raise ValueError(f"{where}: its update is below {SMALLEST:g}, or a factor is; was it trained?")
-    return Factors(b.to(dtype), a.to(dtype))
+    return scale

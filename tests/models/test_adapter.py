@@ -27,18 +27,8 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from analysis.lora import (
-    AdapterFile,
-    Factors,
-    interpolate,
-    layer_of,
-    load_adapter,
-    module_names,
-    places,
-    projection_of,
-    shared_modules,
-)
-from analysis.summary import grouped
+from analysis.modules import shared_modules
+from models.adapter import AdapterFile, load_factors
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
@@ -94,10 +84,10 @@ def test_delta_equals_pefts(tmp_path: Path, tiny_model: Path, settings: dict) ->
     wrapped = get_peft_model(model, LoraConfig(target_modules=TARGETS, **settings))
     fill(wrapped, 1)
     wrapped.save_pretrained(tmp_path)
-    expected, adapter = peft_deltas(wrapped), load_adapter(tmp_path)
-    assert set(adapter.modules) == set(expected) and len(expected) == 8
+    expected, adapter = peft_deltas(wrapped), load_factors(tmp_path)
+    assert set(adapter) == set(expected) and len(expected) == 8
     for name, delta in expected.items():
-        factors = adapter.modules[name]
+        factors = adapter[name]
         torch.testing.assert_close((factors.b @ factors.a).float(), delta, rtol=1e-5, atol=1e-5)
 
 
@@ -110,7 +100,7 @@ def test_fan_in_fan_out_is_the_map_of_a_transposed_weight(tmp_path: Path) -> Non
     fill(wrapped, 2)
     wrapped.save_pretrained(tmp_path)
     ((name, delta),) = peft_deltas(wrapped).items()
-    factors = load_adapter(tmp_path).modules[name]
+    factors = load_factors(tmp_path)[name]
     assert factors.b.shape == (36, 2)
     torch.testing.assert_close((factors.b @ factors.a).float().T, delta, rtol=1e-5, atol=1e-5)
 
@@ -171,14 +161,14 @@ def test_the_linear_part_of_whatever_peft_writes(
     wrapped = get_peft_model(make(), LoraConfig(r=4, lora_alpha=6, **settings))  # type: ignore[arg-type]
     fill(wrapped, 3)
     wrapped.save_pretrained(tmp_path)
-    adapter = load_adapter(tmp_path)
+    adapter = load_factors(tmp_path)
     expected = {
         name: delta for name, delta in peft_deltas(wrapped).items() if "embed" not in name and "wte" not in name
     }
-    assert set(adapter.modules) == set(expected) and len(expected) == count
+    assert set(adapter) == set(expected) and len(expected) == count
     for name, delta in expected.items():
         base = wrapped.get_submodule(f"base_model.model.{name}").get_base_layer()  # type: ignore[operator]
-        factors = adapter.modules[name]
+        factors = adapter[name]
         found = (factors.b @ factors.a).float()
         torch.testing.assert_close(found.T if isinstance(base, Conv1D) else found, delta, rtol=1e-5, atol=1e-5)
     lines = AdapterFile(tmp_path).beside_factors()
@@ -199,9 +189,9 @@ def test_the_linear_part_of_whatever_peft_writes(
     ],
 )
 def test_names_that_a_wrapper_left_its_mark_in(folder: Path, rename: Callable[[str], str]) -> None:
-    expected = load_adapter(folder).modules
+    expected = load_factors(folder)
     edit_weights(folder, lambda t: [t.update({rename(key): t.pop(key)}) for key in list(t)] and None)
-    found = load_adapter(folder).modules
+    found = load_factors(folder)
     assert list(found) == list(expected)
     assert all(torch.equal(found[name].b, expected[name].b) for name in expected)
 
@@ -239,13 +229,13 @@ def test_float64_factors_beyond_what_can_be_squared(folder: Path, a: float, b: f
         folder, lambda t: t.update({k: torch.full(v.shape, sizes[k[-8]], dtype=torch.float64) for k, v in t.items()})
     )
     with pytest.raises(ValueError, match=line) as caught:
-        load_adapter(folder)
+        load_factors(folder)
     assert "\n" not in str(caught.value)
 
 
 def test_float32_denormals_are_numbers(folder: Path) -> None:
     edit_weights(folder, lambda t: t.update({k: torch.full(v.shape, 1e-42) for k, v in t.items() if "lora_B" in k}))
-    factors = load_adapter(folder).modules["model.layers.0.self_attn.q_proj"]
+    factors = load_factors(folder)["model.layers.0.self_attn.q_proj"]
     assert float(factors.b[0, 0]) == pytest.approx(2e-42, rel=1e-2)
 
 
@@ -255,67 +245,23 @@ def test_half_precision_files_scale_in_float64(folder: Path, dtype: torch.dtype)
     edit_weights(folder, lambda t: t.update({key: value.to(dtype) for key, value in t.items()}))
     raw = load_file(folder / "adapter_model.safetensors")
     name = "model.layers.0.self_attn.q_proj"
-    factors = load_adapter(folder).modules[name]
+    factors = load_factors(folder)[name]
     assert factors.b.dtype == torch.float64
     expected = raw[f"base_model.model.{name}.lora_B.weight"].double() * (3 / 8)
     assert torch.equal(factors.b, expected)
-    assert load_adapter(folder, dtype=torch.float32).modules[name].a.dtype == torch.float32
+    assert load_factors(folder, dtype=torch.float32)[name].a.dtype == torch.float32
 
 
 def test_names_order_and_reading_by_module(folder: Path) -> None:
-    names = module_names(folder)
+    names = AdapterFile(folder).modules
     assert names[0] == "model.layers.0.self_attn.k_proj" and len(names) == 8
-    whole = load_adapter(folder, name="sft")
+    whole = load_factors(folder)
     opened = AdapterFile(folder)
-    assert whole.name == "sft" and list(whole.modules) == opened.modules == names
-    assert torch.equal(opened.factors(names[3]).b, whole.modules[names[3]].b)
-    assert opened.shape(names[3]) == (len(whole.modules[names[3]].b), whole.modules[names[3]].a.shape[1])
+    assert list(whole) == opened.modules == names
+    assert torch.equal(opened.factors(names[3]).b, whole[names[3]].b)
+    assert opened.shape(names[3]) == (len(whole[names[3]].b), whole[names[3]].a.shape[1])
     with pytest.raises(ValueError, match=r"no LoRA factors for model\.elsewhere"):
         opened.factors("model.elsewhere")
-
-
-def test_parts_of_a_name() -> None:
-    assert layer_of("model.layers.12.self_attn.q_proj") == 12
-    assert layer_of("transformer.h.3.attn.c_attn") == 3
-    assert layer_of("lm_head") is None
-
-
-@pytest.mark.parametrize(
-    ("stacks", "words"),
-    [
-        (("model.encoder.layers", "model.decoder.layers"), ("encoder", "decoder")),
-        (("encoder.block", "decoder.block"), ("encoder", "decoder")),
-        (
-            ("model.language_model.layers", "model.vision_tower.vision_model.encoder.layers"),
-            ("language_model", "vision_tower"),
-        ),
-        (("model.layers", "model.visual.blocks"), ("layers", "visual")),
-        (("model.a.x.layers", "model.a.y.layers", "model.b.layers"), ("a.x.layers", "a.y.layers", "b")),
-        (("model.layers", "model.layers.more"), ("model.layers", "more")),
-        (("model.layers",), (None,)),
-    ],
-)
-def test_layers_of_unlike_stacks_are_told_apart(stacks: tuple[str, ...], words: tuple[str | None, ...]) -> None:
-    names = {f"{stack}.{layer}.mlp.experts.7.up_proj": (word, layer) for stack, word in zip(stacks, words, strict=True)
-             for layer in (0, 11)}  # fmt: skip
-    found = places([*names, "lm_head"])
-    several = len(stacks) > 1
-    for name, (word, layer) in names.items():
-        assert found[name] == {"layer": layer, "projection": "up_proj"} | ({"stack": word} if several else {})
-    assert found["lm_head"] == {"layer": None, "projection": "lm_head"} | ({"stack": None} if several else {})
-    assert projection_of("model.layers.12.self_attn.q_proj") == "q_proj"
-    assert shared_modules([["l.10.q", "l.2.q", "x"], {"l.2.q", "l.10.q"}]) == ["l.2.q", "l.10.q"]
-    with pytest.raises(ValueError, match="share no module"):
-        shared_modules([["a"], ["b"]])
-
-
-def test_interpolation_is_exact_and_of_rank_2r() -> None:
-    generator = Generator().manual_seed(0)
-    f = Factors(torch.randn(9, 3, generator=generator), torch.randn(3, 7, generator=generator))
-    g = Factors(torch.randn(9, 2, generator=generator), torch.randn(2, 7, generator=generator))
-    found = interpolate(f, g, 0.3)
-    assert found.a.shape == (5, 7)
-    torch.testing.assert_close(found.b @ found.a, 0.3 * f.b @ f.a + 0.7 * g.b @ g.a)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +282,7 @@ def test_interpolation_is_exact_and_of_rank_2r() -> None:
 def test_refused_configs(folder: Path, change: dict, line: str) -> None:
     edit_config(folder, **change)
     with pytest.raises(ValueError, match=line) as caught:
-        load_adapter(folder)
+        load_factors(folder)
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
@@ -345,7 +291,7 @@ def test_not_finite_is_named_by_module(folder: Path, value: float) -> None:
     key = "base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight"
     edit_weights(folder, lambda t: t[key].__setitem__((2, 3), value))
     with pytest.raises(ValueError, match=r"module model\.layers\.1\.self_attn\.v_proj: NaN or inf"):
-        load_adapter(folder)
+        load_factors(folder)
 
 
 def test_damaged_weights_name_their_file(folder: Path) -> None:
@@ -354,59 +300,47 @@ def test_damaged_weights_name_their_file(folder: Path) -> None:
     for cut in (0, 4, 200, len(whole) - 5):
         path.write_bytes(whole[:cut])
         with pytest.raises(ValueError, match=r"adapter_model\.safetensors: damaged or truncated"):
-            load_adapter(folder)
+            load_factors(folder)
 
 
 def test_odd_tensors(folder: Path) -> None:
     key = "base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight"
     edit_weights(folder, lambda t: t.pop(key) is None)
     with pytest.raises(ValueError, match=r"v_proj has only lora_B"):
-        load_adapter(folder)
+        load_factors(folder)
     edit_weights(folder, lambda t: t.update({key: torch.zeros(5, 64)}))
     with pytest.raises(ValueError, match="are not out x r and r x in"):
-        load_adapter(folder)
+        load_factors(folder)
     edit_weights(folder, lambda t: t.update({"base_model.model.x.lora_magnitude_vector": torch.zeros(5)}))
     with pytest.raises(ValueError, match="lora_magnitude_vector is no LoRA factor"):
-        load_adapter(folder)
+        load_factors(folder)
 
 
 def test_factors_that_are_no_factors(folder: Path) -> None:
     name = "base_model.model.model.layers.1.self_attn.v_proj.lora_{}.weight"
     edit_weights(folder, lambda t: t.update({name.format("A"): torch.zeros(8, 64, dtype=torch.int8)}))
     with pytest.raises(ValueError, match=r"factors of torch\.float32 and torch\.int8 are no real numbers"):
-        load_adapter(folder)
+        load_factors(folder)
     edit_weights(folder, lambda t: t.update({name.format("A"): torch.zeros(8, 64)}))
     edit_weights(folder, lambda t: t.update({name.format("B.default"): torch.zeros(32, 8)}))
     with pytest.raises(ValueError, match="one and the same factor"):
-        load_adapter(folder)
+        load_factors(folder)
 
 
 def test_missing_parts(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no adapter_model\.safetensors; give the folder"):
-        load_adapter(tmp_path / "nowhere")
+        load_factors(tmp_path / "nowhere")
     pickled = tmp_path / "pickled"
     pickled.mkdir()
     (pickled / "adapter_model.bin").write_bytes(b"\x80")
     with pytest.raises(ValueError, match=r"is a pickle and is not opened; convert it"):
-        load_adapter(pickled)
+        load_factors(pickled)
     (folder / "adapter_config.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
-        load_adapter(folder)
+        load_factors(folder)
     (folder / "adapter_config.json").write_text("[]")
     with pytest.raises(ValueError, match="peft_type is None"):
-        load_adapter(folder)
+        load_factors(folder)
     (folder / "adapter_config.json").unlink()
     with pytest.raises(ValueError, match=r"no adapter_config\.json, so the scale"):
-        load_adapter(folder)
-
-
-def test_groups_keep_stacks_apart_and_are_in_order() -> None:
-    names = ["m.encoder.layers.1.q", "m.encoder.layers.0.q", "m.decoder.layers.0.q", "m.decoder.layers.0.v", "lm_head"]
-    where = places(names)
-    assert grouped(where.values(), "layer") == [
-        ({"stack": "decoder", "layer": 0}, [2, 3]),
-        ({"stack": "encoder", "layer": 0}, [1]),
-        ({"stack": "encoder", "layer": 1}, [0]),
-    ]
-    assert grouped(where.values(), "projection")[0] == ({"stack": None, "projection": "lm_head"}, [4])
-    assert grouped(places(names[:2]).values(), "layer") == [({"layer": 0}, [1]), ({"layer": 1}, [0])]
+        load_factors(folder)

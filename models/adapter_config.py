@@ -16,13 +16,14 @@ from typing import Any
 
 import regex
 
+from models.lfs_pointer import refuse_pointer
+
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 LARGEST_CONFIG = 10_000_000  # bytes
 LARGEST = 1e30  # of a setting, of a factor, of an update: squares of squares are still numbers
 LONGEST_PATTERN = 2000  # characters, where it is more than a name
 PATIENCE = 5.0  # seconds for all matches of one config's patterns, which take microseconds each
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # Initialisations that also change the base weight, so that b @ a is not the distance from the base. The others (True,
 # False, gaussian, orthogonal, eva, mica) leave it as it is.
 BASE_CHANGING_INITS = ("pissa", "corda", "olora", "loftq", "lora_ga")
@@ -39,27 +40,26 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not (folder / WEIGHTS).is_file():
         raise ValueError(_no_weights(folder))
     refuse_pointer(folder / WEIGHTS)
+    config = load_config(folder)
+    _check(folder / CONFIG, config)
+    return config
+
+
+def load_config(folder: Path) -> Any:
+    """What stands in the config of a PEFT folder, of whatever kind. ValueError, one line: there is none, or no JSON."""
     path = folder / CONFIG
     if not path.is_file():
-        raise ValueError(f"{folder}: no {CONFIG}, so the scale alpha / r is unknown; copy it beside the weights")
+        raise ValueError(
+            f"{folder}: holds no {CONFIG}, so the scale alpha / r is unknown; copy it beside the weights, or give the "
+            "folder of a PEFT adapter"
+        )
     if path.stat().st_size > LARGEST_CONFIG:
         raise ValueError(f"{path}: {path.stat().st_size} bytes are no adapter's config; save the adapter again")
     refuse_pointer(path)
     try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error}); save the adapter again") from None
-    _check(path, config)
-    return config
-
-
-def refuse_pointer(path: Path) -> None:
-    """ValueError where the file is what Git LFS leaves in the place of one that was not fetched."""
-    if not path.is_file():
-        return
-    with path.open("rb") as stream:
-        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise ValueError(f"{path}: a Git LFS pointer in the place of the file; run git lfs pull in its repository")
 
 
 def _no_weights(folder: Path) -> str:
@@ -119,6 +119,11 @@ def scale_of(path: Path, config: Mapping[str, Any], module: str) -> tuple[float,
     if rank < 1:
         return rank, 0.0
     return rank, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def largest_rank(config: Mapping[str, Any]) -> int:
+    """The largest rank that the config gives to any module."""
+    return max([config["r"], *(config.get("rank_pattern") or {}).values()])
 
 
 @lru_cache(maxsize=64)

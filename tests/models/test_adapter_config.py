@@ -16,9 +16,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from analysis import adapter_config
-from analysis.adapter_config import read_config, scale_of
 from analysis.base_file import BaseFile
+from models import adapter_config
+from models.adapter_config import read_config, scale_of
 
 CONFIG = {"peft_type": "LORA", "r": 8, "lora_alpha": 16}
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
@@ -152,5 +152,5 @@ def test_weights_in_parts_are_named(tmp_path: Path) -> None:
 
 
 def test_a_config_is_read_without_torch() -> None:
-    code = "import sys, analysis.adapter_config, orchestrator.compare.compare; assert 'torch' not in sys.modules"
+    code = "import sys, models.adapter_config, orchestrator.compare.compare; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
