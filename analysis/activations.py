@@ -16,19 +16,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 # The checks and the padding of every other pass over a base, so that all of them count and refuse alike.
-from analysis.forward import Row, _check_mode, _linear, _padded
+from analysis.forward import check_eval, check_prompts, linear_of
 from analysis.gram import cosine
 from analysis.modules import places
 from analysis.summary import grouped
 from models.adapter import Factors
 from models.head import backbone
+from models.logprobs import Row, predicting
+from models.padding import by_length, padded
 
 Grams = Mapping[str, list[list[float]]]
 
@@ -39,13 +41,11 @@ def input_products(
     adapters: Sequence[Mapping[str, Factors]],
     modules: Sequence[str],
     batch_size: int = 8,
-    where: Literal["completion", "all"] = "completion",
 ) -> tuple[dict[str, Tensor], int]:
     """One pass over the base: {module: R x R mean of z z.T, float64 on the CPU} and the n tokens it is a mean over.
 
-    z stacks a x of every adapter in the order given. "completion" counts the positions that predict a completion's
-    token (the prompt's last token to the last but one), as ``forward.completion_scores`` does, and skips rows
-    with an empty one; "all" counts every token. Padding never counts; rows of like length share a batch. z has the
+    z stacks a x of every adapter in the order given. Tokens are those that predict a completion's token (the prompt's
+    last to the last but one), as in ``forward.completion_scores``; rows of like length share a batch. z has the
     weights' precision, float32 at least; its products are float64. The stacked a (R x in) of all ``modules`` lie on
     the model's device: where they are too many, call it with some modules at a time. A module that does not see every
     token once or more, such as an expert of a mixture, is left out.
@@ -53,12 +53,13 @@ def input_products(
     ValueError, one line: a model in training mode; an empty prompt or no token to count; no adapter or module; a
     module that is missing, not linear, the output head, of another shape, or that an adapter lacks; NaN or inf.
     """
-    _check_mode(model)
-    if where not in ("completion", "all"):
-        raise ValueError(f"where is 'completion' or 'all', got {where!r}")
+    check_eval(model)
     if not adapters or not modules:
         raise ValueError(f"nothing to compare: {len(adapters)} adapters, {len(modules)} modules")
-    order = _order(rows, where)
+    check_prompts(rows)
+    filled = [row for row in rows if row[1]]
+    if not filled:
+        raise ValueError(f"no token to count in {len(rows)} rows: every completion is empty")
     counted: list[tuple[Tensor, int]] = []  # of the batch in flight, read by the hooks: places, and of how many
     products: dict[str, Tensor] = {}
     seeing = {name: list[bool]() for name in modules}  # a call: whether every token of the batch was in it
@@ -69,14 +70,14 @@ def input_products(
             products[name] = torch.zeros(len(a), len(a), dtype=torch.float64, device=a.device)
             handles.append(linear.register_forward_pre_hook(_collector(a, products[name], counted, seeing[name])))
         tokens = 0
-        for start in range(0, len(order), batch_size):
-            batch = [rows[index] for index in order[start : start + batch_size]]
-            ids, mask = _padded([[*prompt, *completion] for prompt, completion in batch], model.device)
-            places = _counted(batch, where, ids.shape[1])
-            tokens += len(places)
-            counted[:] = [(places, ids.numel())]
+        for batch in by_length([sum(map(len, row)) for row in filled], batch_size):
+            held = [filled[index] for index in batch]
+            ids = padded([[*prompt, *completion] for prompt, completion in held])
+            at, _ = predicting(held, ids.shape[1])
+            tokens += len(at)
+            counted[:] = [(torch.from_numpy(at), ids.size)]
             with torch.inference_mode():
-                backbone(model)(ids, attention_mask=mask, use_cache=False)
+                backbone(model)(torch.from_numpy(ids).to(model.device), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
@@ -137,35 +138,13 @@ def summarise_activations(names: Sequence[str], grams: Grams, tokens: int) -> di
     }
 
 
-def _order(rows: Sequence[Row], where: str) -> list[int]:
-    """The rows that have a token to count, the shortest first, so that rows of like length share a batch."""
-    for index, (prompt, _) in enumerate(rows):
-        if not prompt:
-            raise ValueError(f"row {index}: the prompt is empty, so nothing predicts the first completion token")
-    held = [index for index, (_, completion) in enumerate(rows) if completion or where == "all"]
-    if not held:
-        raise ValueError(f"no token to count in {len(rows)} rows: every completion is empty")
-    return sorted(held, key=lambda index: len(rows[index][0]) + len(rows[index][1]))
-
-
-def _counted(batch: Sequence[Row], where: str, width: int) -> Tensor:
-    """Places of the counted tokens in the batch laid out as one line of n x ``width`` tokens."""
-    places: list[int] = []
-    for at, (prompt, completion) in enumerate(batch):
-        first, last = (
-            (len(prompt) - 1, len(completion)) if where == "completion" else (0, len(prompt) + len(completion))
-        )
-        places.extend(range(at * width + first, at * width + first + last))
-    return torch.tensor(places)
-
-
 def _stacked(model: PreTrainedModel, name: str, adapters: Sequence[Mapping[str, Factors]]) -> tuple[nn.Module, Tensor]:
     """The linear module and every adapter's a on it as one R x in, in the precision that z is to have."""
     for at, adapter in enumerate(adapters):
         if name not in adapter:
             raise ValueError(f"module {name} is not in adapter {at}: compare the modules that all adapters share")
     held = [adapter[name] for adapter in adapters]
-    linear, *_ = [_linear(model, name, factors) for factors in held]
+    linear, *_ = [linear_of(model, name, factors) for factors in held]
     weight = cast(Tensor, linear.weight)
     dtype = torch.promote_types(weight.dtype, torch.float32)
     return linear, torch.cat([factors.a.to(weight.device, dtype) for factors in held])

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from analysis.forward import Row, attached, completion_nll
+from analysis.forward import attached, completion_nll
 from models.adapter import Factors
+from models.logprobs import Row
 
 
 def between(a: Mapping[str, Factors], b: Mapping[str, Factors], weight: float) -> dict[str, Factors]:

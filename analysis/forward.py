@@ -1,7 +1,7 @@
 """Forward passes of a base model with a delta attached beside its weights, never merged into them.
 
-Letters: n rows, t tokens, d hidden width, V vocabulary. Rows are padded on the right, which a causal model
-cannot see. Results depend on the batch size by rounding alone; the same batch size gives the same bytes.
+Letters: n rows, t tokens, d hidden width, V vocabulary. Results depend on the batch size by rounding alone; the same
+batch size gives the same bytes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from transformers.pytorch_utils import Conv1D
 
 from models.adapter import Factors
 from models.head import backbone, head_of
+from models.logprobs import Row, completion_states, token_scores
 from models.module_names import alike
+from models.padding import by_length, padded
 
-Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
 TOKENS_A_CHUNK = 256  # head and KL: 256 x 151 k float32 logits are 155 MB
 
 
@@ -43,7 +44,7 @@ def attached(model: PreTrainedModel, modules: Mapping[str, Factors]) -> Iterator
     handles = []
     try:
         for name, factors in modules.items():
-            linear = _linear(model, name, factors)
+            linear = linear_of(model, name, factors)
             handles.append(linear.register_forward_hook(_adder(factors, cast(Tensor, linear.weight).device)))
         yield model
     finally:
@@ -64,7 +65,7 @@ def features(
     the output of block l - 1; the last one is taken after the final norm, as Transformers gives it. "modules"
     holds the outputs of the named modules, an attached delta included.
     """
-    _check_mode(model)
+    check_eval(model)
     if position not in ("last", "mean"):
         raise ValueError(f"position is 'last' or 'mean', got {position!r}")
     if not token_ids or not all(token_ids):
@@ -80,10 +81,11 @@ def features(
     ]
     try:
         for start in range(0, len(token_ids), batch_size):
-            ids, mask = _padded(token_ids[start : start + batch_size], model.device)
-            lengths.append(mask.sum(1))
+            batch = token_ids[start : start + batch_size]
+            ids = torch.from_numpy(padded(batch)).to(model.device)
+            lengths.append(torch.tensor([len(tokens) for tokens in batch], device=model.device))
             with torch.inference_mode():
-                states = backbone(model)(ids, attention_mask=mask, use_cache=False, output_hidden_states=True)
+                states = backbone(model)(ids, use_cache=False, output_hidden_states=True)
             for layer, state in enumerate(states.hidden_states):
                 hidden.setdefault(layer, []).append(_pooled(state, lengths[-1], position))
     finally:
@@ -101,7 +103,7 @@ def completion_hidden(model: PreTrainedModel, rows: Sequence[Row], batch_size: i
     Computed once for the base, they are the reference of every ``completion_scores`` on the same rows.
     """
     found: list[Tensor] = [torch.empty(0)] * len(rows)
-    for index, states in _hidden_by_row(model, rows, batch_size):
+    for index, states, _ in _by_row(model, rows, batch_size):
         found[index] = states.cpu()
     return found
 
@@ -123,18 +125,13 @@ def completion_scores(
         raise ValueError(f"reference states of {len(reference)} rows for {len(rows)} rows")
     head = head_of(model)
     scores = [RowScore(0.0, 0, None if reference is None else 0.0)] * len(rows)
-    for index, states in _hidden_by_row(model, rows, batch_size):
-        targets = torch.tensor(rows[index][1], device=states.device)
+    for index, states, targets in _by_row(model, rows, batch_size):
         base = None if reference is None else reference[index].to(states.device)
         nll, kl = 0.0, 0.0
-        for start in range(0, len(targets), TOKENS_A_CHUNK):
-            chunk = slice(start, start + TOKENS_A_CHUNK)
-            with torch.inference_mode():
-                logp = torch.log_softmax(head(states[chunk]), dim=-1)
-                nll -= logp.gather(1, targets[chunk, None]).double().sum().item()
-                if base is not None:
-                    logp_base = torch.log_softmax(head(base[chunk]), dim=-1)
-                    kl += (logp_base.exp() * (logp_base - logp)).sum(-1).double().sum().item()
+        with torch.inference_mode():
+            for nlls, kls in token_scores(head, states, targets, TOKENS_A_CHUNK, base):
+                nll += nlls.sum().item()
+                kl += kls.sum().item()
         # KL is not negative; rounding of nearly equal distributions may say so.
         scores[index] = RowScore(nll, len(targets), None if base is None else kl if kl > 0 or kl != kl else 0.0)
     return scores
@@ -145,25 +142,28 @@ def completion_nll(model: PreTrainedModel, rows: Sequence[Row], batch_size: int 
     return [(score.nll, score.tokens) for score in completion_scores(model, rows, batch_size)]
 
 
-def _hidden_by_row(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> Iterator[tuple[int, Tensor]]:
-    """(row, t x d states that predict its completion); rows of like length share a batch, to pad little."""
-    _check_mode(model)
+def _by_row(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(row, t x d states that predict its completion, its t tokens); rows of like length share a batch."""
+    check_eval(model)
+    check_prompts(rows)
+    filled = [index for index, (_, completion) in enumerate(rows) if completion]
+    for batch in by_length([sum(map(len, rows[index])) for index in filled], batch_size):
+        held = [filled[place] for place in batch]
+        with torch.inference_mode():
+            states, targets, _ = completion_states(model, [rows[index] for index in held])
+        sizes = [len(rows[index][1]) for index in held]
+        yield from zip(held, states.split(sizes), targets.split(sizes), strict=True)
+
+
+def check_prompts(rows: Sequence[Row]) -> None:
+    """``ValueError`` naming the first row without a prompt."""
     for index, (prompt, _) in enumerate(rows):
         if not prompt:
             raise ValueError(f"row {index}: the prompt is empty, so nothing predicts the first completion token")
-    filled = [index for index, (_, completion) in enumerate(rows) if completion]
-    order = sorted(filled, key=lambda index: len(rows[index][0]) + len(rows[index][1]))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        ids, mask = _padded([[*rows[i][0], *rows[i][1]] for i in batch], model.device)
-        with torch.inference_mode():
-            states = backbone(model)(ids, attention_mask=mask, use_cache=False).last_hidden_state
-        for at, index in enumerate(batch):
-            first = len(rows[index][0]) - 1
-            yield index, states[at, first : first + len(rows[index][1])]
 
 
-def _check_mode(model: PreTrainedModel) -> None:
+def check_eval(model: PreTrainedModel) -> None:
+    """``ValueError`` in training mode."""
     if model.training:
         raise ValueError("the model is in training mode, where dropout makes measurements random: call model.eval()")
 
@@ -190,7 +190,8 @@ def unattachable(model: PreTrainedModel, name: str) -> str | None:
     return None if isinstance(module, (nn.Linear, Conv1D)) else f"a {type(module).__name__}"
 
 
-def _linear(model: PreTrainedModel, name: str, factors: Factors) -> nn.Module:
+def linear_of(model: PreTrainedModel, name: str, factors: Factors) -> nn.Module:
+    """The linear module of that name, which the delta fits; ``ValueError``, one line, where there is none."""
     linear = _submodule(model, name)
     if unattachable(model, name) is not None:
         raise ValueError(f"module {name} is a {type(linear).__name__}; deltas attach to inner linear modules")
@@ -209,17 +210,6 @@ def _adder(factors: Factors, device: torch.device) -> Callable[[nn.Module, tuple
         return (output.float() + inputs[0].float() @ a.T @ b.T).to(output.dtype)
 
     return add
-
-
-def _padded(token_ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """n x t ids, zeros on the right, and their mask."""
-    width = max(len(ids) for ids in token_ids)
-    ids = torch.zeros(len(token_ids), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, tokens in enumerate(token_ids):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, : len(tokens)] = 1
-    return ids.to(device), mask.to(device)
 
 
 def _pooled(state: Tensor, lengths: Tensor, position: str) -> Tensor:

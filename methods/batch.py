@@ -31,6 +31,11 @@ class Rollout:
     group_mean: float | None = field(default=None, compare=False)  # of its group, not of the row
 
     @property
+    def tokens(self) -> tuple[Sequence[int], Sequence[int]]:
+        """(prompt ids, completion ids)"""
+        return self.prompt_ids, self.completion_ids
+
+    @property
     def right(self) -> bool:
         return self.reward > 0
 

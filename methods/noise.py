@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from methods.batch import Rollout
-from methods.logprobs import completion_logps
 from methods.lora import Adapter
+from models.logprobs import completion_logps
 
 EPSILON = torch.finfo(torch.float32).eps  # loss and adapter's gradients are float32 whatever the base is
 TOKENS = 64  # of a completion, enough for a mean
@@ -29,7 +29,7 @@ def token_gradient(adapter: Adapter, rollout: Rollout, head_chunk: int) -> float
     for parameter in parameters:
         parameter.grad = None  # a try that was broken off may have left some
     row = replace(rollout, completion_ids=rollout.completion_ids[:TOKENS])
-    logp, _ = completion_logps(adapter.model, [row], head_chunk)
+    logp, _ = completion_logps(adapter.model, [row.tokens], head_chunk)
     signs = 1.0 - 2.0 * (torch.arange(logp.shape[1], device=logp.device) % 2)
     (logp * signs).sum().backward()
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import torch
 from peft import PeftModel
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import check_rows, completion_states, head_of
+from methods.logprobs import check_rows
 from methods.lora import Adapter
+from models.logprobs import completion_states, head_of, token_scores
 
 BATCH = 8  # rows at once: without gradients they fit wherever a training's own pass does
 
@@ -67,10 +67,12 @@ def _looked(model: PeftModel, rollouts: Sequence[Rollout], head_chunk: int) -> d
     total = 0.0
     for first in range(0, len(rollouts), BATCH):
         part = rollouts[first : first + BATCH]
-        states, targets, mask = completion_states(model, part)
+        rows = [rollout.tokens for rollout in part]
+        states, targets, mask = completion_states(model, rows)
         with model.disable_adapter():
-            before, _, _ = completion_states(model, part)
-        nll, kl = _scores(model, states, before, targets, head_chunk)
+            before, _, _ = completion_states(model, rows)
+        scores = token_scores(head_of(model), states, targets, head_chunk, before)
+        nll, kl = (torch.cat(values) for values in zip(*scores, strict=True))
         total += kl.sum().item()
         for rollout, value in zip(part, nll.new_zeros(mask.shape).masked_scatter(mask, nll).sum(dim=1), strict=True):
             held = sums[rollout.right]
@@ -79,16 +81,3 @@ def _looked(model: PeftModel, rollouts: Sequence[Rollout], head_chunk: int) -> d
     tokens = sum(count for _, count in sums.values())
     right, wrong = (sums[kind][0] / sums[kind][1] if sums[kind][1] else None for kind in (True, False))
     return {"heldout_nll_right": right, "heldout_nll_wrong": wrong, "heldout_kl": max(0.0, total) / tokens}
-
-
-def _scores(model: PeftModel, states: Tensor, before: Tensor, targets: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """nll and KL(before || states) of each position, float64; logits of ``chunk`` positions exist at once."""
-    head = head_of(model)
-    found = []
-    for first in range(0, len(targets), chunk):
-        piece = slice(first, first + chunk)
-        logp, base = (head(x[piece]).log_softmax(dim=-1) for x in (states, before))
-        nll = -logp.gather(1, targets[piece, None])[:, 0]
-        found.append((nll.double(), (base.exp() * (base - logp)).sum(dim=-1).double()))
-    nlls, kls = zip(*found, strict=True)
-    return torch.cat(nlls), torch.cat(kls)

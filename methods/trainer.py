@@ -26,7 +26,7 @@ from methods.batch import Batch, Rollout
 from methods.config import TrainConfig
 from methods.determinism import deterministic, in_order
 from methods.divisor import divisor
-from methods.logprobs import check_logits, check_rows, completion_logps, padded
+from methods.logprobs import beside, check_logits, check_rows
 from methods.lora import Adapter, attach
 from methods.noise import floor, token_gradient
 from methods.parallel import STOP, Group, Stopped, group
@@ -36,6 +36,7 @@ from methods.seeds import derive
 from methods.split import divisible, micro_batches, share
 from methods.view import Unit, group_means, order, view
 from models.base import load
+from models.logprobs import completion_logps
 
 __all__ = ["TrainConfig", "TrainingDiverged", "assist", "train"]
 
@@ -386,7 +387,8 @@ class Substrate:
     def batch(self, units: Sequence[Unit]) -> Batch:
         """Forward pass of these units; rows of a pair stand next to each other, chosen first."""
         rows = [row for unit in units for row in unit]
-        logp, mask = completion_logps(self.adapter.model, [self.rollouts[row] for row in rows], self.config.head_chunk)
+        tokens = [self.rollouts[row].tokens for row in rows]
+        logp, mask = completion_logps(self.adapter.model, tokens, self.config.head_chunk)
 
         def column(values: Sequence[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=self.device)
@@ -394,7 +396,7 @@ class Substrate:
         reference = None
         if self.method.needs_reference(self.config.settings):
             assert self.reference is not None, "checked before training"
-            reference = padded([self.reference[row] for row in rows], mask)
+            reference = beside([self.reference[row] for row in rows], mask)
         return Batch(
             logp=logp,
             mask=mask,

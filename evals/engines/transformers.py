@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 from evals.engines import Completion, Sampling
 from evals.engines.requests import Decoder, check_adapter, check_prompts, prompt_seeds
 from models.base import load
+from models.padding import by_length
 
 # Letters in shapes: b rows of a batch, p longest prompt, v vocabulary.
 
@@ -52,7 +53,7 @@ class TransformersEngine:
         asked = [(prompt, seed + i) for prompt, seed in zip(prompts, seeds, strict=True) for i in range(sampling.n)]
         rows: list[list[int]] = [[] for _ in asked]
         with self._model(adapter) as model:
-            for indices in _batches([len(prompt) for prompt, _ in asked], self.batch_size):
+            for indices in by_length([len(prompt) for prompt, _ in asked], self.batch_size):
                 written = self._write(model, [asked[i] for i in indices], sampling)
                 for index, row in zip(indices, written, strict=True):
                     rows[index] = row
@@ -64,7 +65,7 @@ class TransformersEngine:
         check_prompts(prompts, self.max_model_len)
         found: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
         with self._model(adapter) as model:
-            for indices in _batches([len(prompt) for prompt in prompts], self.batch_size):
+            for indices in by_length([len(prompt) for prompt in prompts], self.batch_size):
                 ids_bp, mask_bp = self._pad([prompts[i] for i in indices])
                 logits_bv = _forward(model, ids_bp, mask_bp, None)
                 for index, row_v in zip(indices, torch.log_softmax(logits_bv, dim=-1).cpu(), strict=True):
@@ -145,13 +146,6 @@ class TransformersEngine:
                 cache.batch_select_indices(at)
                 ids, mask, live = ids[at], mask[at], [live[i] for i in keep]
         return rows
-
-
-def _batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices in batches of at most ``size``, the shortest prompts first, so that little is padded."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
 
 
 def _forward(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:

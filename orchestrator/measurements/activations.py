@@ -11,10 +11,11 @@ import torch
 from analysis import formats
 from analysis.activations import input_products, summarise_activations, weighted_gram
 from analysis.chance import expected_cosines
-from analysis.forward import Row, unattachable
+from analysis.forward import unattachable
 from execution.context import Inputs, ParallelMap
 from models.adapter import AdapterFile
 from models.base import load
+from models.logprobs import Row
 from orchestrator.measurements.geometry import Place, shared
 from orchestrator.runtime.device import device
 from orchestrator.runtime.threads import pin

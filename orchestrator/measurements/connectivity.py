@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import torch
 
 from analysis.connectivity import barrier, between, token_mean
-from analysis.forward import Row, attached, completion_hidden, completion_nll, completion_scores
+from analysis.forward import attached, completion_hidden, completion_nll, completion_scores
 from execution.context import Context, Inputs
 from execution.store import write_json
 from models.adapter import Factors, load_factors
 from models.base import load
 from models.head import check
+from models.logprobs import Row
 from orchestrator.rollouts.dataset import read_table
 from orchestrator.runtime.device import device
 from orchestrator.runtime.threads import pin

@@ -14,9 +14,10 @@ from torch import Generator, Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from analysis.activations import input_products, summarise_activations, weighted_gram
-from analysis.forward import Row, completion_hidden
+from analysis.forward import completion_hidden
 from analysis.modules import projection_of
 from models.adapter import Factors
+from models.logprobs import Row
 from tests.conftest import Agreement
 
 ROWS = [([5, 9, 3], [20, 21, 1]), ([7, 8, 30, 12, 3], [1]), ([11, 3], []), ([4, 3], [50, 51, 52, 53, 1])]
@@ -56,15 +57,14 @@ def adapters() -> list[dict[str, Factors]]:
     ]
 
 
-def inputs(model: PreTrainedModel, name: str, rows: Sequence[Row] = ROWS, where: str = "completion") -> np.ndarray:
+def inputs(model: PreTrainedModel, name: str, rows: Sequence[Row] = ROWS) -> np.ndarray:
     """The module's n x in counted inputs, a row at a time without padding."""
     seen: list[Tensor] = []
     handle = model.get_submodule(name).register_forward_hook(lambda _m, args, _o: seen.append(args[0][0]))
     for prompt, completion in rows:
         with torch.inference_mode():
             model(torch.tensor([[*prompt, *completion]]))
-        if where == "completion":
-            seen[-1] = seen[-1][len(prompt) - 1 : len(prompt) + len(completion) - 1]
+        seen[-1] = seen[-1][len(prompt) - 1 : len(prompt) + len(completion) - 1]
     handle.remove()
     return torch.cat(seen).double().numpy()
 
@@ -83,20 +83,18 @@ def grams(
     return {name: weighted_gram(products[name], [own[name] for own in adapters]) for name in SHAPES}
 
 
-@pytest.mark.parametrize("where", ["completion", "all"])
 def test_agreement_with_the_dense_second_moment(
-    model: PreTrainedModel, exact: PreTrainedModel, adapters: list[dict[str, Factors]], where: str, agreement: Agreement
+    model: PreTrainedModel, exact: PreTrainedModel, adapters: list[dict[str, Factors]], agreement: Agreement
 ) -> None:
-    tokens = {"completion": 9, "all": 21}[where]
     for base, kind, limit in ((exact, "float64", 1e-12), (model, "float32", 2e-6)):
-        found, n = input_products(base, ROWS, adapters, list(SHAPES), 2, where)  # type: ignore[arg-type]
-        assert n == tokens
+        found, n = input_products(base, ROWS, adapters, list(SHAPES), 2)
+        assert n == 9
         for name in SHAPES:
-            x = inputs(base, name, where=where)
+            x = inputs(base, name)
             assert len(x) == n
             held = [own[name] for own in adapters]
             z = x @ np.concatenate([f.a.numpy() for f in held]).T
-            label = f"activations: {kind}, {where}, {projection_of(name)}"
+            label = f"activations: {kind}, {projection_of(name)}"
             agreement(f"{label}, products", found[name], z.T @ z / n, limit)
             gram = weighted_gram(found[name], held)
             agreement(f"{label}, dense S", gram, dense_gram(x, held), limit)
@@ -225,8 +223,6 @@ def test_refusals(model: PreTrainedModel) -> None:
         products(name="model.norm")
     with pytest.raises(ValueError, match=r"the delta is \(64, 3\), the weight \(64, 64\)"):
         products(held=factors(64, 3, 2, 1))
-    with pytest.raises(ValueError, match="'completion' or 'all', got 'last'"):
-        products(where="last")
     with pytest.raises(ValueError, match="NaN or inf in its inputs"):
         products(held=Factors(own.b, own.a * math.inf))
     with pytest.raises(ValueError, match="is not in adapter 1"):

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import completion_logps, reference_logprobs
+from methods.logprobs import reference_logprobs
 from methods.trainer import train
 from models.base import load
+from models.logprobs import completion_logps
 
 Make = Callable[..., TrainConfig]
 SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -75,7 +76,7 @@ def test_what_is_trained_is_what_peft_reads_back(
     right = [row for row, rollout in enumerate(rollouts) if rollout.right]
     tokens = sum(len(rollouts[row].completion_ids) for row in right)
     with torch.no_grad():
-        logp, _ = completion_logps(read, rollouts, 1024)
+        logp, _ = completion_logps(read, [rollout.tokens for rollout in rollouts], 1024)
     assert summary["heldout_nll_right"] == pytest.approx(-logp[right].sum().item() / tokens, rel=1e-5)
     assert abs(summary["heldout_nll_right"] + sum(reference[row].sum() for row in right) / tokens) > 1e-3
     assert summary["heldout_kl"] > 1e-6

@@ -13,11 +13,12 @@ import torch
 
 from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import completion_logps, reference_logprobs
+from methods.logprobs import reference_logprobs
 from methods.lora import attach
 from methods.noise import floor, token_gradient
 from methods.trainer import train
 from models.base import load
+from models.logprobs import completion_logps
 
 Make = Callable[..., TrainConfig]
 
@@ -84,7 +85,7 @@ def test_the_size_of_a_tokens_gradient(tiny_model: Path) -> None:
     row = answers(None)[0]
 
     def norms(rollout: Rollout) -> list[float]:
-        logp, _ = completion_logps(adapter.model, [rollout], 1024)
+        logp, _ = completion_logps(adapter.model, [rollout.tokens], 1024)
         parameters = list(adapter.parameters.values())
         each = [torch.autograd.grad(value, parameters, retain_graph=True) for value in logp[0]]
         return [math.sqrt(sum(part.square().sum().item() for part in parts)) for parts in each]
