@@ -11,8 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from analysis import formats
-from analysis.replicas import noise, runs
 from analysis.roster import BASE, Roster, other, pair
+from analysis.weights.replicas import noise, runs
 
 AS_PUBLISHED = "as published"
 MATCHED_RATE = "learning rate"

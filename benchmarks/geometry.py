@@ -36,8 +36,8 @@ from safetensors.torch import save_file
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from analysis.geometry import module_geometry  # noqa: E402
-from analysis.summary import summarise  # noqa: E402
+from analysis.weights.geometry import module_geometry  # noqa: E402
+from analysis.weights.summary import summarise  # noqa: E402
 from models.adapter import Factors  # noqa: E402
 
 SHAPES = {"q_proj": (4096, 2560), "k_proj": (1024, 2560), "v_proj": (1024, 2560), "o_proj": (2560, 4096)}

@@ -9,7 +9,7 @@ from analysis import formats
 from analysis.findings.claim import Claim, below, cosines, ends
 from analysis.findings.evidence import Evidence, Family
 from analysis.findings.function import differs
-from analysis.replicas import INIT, RATE
+from analysis.weights.replicas import INIT, RATE
 
 LEAD = "lead"
 ORDERS = "floor order"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
-from analysis.replicas import RATE, Run, families, noise, repeats, runs
 from analysis.roster import Roster
+from analysis.weights.replicas import RATE, Run, families, noise, repeats, runs
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def survey(
 
 def _base(base: str, folder: Path) -> Path:
     """The base's folder on this machine, noted in ``folder`` as a finished base step would."""
-    from analysis.base_file import BaseFile
+    from analysis.weights.base_file import BaseFile
     from orchestrator.planning.resolve import hub_commit
     from orchestrator.steps.base import NOTE, model_folder
 

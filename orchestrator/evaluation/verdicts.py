@@ -14,8 +14,8 @@ from typing import Any
 from analysis.pages import PROBLEMS as SHOWN_PROBLEMS
 from analysis.pages import SAMPLES as SHOWN_SAMPLES
 from analysis.pages import chosen
-from analysis.sampling import difference_interval, ladder, majority, pass_at, share_interval
-from analysis.significance import holm, mcnemar_exact, sign_flip, smallest_difference
+from analysis.statistics.sampling import difference_interval, ladder, majority, pass_at, share_interval
+from analysis.statistics.significance import holm, mcnemar_exact, sign_flip, smallest_difference
 from execution.step import Step
 from orchestrator.evaluation.answer import CANARY, VERDICTS
 from orchestrator.evaluation.problems import read_problems

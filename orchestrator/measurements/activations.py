@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from analysis import formats
-from analysis.activations import input_products, summarise_activations, weighted_gram
-from analysis.chance import expected_cosines
-from analysis.forward import unattachable
+from analysis.function.activations import input_products, summarise_activations, weighted_gram
+from analysis.function.forward import unattachable
+from analysis.weights.chance import expected_cosines
 from execution.context import Inputs, ParallelMap
 from models.adapter import AdapterFile
 from models.base import load

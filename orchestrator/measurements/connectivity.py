@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from analysis.connectivity import barrier, between, token_mean
-from analysis.forward import attached, completion_hidden, completion_nll, completion_scores
+from analysis.function.connectivity import barrier, between, token_mean
+from analysis.function.forward import attached, completion_hidden, completion_nll, completion_scores
 from execution.context import Context, Inputs
 from execution.store import write_json
 from models.adapter import Factors, load_factors

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from analysis.chance import floors
-from analysis.geometry import ModuleGeometry, inner, module_geometry
-from analysis.modules import shared_modules
-from analysis.start import Left, left_start, over_modules
-from analysis.summary import summarise
+from analysis.weights.chance import floors
+from analysis.weights.geometry import ModuleGeometry, inner, module_geometry
+from analysis.weights.modules import shared_modules
+from analysis.weights.start import Left, left_start, over_modules
+from analysis.weights.summary import summarise
 from execution.context import Inputs, ParallelMap
 from methods.start import initial_a
 from models.adapter import AdapterFile, Factors

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from analysis.cka import gram, linear_cka, similarity
-from analysis.forward import attached, features
-from analysis.modules import places
+from analysis.function.cka import gram, linear_cka, similarity
+from analysis.function.forward import attached, features
+from analysis.weights.modules import places
 from execution.context import Context, Inputs
 from execution.store import write_json
 from models.adapter import AdapterFile, load_factors

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from analysis.base_file import TIED, BaseFile
-from analysis.base_weights import BaseGeometry, module_base_geometry, summarise_base
-from analysis.modules import layer_of
+from analysis.weights.base_file import TIED, BaseFile
+from analysis.weights.base_weights import BaseGeometry, module_base_geometry, summarise_base
+from analysis.weights.modules import layer_of
 from execution.context import Inputs, ParallelMap
 from models.adapter import AdapterFile
 from orchestrator.measurements.geometry import Place, shared

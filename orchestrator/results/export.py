@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.sampling import ladder, majority, pass_at
+from analysis.statistics.sampling import ladder, majority, pass_at
 from evals.tasks import TASKS
 from execution.errors import UserError
 from execution.fingerprint import file_hash, key

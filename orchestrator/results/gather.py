@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.directions import directions
-from analysis.replicas import noise, repeats, runs
+from analysis.weights.directions import directions
+from analysis.weights.replicas import noise, repeats, runs
 from execution.runner import Outcome
 from execution.step import Step
 from execution.store import Store
@@ -181,7 +181,7 @@ def spread(
     seed: int = 0,
     alike: Mapping[str, str] | None = None,
 ) -> dict[str, Any] | None:
-    """What the Gram tells (``analysis.directions``) of the updates that have a direction: neither zero nor noise.
+    """What the Gram tells (``weights.directions``) of the updates that have a direction: neither zero nor noise.
 
     None where the reference has none.
     """

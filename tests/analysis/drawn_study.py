@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 
-from analysis.significance import holm, mcnemar_exact
+from analysis.statistics.significance import holm, mcnemar_exact
 
 LABELS = {"sft": "SFT", "rft": "RFT", "dft": "DFT", "offline_grpo": "Offline GRPO", "dpo": "DPO"}
 RATE = 1e-3

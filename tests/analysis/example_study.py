@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from analysis.directions import directions
-from analysis.replicas import runs
-from analysis.sampling import difference_interval, ladder, pass_at, share_interval
-from analysis.significance import holm, mcnemar_exact, sign_flip
+from analysis.statistics.sampling import difference_interval, ladder, pass_at, share_interval
+from analysis.statistics.significance import holm, mcnemar_exact, sign_flip
+from analysis.weights.directions import directions
+from analysis.weights.replicas import runs
 
 LAYERS = 4
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from analysis.activations import input_products
-from analysis.forward import attached, completion_hidden, completion_scores, features
+from analysis.function.activations import input_products
+from analysis.function.forward import attached, completion_hidden, completion_scores, features
 from methods.batch import Rollout
 from methods.logprobs import reference_logprobs
 from models.adapter import Factors, load_factors

@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from analysis.modules import shared_modules
+from analysis.weights.modules import shared_modules
 from models.adapter import AdapterFile, load_factors
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]

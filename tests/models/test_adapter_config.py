@@ -16,7 +16,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from analysis.base_file import BaseFile
+from analysis.weights.base_file import BaseFile
 from models import adapter_config
 from models.adapter_config import read_config, scale_of
 

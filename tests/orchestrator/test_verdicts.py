@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from analysis.pages import PROBLEMS
-from analysis.significance import mcnemar_exact, sign_flip
+from analysis.statistics.significance import mcnemar_exact, sign_flip
 from execution.step import Step
 from execution.store import write_json
 from orchestrator.evaluation.answer import CANARY, VERDICTS

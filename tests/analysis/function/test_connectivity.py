@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from analysis.connectivity import barrier, between, interpolate, path_losses, token_mean
-from analysis.forward import attached, completion_nll
+from analysis.function.connectivity import barrier, between, interpolate, path_losses, token_mean
+from analysis.function.forward import attached, completion_nll
 from models.adapter import Factors, load_factors
 
 ROWS = [([5, 9, 3], [20, 21, 1]), ([7, 8, 30, 12, 3], [1, 14]), ([4, 3], [50, 51, 52, 53, 1])]

@@ -18,8 +18,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from analysis import forward
-from analysis.forward import attached, completion_hidden, completion_nll, completion_scores, features
+from analysis.function import forward
+from analysis.function.forward import attached, completion_hidden, completion_nll, completion_scores, features
 from models.adapter import Factors, load_factors
 
 PROMPTS = [[5, 9, 3], [7, 8, 30, 12, 40, 3], [11, 3]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from analysis.start import left_start, over_modules
+from analysis.weights.start import left_start, over_modules
 from models.adapter import Factors
 
 

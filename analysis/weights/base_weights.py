@@ -19,9 +19,9 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from analysis.geometry import TOP_K
-from analysis.modules import places
-from analysis.summary import grouped
+from analysis.weights.geometry import TOP_K
+from analysis.weights.modules import places
+from analysis.weights.summary import grouped
 from models.adapter import Factors
 from models.module_names import natural_key
 

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 # The checks and the padding of every other pass over a base, so that all of them count and refuse alike.
-from analysis.forward import check_eval, check_prompts, linear_of
-from analysis.gram import cosine
-from analysis.modules import places
-from analysis.summary import grouped
+from analysis.function.forward import check_eval, check_prompts, linear_of
+from analysis.weights.gram import cosine
+from analysis.weights.modules import places
+from analysis.weights.summary import grouped
 from models.adapter import Factors
 from models.head import backbone
 from models.logprobs import Row, predicting

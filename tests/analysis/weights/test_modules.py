@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.modules import layer_of, places, projection_of, shared_modules
-from analysis.summary import grouped
+from analysis.weights.modules import layer_of, places, projection_of, shared_modules
+from analysis.weights.summary import grouped
 
 
 def test_parts_of_a_name() -> None:

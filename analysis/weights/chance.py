@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from analysis.geometry import TOP_K
-from analysis.summary import defined, mean, median, overlap
+from analysis.weights.geometry import TOP_K
+from analysis.weights.summary import defined, mean, median, overlap
 from models.adapter import Factors
 from models.module_names import natural_key
 

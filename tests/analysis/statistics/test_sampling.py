@@ -9,8 +9,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from analysis.sampling import bootstrap, difference_interval, ladder, majority, pass_at, share_interval
-from analysis.significance import paired_interval, wilson
+from analysis.statistics.sampling import bootstrap, difference_interval, ladder, majority, pass_at, share_interval
+from analysis.statistics.significance import paired_interval, wilson
 
 
 def test_the_ladder_of_k() -> None:

@@ -13,7 +13,14 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from analysis.significance import holm, mcnemar_exact, paired_interval, sign_flip, smallest_difference, wilson
+from analysis.statistics.significance import (
+    holm,
+    mcnemar_exact,
+    paired_interval,
+    sign_flip,
+    smallest_difference,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (3, 30), (1159, 1319), (1, 1)])

@@ -1,7 +1,7 @@
 """Rays, distances, projections and an analysis of variance of deltas, from the Gram of the stacked deltas alone.
 
 Letters: M deltas, G the M x M Gram with G[i][j] = <dW_i, dW_j>, D the entries of one stacked delta. Any inner
-product will do: the plain one (``geometry.gram``) or the activation-weighted one (``analysis.activations``).
+product will do: the plain one (``geometry.gram``) or the activation-weighted one (``analysis.function.activations``).
 
 Resolution: a Gram holds squares, so what is left of a delta after taking off nearly all of it, and a distance of
 nearly equal deltas, are resolved to sqrt(eps), about 1e-8 of the norms. Below that they are rounding.

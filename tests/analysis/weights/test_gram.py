@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.gram import along, cosine, distance, matched, projection, variance
+from analysis.weights.gram import along, cosine, distance, matched, projection, variance
 from tests.conftest import Agreement
 
 LABELS = ["sft", "dft", "sft", "dpo", "dft", "sft"]

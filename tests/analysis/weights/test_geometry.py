@@ -13,8 +13,8 @@ import torch
 from scipy.linalg import subspace_angles
 from torch import Generator, Tensor
 
-from analysis.geometry import module_geometry
-from analysis.summary import effective_rank, overlap, stable_rank, summarise
+from analysis.weights.geometry import module_geometry
+from analysis.weights.summary import effective_rank, overlap, stable_rank, summarise
 from models.adapter import Factors
 
 Q = "model.layers.{}.self_attn.q_proj"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from analysis.forward import attached, completion_nll
+from analysis.function.forward import attached, completion_nll
 from models.adapter import Factors
 from models.logprobs import Row
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from analysis.significance import paired_interval, wilson
+from analysis.statistics.significance import paired_interval, wilson
 
 DRAWS = 2000  # of the bootstrap
 

@@ -13,9 +13,9 @@ import torch
 from torch import Generator, Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from analysis.activations import input_products, summarise_activations, weighted_gram
-from analysis.forward import completion_hidden
-from analysis.modules import projection_of
+from analysis.function.activations import input_products, summarise_activations, weighted_gram
+from analysis.function.forward import completion_hidden
+from analysis.weights.modules import projection_of
 from models.adapter import Factors
 from models.logprobs import Row
 from tests.conftest import Agreement

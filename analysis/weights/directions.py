@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.gram import Gram, along, projection, variance
-from analysis.replicas import Run, families
+from analysis.weights.gram import Gram, along, projection, variance
+from analysis.weights.replicas import Run, families
 
 
 def directions(

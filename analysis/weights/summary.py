@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.geometry import ModuleGeometry, pair_indices
-from analysis.modules import places
+from analysis.weights.geometry import ModuleGeometry, pair_indices
+from analysis.weights.modules import places
 from models.module_names import natural_key
 
 
@@ -32,7 +32,7 @@ def summarise(names: Sequence[str], modules: Mapping[str, ModuleGeometry]) -> di
     Returns k, the largest dimension that a compared subspace had; adapters, one entry each (``_adapter_entries``), and
     adapter_layers, adapter_projections and adapter_modules, {name, layer or projection or module, norm, effective_rank,
     stable_rank}; pairs, layers, projections and modules: one entry a pair, and per layer, projection or module (with
-    its stack of layers where the model has several, ``analysis.modules.places``), with the keys of ``_pair_columns``,
+    its stack of layers where the model has several, ``modules.places``), with the keys of ``_pair_columns``,
     those of modules with every angle; gram, the M x M inner products of the stacked deltas. Undefined values are None.
     ValueError: no module, or one that holds other adapters.
     """

@@ -11,9 +11,9 @@ import torch
 from scipy.linalg import subspace_angles
 from torch import Generator
 
-from analysis.chance import ambient, expected_cosines, floors, gaussian_r, random_subspaces, shared_a
-from analysis.geometry import module_geometry
-from analysis.summary import summarise
+from analysis.weights.chance import ambient, expected_cosines, floors, gaussian_r, random_subspaces, shared_a
+from analysis.weights.geometry import module_geometry
+from analysis.weights.summary import summarise
 from models.adapter import Factors
 
 

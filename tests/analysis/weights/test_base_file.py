@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from analysis.base_file import BaseFile
+from analysis.weights.base_file import BaseFile
 
 NAME = "model.layers.0.self_attn.q_proj"
 WEIGHT = torch.arange(6.0).reshape(2, 3)

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Generator, Tensor
 
-from analysis.cka import gram, hsic_unbiased, jackknife, linear_cka, shuffled, similarity
+from analysis.function.cka import gram, hsic_unbiased, jackknife, linear_cka, shuffled, similarity
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

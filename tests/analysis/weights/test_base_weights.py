@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from analysis import base_weights
-from analysis.base_weights import BaseGeometry, module_base_geometry, summarise_base
+from analysis.weights import base_weights
+from analysis.weights.base_weights import BaseGeometry, module_base_geometry, summarise_base
 from models.adapter import Factors
 from tests.conftest import Agreement
 
