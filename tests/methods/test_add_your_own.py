@@ -44,7 +44,7 @@ def test_following_the_page_gives_a_method_that_trains(tiny_model: Path, tmp_pat
     file, line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (own_page,) = re.findall(r"```markdown\n(.*?)```", page, re.DOTALL)
     copy = tmp_path / "project"
-    for part in ("methods", "models", "docs/methods", "tests/methods"):
+    for part in ("methods", "models", "execution", "docs/methods", "tests/methods"):
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("tests/__init__.py", "tests/conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / part, copy / part)
