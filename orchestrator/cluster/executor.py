@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import LocalRayletDiedError, RayError
+from ray.exceptions import LocalRayletDiedError, RayActorError, RayError
 
 from execution.errors import ClusterLost
 from execution.step import Step
@@ -25,10 +25,12 @@ from execution.store import Store
 from orchestrator.cluster.connection import answering, leave, on_node
 from orchestrator.cluster.jobs import (
     EngineActor,
+    QueueActor,
     clear,
     perform_step,
     ray_map,
-    train_queue,
+    train_one,
+    train_queued,
     tune_sweep,
     warm,
     workers_of,
@@ -36,9 +38,10 @@ from orchestrator.cluster.jobs import (
 from orchestrator.cluster.packing import TrainingJob, length, pack
 from orchestrator.config.study import Placement
 
-WARM_WORKERS = 3
+WARM_WORKERS = 1  # beside the first step's own, which later steps find ready too
 POLL = 0.2  # seconds between two looks at a store that costs no round trip
 LOOK = 5.0  # seconds between two looks at what the cluster has
+TASK_CPUS = 0.1  # of a task that computes while trainer processes wait, which hold the rest of their cores
 ATTEMPTS = 3  # at a step whose worker dies without a word: the third death without a shard between is its failure
 
 
@@ -55,6 +58,7 @@ class Job:
     begun: float = field(default_factory=time.monotonic)
     entered: bool = False  # whether its first step has begun: until then it was starting up
     failed: bool = False  # whether one of its steps failed by itself
+    group: int = 0  # of trainer processes on CPUs, which take their steps from the queue
 
 
 @dataclass
@@ -83,6 +87,11 @@ class RayExecutor:
         self.training_cost = self.placement.gpus_per_training if self.gpus else 1
         self.engine_cost = 1 if self.gpus else 0  # engines on CPUs are not counted
         self._warmed = False
+        # Where CPUs are all there is: the queue of trainings, those in it by title, and since when each is ready.
+        self.queue: Any = None
+        self.queued: dict[str, Step] = {}
+        self.ready_at: dict[str, float] = {}
+        self._closed = False
 
     @property
     def slots(self) -> int:
@@ -113,6 +122,7 @@ class RayExecutor:
     def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
         self.coming = coming
         self._warm([*steps, *coming])
+        self._open_queue([step for step in (*steps, *coming) if step.runs_as == "training"])
         for step in steps:
             self._queue(step)
         self._place()
@@ -120,7 +130,11 @@ class RayExecutor:
     def _queue(self, step: Step) -> None:
         if step.runs_as == "training":
             self.lengths.setdefault(step.title, length(step))
-            self.trainings.append(step)
+            if self.gpus:
+                self.trainings.append(step)
+            else:
+                self.queued[step.title], self.ready_at[step.title] = step, time.monotonic()
+                self.queue.ready.remote(step, step.role != "sweep" or bool(self.deaths[step.title]))
         elif step.runs_as == "engine":
             self.engine_steps.append(step)
         else:
@@ -138,6 +152,26 @@ class RayExecutor:
             self.idle.append(actor)
         for _ in range(min(WARM_WORKERS, len(steps))):
             warm.remote()
+
+    def _open_queue(self, trainings: Sequence[Step]) -> None:
+        """Once, where CPUs are all there is: the queue, and Ray Tune, which asks there for the sweep's trainings.
+
+        The trainer processes start at once (``_place_trainings``): they import while the base is made ready.
+        """
+        if self.gpus or self.queue is not None or not trainings:
+            return
+        lengths = {step.title: length(step) for step in trainings} | self.lengths
+        self.lengths = lengths
+        self._new_queue()
+        sweep = sorted((step for step in trainings if step.role == "sweep"), key=lambda step: -lengths[step.title])
+        if sweep:
+            mark = next(self._marks)
+            ref = tune_sweep.remote(sweep, self.store, 0, len(sweep), mark, self.queue)
+            self.jobs.append(Job(list(sweep), ref, 0, sweep=True, mark=mark))
+
+    def _new_queue(self) -> None:
+        self.queue = QueueActor.options(scheduling_strategy=on_node(self.home)).remote(self.lengths)
+        self._closed = False
 
     def wait(self) -> list[tuple[Step, str | None]]:
         """Steps that have settled in the store, or whose worker died for good; looks again for five seconds at most."""
@@ -162,29 +196,64 @@ class RayExecutor:
         over = False
         for job in list(self.jobs):
             ended = bool(ray.wait([job.ref], timeout=0)[0])  # before the store is read: what it left is there
-            for step in list(job.steps):
-                if self.store.done(step):
-                    self._note_startup(job, step)
-                    found.append((step, None))
-                elif (error := self.store.failure(step)) is not None:
-                    job.failed = True
-                    found.append((step, error))
-                else:
-                    continue
-                job.steps.remove(step)
+            steps = self._held(job) if ended or not job.group else []
+            for step in list(steps):
+                settled, error = self._look_up(step)
+                if settled:
+                    steps.remove(step)
+                    job.failed |= error is not None
+                    if step.title not in self.queued:  # those of the queue are told below
+                        found.append((step, error))
+                        self._note_startup(job, step)
             if ended:
                 over = True
                 line, died = self._last_word(job)
                 self._release(job)
-                # Of a queue only the first can have caused its death, or the one that failed; of a sweep's trials any.
-                suspects = job.steps if job.sweep else job.steps[: 0 if job.failed and died else 1]
-                for step in job.steps:
+                # Of several only the first can have caused its death, or the one that failed; of a sweep's trials any.
+                suspects = steps if job.sweep else steps[: 0 if job.failed and died else 1]
+                for step in steps:
+                    if job.sweep and step.title in self.queued:
+                        self.queue.ask.remote(step.title)  # it is trained though Tune is gone
+                        continue
                     error = self._again(step, line, died) if step in suspects else None
                     if error is None:
                         self._queue(step)
-                    else:
+                    elif step.title not in self.queued:
                         found.append((step, error))
+        for step in list(self.queued.values()):
+            settled, error = self._look_up(step)
+            if settled:
+                del self.queued[step.title]
+                self._note_startup(self._trained_by(step), step)
+                found.append((step, error))
         return found, over
+
+    def _look_up(self, step: Step) -> tuple[bool, str | None]:
+        """Whether the store tells how the step ended, and its error."""
+        if self.store.done(step):
+            return True, None
+        error = self.store.failure(step)
+        return error is not None, error
+
+    def _held(self, job: Job) -> list[Step]:
+        """The steps of a job that have not settled; of trainer processes, which took them from the queue."""
+        if not job.group:
+            return job.steps
+        return [step for step in self._asked_queue("taken", job.group) or () if step.title in self.queued]
+
+    def _trained_by(self, step: Step) -> Job | None:
+        group = self._asked_queue("group_of", step.title)
+        return next((job for job in self.jobs if job.group and job.group == group), None)
+
+    def _asked_queue(self, method: str, *words: Any) -> Any:
+        """What the queue answers; None where its process has died: another one then holds what is not trained yet."""
+        try:
+            return ray.get(getattr(self.queue, method).remote(*words))
+        except RayActorError:
+            self._new_queue()
+            for step in self.queued.values():
+                self.queue.ready.remote(step)
+            return None
 
     def _again(self, step: Step, line: str, died: bool) -> str | None:
         """None if the step is to be tried again; else the line in which it failed."""
@@ -202,14 +271,17 @@ class RayExecutor:
         self.store.record_failure(step, line)
         return line
 
-    def _note_startup(self, job: Job, step: Step) -> None:
+    def _note_startup(self, job: Job | None, step: Step) -> None:
         """What passed between placing a job and its first step's beginning is that step's start-up.
 
         By this process's clock alone: a node's may be another, and either may be set meanwhile.
         """
+        if job is None:
+            return
         times = self.store.times(step)
         if not job.entered and times:
-            waited = max(0.0, time.monotonic() - job.begun - times["seconds"])
+            begun = max(job.begun, self.ready_at.get(step.title, job.begun))
+            waited = max(0.0, time.monotonic() - begun - times["seconds"])
             times["startup_seconds"] += waited
             times["seconds"] += waited
             self.store.record_times(step, times)
@@ -247,7 +319,8 @@ class RayExecutor:
     def _place_tasks(self) -> None:
         """Ray queues these itself: they are few, and short but for what they share out."""
         for step in self.tasks:
-            options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if self.gpus and step.kind.gpu == "task" else 0}
+            gpus = 1 if self.gpus and step.kind.gpu == "task" else 0
+            options: dict[str, Any] = {"num_cpus": 1 if self.gpus else TASK_CPUS, "num_gpus": gpus}
             if reads_files(step):
                 options |= {"scheduling_strategy": on_node(self.home), "num_cpus": 0}  # a head may offer no CPU at all
             parallel_map = ray_map(step, self.store, 1 if self.gpus and step.kind.gpu == "items" else 0)
@@ -256,23 +329,40 @@ class RayExecutor:
         self.tasks = []
 
     def _place_trainings(self) -> None:
-        """On GPUs each training when it is ready; on CPUs all together, so that they can share start-ups."""
-        if not self.trainings or (not self.gpus and any(step.runs_as == "training" for step in self.coming)):
-            return
-        slots = self.slots if self.gpus else math.floor(self.free)
-        at_once = max(1, slots // workers_of(self.trainings[0]))
-        for packed in pack(self.trainings, at_once, not self.gpus, self.lengths):
-            cost = packed.at_once * self.training_cost * workers_of(packed.steps[0])
-            if cost <= self.free:
-                self._train(packed, cost)
+        """On GPUs each training when it is ready; on CPUs as many groups of trainer processes as there is work for."""
+        if self.gpus:
+            at_once = max(1, self.slots // workers_of(self.trainings[0])) if self.trainings else 0
+            for packed in pack(self.trainings, at_once, self.lengths):
+                cost = packed.at_once * self.training_cost * workers_of(packed.steps[0])
+                if cost <= self.free:
+                    self._train(packed, cost)
+        elif self.queue is not None:
+            self._place_trainers()
 
     def _train(self, packed: TrainingJob, cost: float) -> None:
-        job = tune_sweep if packed.sweep else train_queue
-        gpus = self.training_cost if self.gpus else 0
         mark = next(self._marks)
-        ref = job.remote(packed.steps, self.store, gpus, packed.at_once, mark)
+        if packed.sweep:
+            ref = tune_sweep.remote(packed.steps, self.store, self.training_cost, packed.at_once, mark)
+        else:
+            ref = train_one.remote(packed.steps[0], self.store, self.training_cost, mark)
         self.jobs.append(Job(list(packed.steps), ref, cost, sweep=packed.sweep, mark=mark))
         self.trainings = [step for step in self.trainings if step not in packed.steps]
+
+    def _place_trainers(self) -> None:
+        wanted = [*self.queued.values(), *(step for step in self.coming if step.runs_as == "training")]
+        if not wanted:
+            if not self._closed:
+                self._closed = True
+                self.queue.close.remote()
+            return
+        workers = workers_of(wanted[0])
+        groups = min(len(wanted), max(1, self.slots // workers)) - sum(bool(job.group) for job in self.jobs)
+        for _ in range(groups):
+            if workers > self.free:
+                break
+            mark = next(self._marks)
+            ref = train_queued.remote(self.queue, mark, workers, self.store, mark)
+            self.jobs.append(Job([], ref, workers, mark=mark, group=mark))
 
     def _place_engines(self, new: bool) -> None:
         """Engine steps to idle actors; to a new one where ``new`` and a device is free (on CPUs there is one actor)."""

@@ -18,6 +18,7 @@ from execution.context import Inputs, ParallelMap
 from execution.execute import attempt, inputs_of
 from execution.step import Step
 from execution.store import Store
+from orchestrator.cluster.packing import TrainingQueue
 from orchestrator.runtime.engines import Engines
 
 # Every placement group of a job asks for so many bytes of memory beside what it needs: by them it can be told later.
@@ -69,20 +70,31 @@ def ray_map(step: Step, store: Store, gpus: float) -> ParallelMap:
     return parallel_map
 
 
+QueueActor = ray.remote(num_cpus=0, max_restarts=0)(TrainingQueue)
+
+
 @ray.remote(num_cpus=0, max_retries=0)
-def train_queue(steps: list[Step], store: Store, gpus: float, slots: int, mark: int) -> None:
-    """One Ray Train job that trains ``steps`` one after another."""
+def train_one(step: Step, store: Store, gpus: float, mark: int) -> None:
+    """One Ray Train job that trains ``step`` on GPUs."""
     from orchestrator.cluster.trainings import train
 
-    train(steps, store, gpus, mark)
+    train(step, store, gpus, mark)
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def tune_sweep(steps: list[Step], store: Store, gpus: float, slots: int, mark: int) -> None:
-    """The sweep: Ray Tune over learning rates, ``slots`` trials at once."""
+def train_queued(queue: Any, group: int, workers: int, store: Store, mark: int) -> None:
+    """One Ray Train job whose ``workers`` are trainer processes on CPUs: they train what the queue gives them."""
+    from orchestrator.cluster.trainings import train_queued
+
+    train_queued(queue, group, workers, store, mark)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def tune_sweep(steps: list[Step], store: Store, gpus: float, slots: int, mark: int, queue: Any = None) -> None:
+    """The sweep: Ray Tune over learning rates, ``slots`` trials at once; on CPUs they are trained from the queue."""
     from orchestrator.cluster.trainings import tune
 
-    tune(steps, store, gpus, slots, mark)
+    tune(steps, store, gpus, slots, mark, queue)
 
 
 def clear(marks: Collection[int]) -> None:

@@ -1,4 +1,4 @@
-"""How ready trainings are dealt out to jobs: the longest first, the sweep through one Tune job, small cells in queues.
+"""Which ready training goes where: jobs on GPUs, a queue for the trainer processes of CPUs; the longest first.
 
 Pure: it knows steps and numbers, no cluster.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from execution.step import Step
 from methods import METHODS
@@ -15,56 +15,75 @@ from methods import METHODS
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One job: its trainings in their order, and how many of them at once (more than one for a sweep alone)."""
+    """Its trainings in their order, and how many of them at once (more than one for a sweep alone)."""
 
     steps: list[Step]
     sweep: bool = False
     at_once: int = 1
 
 
-def pack(trainings: Sequence[Step], slots: int, queues: bool, lengths: Mapping[str, float]) -> list[TrainingJob]:
-    """Jobs for the trainings, the longest first; ``lengths`` by title, in any unit.
+def pack(trainings: Sequence[Step], slots: int, lengths: Mapping[str, float]) -> list[TrainingJob]:
+    """Jobs for the trainings on GPUs, the longest first; ``lengths`` by title, in any unit.
 
-    The sweep's further rates are one Tune job, which takes at most half of the slots where there is other work. With
-    ``queues`` (on CPUs, where a job's start-up costs as much as a small cell) the swept method's own cell joins it,
-    and the rest is dealt into one queue a slot, each cell to the queue that ends first; the queues of the sweep's
-    slots come last, to be placed when it has ended. Without, each training is a job.
+    The sweep's further rates are one Tune job, which takes at most half of the slots where there is other work; each
+    other training is a job.
     """
     ordered = sorted(trainings, key=lambda step: -lengths.get(step.title, 0.0))  # stable: the plan's order in ties
     sweep = [step for step in ordered if step.role == "sweep"]
-    if queues and sweep:
-        sweep += [step for step in ordered if step.role == "method" and _same_but_rate(step, sweep[0])]
-    rest = [step for step in ordered if step not in sweep]
+    rest = [step for step in ordered if step.role != "sweep"]
     at_once = min(len(sweep), max(1, slots // 2 if rest else slots))
-    jobs = [TrainingJob(sweep, True, at_once)] if sweep else []
-    if not queues:
-        return jobs + [TrainingJob([step]) for step in rest]
-    taken = sum(lengths.get(step.title, 1.0) for step in sweep) / max(1, at_once)
-    loads = [0.0] * (slots - at_once) + [taken] * at_once
-    return jobs + [TrainingJob(queue) for queue in deal(rest, loads, lengths) if queue]
+    return ([TrainingJob(sweep, True, at_once)] if sweep else []) + [TrainingJob([step]) for step in rest]
 
 
-def deal(steps: Sequence[Step], loads: Sequence[float], lengths: Mapping[str, float]) -> list[list[Step]]:
-    """A queue for each of ``loads``, what its slot has before it: each step in turn to the one that ends first.
+class TrainingQueue:
+    """The trainings that the trainer processes of CPUs take, the longest first, and which of them took which.
 
-    With the longest step first and no loads this is Graham's rule (1969, bound 4/3 - 1/(3 queues)).
+    A training can be taken once its inputs are there (``ready``) and it was asked for: by the executor, or, one of the
+    sweep, by Ray Tune. ``lengths`` are by title, in any unit.
     """
-    ends = list(loads)
-    found: list[list[Step]] = [[] for _ in ends]
-    for step in steps:
-        place = ends.index(min(ends))
-        found[place].append(step)
-        ends[place] += lengths.get(step.title, 1.0)
-    return found
 
+    def __init__(self, lengths: Mapping[str, float]) -> None:
+        self._lengths = dict(lengths)
+        self._ready: dict[str, Step] = {}
+        self._asked: set[str] = set()
+        self._taken: dict[int, list[Step]] = {}
+        self._closed = False
 
-def _same_but_rate(step: Step, other: Step) -> bool:
-    """Whether two trainings differ in nothing but the learning rate."""
+    def ready(self, step: Step, asked: bool = True) -> None:
+        """The training can begin; ``asked`` is False where Ray Tune has to ask for it."""
+        self._ready[step.title] = step
+        if asked:
+            self._asked.add(step.title)
 
-    def rest(s: Step) -> dict[str, Any]:
-        return {k: v for k, v in s.config.items() if k != "learning_rate"}
+    def ask(self, title: str) -> None:
+        self._asked.add(title)
 
-    return rest(step) == rest(other)
+    def take(self, group: int, number: int) -> tuple[Literal["train", "wait", "end"], Step | None]:
+        """The training that a group of workers computes as its ``number``-th, from 0, the same for all its workers.
+
+        ``wait`` where none is there now, ``end`` where none will be.
+        """
+        taken = self._taken.setdefault(group, [])
+        if number < len(taken):
+            return "train", taken[number]
+        open_ = [title for title in self._ready if title in self._asked]
+        if open_:
+            title = max(open_, key=lambda title: self._lengths.get(title, 0.0))  # the first of equal ones
+            taken.append(self._ready.pop(title))
+            return "train", taken[number]
+        return ("end" if self._closed else "wait"), None
+
+    def taken(self, group: int) -> list[Step]:
+        """All that the group ever took."""
+        return list(self._taken.get(group, ()))
+
+    def group_of(self, title: str) -> int:
+        """The group that took the training last; 0 where none did."""
+        return next((group for group, taken in reversed(self._taken.items()) if title in {s.title for s in taken}), 0)
+
+    def close(self) -> None:
+        """Nothing more will come: who finds the queue empty ends."""
+        self._closed = True
 
 
 def length(step: Step) -> float:

@@ -1,7 +1,14 @@
-"""Trainings on Ray's workers: queues of them through Ray Train, the sweep through Ray Tune."""
+"""Trainings on Ray's workers: through Ray Train, the sweep's through Ray Tune.
+
+On GPUs a training is a Ray Train job of its own. On CPUs, where starting a job costs as much as a small training, a few
+jobs are started while the base is still being made ready; their workers import what they need and then take trainings
+from one queue until it is closed.
+"""
 
 from __future__ import annotations
 
+import importlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,86 +26,108 @@ from execution.workspace import own
 from orchestrator.cluster.jobs import MARK, workers_of
 from orchestrator.runtime.engines import Engines
 
-# A trial only waits for the Ray Train job that it starts, but Tune gives none away for nothing. Both shares fit a core.
-TRIAL_CPUS, TRAINING_CPUS = 0.02, 0.9
+# Shares of a core. A trial only waits for a training, but Tune gives none away for nothing. What a trainer process
+# leaves of its core is for the steps that run while it waits.
+TRIAL_CPUS, TRAINING_CPUS = 0.02, 0.8
+POLL = 0.2  # seconds between two looks at the queue, or at the store
 
 
-def train(steps: list[Step], store: Store, gpus: float, mark: int) -> None:
-    """One Ray Train job that trains ``steps`` one after another."""
-    with _scratch() as folder:
-        _fit(steps, store, gpus, folder, mark)
+def train(step: Step, store: Store, gpus: float, mark: int, callbacks: list[Any] | None = None) -> None:
+    """One Ray Train job that trains ``step``, on as many workers as it asks for."""
+    _fit(_train_one, {"step": step, "store": store}, workers_of(step), gpus, mark, step.name, callbacks)
 
 
-def tune(steps: list[Step], store: Store, gpus: float, slots: int, mark: int) -> None:
+def train_queued(queue: Any, group: int, workers: int, store: Store, mark: int) -> None:
+    """One Ray Train job whose workers train what the queue gives them, until it is closed."""
+    _fit(_train_queued, {"queue": queue, "group": group, "store": store}, workers, 0, mark, f"trainers-{group}")
+
+
+def tune(steps: list[Step], store: Store, gpus: float, slots: int, mark: int, queue: Any = None) -> None:
     """Ray Tune over learning rates, ``slots`` trials at once.
 
-    A trial is a Ray Train job. On CPUs, where starting one costs as much as a small training, a trial of one worker
-    trains in its own process, which Tune keeps from trial to trial.
+    A trial is a Ray Train job, or, where there is a ``queue``, a training that is asked for there.
     """
     by_name = {step.name: step for step in steps}  # the longest first, as they were given
-    alone = not gpus and workers_of(steps[0]) == 1
 
     def trial(config: dict[str, str]) -> None:
         step = by_name[config["cell"]]
-        if alone:
-            error = None if store.done(step) else attempt(step, store, Engines())
-            ray.tune.report({"cells": 1, "failed": int(error is not None)})
-        else:
-            with _scratch() as folder:
-                _fit([step], store, gpus, folder, mark, [TuneReportCallback()])
+        if queue is None:
+            train(step, store, gpus, mark, [TuneReportCallback()])
+            return
+        ray.get(queue.ask.remote(step.title))
+        while not store.done(step) and store.failure(step) is None:
+            time.sleep(max(POLL, store.storage.pace))
+        ray.tune.report({"cells": 1, "failed": int(not store.done(step))})
 
     with _scratch() as folder:
         tuner = ray.tune.Tuner(
-            ray.tune.with_resources(trial, {"CPU": TRAINING_CPUS if alone else TRIAL_CPUS, MARK: mark}),
+            ray.tune.with_resources(trial, {"CPU": TRIAL_CPUS, MARK: mark}),
             param_space={"cell": ray.tune.grid_search(list(by_name))},
-            tune_config=ray.tune.TuneConfig(max_concurrent_trials=slots, reuse_actors=alone),
+            tune_config=ray.tune.TuneConfig(max_concurrent_trials=slots, reuse_actors=queue is not None),
             run_config=ray.tune.RunConfig(name="sweep", storage_path=folder, verbose=0),
         )
         tuner.fit()
 
 
 def _fit(
-    steps: list[Step], store: Store, gpus: float, folder: str, mark: int, callbacks: list[Any] | None = None
+    loop: Any, config: dict[str, Any], workers: int, gpus: float, mark: int, name: str, callbacks: Any = None
 ) -> None:
-    """A ``TorchTrainer`` over a queue of trainings, on as many workers as each of them asks for.
+    """A ``TorchTrainer`` to its end.
 
     A training keeps its own resume state in the store, the same with and without Ray, so no Ray checkpoint is
-    reported: what is reported are the finished trainings, and for Tune the training's own summary. ``folder`` holds
-    Ray's notes about this one attempt.
+    reported: what is reported are the finished trainings, and for Tune the training's own summary. The folder given to
+    Ray holds its notes about this one attempt.
     """
-    workers = workers_of(steps[0])
-    trainer = TorchTrainer(
-        _loop,
-        train_loop_config={"steps": steps, "store": store},
-        torch_config=TorchConfig(backend="nccl" if gpus and workers > 1 else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpus > 0,
-            resources_per_worker=({"GPU": gpus} if gpus else {"CPU": TRAINING_CPUS}) | {MARK: mark},
-        ),
-        run_config=ray.train.RunConfig(name=steps[0].name, storage_path=folder, callbacks=callbacks or []),
-    )
-    trainer.fit()
+    with _scratch() as folder:
+        trainer = TorchTrainer(
+            loop,
+            train_loop_config=config,
+            torch_config=TorchConfig(backend="nccl" if gpus and workers > 1 else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers,
+                use_gpu=gpus > 0,
+                resources_per_worker=({"GPU": gpus} if gpus else {"CPU": TRAINING_CPUS}) | {MARK: mark},
+            ),
+            run_config=ray.train.RunConfig(name=name, storage_path=folder, callbacks=callbacks or []),
+        )
+        trainer.fit()
 
 
-def _loop(config: dict[str, Any]) -> None:
-    """On a training worker: each training in turn; one that fails is recorded and the next one begins.
+def _train_one(config: dict[str, Any]) -> None:
+    """On a worker of a job of one training."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(ray.train.torch.get_device())  # Ray shows all workers of a node the GPUs of all of them
+    _compute(config["step"], config["store"], 1)
+
+
+def _train_queued(config: dict[str, Any]) -> None:
+    """On a trainer process: what the first steps import comes before the first of them."""
+    importlib.import_module("methods.trainer")
+    queue, number = config["queue"], 0
+    while True:
+        word, step = ray.get(queue.take.remote(config["group"], number))
+        if word == "end":
+            return
+        if word == "train":
+            number += 1
+            _compute(step, config["store"], number)
+        else:
+            time.sleep(POLL)
+
+
+def _compute(step: Step, store: Store, number: int) -> None:
+    """One training; one that fails is recorded.
 
     The first worker attempts the step and commits it; the others compute their share of each optimiser step.
     """
-    if torch.cuda.is_available():
-        torch.cuda.set_device(ray.train.torch.get_device())  # Ray shows all workers of a node the GPUs of all of them
-    store: Store = config["store"]
-    first = ray.train.get_context().get_world_rank() == 0
-    for done, step in enumerate(config["steps"], 1):
-        error = None
-        if first and not store.done(step):
-            error = attempt(step, store, Engines())
-        elif not first and not store.done(step):
-            assist(step, store, Engines())
-        if error is not None and workers_of(step) > 1:
-            raise RuntimeError(error)  # the others may wait for this one in the middle of a step: they end with the job
-        ray.train.report({"cells": done, "failed": int(error is not None)})
+    first, error = ray.train.get_context().get_world_rank() == 0, None
+    if first and not store.done(step):
+        error = attempt(step, store, Engines())
+    elif not first and not store.done(step):
+        assist(step, store, Engines())
+    if error is not None and workers_of(step) > 1:
+        raise RuntimeError(error)  # the others may wait for this one in the middle of a step: they end with the job
+    ray.train.report({"cells": number, "failed": int(error is not None)})
 
 
 @contextmanager

@@ -19,11 +19,25 @@ from execution.runner import DagRunner
 from execution.step import Step
 from execution.store import Store, open_store
 from orchestrator.cluster import executor as cluster
+from orchestrator.cluster.packing import TrainingQueue
 from orchestrator.config.study import Placement, Study
 from orchestrator.steps import STEP_KINDS
 
 KILLED = WorkerCrashedError()
 LIMIT = 3000  # looks at the store before a run counts as hanging
+
+
+class _Watching:
+    """A job that ends when all its steps have settled, and computes nothing."""
+
+    error = None
+
+    def __init__(self, job: SimpleNamespace) -> None:
+        self.job = job
+
+    @property
+    def ended(self) -> bool:
+        return all(self.job.store.done(s) or self.job.store.failure(s) for s in self.job.steps)
 
 
 class Machine:
@@ -42,8 +56,10 @@ class Machine:
         self.dies, self.deaths, self.error, self.fails = dies, deaths, error, fails
         self.ticks, self.peak, self.at_once, self.alive = 0, 0.0, 0, True
 
-    def add(self, steps: list[Step], store: Store, gpus: float) -> SimpleNamespace:
-        job = SimpleNamespace(steps=list(steps), store=store, gpus=gpus, ended=False, error=None)
+    def add(self, steps: list[Step], store: Store, gpus: float, queue: Any = None, group: int = 0) -> SimpleNamespace:
+        job = SimpleNamespace(
+            steps=list(steps), store=store, gpus=gpus, ended=False, error=None, queue=queue, group=group, number=0
+        )
         self.jobs.append(job)
         return job
 
@@ -54,6 +70,11 @@ class Machine:
         held = sum(job.gpus for job in running) + sum(actor.gpus for actor in self.actors if actor.alive)
         self.peak, self.at_once = max(self.peak, held), max(self.at_once, len(running))
         for job in running:
+            if job.queue is not None and not job.steps:
+                word, step = job.queue.take.remote(job.group, job.number)
+                if word == "wait":
+                    continue
+                job.steps, job.number = [step] if step else [], job.number + 1
             if not job.steps:
                 job.ended = True
             elif job.steps[0].name == self.dies and self.deaths:
@@ -66,9 +87,26 @@ class Machine:
                 with job.store.writing(step):
                     pass
 
-    def get(self, job: SimpleNamespace) -> None:
+    def get(self, job: Any) -> Any:
+        if not hasattr(job, "ended"):
+            return job  # the queue's answer
         if job.error:
             raise job.error
+        return None
+
+    def queue(self, lengths: dict[str, float]) -> SimpleNamespace:
+        queue = TrainingQueue(lengths)
+        names = ("ready", "ask", "take", "taken", "group_of", "close")
+        return SimpleNamespace(**{name: SimpleNamespace(remote=getattr(queue, name)) for name in names})
+
+    def sweep(self, steps: list[Step], store: Store, gpus: float, slots: int, mark: int, queue: Any = None) -> Any:
+        """Where there is a queue Tune only asks there; its job ends with its last training."""
+        if queue is None:
+            return self.add(steps, store, gpus * slots)
+        for step in steps:
+            queue.ask.remote(step.title)
+        job = SimpleNamespace(steps=steps, store=store, error=None)
+        return _Watching(job)
 
     def kill(self, actor: SimpleNamespace) -> None:
         actor.alive = False
@@ -103,13 +141,17 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
         def engine(*, num_cpus: float, num_gpus: float = 0) -> SimpleNamespace:
             return SimpleNamespace(remote=lambda: machine.actor(num_gpus))
 
-        cells = SimpleNamespace(remote=lambda steps, store, gpus, slots, mark: machine.add(steps, store, gpus * slots))
         replaced: dict[str, Any] = {
             "ray": stand_in,
             "perform_step": SimpleNamespace(options=task),
             "EngineActor": SimpleNamespace(options=engine),
-            "train_queue": cells,
-            "tune_sweep": cells,
+            "QueueActor": SimpleNamespace(options=lambda **how: SimpleNamespace(remote=machine.queue)),
+            "on_node": lambda node: None,
+            "train_one": SimpleNamespace(remote=lambda step, store, gpus, mark: machine.add([step], store, gpus)),
+            "train_queued": SimpleNamespace(
+                remote=lambda queue, group, workers, store, mark: machine.add([], store, 0, queue, group)
+            ),
+            "tune_sweep": SimpleNamespace(remote=machine.sweep),
             "clear": lambda marks: None,
             "answering": lambda head: None,
             "warm": SimpleNamespace(remote=lambda: None),
@@ -260,7 +302,7 @@ def test_a_steps_start_up_is_told_by_the_drivers_own_clock(tmp_path: Path, monke
     store.record_times(step, {"started": -3600.0, "seconds": 4.0, "startup_seconds": 1.0})
     monkeypatch.setattr(cluster.time, "monotonic", lambda: 107.0)
     job: Any = SimpleNamespace(begun=100.0, entered=False)
-    cluster.RayExecutor._note_startup(SimpleNamespace(store=store), job, step)  # type: ignore[arg-type]
+    cluster.RayExecutor._note_startup(SimpleNamespace(store=store, ready_at={}), job, step)  # type: ignore[arg-type]
     assert store.times(step) == {"started": -3600.0, "seconds": 7.0, "startup_seconds": 4.0}
 
 
