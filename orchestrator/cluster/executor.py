@@ -42,6 +42,7 @@ WARM_WORKERS = 1  # beside the first step's own, which later steps find ready to
 POLL = 0.2  # seconds between two looks at a store that costs no round trip
 LOOK = 5.0  # seconds between two looks at what the cluster has
 TASK_CPUS = 0.1  # of a task that computes while trainer processes wait, which hold the rest of their cores
+CPUS_A_SHARING_TASK = 2
 ATTEMPTS = 3  # at a step whose worker dies without a word: the third death without a shard between is its failure
 
 
@@ -58,6 +59,7 @@ class Job:
     begun: float = field(default_factory=time.monotonic)
     entered: bool = False  # whether its first step has begun: until then it was starting up
     failed: bool = False  # whether one of its steps failed by itself
+    sharing: bool = False  # whether it shares its items out over further tasks
     group: int = 0  # of trainer processes on CPUs, which take their steps from the queue
 
 
@@ -80,7 +82,7 @@ class RayExecutor:
 
     def __post_init__(self) -> None:
         self.gpus = int(ray.cluster_resources().get("GPU", 0)) > 0
-        self.total, self._looked = 0.0, float("-inf")
+        self.total, self._looked, self._widest = 0.0, float("-inf"), 1
         self._marks, self._gone = count(1), set[int]()  # of trainings' jobs: the next one, those that have ended
         self.home, self.head = ray.get_runtime_context().get_node_id(), ray.get_runtime_context().gcs_address
         self._look()
@@ -92,6 +94,7 @@ class RayExecutor:
         self.queued: dict[str, Step] = {}
         self.ready_at: dict[str, float] = {}
         self._closed = False
+        self.unsure = False  # whether a group has died with several trainings on it
 
     @property
     def slots(self) -> int:
@@ -111,13 +114,15 @@ class RayExecutor:
         answering(self.head)
         try:
             resources = ray.cluster_resources()
-            here = any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self.home)
+            nodes = [node for node in ray.nodes() if node["Alive"]]
+            here = any(node["NodeID"] == self.home for node in nodes)
             clear(self._gone)
         except RayError as error:
             raise ClusterLost(f"the Ray cluster does not answer ({_last_line(error)})") from None
         if not here:
             raise ClusterLost("the driver's node of the Ray cluster has died")
         self.total = resources.get("GPU", 0) if self.gpus else resources.get("CPU", 0)
+        self._widest = max((int(node["Resources"].get("CPU", 0)) for node in nodes), default=1)
 
     def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
         self.coming = coming
@@ -211,6 +216,8 @@ class RayExecutor:
                 self._release(job)
                 # Of several only the first can have caused its death, or the one that failed; of a sweep's trials any.
                 suspects = steps if job.sweep else steps[: 0 if job.failed and died else 1]
+                if job.group and len(steps) > 1:  # whose trainer died is not known: from now on each has its own job
+                    suspects, self.unsure = [], True
                 for step in steps:
                     if job.sweep and step.title in self.queued:
                         self.queue.ask.remote(step.title)  # it is trained though Tune is gone
@@ -317,16 +324,25 @@ class RayExecutor:
         self._place_engines(new=True)
 
     def _place_tasks(self) -> None:
-        """Ray queues these itself: they are few, and short but for what they share out."""
+        """Ray queues these itself: they are few, and short but for what they share out.
+
+        Where CPUs are all there is, those that share out take turns: each process that they start imports for seconds.
+        """
+        waiting: list[Step] = []
+        sharing = sum(job.sharing for job in self.jobs)
         for step in self.tasks:
+            if step.collective and not self.gpus and sharing >= max(1, int(self.total) // CPUS_A_SHARING_TASK):
+                waiting.append(step)
+                continue
+            sharing += bool(step.collective)
             gpus = 1 if self.gpus and step.kind.gpu == "task" else 0
             options: dict[str, Any] = {"num_cpus": 1 if self.gpus else TASK_CPUS, "num_gpus": gpus}
             if reads_files(step):
                 options |= {"scheduling_strategy": on_node(self.home), "num_cpus": 0}  # a head may offer no CPU at all
             parallel_map = ray_map(step, self.store, 1 if self.gpus and step.kind.gpu == "items" else 0)
             ref = perform_step.options(**options).remote(step, self.store, parallel_map, self.slots)
-            self.jobs.append(Job([step], ref, 0))
-        self.tasks = []
+            self.jobs.append(Job([step], ref, 0, sharing=bool(step.collective)))
+        self.tasks = waiting
 
     def _place_trainings(self) -> None:
         """On GPUs each training when it is ready; on CPUs as many groups of trainer processes as there is work for."""
@@ -356,13 +372,16 @@ class RayExecutor:
                 self.queue.close.remote()
             return
         workers = workers_of(wanted[0])
-        groups = min(len(wanted), max(1, self.slots // workers)) - sum(bool(job.group) for job in self.jobs)
-        for _ in range(groups):
-            if workers > self.free:
-                break
+        held = sum(job.cost for job in self.jobs if job.group)
+        missing = min(len(wanted) * workers, max(workers, self.slots // workers * workers)) - int(held)
+        while missing >= workers and workers <= self.free:
+            size = workers
+            if workers == 1 and not self.unsure:
+                size = max(1, min(missing, self._widest, int(self.free)))
             mark = next(self._marks)
-            ref = train_queued.remote(self.queue, mark, workers, self.store, mark)
-            self.jobs.append(Job([], ref, workers, mark=mark, group=mark))
+            ref = train_queued.remote(self.queue, mark, size, workers == 1, self.store, mark)
+            self.jobs.append(Job([], ref, size, mark=mark, group=mark))
+            missing -= size
 
     def _place_engines(self, new: bool) -> None:
         """Engine steps to idle actors; to a new one where ``new`` and a device is free (on CPUs there is one actor)."""

@@ -82,17 +82,17 @@ def train_one(step: Step, store: Store, gpus: float, mark: int) -> None:
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def train_queued(queue: Any, group: int, workers: int, store: Store, mark: int) -> None:
-    """One Ray Train job whose ``workers`` are trainer processes on CPUs: they train what the queue gives them."""
+def train_queued(queue: Any, group: int, workers: int, alone: bool, store: Store, mark: int) -> None:
+    """One Ray Train job on CPUs whose workers train what the queue gives them: each ``alone``, or all together."""
     from orchestrator.cluster.trainings import train_queued
 
-    train_queued(queue, group, workers, store, mark)
+    train_queued(queue, group, workers, alone, store, mark)
 
 
 @ray.remote(num_cpus=0, max_retries=0)
 def tune_sweep(steps: list[Step], store: Store, gpus: float, slots: int, mark: int, queue: Any = None) -> None:
     """The sweep: Ray Tune over learning rates, ``slots`` trials at once; on CPUs they are trained from the queue."""
-    from orchestrator.cluster.trainings import tune
+    from orchestrator.cluster.tuning import tune
 
     tune(steps, store, gpus, slots, mark, queue)
 

@@ -46,7 +46,7 @@ class TrainingQueue:
         self._lengths = dict(lengths)
         self._ready: dict[str, Step] = {}
         self._asked: set[str] = set()
-        self._taken: dict[int, list[Step]] = {}
+        self._taken: dict[tuple[int, int], list[Step]] = {}
         self._closed = False
 
     def ready(self, step: Step, asked: bool = True) -> None:
@@ -58,12 +58,12 @@ class TrainingQueue:
     def ask(self, title: str) -> None:
         self._asked.add(title)
 
-    def take(self, group: int, number: int) -> tuple[Literal["train", "wait", "end"], Step | None]:
-        """The training that a group of workers computes as its ``number``-th, from 0, the same for all its workers.
+    def take(self, group: int, trainer: int, number: int) -> tuple[Literal["train", "wait", "end"], Step | None]:
+        """What a trainer of the group computes as its ``number``-th training, from 0: the same however often asked.
 
         ``wait`` where none is there now, ``end`` where none will be.
         """
-        taken = self._taken.setdefault(group, [])
+        taken = self._taken.setdefault((group, trainer), [])
         if number < len(taken):
             return "train", taken[number]
         open_ = [title for title in self._ready if title in self._asked]
@@ -74,12 +74,13 @@ class TrainingQueue:
         return ("end" if self._closed else "wait"), None
 
     def taken(self, group: int) -> list[Step]:
-        """All that the group ever took."""
-        return list(self._taken.get(group, ()))
+        """All that the group's trainers ever took."""
+        return [step for (owner, _), steps in self._taken.items() if owner == group for step in steps]
 
     def group_of(self, title: str) -> int:
         """The group that took the training last; 0 where none did."""
-        return next((group for group, taken in reversed(self._taken.items()) if title in {s.title for s in taken}), 0)
+        owners = [group for (group, _), taken in self._taken.items() if title in {step.title for step in taken}]
+        return owners[-1] if owners else 0
 
     def close(self) -> None:
         """Nothing more will come: who finds the queue empty ends."""

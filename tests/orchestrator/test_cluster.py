@@ -56,11 +56,15 @@ class Machine:
         self.dies, self.deaths, self.error, self.fails = dies, deaths, error, fails
         self.ticks, self.peak, self.at_once, self.alive = 0, 0.0, 0, True
 
-    def add(self, steps: list[Step], store: Store, gpus: float, queue: Any = None, group: int = 0) -> SimpleNamespace:
-        job = SimpleNamespace(
-            steps=list(steps), store=store, gpus=gpus, ended=False, error=None, queue=queue, group=group, number=0
-        )
+    def add(self, steps: list[Step], store: Store, gpus: float) -> SimpleNamespace:
+        job = SimpleNamespace(steps=list(steps), store=store, gpus=gpus, ended=False, error=None, queue=None)
         self.jobs.append(job)
+        return job
+
+    def trainers(self, queue: Any, group: int, workers: int, alone: bool, store: Store, mark: int) -> SimpleNamespace:
+        """Trainer processes that take a training each from the queue."""
+        job = self.add([], store, 0)
+        job.queue, job.group, job.numbers, job.held = queue, group, [0] * (workers if alone else 1), {}
         return job
 
     def tick(self, _seconds: float) -> None:
@@ -70,22 +74,37 @@ class Machine:
         held = sum(job.gpus for job in running) + sum(actor.gpus for actor in self.actors if actor.alive)
         self.peak, self.at_once = max(self.peak, held), max(self.at_once, len(running))
         for job in running:
-            if job.queue is not None and not job.steps:
-                word, step = job.queue.take.remote(job.group, job.number)
-                if word == "wait":
-                    continue
-                job.steps, job.number = [step] if step else [], job.number + 1
-            if not job.steps:
+            if job.queue is not None:
+                self.take(job)
+            elif not job.steps:
                 job.ended = True
-            elif job.steps[0].name == self.dies and self.deaths:
-                job.ended, job.error, self.deaths = True, self.error, self.deaths - 1
-            elif job.steps[0].name in self.fails:
-                job.store.record_failure(job.steps[0], "planted")
-                job.ended, job.error = True, self.error
-            else:
-                step = job.steps.pop(0)
-                with job.store.writing(step):
-                    pass
+            elif self.settle(job, job.steps[0]):
+                job.steps.pop(0)
+
+    def take(self, job: SimpleNamespace) -> None:
+        """Each trainer ends what it took a tick ago, and takes its next training."""
+        words = set()
+        for trainer, number in enumerate(job.numbers):
+            if trainer in job.held and not (self.settle(job, job.held.pop(trainer)) or not job.ended):
+                return
+            word, step = job.queue.take.remote(job.group, trainer, number)
+            words.add(word)
+            if step is not None:
+                job.held[trainer], job.numbers[trainer] = step, number + 1
+        job.ended = words == {"end"}
+
+    def settle(self, job: SimpleNamespace, step: Step) -> bool:
+        """Commit the step; False where it fails or its worker dies."""
+        if step.name == self.dies and self.deaths:
+            job.ended, job.error, self.deaths = True, self.error, self.deaths - 1
+            return False
+        if step.name in self.fails:
+            job.store.record_failure(step, "planted")
+            job.ended, job.error = job.queue is None, self.error if job.queue is None else None
+            return False
+        with job.store.writing(step):
+            pass
+        return True
 
     def get(self, job: Any) -> Any:
         if not hasattr(job, "ended"):
@@ -127,7 +146,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
         machine = Machine(cpus, gpus, **dies)
         stand_in = SimpleNamespace(
             cluster_resources=lambda: machine.resources,
-            nodes=lambda: [{"NodeID": "home", "Alive": machine.alive}],
+            nodes=lambda: [{"NodeID": "home", "Alive": machine.alive, "Resources": machine.resources}],
             get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "home", gcs_address="head:1"),
             wait=lambda refs, timeout: ([r for r in refs if r.ended], [r for r in refs if not r.ended]),
             get=machine.get,
@@ -148,9 +167,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
             "QueueActor": SimpleNamespace(options=lambda **how: SimpleNamespace(remote=machine.queue)),
             "on_node": lambda node: None,
             "train_one": SimpleNamespace(remote=lambda step, store, gpus, mark: machine.add([step], store, gpus)),
-            "train_queued": SimpleNamespace(
-                remote=lambda queue, group, workers, store, mark: machine.add([], store, 0, queue, group)
-            ),
+            "train_queued": SimpleNamespace(remote=machine.trainers),
             "tune_sweep": SimpleNamespace(remote=machine.sweep),
             "clear": lambda marks: None,
             "answering": lambda head: None,

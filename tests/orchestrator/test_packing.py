@@ -31,28 +31,28 @@ def test_on_gpus_each_training_is_a_job_and_the_sweep_one_the_longest_first(trai
 
 def test_the_queue_gives_the_longest_first_and_the_sweeps_when_tune_asks(trainings: list[Step]) -> None:
     queue = TrainingQueue({step.title: length(step) for step in trainings})
-    assert queue.take(1, 0) == ("wait", None)
+    assert queue.take(1, 0, 0) == ("wait", None)
     for step in trainings:
         queue.ready(step, asked=step.role != "sweep")
-    word, dpo = queue.take(1, 0)
+    word, dpo = queue.take(1, 0, 0)
     assert word == "train" and dpo is not None and dpo.name == "dpo"
-    assert queue.take(1, 0) == ("train", dpo), "the same for each worker of the group"
+    assert queue.take(1, 0, 0) == ("train", dpo), "the same for each worker of the group"
     queue.ask("train/dpo-lr3e-4")
-    order = [queue.take(2, number)[1] for number in range(5)]
+    order = [queue.take(2, 0, number)[1] for number in range(5)]
     assert [step.name for step in order if step] == ["dpo-lr3e-4", "sft", "rft", "sft-order43", "sft-init43"]
-    assert queue.take(1, 1) == ("wait", None), "one is not asked for"
+    assert queue.take(1, 0, 1) == ("wait", None), "one is not asked for"
     queue.close()
     queue.ask("train/dpo-lr1e-4")
-    assert queue.take(1, 1)[0] == "train" and queue.take(1, 2) == ("end", None) == queue.take(2, 5)
+    assert queue.take(1, 0, 1)[0] == "train" and queue.take(1, 0, 2) == ("end", None) == queue.take(2, 0, 5)
     assert queue.taken(2) == order and queue.group_of("train/sft") == 2 and queue.group_of("train/x") == 0
 
 
 def test_asked_for_before_it_is_ready_a_training_waits_for_its_inputs(trainings: list[Step]) -> None:
     queue, rate = TrainingQueue({}), next(step for step in trainings if step.role == "sweep")
     queue.ask(rate.title)
-    assert queue.take(1, 0) == ("wait", None)
+    assert queue.take(1, 0, 0) == ("wait", None)
     queue.ready(rate, asked=False)
-    assert queue.take(1, 0) == ("train", rate)
+    assert queue.take(1, 0, 0) == ("train", rate)
 
 
 def test_a_sweep_alone_takes_all_slots(trainings: list[Step]) -> None:
@@ -71,7 +71,7 @@ def test_taking_keeps_grahams_bound_to_the_best_of_all_deals() -> None:
         ends, numbers = [0.0] * workers, [0] * workers
         for _ in lengths:
             free = ends.index(min(ends))
-            _, step = queue.take(free + 1, numbers[free])
+            _, step = queue.take(1, free, numbers[free])
             assert step is not None
             ends[free], numbers[free] = ends[free] + lengths[step.title], numbers[free] + 1
         best = min(

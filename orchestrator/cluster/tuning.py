@@ -1,0 +1,48 @@
+"""The sweep, through Ray Tune."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+import ray.tune
+
+from execution.step import Step
+from execution.store import Store
+from execution.workspace import own
+from orchestrator.cluster.jobs import MARK
+
+TRIAL_CPUS = 0.02  # a trial only waits for a training, but Tune gives none away for nothing
+POLL = 0.5  # seconds between two looks at the store
+
+
+def tune(steps: list[Step], store: Store, gpus: float, slots: int, mark: int, queue: Any = None) -> None:
+    """Ray Tune over learning rates, ``slots`` trials at once.
+
+    A trial is a Ray Train job, or, where there is a ``queue``, a training that is asked for there.
+    """
+    by_name = {step.name: step for step in steps}  # the longest first, as they were given
+
+    def trial(config: dict[str, str]) -> None:
+        step = by_name[config["cell"]]
+        if queue is None:
+            from ray.tune.integration.ray_train import TuneReportCallback
+
+            from orchestrator.cluster.trainings import train
+
+            train(step, store, gpus, mark, [TuneReportCallback()])
+            return
+        ray.get(queue.ask.remote(step.title))
+        while not store.done(step) and store.failure(step) is None:
+            time.sleep(max(POLL, store.storage.pace))
+        ray.tune.report({"cells": 1, "failed": int(not store.done(step))})
+
+    with own("orchestrator-job-") as folder:
+        tuner = ray.tune.Tuner(
+            ray.tune.with_resources(trial, {"CPU": TRIAL_CPUS, MARK: mark}),
+            param_space={"cell": ray.tune.grid_search(list(by_name))},
+            tune_config=ray.tune.TuneConfig(max_concurrent_trials=slots, reuse_actors=queue is not None),
+            run_config=ray.tune.RunConfig(name="sweep", storage_path=str(folder), verbose=0),
+        )
+        tuner.fit()
