@@ -126,8 +126,12 @@ class RayExecutor:
 
     def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
         self.coming = coming
-        self._warm([*steps, *coming])
-        self._open_queue([step for step in (*steps, *coming) if step.runs_as == "training"])
+        if not self.gpus:
+            self._warm_engine([*steps, *coming])
+            at_work = [step for job in self.jobs for step in job.steps if step.runs_as == "task"]
+            crowded = any(step.config.get("threads", 0) >= self.total for step in (*at_work, *steps))
+            if not crowded or any(step.runs_as == "training" for step in steps):
+                self._open_queue([*steps, *coming])
         for step in steps:
             self._queue(step)
         self._place()
@@ -145,26 +149,26 @@ class RayExecutor:
         else:
             self.tasks.append(step)
 
-    def _warm(self, steps: Sequence[Step]) -> None:
-        """Once, where CPUs are all there is: import the heavy libraries while the first step has a core to itself."""
-        if self._warmed or self.gpus:
-            return
-        self._warmed = True
+    def _warm_engine(self, steps: Sequence[Step]) -> None:
+        """Once, where CPUs are all there is: the engine's libraries are imported while the base is made ready."""
         kinds = {step.config["engine"]["kind"] for step in steps if step.runs_as == "engine"}
-        if kinds:
+        if not self._warmed and kinds:
             actor = EngineActor.options(num_cpus=0).remote()  # type: ignore[attr-defined]  # Ray's decorator hides it
             actor.warm.remote(kinds.pop())
             self.idle.append(actor)
-        for _ in range(min(WARM_WORKERS, len(steps))):
-            warm.remote()
+        self._warmed = True
 
-    def _open_queue(self, trainings: Sequence[Step]) -> None:
+    def _open_queue(self, steps: Sequence[Step]) -> None:
         """Once, where CPUs are all there is: the queue, and Ray Tune, which asks there for the sweep's trainings.
 
-        The trainer processes start at once (``_place_trainings``): they import while the base is made ready.
+        The trainer processes start at once (``_place_trainings``). They import for long, so this is as early as a core
+        is free for it: while a base is pretrained on one thread, after one that takes all of them.
         """
-        if self.gpus or self.queue is not None or not trainings:
+        trainings = [step for step in steps if step.runs_as == "training"]
+        if self.queue is not None or not trainings:
             return
+        for _ in range(WARM_WORKERS):
+            warm.remote()
         lengths = {step.title: length(step) for step in trainings} | self.lengths
         self.lengths = lengths
         self._new_queue()
