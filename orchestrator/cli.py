@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from analysis.shown import line, tell
 from execution.errors import BAD_INPUT, DONE, FAILED, STOPPED, Interrupted, UserError
+from report.escape import line, tell
 
 SHOWS = ("plan", "status", "doctor")  # commands that leave nothing behind but what they print
 DEFAULT_STUDY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"

@@ -60,6 +60,7 @@ def test_the_image_holds_what_the_command_needs() -> None:
         "orchestrator",
         "methods",
         "analysis",
+        "report",
         "evals",
         "models",
         "execution",

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.shown import tell
 from execution.clock import Began
 from execution.errors import BAD_INPUT, DONE, FAILED, ClusterLost, UserError
 from execution.fingerprint import differences
@@ -33,6 +32,7 @@ from orchestrator.planning.preflight import advice, check, check_fit, check_key,
 from orchestrator.planning.shapes import shaped
 from orchestrator.runtime.threads import set_environment
 from orchestrator.steps import STEP_KINDS
+from report.escape import tell
 
 if TYPE_CHECKING:
     from execution.runner import Executor
@@ -45,7 +45,7 @@ RESTARTS = 2  # of a cluster that was started here and died
 
 def refuse_intruders() -> None:
     """The packages' names are generic: refuse to start where one resolves to somebody else's."""
-    for package in ("methods", "analysis", "evals", "models", "execution"):
+    for package in ("methods", "analysis", "report", "evals", "models", "execution"):
         spec = importlib.util.find_spec(package)
         found = Path(spec.origin).parent if spec and spec.origin else None
         if found != ROOT / package:

@@ -35,8 +35,8 @@ def survey(
     """The base's folder, the ``spectra`` and ``activations`` of the results, and what is not in them, a line each."""
     from transformers.utils.logging import disable_progress_bar
 
-    from analysis import formats
     from orchestrator.measurements import activations, spectra
+    from report import formats
 
     disable_progress_bar()
     found: dict[str, Any] = {}

@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from analysis.shown import tell
 from execution.clock import Began
 from execution.context import Inputs, ParallelMap
 from execution.errors import DONE, FAILED, UserError
@@ -23,6 +22,7 @@ from execution.store import file_hash
 from execution.workspace import own
 from orchestrator.compare import beside_base
 from orchestrator.compare.adapter_names import Given, hub_name, resolve
+from report.escape import tell
 
 ANALYSIS = {"top": 10, "threads": 1, "seed": 0, "chance_draws": 8}
 PARTS = ("results.json", "report.html", "provenance.json", "csv", "figures")  # the first makes the folder ours
@@ -316,7 +316,7 @@ def _is_comparison(out: Path) -> bool:
 
 def _write(results: dict[str, Any], provenance: dict[str, Any], out: Path) -> None:
     """Rendered aside, then put in place part by part."""
-    from analysis.report import render
+    from report.render import render
 
     out.mkdir(parents=True, exist_ok=True)
     new = not any(out.iterdir())

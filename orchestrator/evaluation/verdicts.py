@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.pages import PROBLEMS as SHOWN_PROBLEMS
-from analysis.pages import SAMPLES as SHOWN_SAMPLES
-from analysis.pages import chosen
 from analysis.statistics.sampling import difference_interval, ladder, majority, pass_at, share_interval
 from analysis.statistics.significance import holm, mcnemar_exact, sign_flip, smallest_difference
 from execution.step import Step
 from orchestrator.evaluation.answer import CANARY, VERDICTS
 from orchestrator.evaluation.problems import read_problems
+from report.text_pages import PROBLEMS as SHOWN_PROBLEMS
+from report.text_pages import SAMPLES as SHOWN_SAMPLES
+from report.text_pages import chosen
 
 LEVEL = 0.05
 NAMED = 20  # ids of problems that one model alone solves
@@ -223,7 +223,7 @@ def _worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def answers(done: Mapping[str, Step], folders: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Completions as ``analysis.pages`` shows them: of each task some problems, those on which models differ first."""
+    """Completions as ``report.text_pages`` shows them: some problems a task, those on which models differ first."""
     models, _ = answered(done.values(), folders)
     found = []
     for task in read_problems(folders["problems/evaluation"]) if models else []:

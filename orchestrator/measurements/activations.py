@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from analysis import formats
 from analysis.function.activations import input_products, summarise_activations, weighted_gram
 from analysis.function.forward import unattachable
 from analysis.weights.chance import expected_cosines
@@ -21,6 +20,7 @@ from orchestrator.runtime.device import device
 from orchestrator.runtime.threads import pin
 from orchestrator.steps.activations import MODULES_A_PASS, ROWS_A_SHARD
 from orchestrator.steps.base import model_folder
+from report import formats
 
 BATCH = 8
 

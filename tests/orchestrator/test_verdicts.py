@@ -10,7 +10,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from analysis.pages import PROBLEMS
 from analysis.statistics.significance import mcnemar_exact, sign_flip
 from execution.step import Step
 from execution.store import write_json
@@ -18,6 +17,7 @@ from orchestrator.evaluation.answer import CANARY, VERDICTS
 from orchestrator.evaluation.verdicts import answers, evaluation
 from orchestrator.steps import STEP_KINDS
 from orchestrator.steps.evaluate import part_name
+from report.text_pages import PROBLEMS
 
 GOLD = "7"
 # Of each problem what the model answers, a word a sample; "-" where no answer is found.

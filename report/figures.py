@@ -1,0 +1,109 @@
+"""The figures of a report: style and files.
+
+What is drawn stands in the modules ``figures_*``, which are given a ``Canvas`` to draw on.
+Widths are those of a paper: 3.3 inches for a column, 6.8 for a page. Bytes depend on the results alone: no
+date, no version, no random id, and no user's matplotlib settings.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from report import figures_directions, figures_features, figures_training, figures_weights
+from report.model_index import Roster
+from report.plotting import FONT, Canvas, drawable
+
+_DPI = 200
+_STYLE: Any = {
+    "axes.axisbelow": True, "axes.edgecolor": "#444444", "axes.grid": True, "axes.labelsize": 8,
+    "axes.linewidth": 0.6, "axes.spines.right": False, "axes.spines.top": False, "axes.titlesize": 8.5,
+    "figure.constrained_layout.use": True, "figure.constrained_layout.h_pad": 0.05,
+    "figure.constrained_layout.w_pad": 0.05, "font.family": FONT, "font.size": 8,
+    "grid.color": "#e4e4e4", "grid.linewidth": 0.5, "legend.fontsize": 7.5, "legend.frameon": False,
+    "legend.handlelength": 2.4, "lines.linewidth": 1.3, "lines.markersize": 5, "path.simplify": True,
+    "savefig.dpi": _DPI, "svg.fonttype": "path", "text.parse_math": False, "xtick.labelsize": 7.5,
+    "xtick.major.width": 0.6, "ytick.labelsize": 7.5, "ytick.major.width": 0.6,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One figure as it stands in the report: inline SVG, title and caption."""
+
+    key: str
+    svg: str
+    title: str
+    caption: str
+
+
+Draw = Callable[[dict, Roster, Canvas], "tuple[Figure, str, str] | None"]
+
+# key -> drawing function; the key is the file's name. None from a function means that nothing was measured.
+FIGURES: dict[str, Draw] = {
+    "step-size": figures_weights.step_size,
+    "accuracy": figures_training.accuracy,
+    "curves": figures_training.curves,
+    "growth": figures_training.growth,
+    "sweep": figures_training.sweep,
+    "cosines": figures_weights.cosines,
+    "angles": figures_weights.angles,
+    "layers": figures_weights.layers,
+    "parting": figures_directions.parting,
+    "functions": figures_directions.functions,
+    "spectra": figures_directions.spectra,
+    "paths": figures_weights.paths,
+    "cka": figures_features.cka,
+    "projections": figures_features.projections,
+}
+
+
+def draw(results: dict, roster: Roster, folder: Path) -> dict[str, Drawn]:
+    """Draws every figure that ``results`` can fill, as PNG and SVG in ``folder``; returns them by key."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    for key, function in FIGURES.items():
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()  # a user's own matplotlib settings must not change a byte
+            matplotlib.rcParams.update(_STYLE)
+            matplotlib.rcParams["svg.hashsalt"] = key
+            made = function(results, roster, Canvas())
+            for suffix in (".svg", ".png"):
+                (folder / key).with_suffix(suffix).unlink(missing_ok=True)
+            if made is None:
+                continue
+            figure, title, caption = made
+            if any(drawable(model.brief) != model.brief for model in roster.models.values()):
+                caption += " Characters that the drawing’s font lacks stand as their numbers; the tables spell them."
+            svg = _save(figure, folder / key)
+        drawn[key] = Drawn(key, _inline(svg, key), title, caption)
+    return drawn
+
+
+def _save(figure: Figure, path: Path) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.set_layout_engine("none")  # the layout found for the SVG serves the PNG too
+    svg = buffer.getvalue()
+    path.with_suffix(".svg").write_bytes(svg)
+    figure.savefig(path.with_suffix(".png"), format="png", metadata={"Software": None})
+    return svg.decode("utf-8")
+
+
+def _inline(svg: str, key: str) -> str:
+    """An SVG file's text for use inside HTML: no prologue, no comments, no metadata, ids of its own."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{key}-', body)
+    body = re.sub(r'href="#', f'href="#{key}-', body)
+    body = re.sub(r"url\(#", f"url(#{key}-", body)
+    body = re.sub(r"\n\s*", "\n", body)
+    return body.replace("<svg ", f'<svg role="img" aria-labelledby="caption-{key}" ', 1).strip()

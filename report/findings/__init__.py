@@ -1,0 +1,56 @@
+"""A few sentences that say what the numbers hold, and no more.
+
+Each is a ``Claim``: the outcome of a rule over all runs that there are, kept with what it was made from. A sentence on
+directions holds for every pair of runs, beside what a new order of rows gives (``direction``, ``rate``); one on
+accuracies is a paired test's (``function``); ``limits`` tells what they rest on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from report.findings import direction, function, limits, rate
+from report.findings.claim import Claim
+from report.findings.evidence import evidence
+from report.headline import Row
+from report.model_index import Roster
+
+
+@dataclass(frozen=True)
+class Findings:
+    """``claims`` in reading order; ``warnings``: the limits of all of them."""
+
+    claims: tuple[Claim, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def lead(self) -> str:
+        """The answer, as one paragraph."""
+        return self._paragraphs().get(direction.LEAD, "")
+
+    @property
+    def points(self) -> list[str]:
+        """What the answer rests on, a paragraph each."""
+        return [words for point, words in self._paragraphs().items() if point != direction.LEAD]
+
+    def _paragraphs(self) -> dict[str, str]:
+        found: dict[str, list[str]] = {}
+        for claim in self.claims:
+            found.setdefault(claim.point, []).append(claim.words)
+        return {point: " ".join(words) for point, words in found.items()}
+
+
+def findings(results: Mapping, roster: Roster, rows: Sequence[Row]) -> Findings:
+    """The opening sentences of a report, from ``results`` and its headline ``rows``."""
+    warnings = tuple(limits.warnings(results, roster))
+    if roster.reference is None:
+        nothing = "No model to compare with: these results hold no update."
+        return Findings((Claim("nothing", direction.LEAD, nothing),), warnings)
+    ev = evidence(results, roster)
+    claims = direction.lead(ev)
+    claims += [*rate.points(ev), *direction.floors(ev, claims), *rate.norms(ev, rows)]
+    return Findings((*claims, *function.points(results, roster), *limits.learning(results)), warnings)
+
+
+__all__ = ["Claim", "Findings", "findings"]

@@ -1,0 +1,257 @@
+"""Who stands in a study's results: every model's name, label, role, and how it is drawn.
+
+The roster is the one place that reads names out of ``results``: the order of rows, the reference that all
+others are compared to, and the label, colour, marker and line that a model keeps through every table and figure. No two
+models have one label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from report import formats
+from report.escape import line as one_line
+
+BASE = "base"
+PREFERRED_REFERENCE = "sft"
+
+# Okabe and Ito's palette, told apart under the common forms of colour blindness; its yellow is left out
+# because it fades on white paper.
+_COLOURS = {
+    "sft": "#0072B2", "rft": "#56B4E9", "dft": "#009E73", "rift": "#E69F00",
+    "offline_grpo": "#CC79A7", "dpo": "#D55E00",
+}  # fmt: skip
+_MARKERS = {"sft": "o", "rft": "s", "dft": "^", "rift": "D", "offline_grpo": "v", "dpo": "P"}
+_LABELS = {
+    "base": "Base", "sft": "SFT", "rft": "RFT", "dft": "DFT", "rift": "RIFT",
+    "offline_grpo": "Offline GRPO", "dpo": "DPO",
+}  # fmt: skip
+_VARIANT_MARKERS = ("*", "p", "h", "8")
+_SPARE_MARKERS = ("X", "<", ">", "p", "h", "d", "*")
+_VARIANT_LINES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+_GREY = "#6b6b6b"
+_ROLE_ORDER = ("base", "method", "sweep", "order", "init", "rate")
+
+BRIEF = 22  # characters of a label that fit beside an axis
+_WIDE = 0x3000  # from here on a character takes the room of several
+
+Line = str | tuple[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model. ``role``: base, method, sweep, order or init; ``error`` is empty where it was trained.
+
+    ``label`` is what it is called wherever it is shown, ``brief`` the same where there is little room.
+    """
+
+    name: str
+    label: str
+    brief: str
+    role: str
+    method: str
+    learning_rate: float | None
+    error: str
+    colour: str
+    marker: str
+    line: Line
+    filled: bool
+
+
+@dataclass(frozen=True)
+class Roster:
+    """All models in reading order, and the ``reference`` (SFT where there is one) they are compared to."""
+
+    models: dict[str, Model]
+    reference: str | None
+
+    @property
+    def rate(self) -> float | None:
+        """The learning rate of the reference, None where it is not known."""
+        return self.models[self.reference].learning_rate if self.reference in self.models else None
+
+    def label(self, name: str | None) -> str:
+        """The label of ``name``, or the name itself where the roster does not hold it."""
+        if name is None:
+            return formats.MISSING
+        return self.models[name].label if name in self.models else name
+
+    def brief(self, name: str | None) -> str:
+        """The brief form of the label of ``name``."""
+        if name is None:
+            return formats.MISSING
+        return self.models[name].brief if name in self.models else brief(name)
+
+    def order(self, names: Iterable[str | None]) -> list[str]:
+        """``names`` without repeats, in the roster's order."""
+        wanted = set(names)
+        return [name for name in self.models if name in wanted]
+
+    def role(self, name: str) -> str:
+        """The role of ``name``: a name that no training claims counts as a method."""
+        return self.models[name].role if name in self.models else "method"
+
+
+def _names(results: dict) -> Iterator[str]:
+    if results.get("evaluation") or results.get("losses"):
+        yield BASE
+    for row in results.get("trainings") or []:
+        yield row.get("name")
+    for row in results.get("headline") or []:
+        yield row.get("name")
+    for row in (results.get("geometry") or {}).get("adapters") or []:
+        yield row.get("name")
+    for task in (results.get("evaluation") or {}).get("tasks") or []:
+        for row in task.get("models") or []:
+            yield row.get("name")
+    for key in ("losses", "curves"):
+        for row in results.get(key) or []:
+            yield row.get("name")
+    for row in (results.get("sweep") or {}).get("points") or []:
+        yield row.get("name")
+    similarity = results.get("similarity") or {}
+    paths = (results.get("connectivity") or {}).get("paths") or []
+    for row in [*(similarity.get("hidden") or []), *(similarity.get("modules") or []), *paths]:
+        yield row.get("a")
+        yield row.get("b")
+
+
+def label(name: str) -> str:
+    """A model's name for reading: the usual name of a known method or of one that a name begins with, then the rest."""
+    head, dash, rest = name.partition("-")
+    known = max((key for key in _LABELS if head == key or head.startswith(f"{key}_")), key=len, default=None)
+    if known is None:
+        return name
+    variant = head.removeprefix(known).replace("_", " ")
+    return f"{_LABELS[known]}{variant}{' ' if dash else ''}{rest}"
+
+
+def brief(text: str, width: int = BRIEF) -> str:
+    """A text on one line of ``width`` characters or fewer, its middle left out where it is longer."""
+    text = one_line(" ".join(text.split()))
+    if _room(text) <= width:
+        return text
+    head, tail = text, text
+    while _room(head) > (width - 1) // 2:
+        head = head[:-1]
+    while _room(tail) > (width - 1) // 2:
+        tail = tail[1:]
+    return f"{head}…{tail}"
+
+
+def _room(text: str) -> int:
+    return sum(5 if ord(c) >= _WIDE else 1 for c in text)
+
+
+def distinct(names: Sequence[str], *ways: Callable[[str], str]) -> dict[str, str]:
+    """What each name is called: by the first of ``ways`` that calls no two of them alike, else with a number too."""
+    called: dict[str, str] = {}
+    left = list(names)
+    for way in ways:
+        told = {name: way(name) for name in left}
+        taken = [*called.values(), *told.values()]
+        called |= {name: told[name] for name in left if taken.count(told[name]) == 1}
+        left = [name for name in left if name not in called]
+    for name in left:
+        number, first = 1, ways[-1](name)
+        while (numbered := first if number == 1 else f"{first} ({number})") in called.values():
+            number += 1
+        called[name] = numbered
+    return called
+
+
+def _model(name: str, called: tuple[str, str], training: dict, variant: int, newcomer: int, spare: list[str]) -> Model:
+    method = training.get("method") or name.partition("-")[0]
+    objective = _objective(training, name)
+    role = "base" if name == BASE else training.get("role") or "method"
+    colour = _COLOURS.get(objective, spare[newcomer % len(spare)])
+    marker = _MARKERS.get(objective, _SPARE_MARKERS[newcomer % len(_SPARE_MARKERS)])
+    line: Line = "-" if variant == 0 else _VARIANT_LINES[(variant - 1) % len(_VARIANT_LINES)]
+    if role in ("sweep", "method") and variant > 0:
+        marker = _VARIANT_MARKERS[(variant - 1) % len(_VARIANT_MARKERS)]
+    if role == "base":
+        colour, marker, line = "#000000", "|", "-"
+    if role in ("order", "init"):
+        colour, marker, line = _GREY, "X" if role == "order" else "d", "-." if role == "order" else ":"
+    failed = training.get("status") == "failed"
+    error = (training.get("error") or "no reason recorded") if failed else ""
+    rate = training.get("learning_rate")
+    return Model(
+        name,
+        *called,
+        role,
+        method,
+        rate,
+        error,
+        colour,
+        marker,
+        line,
+        filled=variant == 0 or role in ("order", "init"),
+    )
+
+
+def _objective(training: dict, name: str) -> str:
+    """What a model was trained with, whose colour it wears: variants of one objective under their own names too."""
+    return training.get("objective") or training.get("method") or name.partition("-")[0]
+
+
+def roster(results: dict) -> Roster:
+    """Every model that any part of ``results`` names: base, methods, sweep points, then the seeds' runs."""
+    names = [name for name in dict.fromkeys(_names(results)) if name is not None]
+    trainings = {row.get("name"): row for row in results.get("trainings") or []}
+    methods = {_objective(trainings.get(name) or {}, name) for name in names}
+    # methods without a colour of their own take first the colours that no other method here wears
+    spare = sorted(_COLOURS.values(), key=lambda colour: any(_COLOURS.get(method) == colour for method in methods))
+    # an adapter is listed as the user named it where its usual name is another's too
+    labels = distinct(names, lambda name: one_line(label(name)), one_line)
+    briefs = distinct(names, lambda name: brief(labels[name]))
+    seen: dict[str, int] = {}
+    models = []
+    newcomers = 0
+    for name in names:
+        training = trainings.get(name) or {}
+        objective = _objective(training, name)
+        variant = seen.get(objective, 0)
+        seen[objective] = variant + 1
+        models.append(_model(name, (labels[name], briefs[name]), training, variant, newcomers, spare))
+        if objective not in _COLOURS and name != BASE:
+            newcomers += 1
+    models.sort(key=lambda model: _ROLE_ORDER.index(model.role) if model.role in _ROLE_ORDER else 1)
+    return Roster({model.name: model for model in models}, _reference(results, names))
+
+
+def _reference(results: dict, names: list[str]) -> str | None:
+    for row in results.get("headline") or []:
+        if row.get("compared_to"):
+            return row["compared_to"]
+    if PREFERRED_REFERENCE in names:
+        return PREFERRED_REFERENCE
+    adapters = (results.get("geometry") or {}).get("adapters") or []
+    return adapters[0].get("name") if adapters else None
+
+
+def pair(results: dict, a: str, b: str) -> dict:
+    """The geometry entry of the pair {a, b} in either order, empty where it was not measured."""
+    for row in (results.get("geometry") or {}).get("pairs") or []:
+        if {row.get("a"), row.get("b")} == {a, b} and a != b:
+            return row
+    return {}
+
+
+def dimensions(results: dict, rows: Iterable[dict]) -> str:
+    """The k of the subspaces whose angles ``rows`` (pairs) hold, a number or the range over pairs and modules.
+
+    Where the pairs do not tell it is the geometry's own, the largest; empty where that is not known either.
+    """
+    told = formats.span(value for row in rows for value in (row.get("k"), row.get("k_max")))
+    return told or formats.span([(results.get("geometry") or {}).get("k")])
+
+
+def other(row: dict, name: str | None) -> str | None:
+    """The other member of a row with keys ``a`` and ``b``, or None where ``name`` is neither or both."""
+    if name is None or row.get("a") == row.get("b"):
+        return None
+    if row.get("a") == name:
+        return row.get("b")
+    return row.get("a") if row.get("b") == name else None

@@ -1,0 +1,150 @@
+"""A table of a report: cells that are ready to print, with a caption. No HTML is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from report import formats
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``text`` as printed, ``detail`` small below it, ``note`` on hover, ``kind`` its style."""
+
+    text: str
+    kind: str = "number"
+    detail: str = ""
+    note: str = ""
+    span: int = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, its small second line (unit), and whether the cells are text (left) or numbers (right)."""
+
+    title: str
+    unit: str = ""
+    kind: str = "number"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of cells; ``kind`` sets its tint: "", floor, chance, base, reference, failed."""
+
+    cells: tuple[Cell, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A finished table. ``folded`` tables open on a click, so that long ones do not bury the page."""
+
+    key: str
+    title: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    caption: str
+    folded: bool = False
+
+    @property
+    def headed(self) -> bool:
+        """Whether any column has a heading to show."""
+        return any(column.title for column in self.columns)
+
+
+def number(text: str, why: str = "", detail: str = "") -> Cell:
+    """A number's cell; a dash carries ``why`` it is missing."""
+    if text == formats.MISSING:
+        return Cell(text, "missing", "", why or "not recorded")
+    return Cell(text, "number", detail)
+
+
+def text(value: Any, note: str = "") -> Cell:
+    """A cell of words; what is missing is a dash."""
+    if value is None or value == "":
+        return Cell(formats.MISSING, "missing left", "", note or "not recorded")
+    return Cell(str(value), "text", "", note)
+
+
+def failed(label: str, error: str, width: int) -> Line:
+    """The row of a model that has no numbers: its name and, across all other columns, why."""
+    return Line((text(label), Cell(f"failed: {error}", "error", span=width - 1)), "failed")
+
+
+def filled(table: Table) -> Table:
+    """The table without the columns in which nothing is known of any line; its first column stays."""
+    lines = [line for line in table.lines if len(line.cells) == len(table.columns)]
+    kept = [
+        at
+        for at in range(len(table.columns))
+        if at == 0 or any(not line.cells[at].kind.startswith("missing") for line in lines)
+    ]
+    if len(kept) < 2 or len(kept) == len(table.columns):
+        return table
+    left_out = len(table.columns) - len(kept)
+    return replace(
+        table,
+        columns=tuple(table.columns[at] for at in kept),
+        lines=tuple(_picked(line, kept, left_out) for line in table.lines),
+    )
+
+
+def _picked(line: Line, kept: list[int], left_out: int) -> Line:
+    if sum(cell.span for cell in line.cells) > len(line.cells):  # a failure, told across the columns
+        *cells, last = line.cells
+        return replace(line, cells=(*cells, replace(last, span=last.span - left_out)))
+    return replace(line, cells=tuple(line.cells[at] for at in kept))
+
+
+def records(
+    key: str,
+    title: str,
+    rows: Iterable[dict],
+    columns: list[tuple[Column, Callable[[dict], Cell]]],
+    caption: str,
+    *,
+    kind: Callable[[dict], str] = lambda row: "",
+    folded: bool = False,
+) -> Table | None:
+    """A table with one line a record, None where there is no record; columns of which nothing is known are left out."""
+    lines = tuple(Line(tuple(make(row) for _, make in columns), kind(row)) for row in rows)
+    if not lines:
+        return None
+    return filled(Table(key, title, tuple(column for column, _ in columns), lines, caption, folded))
+
+
+def flat(value: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
+    result: dict[str, Any] = {}
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, dict):
+            result.update(flat(inner, f"{name}."))
+        else:
+            result[name] = inner
+    return result
+
+
+def plain(value: Any) -> str:
+    """A setting's value as one word or a list of them."""
+    if value is None:
+        return formats.MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return formats.rate(value) if abs(value) < 1e-2 else f"{value:g}"
+    if isinstance(value, int):
+        return formats.count(value) if abs(value) >= 10_000 else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value)
+    return str(value)
+
+
+def pairs(key: str, title: str, values: dict, caption: str, *, folded: bool = False) -> Table | None:
+    """A two-column table of names and values, None where there is none."""
+    lines = tuple(Line((text(name), text(plain(value)))) for name, value in flat(values).items())
+    if not lines:
+        return None
+    return Table(key, title, (Column("", kind="text"), Column("", kind="text")), lines, caption, folded)

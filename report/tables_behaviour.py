@@ -1,0 +1,403 @@
+"""Tables of what the models do: accuracy, paired tests, agreement, strata, held-out losses and the canary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from report import formats
+from report.model_index import BASE, Roster
+from report.tables import Cell, Column, Line, Table, failed, number, records, text
+
+SIGN_FLIP = "sign flip"  # the test of a pair with several samples a problem; McNemar's with one
+_SMALLEST = ("single", "holm")
+
+
+def _tint(roster: Roster, name: str | None) -> str:
+    if name == BASE:
+        return "base"
+    return "floor" if roster.role(name or "") in ("order", "init") else ""
+
+
+def _ordered(roster: Roster, rows: list[dict]) -> list[dict]:
+    named = {row.get("name"): row for row in rows}
+    return [named[name] for name in roster.order(named)]
+
+
+def _against_base(task: dict, name: str | None) -> dict:
+    for row in task.get("pairs") or []:
+        if {row.get("a"), row.get("b")} == {name, BASE}:
+            return row
+    return {}
+
+
+def _points(value: float | None) -> str:
+    """A difference of two accuracies in points, with its sign."""
+    return formats.MISSING if value is None else ("+" if value > 0 else "") + formats.fixed(100 * value, 1)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{_points(low)} to {_points(high)}"
+
+
+def _turned(pair: dict, first: str | None) -> dict:
+    """The pair's difference and interval as the other model's accuracy less that of ``first``."""
+    low, high, difference = pair.get("low"), pair.get("high"), pair.get("difference")
+    if pair.get("a") == first:
+        return {"difference": difference, "low": low, "high": high}
+    low, high, difference = (None if value is None else -value for value in (high, low, difference))
+    return {"difference": difference, "low": low, "high": high}
+
+
+def _difference(task: dict, row: dict) -> Cell:
+    base = [model for model in task.get("models") or [] if model.get("name") == BASE]
+    if row.get("name") == BASE:
+        return number(formats.MISSING, "the base itself")
+    if not base or base[0].get("accuracy") is None or row.get("accuracy") is None:
+        return number(formats.MISSING, "base not evaluated")
+    turned = _turned(_against_base(task, row.get("name")), BASE)
+    return number(_points(row["accuracy"] - base[0]["accuracy"]), detail=_range(turned["low"], turned["high"]))
+
+
+def _samples(task: dict) -> int:
+    return task.get("samples") or 1
+
+
+def _title(task: dict) -> str:
+    return task.get("title") or task.get("task") or "Task"
+
+
+def _several(task: dict, rows: list[dict]) -> list[tuple[Column, Callable[[dict], Cell]]]:
+    """The columns that several samples a problem add: pass@k and maj@k."""
+    samples = _samples(task)
+    if samples == 1:
+        return []
+    ks = list(dict.fromkeys(k for row in rows for k in row.get("pass_at") or {} if k != "1"))
+
+    def passed(k: str) -> Callable[[dict], Cell]:
+        return lambda row: number(formats.percent((row.get("pass_at") or {}).get(k)), "not evaluated")
+
+    majority = (Column(f"maj@{samples}"), lambda row: number(formats.percent(row.get("maj")), "not evaluated"))
+    return [*((Column(f"pass@{k}"), passed(k)) for k in ks), majority]
+
+
+def _asked(task: dict) -> str:
+    """How the answers were drawn, in words."""
+    sampling = task.get("sampling") or {}
+    samples, temperature, top_p = _samples(task), sampling.get("temperature"), sampling.get("top_p")
+    if not temperature:
+        drawn = "One greedy answer a problem"
+    else:
+        drawn = f"{'One sample' if samples == 1 else f'{samples} samples'} a problem at temperature {temperature:g}"
+        drawn += f", top-p {top_p:g}" if top_p is not None and top_p < 1 else ""
+    return f"{drawn}, {formats.count(task.get('n'))} problems."
+
+
+def _accuracy_caption(task: dict) -> str:
+    if _samples(task) == 1:
+        how = (
+            "Wilson intervals. Exact McNemar test against the base, Holm-adjusted over all pairs of the task; interval "
+            "of the difference: Bonett and Price."
+        )
+    else:
+        how = (
+            "Accuracy is the mean share of right samples (pass@1); pass@k the chance that one of k samples is right, "
+            "unbiased; maj@k the share of problems whose most frequent answer is right, ties by a fair draw. "
+            "Intervals: Clopper and Pearson's of the effective number of samples; of differences, the bootstrap over "
+            "problems. Exact sign-flip test over problems against the base, Holm-adjusted "
+            "over all pairs of the task; where few problems differ, p is to be read and not the interval."
+        )
+    smallest = task.get("smallest_difference") or {}
+    shown = ""
+    if smallest:
+        single, holm = (formats.fixed(100 * v, 1) if v is not None else None for v in map(smallest.get, _SMALLEST))
+        if single is None:
+            shown = " So few problems can show no difference at all."
+        else:
+            first = "none" if holm is None else f"{holm} points"
+            shown = (
+                f" The smallest difference that they could show at p = 0.05, if all that differ went one way: {single} "
+                f"points in one comparison, {first} at Holm’s first step; to find one reliably it must be larger."
+            )
+    return (
+        f"{_asked(task)} {how}{shown} The interval is over problems: it does not hold what another training run of the "
+        "same method would give."
+    )
+
+
+def accuracy_table(task: dict, roster: Roster) -> Table | None:
+    """One task: accuracy with its interval, pass@k and maj@k, the difference to the base and its test, lengths."""
+    rows = _ordered(roster, task.get("models") or [])
+    samples = _samples(task)
+    of = formats.count(task.get("n")) + (f" × {samples}" if samples > 1 else "")
+
+    def length(row: dict) -> Cell:
+        known = row.get("median_tokens") is not None and row.get("p95_tokens") is not None
+        detail = f"{formats.count(row['median_tokens'])} / {formats.count(row['p95_tokens'])}" if known else ""
+        return number(formats.significant(row.get("mean_tokens")), detail=detail)
+
+    columns = [
+        (Column("Model", kind="text"), lambda row: text(roster.label(row.get("name")))),
+        (Column("Right", f"of {of}"), lambda row: number(formats.count(row.get("correct")), "not evaluated")),
+        (
+            Column("Accuracy", "95% interval"),
+            lambda row: number(
+                formats.percent(row.get("accuracy")),
+                "not evaluated",
+                formats.interval(row.get("low"), row.get("high")),
+            ),
+        ),
+        *_several(task, rows),
+        (Column("To base", "points, 95% interval"), lambda row: _difference(task, row)),
+        (
+            Column("p to base", "Holm"),
+            lambda row: number(
+                formats.p_value(_against_base(task, row.get("name")).get("p_holm")),
+                "no test against the base",
+            ),
+        ),
+        (Column("Truncated"), lambda row: number(_share(row, "truncated"), "not recorded")),
+        (Column("No answer found"), lambda row: number(_share(row, "not_found"), "not recorded")),
+        (Column("Length", "tokens: mean, median / 95th percentile"), length),
+    ]
+    table = records(
+        f"accuracy-{task.get('task')}",
+        f"Accuracy on {_title(task)}",
+        rows,
+        columns,
+        _accuracy_caption(task),
+        kind=lambda row: _tint(roster, row.get("name")),
+    )
+    errors = [model for model in roster.models.values() if model.error]
+    if table is None or not errors:
+        return table
+    lines = [failed(model.label, model.error, len(columns)) for model in errors]
+    return Table(table.key, table.title, table.columns, (*table.lines, *lines), table.caption)
+
+
+def _share(row: dict, key: str) -> str:
+    value = row.get(key)
+    if value is None:
+        return formats.MISSING
+    # counts and shares are both met; a count of one problem out of many must not read as 100 %
+    if isinstance(value, float) and value <= 1:
+        return formats.percent(value)
+    answers = (row.get("n") or 0) * (row.get("samples") or 1)
+    return formats.percent(value / answers) if answers else formats.count(value)
+
+
+def _matrix(
+    task: dict,
+    roster: Roster,
+    key: str,
+    title: str,
+    cell: Callable[[dict, str, bool], Cell],
+    caption: str,
+    folded: bool = False,
+) -> Table | None:
+    """Models against models: ``cell`` of the pair's row, the line's model, and whether it stands above the diagonal."""
+    found = {frozenset((row.get("a"), row.get("b"))): row for row in task.get("pairs") or []}
+    names = roster.order([name for pair in found for name in pair if name is not None])
+    if not names:
+        return None
+
+    def at(i: int, j: int) -> Cell:
+        if i == j:
+            return Cell("", "diagonal")
+        row = found.get(frozenset((names[i], names[j])))
+        return number(formats.MISSING, "pair not tested") if row is None else cell(row, names[i], j > i)
+
+    lines = tuple(
+        Line((text(roster.label(name)), *(at(i, j) for j in range(len(names)))), _tint(roster, name))
+        for i, name in enumerate(names)
+    )
+    columns = (Column("", kind="text"), *(Column(roster.label(name)) for name in names))
+    return Table(f"{key}-{task.get('task')}", f"{title} on {_title(task)}", columns, lines, caption, folded)
+
+
+def mcnemar_table(task: dict, roster: Roster) -> Table | None:
+    """Above the diagonal Holm-adjusted p; below it on how many problems each of the two models alone does better."""
+
+    def cell(row: dict, name: str, above: bool) -> Cell:
+        if above:
+            p = row.get("p_holm")
+            kind = "strong" if p is not None and p < 0.05 else "number"
+            return Cell(formats.p_value(p), kind, note=f"unadjusted p = {formats.p_value(row.get('p'))}")
+        what = "more" if row.get("test") == SIGN_FLIP else "only"
+        counts = [row.get(f"{what}_a"), row.get(f"{what}_b")]
+        first, second = counts if row.get("a") == name else counts[::-1]
+        return Cell(f"{formats.count(first)} : {formats.count(second)}", "faint")
+
+    several = any(row.get("test") == SIGN_FLIP for row in task.get("pairs") or [])
+    test = "exact p of the sign-flip test over problems" if several else "exact McNemar p"
+    below = (
+        "problems on which the row’s model has more right samples : the column’s"
+        if several
+        else "problems that only the row’s model solves : only the column’s"
+    )
+    caption = (
+        f"Above the diagonal: {test}, Holm-adjusted over all {len(task.get('pairs') or [])} pairs, bold below 0.05. "
+        f"Below it: {below}. n = {formats.count(task.get('n'))} problems. The test compares two checkpoints, not two "
+        "methods: two seeds of one method can differ just as much."
+    )
+    return _matrix(task, roster, "mcnemar", "Paired tests", cell, caption)
+
+
+def agreement_table(task: dict, roster: Roster) -> Table | None:
+    """Above the diagonal how often two models have the same verdict; below it the difference of their accuracies."""
+
+    def cell(row: dict, name: str, above: bool) -> Cell:
+        if above:
+            return number(formats.percent(row.get("agreement")))
+        other = row.get("b") if row.get("a") == name else row.get("a")
+        turned = _turned(row, other)
+        return number(_points(turned["difference"]), detail=_range(turned["low"], turned["high"]))
+
+    same = (
+        "share of problems on which two models have the same verdict"
+        if _samples(task) == 1
+        else "1 less the mean distance of two models’ shares of right samples, which chance between samples lowers"
+    )
+    caption = (
+        f"Above the diagonal: {same}. Below it: the row’s accuracy less the column’s, in points, with its 95% "
+        "interval, not adjusted for the number of pairs. Two models of equal accuracy may solve different problems."
+    )
+    return _matrix(task, roster, "agreement", "Agreement", cell, caption, folded=True)
+
+
+def alone_table(task: dict, roster: Roster) -> Table | None:
+    """The problems that one model alone solves."""
+    rows = _ordered(roster, task.get("alone") or [])
+    solved = "solves" if _samples(task) == 1 else "solves in at least one sample"
+    everyone, nobody = (formats.count(task.get(f"solved_by_{who}")) for who in ("all", "none"))
+
+    def which(row: dict) -> Cell:
+        ids, count = row.get("ids") or [], row.get("count") or 0
+        more = f" and {formats.count(count - len(ids))} more" if count > len(ids) else ""
+        return text(", ".join(map(str, ids)) + more, "none")
+
+    return records(
+        f"alone-{task.get('task')}",
+        f"Solved by one model alone on {_title(task)}",
+        rows,
+        [
+            (Column("Model", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (Column("Problems"), lambda row: number(formats.count(row.get("count")))),
+            (Column("Which", kind="text"), which),
+        ],
+        f"Problems that this model {solved} and no other here does. Of {formats.count(task.get('n'))} problems all "
+        f"models solve {everyone}, none solves {nobody}. A problem solved alone may be solved by luck.",
+        kind=lambda row: _tint(roster, row.get("name")),
+        folded=True,
+    )
+
+
+def strata_table(task: dict, roster: Roster) -> Table | None:
+    """Accuracy within each stratum, such as easy and hard problems."""
+    rows = task.get("strata") or []
+    strata = list(dict.fromkeys(row.get("stratum") for row in rows))
+    found = {(row.get("name"), row.get("stratum")): row for row in rows}
+    sizes = {stratum: next(row.get("n") for row in rows if row.get("stratum") == stratum) for stratum in strata}
+    names = roster.order([row.get("name") for row in rows])
+
+    def cell(stratum: str) -> Callable[[dict], Cell]:
+        return lambda row: number(
+            formats.percent((found.get((row["name"], stratum)) or {}).get("accuracy")), "not evaluated"
+        )
+
+    return records(
+        f"strata-{task.get('task')}",
+        f"{'Easy and hard on' if set(strata) == {'easy', 'hard'} else 'Strata of'} {_title(task)}",
+        [{"name": name} for name in names],
+        [
+            (Column("Model", kind="text"), lambda row: text(roster.label(row["name"]))),
+            *((Column(str(stratum), f"n = {formats.count(sizes[stratum])}"), cell(stratum)) for stratum in strata),
+        ],
+        "Share right within each stratum. Strata are smaller than the task: a few points between "
+        "two models are within chance here.",
+        kind=lambda row: _tint(roster, row["name"]),
+    )
+
+
+def losses_table(results: dict, roster: Roster) -> Table | None:
+    """Held-out loss on right and wrong completions, and KL to the base."""
+
+    def gap(row: dict) -> str:
+        right, wrong = row.get("nll_right"), row.get("nll_wrong")
+        return formats.MISSING if right is None or wrong is None else formats.significant(wrong - right)
+
+    return records(
+        "losses",
+        "Held-out losses",
+        _ordered(roster, results.get("losses") or []),
+        [
+            (Column("Model", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (
+                Column("Right rows", "nats a token"),
+                lambda row: number(formats.significant(row.get("nll_right"))),
+            ),
+            (
+                Column("Wrong rows", "nats a token"),
+                lambda row: number(formats.significant(row.get("nll_wrong"))),
+            ),
+            (Column("Wrong − right", "nats a token"), lambda row: number(gap(row))),
+            (
+                Column("KL to base", "nats a token"),
+                lambda row: number(formats.significant(row.get("kl_to_base")), "zero by definition"),
+            ),
+        ],
+        "Negative log-likelihood of held-out rollouts, right and wrong apart, and KL(base ‖ adapted) "
+        f"on all of them{_of_each(results)}; what a training logs as its KL is over other rows. The rows are the "
+        "rollouts’ own, so a low loss says that a model imitates their source, not that it is right more often.",
+        kind=lambda row: _tint(roster, row.get("name")),
+    )
+
+
+def _of_each(results: dict) -> str:
+    """How many held-out rows of each kind are measured at most, where the settings tell."""
+    rows = ((results.get("study") or {}).get("settings") or {}).get("analysis.connectivity.rows")
+    return f" (the first {formats.count(rows)} of each kind, or as many as there are)" if rows else ""
+
+
+def canary_table(results: dict, roster: Roster) -> Table | None:
+    """Whether the engine really served each adapter."""
+    rows = (results.get("evaluation") or {}).get("canary") or []
+
+    def value(key: str) -> Callable[[dict], Cell]:
+        return lambda row: number(formats.significant(row.get(key)))
+
+    def answer(value: bool | None, good: str, bad: str) -> Cell:
+        return text(None) if value is None else Cell(good if value else bad, "text" if value else "error")
+
+    def apart(row: dict) -> Cell:
+        if row.get("name") == BASE:
+            return text(None, "the base itself")
+        return answer(row.get("told_apart"), "yes", "no")
+
+    return records(
+        "canary",
+        "Was each adapter really served?",
+        rows,
+        [
+            (Column("Model", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (Column("Largest difference", "log-prob"), value("max_difference")),
+            (Column("Tolerance", "log-prob"), lambda row: number(formats.rate(row.get("tolerance")))),
+            (Column("Effect of the adapter", "log-prob"), value("effect")),
+            (Column("Agrees", kind="text"), lambda row: answer(row.get("passed"), "yes", "no: not served")),
+            (Column("Told apart from base", kind="text"), apart),
+        ],
+        "The engine’s top log-probabilities against Transformers with PEFT in float32, largest absolute "
+        "difference. Where an adapter’s own effect is below the tolerance, agreement cannot show that it was "
+        f"applied.{_controls(results)}",
+    )
+
+
+def _controls(results: dict) -> str:
+    """What the base and the adapter of zeros gave, which are asked before each adapter."""
+    names = {"base": "the base", "zero": "an adapter of zeros"}
+    parts = [
+        f"{names.get(row['name'], row['name'])} {'agreed' if row.get('passed') else 'DID NOT AGREE'} in "
+        f"{formats.count(row.get('checks'))} checks (at most {formats.significant(row.get('max_difference'))} off)"
+        for row in (results.get("evaluation") or {}).get("controls") or []
+        if row.get("name")
+    ]
+    return f" Before each: {formats.listing(parts)}." if parts else ""

@@ -1,0 +1,246 @@
+"""The drawings: which are made, what they hold, and that floors and names stand in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from report import figures, figures_directions, figures_features, figures_training, figures_weights
+from report.figures import FIGURES, Canvas, draw
+from report.figures_training import numbers, short
+from report.model_index import roster
+from report.plotting import FLOOR
+from tests.report.example_study import results
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, figures.Drawn], Path]:
+    given = results()
+    folder = tmp_path_factory.mktemp("figures")
+    return draw(given, roster(given), folder), folder
+
+
+def _make(key: str, given: dict):
+    made = FIGURES[key](given, roster(given), Canvas())
+    assert made is not None
+    return made[0]
+
+
+def test_every_figure_is_drawn_as_png_and_svg_at_paper_width(drawn: tuple) -> None:
+    made, folder = drawn
+    assert list(made) == list(FIGURES)
+    for key in FIGURES:
+        with Image.open(folder / f"{key}.png") as image:
+            assert image.width <= round(6.8 * 200)
+            assert image.width >= 3.3 * 200
+            assert "Software" not in image.info
+        root = ElementTree.parse(folder / f"{key}.svg").getroot()
+        assert root.tag.endswith("svg")
+        assert b"dc:date" not in (folder / f"{key}.svg").read_bytes()
+
+
+def test_every_caption_says_what_cannot_be_told_or_what_is_shown(drawn: tuple) -> None:
+    for figure in drawn[0].values():
+        assert len(figure.caption) > 100
+        assert figure.caption.endswith(".")
+
+
+def test_inline_drawings_parse_and_share_no_id(drawn: tuple) -> None:
+    ids: list[str] = []
+    for key, figure in drawn[0].items():
+        root = ElementTree.fromstring(figure.svg)
+        assert root.get("aria-labelledby") == f"caption-{key}"
+        found = [element.get("id") for element in root.iter() if element.get("id")]
+        ids += [name for name in found if name]
+        links = {
+            value[1:]
+            for element in root.iter()
+            for name, value in element.attrib.items()
+            if name.endswith("href") and value.startswith("#")
+        }
+        assert links <= set(ids)
+    assert len(ids) == len(set(ids))
+
+
+def test_a_users_own_matplotlib_settings_change_nothing(
+    drawn: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("report.figures.FIGURES", {"layers": FIGURES["layers"]})
+    given = results()
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "yellow", "savefig.dpi": 50}):
+        draw(given, roster(given), tmp_path)
+        assert matplotlib.rcParams["font.size"] == 20
+    assert (tmp_path / "layers.png").read_bytes() == (drawn[1] / "layers.png").read_bytes()
+    assert (tmp_path / "layers.svg").read_bytes() == (drawn[1] / "layers.svg").read_bytes()
+
+
+def test_floors_are_drawn_where_they_were_measured() -> None:
+    given = results()
+    axes = _make("step-size", given).axes[0]
+    heights = {round(float(line.get_ydata()[0]), 6) for line in axes.lines if line.get_xdata()[0] == 0}
+    assert heights == {0.893, 0.012, 0.0011, 0.0004}
+    given["geometry"]["floors"] = {}
+    given["geometry"]["chance"] = {"draws": 64, "ambient": None}
+    axes = _make("step-size", given).axes[0]
+    assert not [line for line in axes.lines if list(line.get_xdata()) == [0, 1]]
+
+
+def _named(axes, label: str):
+    (line,) = [line for line in axes.lines if line.get_label() == label]
+    return line
+
+
+def test_methods_part_from_the_reference_beside_its_floors() -> None:
+    given = results()
+    towards, onward = _make("parting", given).axes[:2]
+    end = {row["b"]: row["cosine"] for row in given["geometry"]["pairs"] if row["a"] == "sft"}
+    for label, name in (("DPO", "dpo"), ("DFT", "dft"), ("SFT order43", "sft-order43"), ("SFT init43", "sft-init43")):
+        line = _named(towards, label)
+        np.testing.assert_array_equal(line.get_xdata(), [20, 40, 60, 80, 100])
+        assert line.get_ydata()[-1] == pytest.approx(end[name]), "it ends at the pair's cosine"
+        assert (line.get_color() == FLOOR) == name.startswith("sft-"), "the floors are grey"
+        assert _named(onward, label).get_ydata()[-1] == 1.0
+    assert "SFT" not in [line.get_label() for line in towards.lines], "the reference is not compared with itself"
+    assert list(_named(towards, "chance, same initial A").get_ydata()) == [0.0011] * 2
+    for found in given["geometry"]["along"].values():
+        found[:] = [row for row in found if row["step"] == 100]
+    assert FIGURES["parting"](given, roster(given), Canvas()) is None, "one step is no course"
+
+
+def test_what_is_alike_in_effect_stands_above_the_diagonal() -> None:
+    given = results()
+    axes = _make("functions", given).axes[0]
+    plain = {row["b"]: row["cosine"] for row in given["geometry"]["pairs"] if row["a"] == "sft"}
+    weighted = {row["b"]: row["cosine"] for row in given["activations"]["pairs"] if row["a"] == "sft"}
+    for label, name in (("DPO", "dpo"), ("RFT", "rft"), ("SFT init43", "sft-init43")):
+        point = _named(axes, label)
+        assert (*point.get_xdata(), *point.get_ydata()) == (plain[name], weighted[name])
+    assert _named(axes, "SFT init43").get_color() == FLOOR
+    equal = _named(axes, "equal")
+    np.testing.assert_array_equal(equal.get_xdata(), equal.get_ydata())
+    assert list(_named(axes, "chance, same initial A").get_ydata()) == [0.071] * 2
+    given["activations"]["chance"] = None
+    assert not [line for line in _make("functions", given).axes[0].lines if "chance" in str(line.get_label())]
+
+
+def test_chance_stands_in_every_panel_of_the_spectra() -> None:
+    given = results()
+    figure = _make("spectra", given)
+    assert [axes.get_title() for axes in figure.axes] == ["output side", "input side", "both sides"]
+    for axes, key in zip(figure.axes, ("left", "right", "both"), strict=True):
+        assert list(_named(axes, "chance").get_xdata()) == [given["spectra"]["chance"][key]] * 2
+        points = [line.get_xdata()[0] for line in axes.lines if line.get_label() != "chance"]
+        assert points == [row[key] for row in given["spectra"]["adapters"]]
+        assert axes.get_xlim()[0] < min(points) and max(points) < axes.get_xlim()[1]
+    labels = [roster(given).label(row["name"]) for row in given["spectra"]["adapters"]]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == labels
+    assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == ["chance"]
+    del given["spectra"]["chance"]
+    assert not _make("spectra", given).legends
+
+
+@pytest.mark.parametrize("key", ["parting", "functions", "spectra"])
+def test_a_name_from_data_is_drawn_as_it_stands(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "<b>&$x^2$"
+    given = json.loads(json.dumps(results()).replace('"rft"', json.dumps(name)))
+    monkeypatch.setattr("report.figures.FIGURES", {key: FIGURES[key]})
+    figure = draw(given, roster(given), tmp_path)[key]
+    assert ElementTree.fromstring(figure.svg).tag.endswith("svg")
+    words = _make(key, given).findobj(matplotlib.text.Text)
+    assert name in [word.get_text() for word in words]
+
+
+def test_a_path_runs_from_its_first_model_to_its_second() -> None:
+    """Stored weights are the share of the first model: at weight 1 the loss is the first one's."""
+    given = results()
+    given["connectivity"]["paths"] = [
+        {"a": "sft", "b": "dpo", "weights": [0.0, 0.5, 1.0], "loss": [4.0, 3.5, 2.0], "barrier": 0.5}
+    ]
+    axes = _make("paths", given).axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.0, 0.5, 1.0])
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [2.0, 3.5, 4.0])
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), [2.0, 4.0])
+    assert axes.get_title() == "SFT →\nDPO"
+
+
+def test_the_sweeps_null_is_in_proportion_to_the_rate_and_a_failure_is_marked() -> None:
+    norm = _make("sweep", results()).axes[0]
+    null = next(line for line in norm.lines if line.get_label() == "norm in proportion to rate")
+    np.testing.assert_allclose(null.get_ydata(), 0.41 * np.array([1, 3, 10, 30]))
+    assert [text.get_text() for text in norm.texts] == ["failed"]
+
+
+def test_accuracy_draws_the_wilson_interval_of_every_model() -> None:
+    given = results()
+    axes = _make("accuracy", given).axes[0]
+    low, high = 100 * given["evaluation"]["tasks"][0]["models"][1]["low"], 0.0
+    high = 100 * given["evaluation"]["tasks"][0]["models"][1]["high"]
+    bars = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+    assert [pytest.approx(low), pytest.approx(high)] in bars
+
+
+def test_the_matrix_is_symmetric_with_ones_on_its_diagonal() -> None:
+    image = _make("cosines", results()).axes[0].images[0].get_array()
+    np.testing.assert_allclose(image, image.T)
+    np.testing.assert_allclose(np.diag(image), 1.0)
+
+
+def test_a_shuffled_control_stands_in_every_cka_panel() -> None:
+    figure = _make("cka", results())
+    labels = [[line.get_label() for line in axes.lines] for axes in figure.axes]
+    assert [found.count("shuffled control") for found in labels] == [1, 1]
+
+
+@pytest.mark.parametrize("key", list(FIGURES))
+def test_nothing_measured_draws_nothing(key: str) -> None:
+    assert FIGURES[key]({}, roster({}), Canvas()) is None
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["curves", "evaluation", "geometry", "activations", "spectra", "directions", "similarity", "sweep", "connectivity"],
+)
+def test_a_part_whose_values_are_undefined_is_left_out(part: str) -> None:
+    given = results()
+    if part == "curves":
+        given["curves"] = [{**row, "loss": [None] * 3, "b_norm": None} for row in given["curves"]]
+    else:
+        for key, value in given[part].items():
+            given[part][key] = [dict.fromkeys(row) for row in value[:2]] if isinstance(value, list) else None
+    for draw_one in FIGURES.values():
+        made = draw_one(given, roster(given), Canvas())
+        if made:
+            made[0].draw_without_rendering()
+
+
+def test_colours_and_markers_tell_the_six_methods_apart() -> None:
+    models = [model for model in roster(results()).models.values() if model.role == "method"]
+    assert len({model.colour for model in models}) == len({model.marker for model in models}) == 6
+
+
+def test_a_method_of_ones_own_wears_a_colour_that_no_other_wears() -> None:
+    given = results()
+    given["trainings"] = [row for row in given["trainings"] if row["method"] != "rift"]
+    given["trainings"].append({"name": "mine", "method": "mine", "role": "method"})
+    for part in ("headline", "curves", "losses"):
+        given[part] = [row for row in given[part] if row["name"] != "rift"]
+    found = roster({key: given[key] for key in ("trainings", "headline", "curves", "losses")})
+    colours = [model.colour for model in found.models.values() if model.role == "method"]
+    assert len(set(colours)) == len(colours) == 6
+
+
+def test_drawing_functions_are_those_of_the_drawing_modules() -> None:
+    modules = {m.__name__ for m in (figures_training, figures_weights, figures_directions, figures_features)}
+    assert {function.__module__ for function in FIGURES.values()} == modules
+
+
+def test_a_gap_stays_a_gap_and_a_long_name_is_shortened_in_the_middle() -> None:
+    np.testing.assert_array_equal(numbers([1.0, None, 2]), [1.0, np.nan, 2.0])
+    assert short("a" * 30 + "end", 11) == "aaaaa…aaend"
+    assert short("two\nlines") == "two lines"
