@@ -17,9 +17,9 @@ def _series(rows: Iterable[dict], keys: list[str], lists: list[str]) -> list[dic
     unrolled = []
     for row in rows:
         length = max((len(row.get(key) or []) for key in lists), default=0)
-        for index in range(length):
+        for i in range(length):
             values = {key: (row.get(key) or []) for key in lists}
-            picked = {key: found[index] if index < len(found) else None for key, found in values.items()}
+            picked = {key: found[i] if i < len(found) else None for key, found in values.items()}
             unrolled.append({**{key: row.get(key) for key in keys}, **picked})
     return unrolled
 

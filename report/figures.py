@@ -18,7 +18,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from report import figures_directions, figures_features, figures_training, figures_weights
-from report.model_index import Roster
+from report.model_index import ModelIndex
 from report.plotting import FONT, Canvas, drawable
 
 _DPI = 200
@@ -44,7 +44,7 @@ class Drawn:
     caption: str
 
 
-Draw = Callable[[dict, Roster, Canvas], "tuple[Figure, str, str] | None"]
+Draw = Callable[[dict, ModelIndex, Canvas], "tuple[Figure, str, str] | None"]
 
 # key -> drawing function; the key is the file's name. None from a function means that nothing was measured.
 FIGURES: dict[str, Draw] = {
@@ -65,7 +65,7 @@ FIGURES: dict[str, Draw] = {
 }
 
 
-def draw(results: dict, roster: Roster, folder: Path) -> dict[str, Drawn]:
+def draw(results: dict, index: ModelIndex, folder: Path) -> dict[str, Drawn]:
     """Draws every figure that ``results`` can fill, as PNG and SVG in ``folder``; returns them by key."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {}
@@ -74,13 +74,13 @@ def draw(results: dict, roster: Roster, folder: Path) -> dict[str, Drawn]:
             matplotlib.rcdefaults()  # a user's own matplotlib settings must not change a byte
             matplotlib.rcParams.update(_STYLE)
             matplotlib.rcParams["svg.hashsalt"] = key
-            made = function(results, roster, Canvas())
+            made = function(results, index, Canvas())
             for suffix in (".svg", ".png"):
                 (folder / key).with_suffix(suffix).unlink(missing_ok=True)
             if made is None:
                 continue
             figure, title, caption = made
-            if any(drawable(model.brief) != model.brief for model in roster.models.values()):
+            if any(drawable(model.brief) != model.brief for model in index.models.values()):
                 caption += " Characters that the drawing’s font lacks stand as their numbers; the tables spell them."
             svg = _save(figure, folder / key)
         drawn[key] = Drawn(key, _inline(svg, key), title, caption)

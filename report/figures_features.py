@@ -13,7 +13,7 @@ import numpy as np
 
 from report import formats
 from report.figures_weights import CHANCE, LAYER, every, layer_axis
-from report.model_index import BASE, Roster, other
+from report.model_index import BASE, ModelIndex, other
 from report.plotting import PAGE, Canvas, Made, bring_out, called, gathered, look, numbers, short
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ _ORDER = "qkvo"  # projections in the order that attention uses them
 _ROUNDING = 1e-6  # of a CKA of float32 features
 
 
-def cka(results: dict, roster: Roster, canvas: Canvas) -> Made:
+def cka(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     """CKA of hidden states by layer, to the reference and to the base, with the shuffled control."""
     rows = [row for row in (results.get("similarity") or {}).get("hidden") or [] if row.get("cka") is not None]
-    targets = [name for name in (roster.reference, BASE) if any(other(row, name) for row in rows)]
+    targets = [name for name in (index.reference, BASE) if any(other(row, name) for row in rows)]
     if not targets:
         return None
     figure, grid = canvas.grid(PAGE, 3.4, 1, len(targets), sharey=True)
@@ -34,9 +34,9 @@ def cka(results: dict, roster: Roster, canvas: Canvas) -> Made:
     for axes, target in zip(grid[0], targets, strict=True):
         found = [row for row in rows if other(row, target) is not None and row.get("layer") is not None]
         drawn += found
-        names = roster.order([other(row, target) or "" for row in found])
+        names = index.order([other(row, target) or "" for row in found])
         for name in names:
-            _cka_line(axes, roster, name, sorted((row for row in found if other(row, target) == name), key=_layer))
+            _cka_line(axes, index, name, sorted((row for row in found if other(row, target) == name), key=_layer))
         depth = sorted({row["layer"] for row in found})
         shuffled = [
             [row["shuffled"] for row in found if row["layer"] == at and row.get("shuffled") is not None] for at in depth
@@ -44,12 +44,12 @@ def cka(results: dict, roster: Roster, canvas: Canvas) -> Made:
         control = [float(np.mean(values)) if values else None for values in shuffled]
         axes.plot(depth, numbers(control), color=CHANCE, linestyle="--", linewidth=1, label="shuffled control")
         layer_axis(axes, depth)
-        axes.set_title(f"to {called(roster, target)}")
+        axes.set_title(f"to {called(index, target)}")
     highest = _towards_one(grid[0], drawn)
     grid[0][0].set_ylabel("linear CKA (log scale of 1 − CKA)")
     for axes in grid[0]:
-        bring_out(axes, roster)
-    gathered(figure, [called(roster, name) for name in roster.models])
+        bring_out(axes, index)
+    gathered(figure, [called(index, name) for name in index.models])
     similarity = results.get("similarity") or {}
     return (
         figure,
@@ -97,8 +97,8 @@ def _layer(row: dict) -> int:
     return row["layer"]
 
 
-def _cka_line(axes: Axes, roster: Roster, name: str, rows: list[dict]) -> None:
-    model = roster.models[name]
+def _cka_line(axes: Axes, index: ModelIndex, name: str, rows: list[dict]) -> None:
+    model = index.models[name]
     depth, values = [row["layer"] for row in rows], numbers([row["cka"] for row in rows])
     low, high = numbers([row.get("low") for row in rows]), numbers([row.get("high") for row in rows])
     known = np.isfinite(low) & np.isfinite(high)
@@ -106,7 +106,7 @@ def _cka_line(axes: Axes, roster: Roster, name: str, rows: list[dict]) -> None:
         at = np.array(depth)[known]
         axes.vlines(at, low[known], high[known], color=model.colour, linewidth=0.8, alpha=0.6)
     style = {**look(model), "clip_on": False}  # a marker at the upper edge is seen whole
-    axes.plot(depth, values, **style, markevery=every(len(rows)), label=called(roster, name))
+    axes.plot(depth, values, **style, markevery=every(len(rows)), label=called(index, name))
 
 
 def _heat(axes: Axes, values: np.ndarray, depth: list[int], low: float) -> None:
@@ -129,19 +129,19 @@ def _kind(row: dict) -> tuple[str, str]:
     return row.get("stack") or "", str(row.get("projection"))
 
 
-def projections(results: dict, roster: Roster, canvas: Canvas) -> Made:
+def projections(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     """CKA of each adapted projection's outputs, to the reference, as a heat map a projection."""
     rows = [
         row
         for row in (results.get("similarity") or {}).get("modules") or []
-        if other(row, roster.reference) is not None and row.get("cka") is not None and row.get("layer") is not None
+        if other(row, index.reference) is not None and row.get("cka") is not None and row.get("layer") is not None
     ]
     if not rows:
         return None
-    names = roster.order([other(row, roster.reference) or "" for row in rows])
+    names = index.order([other(row, index.reference) or "" for row in rows])
     kinds = sorted({_kind(row) for row in rows}, key=lambda kind: (kind[0], _ORDER.find(kind[1][:1]), kind[1]))
     depth = sorted({row["layer"] for row in rows})
-    found = {(other(row, roster.reference), _kind(row), row["layer"]): row["cka"] for row in rows}
+    found = {(other(row, index.reference), _kind(row), row["layer"]): row["cka"] for row in rows}
     columns = min(4, len(kinds))
     lines = math.ceil(len(kinds) / columns)
     figure, grid = canvas.grid(PAGE, lines * (0.9 + 0.22 * len(names)), lines, columns, sharey=True)
@@ -150,18 +150,18 @@ def projections(results: dict, roster: Roster, canvas: Canvas) -> Made:
         values = np.array([[found.get((name, kind, at), math.nan) for at in depth] for name in names])
         _heat(axes, values, depth, low)
         axes.set_title(short(" ".join(kind).strip()))
-        axes.set_yticks(range(len(names)), [called(roster, name) for name in names])
+        axes.set_yticks(range(len(names)), [called(index, name) for name in names])
     for axes in grid.flat[len(kinds) :]:
         axes.set_visible(False)
     figure.supxlabel(LAYER, fontsize=8)
     bar = figure.colorbar(grid.flat[0].images[0], ax=list(grid.flat), shrink=0.9, pad=0.01)
-    bar.set_label(f"CKA to {called(roster, roster.reference)}")
+    bar.set_label(f"CKA to {called(index, index.reference)}")
     return (
         figure,
         "Likeness at each adapted projection",
         (
             "Linear CKA of the outputs of every adapted projection, each model against "
-            f"{roster.label(roster.reference)}, by layer. It locates where features part; it does not say "
+            f"{index.label(index.reference)}, by layer. It locates where features part; it does not say "
             "which of two unlike features is the better one."
         ),
     )

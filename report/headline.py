@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from analysis.weights.replicas import noise, runs
 from report import formats
-from report.model_index import BASE, Roster, other, pair
+from report.model_index import BASE, ModelIndex, other, pair
 
 AS_PUBLISHED = "as published"
 MATCHED_RATE = "learning rate"
@@ -115,30 +115,30 @@ def _norms(results: dict) -> dict[str, float | None]:
     return {row.get("name"): row.get("norm") for row in adapters}
 
 
-def _row(results: dict, roster: Roster, name: str, given: dict, kind: str, matched: str) -> Row:
+def _row(results: dict, index: ModelIndex, name: str, given: dict, kind: str, matched: str) -> Row:
     """One row: what the headline gives, filled from the geometry, the trainings and the evaluation."""
     norms = _norms(results)
-    measured = pair(results, name, roster.reference) if roster.reference else {}
+    measured = pair(results, name, index.reference) if index.reference else {}
     merged = {**measured, **{key: value for key, value in given.items() if value is not None}}
-    model = roster.models.get(name)
-    two = (given.get("a"), given.get("b")) if given.get("b") else (name, roster.reference)
+    model = index.models.get(name)
+    two = (given.get("a"), given.get("b")) if given.get("b") else (name, index.reference)
     marked = noise(results.get("trainings") or [])
     rounding = tuple(one for one in dict.fromkeys(two) if one in marked) if name != BASE else ()
     if rounding:
         merged |= dict.fromkeys(_MEASURES)
     norm = merged["norm"] if "norm" in merged else norms.get(name)
     rate = merged.get("learning_rate")
-    to_itself = bool(name == roster.reference and norm and not rounding)
+    to_itself = bool(name == index.reference and norm and not rounding)
     return Row(
         name=name,
-        label=roster.label(name),
+        label=index.label(name),
         kind=kind,
         method=model.method if model else "",
         matched=matched,
         learning_rate=rate if rate is not None else (model.learning_rate if model else None),
         norm=norm,
-        norm_ratio=None if kind == "base" else ratio(norm, norms.get(roster.reference or "")),
-        rate_steps_ratio=ratio(_exposure(results, name), _exposure(results, roster.reference)),
+        norm_ratio=None if kind == "base" else ratio(norm, norms.get(index.reference or "")),
+        rate_steps_ratio=ratio(_exposure(results, name), _exposure(results, index.reference)),
         cosine=1.0 if to_itself else merged.get("cosine"),
         angle_min=0.0 if to_itself else merged.get("angle_min_median_deg"),
         angle_max=0.0 if to_itself else merged.get("angle_max_median_deg"),
@@ -150,12 +150,12 @@ def _row(results: dict, roster: Roster, name: str, given: dict, kind: str, match
     )
 
 
-def _kind(roster: Roster, name: str, matched: str) -> str:
+def _kind(index: ModelIndex, name: str, matched: str) -> str:
     if name == BASE:
         return "base"
-    if name == roster.reference:
+    if name == index.reference:
         return "reference"
-    if roster.role(name) in ("order", "init"):
+    if index.role(name) in ("order", "init"):
         return "floor"
     return "method" if matched in ("", AS_PUBLISHED) else "matched"
 
@@ -168,7 +168,7 @@ def pairs_of_floors(results: dict) -> list[tuple[str, dict]]:
     return sorted(rows, key=lambda row: known.get(row[0], 3))
 
 
-def _floor_rows(results: dict, roster: Roster, shown: Collection[str]) -> list[Row]:
+def _floor_rows(results: dict, index: ModelIndex, shown: Collection[str]) -> list[Row]:
     """A row for each replica of a method that is not in ``shown``; the pairs' table has all pairs, and rounding's."""
     rows = []
     for floor, entry in pairs_of_floors(results):
@@ -176,9 +176,9 @@ def _floor_rows(results: dict, roster: Roster, shown: Collection[str]) -> list[R
         own = {run.method for run in runs(results.get("trainings") or [], [name for name in names if name])}
         if floor == "itself" or own.isdisjoint(names) or (names[1] in shown and names[0] in shown):
             continue
-        found = other(entry, roster.reference)
+        found = other(entry, index.reference)
         replica = found or next((name for name in names if name not in own), names[1]) or floor
-        row = _row(results, roster, replica, entry, "floor", floor)
+        row = _row(results, index, replica, entry, "floor", floor)
         rows.append(replace(row, to_reference=found is not None))
     return rows
 
@@ -207,41 +207,41 @@ def _chance_rows(results: dict) -> list[Row]:
     return rows
 
 
-def _given(results: dict, roster: Roster) -> list[dict]:
+def _given(results: dict, index: ModelIndex) -> list[dict]:
     """The headline's own rows, or one a model where the results hold none."""
     if results.get("headline"):
         return [row for row in results["headline"] if row.get("name")]
-    return [{"name": name} for name, model in roster.models.items() if model.role in ("base", "method")]
+    return [{"name": name} for name, model in index.models.items() if model.role in ("base", "method")]
 
 
-def rows(results: dict, roster: Roster) -> list[Row]:
+def rows(results: dict, index: ModelIndex) -> list[Row]:
     """All rows in reading order: reference, methods, matched, floors, chance, base, failed trainings."""
     made: dict[str, list[Row]] = {kind: [] for kind in ("reference", "method", "matched", "base", "failed")}
-    given_rows = _given(results, roster)
-    floors = _floor_rows(results, roster, {row["name"] for row in given_rows if roster.role(row["name"]) in _COMPARED})
+    given_rows = _given(results, index)
+    floors = _floor_rows(results, index, {row["name"] for row in given_rows if index.role(row["name"]) in _COMPARED})
     for given in given_rows:
         name, matched = given["name"], given.get("matched") or ""
-        kind = _kind(roster, name, matched)
-        model = roster.models[name]
+        kind = _kind(index, name, matched)
+        model = index.models[name]
         if model.error:
             continue
         if kind == "floor":
             if name not in {row.name for row in floors}:
-                floors.append(_row(results, roster, name, given, kind, model.role))
+                floors.append(_row(results, index, name, given, kind, model.role))
             continue
-        made[kind].append(_row(results, roster, name, given, kind, matched))
-    if roster.reference and not made["reference"] and not roster.models[roster.reference].error:
-        made["reference"].append(_row(results, roster, roster.reference, {}, "reference", ""))
-    if not made["base"] and BASE in roster.models:
-        made["base"].append(_row(results, roster, BASE, {}, "base", ""))
-    for name, model in roster.models.items():
+        made[kind].append(_row(results, index, name, given, kind, matched))
+    if index.reference and not made["reference"] and not index.models[index.reference].error:
+        made["reference"].append(_row(results, index, index.reference, {}, "reference", ""))
+    if not made["base"] and BASE in index.models:
+        made["base"].append(_row(results, index, BASE, {}, "base", ""))
+    for name, model in index.models.items():
         if model.error:
             made["failed"].append(Row(name, model.label, "failed", error=model.error))
     ordered = [*made["reference"], *made["method"], *made["matched"], *floors, *_chance_rows(results)]
     return [*ordered, *made["base"], *made["failed"]]
 
 
-def match_label(roster: Roster, row: Row) -> str:
+def match_label(index: ModelIndex, row: Row) -> str:
     """What a row holds equal to the reference, in words."""
     if row.kind == "reference":
         return "reference"
@@ -251,15 +251,15 @@ def match_label(roster: Roster, row: Row) -> str:
     if row.kind in ("chance", "base", "failed"):
         return {"chance": "floor", "base": "no update", "failed": "failed"}[row.kind]
     if row.matched == AS_PUBLISHED:
-        held = row.learning_rate is not None and row.learning_rate == roster.rate
-        return f"{roster.label(roster.reference)}’s rate" if held else "own rate"
+        held = row.learning_rate is not None and row.learning_rate == index.rate
+        return f"{index.label(index.reference)}’s rate" if held else "own rate"
     if not row.matched:
         return formats.MISSING
     if row.matched == SWEEP:
         return "sweep"
-    return f"{roster.label(roster.reference)}’s {'rate' if row.matched == MATCHED_RATE else row.matched}"
+    return f"{index.label(index.reference)}’s {'rate' if row.matched == MATCHED_RATE else row.matched}"
 
 
-def reference_norm(results: dict, roster: Roster) -> float | None:
+def reference_norm(results: dict, index: ModelIndex) -> float | None:
     """The norm of the reference's update."""
-    return _norms(results).get(roster.reference or "")
+    return _norms(results).get(index.reference or "")

@@ -1,6 +1,6 @@
 """Who stands in a study's results: every model's name, label, role, and how it is drawn.
 
-The roster is the one place that reads names out of ``results``: the order of rows, the reference that all
+The index is the one place that reads names out of ``results``: the order of rows, the reference that all
 others are compared to, and the label, colour, marker and line that a model keeps through every table and figure. No two
 models have one label.
 """
@@ -60,7 +60,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Roster:
+class ModelIndex:
     """All models in reading order, and the ``reference`` (SFT where there is one) they are compared to."""
 
     models: dict[str, Model]
@@ -72,7 +72,7 @@ class Roster:
         return self.models[self.reference].learning_rate if self.reference in self.models else None
 
     def label(self, name: str | None) -> str:
-        """The label of ``name``, or the name itself where the roster does not hold it."""
+        """The label of ``name``, or the name itself where the index does not hold it."""
         if name is None:
             return formats.MISSING
         return self.models[name].label if name in self.models else name
@@ -84,7 +84,7 @@ class Roster:
         return self.models[name].brief if name in self.models else brief(name)
 
     def order(self, names: Iterable[str | None]) -> list[str]:
-        """``names`` without repeats, in the roster's order."""
+        """``names`` without repeats, in the index's order."""
         wanted = set(names)
         return [name for name in self.models if name in wanted]
 
@@ -196,7 +196,7 @@ def _objective(training: dict, name: str) -> str:
     return training.get("objective") or training.get("method") or name.partition("-")[0]
 
 
-def roster(results: dict) -> Roster:
+def model_index(results: dict) -> ModelIndex:
     """Every model that any part of ``results`` names: base, methods, sweep points, then the seeds' runs."""
     names = [name for name in dict.fromkeys(_names(results)) if name is not None]
     trainings = {row.get("name"): row for row in results.get("trainings") or []}
@@ -218,7 +218,7 @@ def roster(results: dict) -> Roster:
         if objective not in _COLOURS and name != BASE:
             newcomers += 1
     models.sort(key=lambda model: _ROLE_ORDER.index(model.role) if model.role in _ROLE_ORDER else 1)
-    return Roster({model.name: model for model in models}, _reference(results, names))
+    return ModelIndex({model.name: model for model in models}, _reference(results, names))
 
 
 def _reference(results: dict, names: list[str]) -> str | None:

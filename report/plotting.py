@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
 from report import formats
-from report.model_index import BRIEF, Model, Roster, brief
+from report.model_index import BRIEF, Model, ModelIndex, brief
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,9 +52,9 @@ def short(label: str, width: int = BRIEF) -> str:
     return f" {line}" if line.startswith("_") else line  # matplotlib leaves such out of a legend
 
 
-def called(roster: Roster, name: str | None) -> str:
+def called(index: ModelIndex, name: str | None) -> str:
     """What a model is called in a drawing; no two have one name."""
-    return short(roster.brief(name), 10_000)
+    return short(index.brief(name), 10_000)
 
 
 def drawable(text: str) -> str:
@@ -99,9 +99,9 @@ def _on(one: np.ndarray, two: np.ndarray, reach: float) -> bool:
     return bool(both.any() and np.allclose(one[both], two[both], rtol=0, atol=reach))
 
 
-def bring_out(axes: Axes, roster: Roster) -> None:
+def bring_out(axes: Axes, index: ModelIndex) -> None:
     """What lies under other models' points or lines is drawn wider and open, so that its rim shows; call it last."""
-    names = {called(roster, name) for name in roster.models}
+    names = {called(index, name) for name in index.models}
     lines = [line for line in axes.lines if line.get_label() in names]
     _ = axes.get_xlim(), axes.get_ylim()  # settles what is scaled by itself
     seen = axes.transData + axes.transAxes.inverted()

@@ -31,7 +31,7 @@ from report import (
 from report import text_pages as pages
 from report.escape import shown as as_shown
 from report.figures import Drawn
-from report.model_index import Roster, dimensions, roster
+from report.model_index import ModelIndex, dimensions, model_index
 from report.tables import Table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -80,11 +80,11 @@ def render(results: dict, provenance: dict, out: Path, shown: dict | None = None
     for name, content in files.items():
         (out / name).write_text(content, encoding="utf-8")
     written = tidy.write(results, out / "csv")
-    people = roster(results)
-    drawn = figures.draw(results, people, out / "figures")
+    index = model_index(results)
+    drawn = figures.draw(results, index, out / "figures")
     environment = _environment()
-    beside = pages.make(shown or {}, results, people, environment, _style("style.css") + _style("sheet.css"))
-    made = {"report.html": _page(environment, results, provenance, people, drawn, written, list(beside)), **beside}
+    beside = pages.make(shown or {}, results, index, environment, _style("style.css") + _style("sheet.css"))
+    made = {"report.html": _page(environment, results, provenance, index, drawn, written, list(beside)), **beside}
     for name, text in made.items():
         (out / name).write_text(text, encoding="utf-8")
     for name in pages.TITLES.keys() - made.keys():
@@ -106,7 +106,7 @@ def _not_finite(value: Any, place: str) -> str | None:
     if isinstance(value, dict):
         items = ((f"{place}.{key}", inner) for key, inner in value.items())
     elif isinstance(value, list | tuple):
-        items = ((f"{place}[{index}]", inner) for index, inner in enumerate(value))
+        items = ((f"{place}[{i}]", inner) for i, inner in enumerate(value))
     return next((found for name, inner in items if (found := _not_finite(inner, name))), None)
 
 
@@ -130,12 +130,12 @@ def _page(
     environment: Environment,
     results: dict,
     provenance: dict,
-    people: Roster,
+    index: ModelIndex,
     drawn: dict[str, Drawn],
     written: list[str],
     beside: list[str],
 ) -> str:
-    rows = headline.rows(results, people)
+    rows = headline.rows(results, index)
     study, comparison = results.get("study") or {}, results.get("comparison") or {}
     notes = comparison.get("notes") or []
     return environment.get_template("report.html").render(
@@ -145,14 +145,14 @@ def _page(
         partial=partial(results),
         note=study.get("note") or "",
         banner=_PLANTED if (results.get("base") or {}).get("kind") == "from_scratch" else "",
-        found=findings.findings(results, people, rows),
+        found=findings.findings(results, index, rows),
         notes=notes,
-        headline=tables_weights.headline_table(results, people, rows),
+        headline=tables_weights.headline_table(results, index, rows),
         opening=drawn.get("step-size"),
-        sections=_sections(results, provenance, people, drawn),
-        reference=people.label(people.reference),
+        sections=_sections(results, provenance, index, drawn),
+        reference=index.label(index.reference),
         k=dimensions(results, (results.get("geometry") or {}).get("pairs") or []) or "k",
-        update=_update(comparison, people),
+        update=_update(comparison, index),
         citation=_citation(study, provenance, bool(comparison)),
         files=written,
         drawings={key: Markup(figure.svg) for key, figure in drawn.items()},
@@ -162,10 +162,10 @@ def _page(
     )
 
 
-def _update(comparison: dict, people: Roster) -> str:
+def _update(comparison: dict, index: ModelIndex) -> str:
     """What an update is, with its scale: rsLoRA has another, and is named where it was used."""
     adapters = comparison.get("adapters") or []
-    stabilised = [people.label(row.get("name")) for row in adapters if row.get("rslora")]
+    stabilised = [index.label(row.get("name")) for row in adapters if row.get("rslora")]
     own, by_root = "(α / r) · B · A", "(α / √r) · B · A"
     if len(stabilised) < len(adapters):
         return f"{own}, or {by_root} where rsLoRA was used ({', '.join(stabilised)})," if stabilised else own
@@ -198,7 +198,7 @@ def _size(parameters: float) -> str:
     return formats.count(parameters)
 
 
-def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, Drawn]) -> list[Section]:
+def _sections(results: dict, provenance: dict, index: ModelIndex, drawn: dict[str, Drawn]) -> list[Section]:
     """The page below its first screen, in reading order."""
     tasks = (results.get("evaluation") or {}).get("tasks") or []
     titles = {task: headline.task_title(results, task) for task in headline.tasks(results)}
@@ -211,8 +211,8 @@ def _sections(results: dict, provenance: dict, people: Roster, drawn: dict[str, 
             tables_behaviour.alone_table,
             tables_behaviour.strata_table,
         )
-        behaviour += [make(task, people) for make in makers]
-    both = results, people
+        behaviour += [make(task, index) for make in makers]
+    both = results, index
     weights, training, acts, beyond = tables_weights, tables_training, tables_behaviour, tables_directions
     rollouts = [
         training.rollouts_table(results),

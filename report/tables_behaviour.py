@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from report import formats
-from report.model_index import BASE, Roster
+from report.model_index import BASE, ModelIndex
 from report.tables import Cell, Column, Line, Table, failed, number, records, text
 
 SIGN_FLIP = "sign flip"  # the test of a pair with several samples a problem; McNemar's with one
 _SMALLEST = ("single", "holm")
 
 
-def _tint(roster: Roster, name: str | None) -> str:
+def _tint(index: ModelIndex, name: str | None) -> str:
     if name == BASE:
         return "base"
-    return "floor" if roster.role(name or "") in ("order", "init") else ""
+    return "floor" if index.role(name or "") in ("order", "init") else ""
 
 
-def _ordered(roster: Roster, rows: list[dict]) -> list[dict]:
+def _ordered(index: ModelIndex, rows: list[dict]) -> list[dict]:
     named = {row.get("name"): row for row in rows}
-    return [named[name] for name in roster.order(named)]
+    return [named[name] for name in index.order(named)]
 
 
 def _against_base(task: dict, name: str | None) -> dict:
@@ -124,9 +124,9 @@ def _accuracy_caption(task: dict) -> str:
     )
 
 
-def accuracy_table(task: dict, roster: Roster) -> Table | None:
+def accuracy_table(task: dict, index: ModelIndex) -> Table | None:
     """One task: accuracy with its interval, pass@k and maj@k, the difference to the base and its test, lengths."""
-    rows = _ordered(roster, task.get("models") or [])
+    rows = _ordered(index, task.get("models") or [])
     samples = _samples(task)
     of = formats.count(task.get("n")) + (f" × {samples}" if samples > 1 else "")
 
@@ -136,7 +136,7 @@ def accuracy_table(task: dict, roster: Roster) -> Table | None:
         return number(formats.significant(row.get("mean_tokens")), detail=detail)
 
     columns = [
-        (Column("Model", kind="text"), lambda row: text(roster.label(row.get("name")))),
+        (Column("Model", kind="text"), lambda row: text(index.label(row.get("name")))),
         (Column("Right", f"of {of}"), lambda row: number(formats.count(row.get("correct")), "not evaluated")),
         (
             Column("Accuracy", "95% interval"),
@@ -165,9 +165,9 @@ def accuracy_table(task: dict, roster: Roster) -> Table | None:
         rows,
         columns,
         _accuracy_caption(task),
-        kind=lambda row: _tint(roster, row.get("name")),
+        kind=lambda row: _tint(index, row.get("name")),
     )
-    errors = [model for model in roster.models.values() if model.error]
+    errors = [model for model in index.models.values() if model.error]
     if table is None or not errors:
         return table
     lines = [failed(model.label, model.error, len(columns)) for model in errors]
@@ -187,7 +187,7 @@ def _share(row: dict, key: str) -> str:
 
 def _matrix(
     task: dict,
-    roster: Roster,
+    index: ModelIndex,
     key: str,
     title: str,
     cell: Callable[[dict, str, bool], Cell],
@@ -196,7 +196,7 @@ def _matrix(
 ) -> Table | None:
     """Models against models: ``cell`` of the pair's row, the line's model, and whether it stands above the diagonal."""
     found = {frozenset((row.get("a"), row.get("b"))): row for row in task.get("pairs") or []}
-    names = roster.order([name for pair in found for name in pair if name is not None])
+    names = index.order([name for pair in found for name in pair if name is not None])
     if not names:
         return None
 
@@ -207,14 +207,14 @@ def _matrix(
         return number(formats.MISSING, "pair not tested") if row is None else cell(row, names[i], j > i)
 
     lines = tuple(
-        Line((text(roster.label(name)), *(at(i, j) for j in range(len(names)))), _tint(roster, name))
+        Line((text(index.label(name)), *(at(i, j) for j in range(len(names)))), _tint(index, name))
         for i, name in enumerate(names)
     )
-    columns = (Column("", kind="text"), *(Column(roster.label(name)) for name in names))
+    columns = (Column("", kind="text"), *(Column(index.label(name)) for name in names))
     return Table(f"{key}-{task.get('task')}", f"{title} on {_title(task)}", columns, lines, caption, folded)
 
 
-def mcnemar_table(task: dict, roster: Roster) -> Table | None:
+def mcnemar_table(task: dict, index: ModelIndex) -> Table | None:
     """Above the diagonal Holm-adjusted p; below it on how many problems each of the two models alone does better."""
 
     def cell(row: dict, name: str, above: bool) -> Cell:
@@ -239,10 +239,10 @@ def mcnemar_table(task: dict, roster: Roster) -> Table | None:
         f"Below it: {below}. n = {formats.count(task.get('n'))} problems. The test compares two checkpoints, not two "
         "methods: two seeds of one method can differ just as much."
     )
-    return _matrix(task, roster, "mcnemar", "Paired tests", cell, caption)
+    return _matrix(task, index, "mcnemar", "Paired tests", cell, caption)
 
 
-def agreement_table(task: dict, roster: Roster) -> Table | None:
+def agreement_table(task: dict, index: ModelIndex) -> Table | None:
     """Above the diagonal how often two models have the same verdict; below it the difference of their accuracies."""
 
     def cell(row: dict, name: str, above: bool) -> Cell:
@@ -261,12 +261,12 @@ def agreement_table(task: dict, roster: Roster) -> Table | None:
         f"Above the diagonal: {same}. Below it: the row’s accuracy less the column’s, in points, with its 95% "
         "interval, not adjusted for the number of pairs. Two models of equal accuracy may solve different problems."
     )
-    return _matrix(task, roster, "agreement", "Agreement", cell, caption, folded=True)
+    return _matrix(task, index, "agreement", "Agreement", cell, caption, folded=True)
 
 
-def alone_table(task: dict, roster: Roster) -> Table | None:
+def alone_table(task: dict, index: ModelIndex) -> Table | None:
     """The problems that one model alone solves."""
-    rows = _ordered(roster, task.get("alone") or [])
+    rows = _ordered(index, task.get("alone") or [])
     solved = "solves" if _samples(task) == 1 else "solves in at least one sample"
     everyone, nobody = (formats.count(task.get(f"solved_by_{who}")) for who in ("all", "none"))
 
@@ -280,24 +280,24 @@ def alone_table(task: dict, roster: Roster) -> Table | None:
         f"Solved by one model alone on {_title(task)}",
         rows,
         [
-            (Column("Model", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (Column("Model", kind="text"), lambda row: text(index.label(row.get("name")))),
             (Column("Problems"), lambda row: number(formats.count(row.get("count")))),
             (Column("Which", kind="text"), which),
         ],
         f"Problems that this model {solved} and no other here does. Of {formats.count(task.get('n'))} problems all "
         f"models solve {everyone}, none solves {nobody}. A problem solved alone may be solved by luck.",
-        kind=lambda row: _tint(roster, row.get("name")),
+        kind=lambda row: _tint(index, row.get("name")),
         folded=True,
     )
 
 
-def strata_table(task: dict, roster: Roster) -> Table | None:
+def strata_table(task: dict, index: ModelIndex) -> Table | None:
     """Accuracy within each stratum, such as easy and hard problems."""
     rows = task.get("strata") or []
     strata = list(dict.fromkeys(row.get("stratum") for row in rows))
     found = {(row.get("name"), row.get("stratum")): row for row in rows}
     sizes = {stratum: next(row.get("n") for row in rows if row.get("stratum") == stratum) for stratum in strata}
-    names = roster.order([row.get("name") for row in rows])
+    names = index.order([row.get("name") for row in rows])
 
     def cell(stratum: str) -> Callable[[dict], Cell]:
         return lambda row: number(
@@ -309,16 +309,16 @@ def strata_table(task: dict, roster: Roster) -> Table | None:
         f"{'Easy and hard on' if set(strata) == {'easy', 'hard'} else 'Strata of'} {_title(task)}",
         [{"name": name} for name in names],
         [
-            (Column("Model", kind="text"), lambda row: text(roster.label(row["name"]))),
+            (Column("Model", kind="text"), lambda row: text(index.label(row["name"]))),
             *((Column(str(stratum), f"n = {formats.count(sizes[stratum])}"), cell(stratum)) for stratum in strata),
         ],
         "Share right within each stratum. Strata are smaller than the task: a few points between "
         "two models are within chance here.",
-        kind=lambda row: _tint(roster, row["name"]),
+        kind=lambda row: _tint(index, row["name"]),
     )
 
 
-def losses_table(results: dict, roster: Roster) -> Table | None:
+def losses_table(results: dict, index: ModelIndex) -> Table | None:
     """Held-out loss on right and wrong completions, and KL to the base."""
 
     def gap(row: dict) -> str:
@@ -328,9 +328,9 @@ def losses_table(results: dict, roster: Roster) -> Table | None:
     return records(
         "losses",
         "Held-out losses",
-        _ordered(roster, results.get("losses") or []),
+        _ordered(index, results.get("losses") or []),
         [
-            (Column("Model", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (Column("Model", kind="text"), lambda row: text(index.label(row.get("name")))),
             (
                 Column("Right rows", "nats a token"),
                 lambda row: number(formats.significant(row.get("nll_right"))),
@@ -348,7 +348,7 @@ def losses_table(results: dict, roster: Roster) -> Table | None:
         "Negative log-likelihood of held-out rollouts, right and wrong apart, and KL(base ‖ adapted) "
         f"on all of them{_of_each(results)}; what a training logs as its KL is over other rows. The rows are the "
         "rollouts’ own, so a low loss says that a model imitates their source, not that it is right more often.",
-        kind=lambda row: _tint(roster, row.get("name")),
+        kind=lambda row: _tint(index, row.get("name")),
     )
 
 
@@ -358,7 +358,7 @@ def _of_each(results: dict) -> str:
     return f" (the first {formats.count(rows)} of each kind, or as many as there are)" if rows else ""
 
 
-def canary_table(results: dict, roster: Roster) -> Table | None:
+def canary_table(results: dict, index: ModelIndex) -> Table | None:
     """Whether the engine really served each adapter."""
     rows = (results.get("evaluation") or {}).get("canary") or []
 
@@ -378,7 +378,7 @@ def canary_table(results: dict, roster: Roster) -> Table | None:
         "Was each adapter really served?",
         rows,
         [
-            (Column("Model", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (Column("Model", kind="text"), lambda row: text(index.label(row.get("name")))),
             (Column("Largest difference", "log-prob"), value("max_difference")),
             (Column("Tolerance", "log-prob"), lambda row: number(formats.rate(row.get("tolerance")))),
             (Column("Effect of the adapter", "log-prob"), value("effect")),

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from report import formats
-from report.model_index import Roster, other, pair
+from report.model_index import ModelIndex, other, pair
 from report.tables import Cell, Column, Table, number, records, text
 
 _ZERO = "undefined, as for a zero update"
 
 
-def _label(roster: Roster) -> Callable[[dict], Cell]:
-    return lambda row: text(roster.label(row.get("name")))
+def _label(index: ModelIndex) -> Callable[[dict], Cell]:
+    return lambda row: text(index.label(row.get("name")))
 
 
-def _kind(roster: Roster, row: dict) -> str:
+def _kind(index: ModelIndex, row: dict) -> str:
     if row.get("chance"):
         return "chance"
-    return "floor" if roster.role(row.get("name") or "") in ("order", "init", "rate") else ""
+    return "floor" if index.role(row.get("name") or "") in ("order", "init", "rate") else ""
 
 
 def _size(key: str, digits: int) -> Callable[[dict], Cell]:
@@ -34,22 +34,22 @@ def _left_out(found: dict, subject: str) -> str:
     return f" {subject} {kept} modules; left out: {formats.left_out(rows)}." if rows else ""
 
 
-def weighted_table(results: dict, roster: Roster) -> Table | None:
+def weighted_table(results: dict, index: ModelIndex) -> Table | None:
     """Activation-weighted cosine to the reference beside the plain one."""
     found = results.get("activations") or {}
     norms = {row.get("name"): row.get("norm") for row in found.get("adapters") or []}
     rows = []
     for row in found.get("pairs") or []:
-        name = other(row, roster.reference)
+        name = other(row, index.reference)
         if name is not None:
-            plain = row["plain"] if "plain" in row else pair(results, name, roster.reference or "").get("cosine")
+            plain = row["plain"] if "plain" in row else pair(results, name, index.reference or "").get("cosine")
             rows.append({"name": name, "weighted": row.get("cosine"), "plain": plain, "norm": norms.get(name)})
-    rows.sort(key=lambda row: roster.order(roster.models).index(row["name"]) if row["name"] in roster.models else 0)
+    rows.sort(key=lambda row: index.order(index.models).index(row["name"]) if row["name"] in index.models else 0)
     if found.get("chance") is not None and rows:
         plain = (((results.get("geometry") or {}).get("chance") or {}).get("shared_a") or {}).get("cosine")
         plain = found.get("plain_chance", plain)
         rows.append({"chance": True, "weighted": found["chance"], "plain": plain})
-    reference = roster.label(roster.reference)
+    reference = index.label(index.reference)
 
     def cosine(key: str) -> Callable[[dict], Cell]:
         def cell(row: dict) -> Cell:
@@ -66,7 +66,7 @@ def weighted_table(results: dict, roster: Roster) -> Table | None:
         [
             (
                 Column("Model", kind="text"),
-                lambda row: text("Chance, same initial A") if row.get("chance") else _label(roster)(row),
+                lambda row: text("Chance, same initial A") if row.get("chance") else _label(index)(row),
             ),
             (Column("Cosine", "of the entries"), cosine("plain")),
             (Column("Cosine", "activation-weighted"), cosine("weighted")),
@@ -76,16 +76,16 @@ def weighted_table(results: dict, roster: Roster) -> Table | None:
         f"{formats.count(found.get('tokens'))} completion tokens of {formats.count(found.get('rows'))} rollouts. "
         "Unlike the plain cosine it can see likeness across initial A’s. Inputs have few strong directions, so chance "
         f"is higher here, too.{_left_out(found, 'Both cosines are over')}",
-        kind=lambda row: _kind(roster, row),
+        kind=lambda row: _kind(index, row),
     )
 
 
-def spectra_table(results: dict, roster: Roster) -> Table | None:
+def spectra_table(results: dict, index: ModelIndex) -> Table | None:
     """Where each update lies in the base weights' own singular directions."""
     found = results.get("spectra") or {}
     top, threshold = f"top {found['k']}" if found.get("k") else "top", found.get("threshold")
     by_name = {row.get("name"): row for row in found.get("adapters") or []}
-    rows: list[dict] = [by_name[name] for name in roster.order(by_name)]
+    rows: list[dict] = [by_name[name] for name in index.order(by_name)]
     if rows and found.get("chance"):
         rows.append({"chance": True, **found["chance"]})
 
@@ -105,7 +105,7 @@ def spectra_table(results: dict, roster: Roster) -> Table | None:
         [
             (
                 Column("Model", kind="text"),
-                lambda row: text("Chance") if row.get("chance") else _label(roster)(row),
+                lambda row: text("Chance") if row.get("chance") else _label(index)(row),
             ),
             (Column("In both", f"{top}, share of ‖ΔW‖²"), share("both")),
             (Column("Output side", top), share("left")),
@@ -116,24 +116,24 @@ def spectra_table(results: dict, roster: Roster) -> Table | None:
         f"Share of the update’s squared norm within the {top} left, right, or both singular directions of the "
         f"base’s weight, over all modules. Intruders: among the {top} left singular vectors of W + ΔW, those whose "
         f"cosine to every one of W’s is below {formats.significant(threshold, 2)}.{_left_out(found, 'All are over')}",
-        kind=lambda row: _kind(roster, row),
+        kind=lambda row: _kind(index, row),
         folded=True,
     )
 
 
-def span_table(results: dict, roster: Roster) -> Table | None:
+def span_table(results: dict, index: ModelIndex) -> Table | None:
     """The nearest multiple of the reference, and the span of the other methods."""
     found = results.get("directions") or {}
     by_name = {row.get("name"): row for row in found.get("adapters") or []}
-    rows = [by_name[name] for name in roster.order(by_name)]
-    reference = roster.label(roster.reference)
+    rows = [by_name[name] for name in index.order(by_name)]
+    reference = index.label(index.reference)
     spread = _spread(found.get("variance") or {})
     return records(
         "spans",
         "Multiples and mixtures",
         rows if len(rows) > 1 else [],
         [
-            (Column("Model", kind="text"), _label(roster)),
+            (Column("Model", kind="text"), _label(index)),
             (
                 Column("Nearest multiple", f"of {reference}"),
                 lambda row: number(formats.significant(row.get("scale"), 3), _ZERO),
@@ -150,7 +150,7 @@ def span_table(results: dict, roster: Roster) -> Table | None:
         f"By least squares on the Gram of all updates: the multiple of {reference}’s update that is nearest, and the "
         "share of the norm that it misses (the orthogonal fraction); then the share that every mixture of the other "
         f"methods’ updates misses. A random update would miss nearly all.{spread}",
-        kind=lambda row: _kind(roster, row),
+        kind=lambda row: _kind(index, row),
         folded=True,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from report import formats
-from report.model_index import Roster
+from report.model_index import ModelIndex
 from report.tables import Cell, Column, Table, failed, number, pairs, records, text
 
 
@@ -130,7 +130,7 @@ def teachers_table(results: dict) -> Table | None:
     )
 
 
-def views_table(results: dict, roster: Roster) -> Table | None:
+def views_table(results: dict, index: ModelIndex) -> Table | None:
     """What each method sees of the rollouts."""
     rows = (results.get("rollouts") or {}).get("views") or []
     return records(
@@ -138,7 +138,7 @@ def views_table(results: dict, roster: Roster) -> Table | None:
         "What each method sees",
         rows,
         [
-            (Column("Method", kind="text"), lambda row: text(roster.label(row.get("method")))),
+            (Column("Method", kind="text"), lambda row: text(index.label(row.get("method")))),
             (Column("Units", "rows or pairs"), lambda row: number(formats.count(row.get("units")))),
             (Column("Rows"), lambda row: number(formats.count(row.get("rows")))),
             (Column("Problems"), lambda row: number(formats.count(row.get("problems")))),
@@ -148,8 +148,8 @@ def views_table(results: dict, roster: Roster) -> Table | None:
     )
 
 
-def _with_failures(table: Table | None, roster: Roster, title: str) -> Table | None:
-    errors = [model for model in roster.models.values() if model.error]
+def _with_failures(table: Table | None, index: ModelIndex, title: str) -> Table | None:
+    errors = [model for model in index.models.values() if model.error]
     if table is None:
         if not errors:
             return None
@@ -160,19 +160,19 @@ def _with_failures(table: Table | None, roster: Roster, title: str) -> Table | N
     return Table(table.key, table.title, table.columns, (*table.lines, *lines), table.caption, table.folded)
 
 
-def _done(results: dict, roster: Roster) -> list[dict]:
+def _done(results: dict, index: ModelIndex) -> list[dict]:
     rows = {row.get("name"): row for row in results.get("trainings") or [] if row.get("status") != "failed"}
-    return [rows[name] for name in roster.order(rows)]
+    return [rows[name] for name in index.order(rows)]
 
 
-def seen_table(results: dict, roster: Roster) -> Table | None:
+def seen_table(results: dict, index: ModelIndex) -> Table | None:
     """What each training was given: the columns on which two trainings can be called matched."""
     table = records(
         "trainings-given",
         "What each training was given",
-        _done(results, roster),
+        _done(results, index),
         [
-            (Column("Training", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (Column("Training", kind="text"), lambda row: text(index.label(row.get("name")))),
             (Column("Learning rate", "peak"), lambda row: number(formats.rate(row.get("learning_rate")))),
             (Column("Steps", "at the report"), lambda row: number(formats.count(row.get("report_step")))),
             (Column("Rows seen"), lambda row: number(formats.count(row.get("rows_seen")))),
@@ -190,7 +190,7 @@ def seen_table(results: dict, roster: Roster) -> Table | None:
         "they are matched. Tokens are completion tokens that entered the loss.",
         kind=lambda row: "floor" if row.get("role") in ("order", "init") else "",
     )
-    return _with_failures(table, roster, "trainings-given")
+    return _with_failures(table, index, "trainings-given")
 
 
 def _noise(row: dict) -> Cell:
@@ -199,14 +199,14 @@ def _noise(row: dict) -> Cell:
     return number(formats.count(steps) + (": noise" if row.get("noise") else ""))
 
 
-def moved_table(results: dict, roster: Roster) -> Table | None:
+def moved_table(results: dict, index: ModelIndex) -> Table | None:
     """What each training did: loss, clipping, and how far the factors went."""
     table = records(
         "trainings-did",
         "What each training did",
-        _done(results, roster),
+        _done(results, index),
         [
-            (Column("Training", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (Column("Training", kind="text"), lambda row: text(index.label(row.get("name")))),
             (Column("Loss, first step"), lambda row: number(formats.significant(row.get("loss_first")))),
             (Column("Loss, reported step"), lambda row: number(formats.significant(row.get("loss_last")))),
             (Column("Clipped steps"), lambda row: number(formats.percent(row.get("clip_rate"), 0))),
@@ -242,7 +242,7 @@ def moved_table(results: dict, roster: Roster) -> Table | None:
         "rounding of float32 alone may leave, the update is noise.",
         kind=lambda row: "floor" if row.get("role") in ("order", "init") else "",
     )
-    return _with_failures(table, roster, "trainings-did")
+    return _with_failures(table, index, "trainings-did")
 
 
 def _watched(results: dict) -> str:
@@ -251,7 +251,7 @@ def _watched(results: dict) -> str:
     return f"{formats.count(rows)} " if rows else ""
 
 
-def sweep_table(results: dict, roster: Roster, titles: dict[str, str]) -> Table | None:
+def sweep_table(results: dict, index: ModelIndex, titles: dict[str, str]) -> Table | None:
     """The learning-rate sweep, a row a point; ``titles`` names the tasks."""
     sweep = results.get("sweep") or {}
     points = sorted(sweep.get("points") or [], key=lambda row: row.get("learning_rate") or 0.0)
@@ -265,28 +265,28 @@ def sweep_table(results: dict, roster: Roster, titles: dict[str, str]) -> Table 
         same = row.get("learning_rate") is not None and row["learning_rate"] == matched
         return f"{formats.rate(row.get('learning_rate'))}{' (matched)' if same else ''}"
 
-    reference = roster.label(roster.reference)
+    reference = index.label(index.reference)
     return records(
         "sweep",
-        f"Sweep of {roster.label(sweep.get('method'))}’s learning rate",
+        f"Sweep of {index.label(sweep.get('method'))}’s learning rate",
         points,
         [
             (Column("Learning rate", kind="text"), lambda row: text(shown(row))),
             (
                 Column("Norm", "‖ΔW‖"),
-                lambda row: number(formats.significant(row.get("norm")), _failed(roster, row)),
+                lambda row: number(formats.significant(row.get("norm")), _failed(index, row)),
             ),
             (
                 Column("Cosine", f"to {reference}"),
-                lambda row: number(formats.cosine(row.get("cosine_to_sft")), _failed(roster, row)),
+                lambda row: number(formats.cosine(row.get("cosine_to_sft")), _failed(index, row)),
             ),
             (
                 Column("A moved", "‖A−A₀‖ / ‖A₀‖"),
-                lambda row: number(formats.significant(row.get("a_moved_rel")), _failed(roster, row)),
+                lambda row: number(formats.significant(row.get("a_moved_rel")), _failed(index, row)),
             ),
             (
                 Column("Held-out loss", "right rows, nats a token"),
-                lambda row: number(formats.significant(row.get("nll_right")), _failed(roster, row)),
+                lambda row: number(formats.significant(row.get("nll_right")), _failed(index, row)),
             ),
             *((Column(titles.get(task, task), "right"), accuracy(task)) for task in names),
         ],
@@ -296,8 +296,8 @@ def sweep_table(results: dict, roster: Roster, titles: dict[str, str]) -> Table 
     )
 
 
-def _failed(roster: Roster, row: dict) -> str:
-    model = roster.models.get(row.get("name") or "")
+def _failed(index: ModelIndex, row: dict) -> str:
+    model = index.models.get(row.get("name") or "")
     return f"failed: {model.error}" if model and model.error else "not measured"
 
 

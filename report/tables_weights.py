@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from report import formats, headline
 from report.headline import Row
-from report.model_index import BASE, Roster, dimensions, other, pair
+from report.model_index import BASE, ModelIndex, dimensions, other, pair
 from report.tables import Cell, Column, Line, Table, failed, filled, number, records, text
 
 _NO_UPDATE = "the base carries no update"
@@ -15,7 +15,7 @@ _ZERO_REFERENCE = "the reference’s update is zero: nothing can be compared wit
 _TINTED = ("reference", "floor", "chance", "base")
 
 
-def _why(roster: Roster, row: Row, reference_norm: float | None) -> str:
+def _why(index: ModelIndex, row: Row, reference_norm: float | None) -> str:
     if row.kind == "base":
         return _NO_UPDATE
     if row.kind == "chance":
@@ -23,7 +23,7 @@ def _why(roster: Roster, row: Row, reference_norm: float | None) -> str:
     if row.norm == 0:
         return _ZERO
     if row.noise:
-        whose = formats.listing([roster.label(name) for name in row.noise])
+        whose = formats.listing([index.label(name) for name in row.noise])
         return f"undefined: made of rounding, and without a direction, is the update of {whose}"
     return _ZERO_REFERENCE if reference_norm == 0 else "not measured"
 
@@ -41,11 +41,11 @@ def _cosine_cell(row: Row, value: float | None, why: str) -> Cell:
     return number(formats.cosine(value), why, "" if row.to_reference else "to its own method")
 
 
-def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | None:
+def headline_table(results: dict, index: ModelIndex, rows: list[Row]) -> Table | None:
     """Every method against the reference, floors in the same rows; None where there is nothing to compare."""
     if not rows:
         return None
-    reference = roster.label(roster.reference)
+    reference = index.label(index.reference)
     names = headline.tasks(results)
     weighed = any(row.weighted is not None for row in rows)
     matched = any(row.matched for row in rows)
@@ -69,10 +69,10 @@ def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | No
         if row.kind == "failed":
             lines.append(failed(row.label, row.error, len(columns)))
             continue
-        why = _why(roster, row, headline.reference_norm(results, roster))
+        why = _why(index, row, headline.reference_norm(results, index))
         cells = (
             text(row.label),
-            *((text(headline.match_label(roster, row)),) if matched else ()),
+            *((text(headline.match_label(index, row)),) if matched else ()),
             number(formats.rate(row.learning_rate), why),
             _cosine_cell(row, row.cosine, why),
             *((_cosine_cell(row, row.weighted, why),) if weighed else ()),
@@ -86,14 +86,14 @@ def headline_table(results: dict, roster: Roster, rows: list[Row]) -> Table | No
         )
         lines.append(Line(cells, row.kind if row.kind in _TINTED else ""))
     table = Table(
-        "headline", f"Every method against {reference}", columns, tuple(lines), _headline_caption(results, roster)
+        "headline", f"Every method against {reference}", columns, tuple(lines), _headline_caption(results, index)
     )
     return filled(table)
 
 
-def _headline_caption(results: dict, roster: Roster) -> str:
+def _headline_caption(results: dict, index: ModelIndex) -> str:
     pairs = (results.get("geometry") or {}).get("pairs") or []
-    k = dimensions(results, (row for row in pairs if other(row, roster.reference) is not None))
+    k = dimensions(results, (row for row in pairs if other(row, index.reference) is not None))
     top = f"the top {k} left singular vectors" if k else "the top left singular vectors"
     trained = " Rate × steps is a yardstick: the norm ratio if every step of Adam went the same way."
     known = any(row.get("report_step") for row in results.get("trainings") or [])
@@ -113,7 +113,7 @@ def _headline_caption(results: dict, roster: Roster) -> str:
     )
 
 
-def adapters_table(results: dict, roster: Roster) -> Table | None:
+def adapters_table(results: dict, index: ModelIndex) -> Table | None:
     """Norm and effective rank of each update."""
     rows = {row.get("name"): row for row in (results.get("geometry") or {}).get("adapters") or []}
     started = any(row.get("a_moved_rel") is not None for row in rows.values())
@@ -121,9 +121,9 @@ def adapters_table(results: dict, roster: Roster) -> Table | None:
     return records(
         "adapters",
         "Size and shape of each update",
-        [rows[name] for name in roster.order(rows)],
+        [rows[name] for name in index.order(rows)],
         [
-            (Column("Model", kind="text"), lambda row: text(roster.label(row.get("name")))),
+            (Column("Model", kind="text"), lambda row: text(index.label(row.get("name")))),
             (Column("Norm", "‖ΔW‖, global"), lambda row: number(formats.significant(row.get("norm")))),
             (
                 Column("Effective rank", "mean over modules"),
@@ -145,11 +145,11 @@ def adapters_table(results: dict, roster: Roster) -> Table | None:
         ],
         "Norm: Frobenius, over all modules. Effective rank: exp of the entropy of σ/Σσ, mean over "
         f"modules; it is at most the adapter’s rank. Stable rank: ‖ΔW‖² / σ₁².{moved}",
-        kind=lambda row: "floor" if roster.role(row.get("name") or "") in ("order", "init") else "",
+        kind=lambda row: "floor" if index.role(row.get("name") or "") in ("order", "init") else "",
     )
 
 
-def _pair_rows(results: dict, roster: Roster) -> Iterator[dict]:
+def _pair_rows(results: dict, index: ModelIndex) -> Iterator[dict]:
     geometry = results.get("geometry") or {}
     chance = geometry.get("chance") or {}
     for key, words in (("shared_a", "chance, same initial A"), ("ambient", "chance, random updates")):
@@ -158,23 +158,23 @@ def _pair_rows(results: dict, roster: Roster) -> Iterator[dict]:
     for key, entry in headline.pairs_of_floors(results):
         what = {"learning_rate": "learning rate", "itself": "in other factors"}.get(key, key)
         yield {**entry, "floor": "floor", "what": what}
-    names = list(roster.models)
-    for index, a in enumerate(names):
-        for b in names[index + 1 :]:
+    names = list(index.models)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
             found = pair(results, a, b)
             if found:
                 yield found
 
 
-def _pair_name(roster: Roster, row: dict) -> Cell:
+def _pair_name(index: ModelIndex, row: dict) -> Cell:
     if row.get("b") is None:
         words = str(row.get("a"))
         return text(words[:1].upper() + words[1:])
-    words = f"{roster.label(row.get('a'))} · {roster.label(row.get('b'))}"
+    words = f"{index.label(row.get('a'))} · {index.label(row.get('b'))}"
     return text(f"{words} ({row['what']})" if row.get("what") else words)
 
 
-def pairs_table(results: dict, roster: Roster) -> Table | None:
+def pairs_table(results: dict, index: ModelIndex) -> Table | None:
     """Every pair of updates with all its measures, the floors first."""
 
     def angle(key: str) -> Callable[[dict], Cell]:
@@ -186,9 +186,9 @@ def pairs_table(results: dict, roster: Roster) -> Table | None:
     return records(
         "pairs",
         "Every pair of updates",
-        list(_pair_rows(results, roster)),
+        list(_pair_rows(results, index)),
         [
-            (Column("Pair", kind="text"), lambda row: _pair_name(roster, row)),
+            (Column("Pair", kind="text"), lambda row: _pair_name(index, row)),
             (Column("k"), lambda row: number(dimensions({}, [row]) or formats.MISSING)),
             (Column("Cosine"), overlap("cosine")),
             (Column("Smallest angle", "output side"), angle("angle_min_median_deg")),
@@ -222,7 +222,7 @@ def _dimension_words(results: dict) -> str:
     return f"k = {k}; " if k else ""
 
 
-def barriers_table(results: dict, roster: Roster) -> Table | None:
+def barriers_table(results: dict, index: ModelIndex) -> Table | None:
     """Per path: the loss at both ends and the barrier between them."""
     connectivity = results.get("connectivity") or {}
 
@@ -241,7 +241,7 @@ def barriers_table(results: dict, roster: Roster) -> Table | None:
         [
             (
                 Column("Path", kind="text"),
-                lambda row: text(f"{roster.label(row.get('a'))} → {roster.label(row.get('b'))}"),
+                lambda row: text(f"{index.label(row.get('a'))} → {index.label(row.get('b'))}"),
             ),
             (Column("Loss at the first"), lambda row: at(row, 1)),
             (Column("Loss at the second"), lambda row: at(row, 0)),
@@ -259,13 +259,13 @@ def barriers_table(results: dict, roster: Roster) -> Table | None:
     )
 
 
-def _towards(rows: list[dict], roster: Roster) -> Iterator[tuple[str, str, dict]]:
+def _towards(rows: list[dict], index: ModelIndex) -> Iterator[tuple[str, str, dict]]:
     """Rows of pairs with the reference or the base in them: (that one, the other one, row)."""
-    for target in (roster.reference, BASE):
+    for target in (index.reference, BASE):
         for row in rows:
             found = other(row, target)
             # the pair of the two targets belongs to the first of them alone
-            if target is not None and found is not None and not (target == BASE and found == roster.reference):
+            if target is not None and found is not None and not (target == BASE and found == index.reference):
                 yield target, found, row
 
 
@@ -276,7 +276,7 @@ def _cka_cell(row: dict) -> Cell:
     return number(formats.cosine(row.get("cka")), "undefined", detail)
 
 
-def hidden_table(results: dict, roster: Roster) -> Table | None:
+def hidden_table(results: dict, index: ModelIndex) -> Table | None:
     """CKA of the deepest layer's hidden states, against the reference and against the base."""
     rows = [row for row in (results.get("similarity") or {}).get("hidden") or [] if row.get("layer") is not None]
     last = max((row["layer"] for row in rows), default=None)
@@ -284,9 +284,9 @@ def hidden_table(results: dict, roster: Roster) -> Table | None:
     return records(
         "cka",
         f"Likeness of hidden states after layer {last}",
-        [{**row, "a": a, "b": b} for a, b, row in _towards(deepest, roster)],
+        [{**row, "a": a, "b": b} for a, b, row in _towards(deepest, index)],
         [
-            (Column("Pair", kind="text"), lambda row: _pair_name(roster, row)),
+            (Column("Pair", kind="text"), lambda row: _pair_name(index, row)),
             (Column("CKA", "95% interval"), _cka_cell),
             (Column("Shuffled control"), lambda row: number(formats.cosine(row.get("shuffled")))),
         ],
@@ -297,12 +297,12 @@ def hidden_table(results: dict, roster: Roster) -> Table | None:
     )
 
 
-def projections_table(results: dict, roster: Roster) -> Table | None:
+def projections_table(results: dict, index: ModelIndex) -> Table | None:
     """CKA of the adapted projections' outputs, mean over layers, one column a kind of projection."""
     rows = (results.get("similarity") or {}).get("modules") or []
     kinds = sorted({_kind(row) for row in rows}, key=_projection_order)
     grouped: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for a, b, row in _towards(rows, roster):
+    for a, b, row in _towards(rows, index):
         if row.get("cka") is not None:
             grouped.setdefault((a, b), {}).setdefault(_kind(row), []).append(row["cka"])
 
@@ -321,7 +321,7 @@ def projections_table(results: dict, roster: Roster) -> Table | None:
         [
             (
                 Column("Pair", kind="text"),
-                lambda row: text(f"{roster.label(row['a'])} · {roster.label(row['b'])}"),
+                lambda row: text(f"{index.label(row['a'])} · {index.label(row['b'])}"),
             ),
             *((Column(kind, "mean over layers"), cell(kind)) for kind in kinds),
         ],

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from report import formats, tables_training
 from report.escape import shown as as_shown
-from report.model_index import Roster
+from report.model_index import ModelIndex
 
 ANSWERS, ROLLOUTS = "answers.html", "rollouts.html"
 TITLES = {ANSWERS: "Answers side by side", ROLLOUTS: "The rollouts themselves"}
@@ -51,7 +51,7 @@ def chosen(right: Sequence[Sequence[int]], most: int = PROBLEMS) -> tuple[list[i
     return [*differing, *alike][:most], len(differing)
 
 
-def make(shown: dict, results: dict, people: Roster, environment: Environment, style: str) -> dict[str, str]:
+def make(shown: dict, results: dict, index: ModelIndex, environment: Environment, style: str) -> dict[str, str]:
     """File name -> page, of what ``shown`` holds.
 
     ``shown["answers"]``: a task each, with task, title, n, differing (problems on which models differ) and ``problems``
@@ -63,11 +63,11 @@ def make(shown: dict, results: dict, people: Roster, environment: Environment, s
     common = {"of": study.get("title") or study.get("name") or "Study", "style": Markup(style), "language": "en"}
     made = {}
     if shown.get("answers"):
-        tasks = [_task(task, people) for task in shown["answers"]]
+        tasks = [_task(task, index) for task in shown["answers"]]
         made[ANSWERS] = environment.get_template(ANSWERS).render(title=TITLES[ANSWERS], tasks=tasks, **common)
     if shown.get("rollouts"):
         makers = (tables_training.rollouts_table(results), tables_training.teachers_table(results))
-        found = [*makers, tables_training.views_table(results, people)]
+        found = [*makers, tables_training.views_table(results, index)]
         made[ROLLOUTS] = environment.get_template(ROLLOUTS).render(
             title=TITLES[ROLLOUTS],
             tables=[table for table in found if table],
@@ -78,7 +78,7 @@ def make(shown: dict, results: dict, people: Roster, environment: Environment, s
     return made
 
 
-def _task(task: dict, people: Roster) -> dict:
+def _task(task: dict, index: ModelIndex) -> dict:
     problems = task["problems"]
     told = (
         f"{formats.count(task['n'])} problems; models differ on {formats.count(task['differing'])} of them, and those "
@@ -93,24 +93,24 @@ def _task(task: dict, people: Roster) -> dict:
     return {
         "title": task.get("title") or task["task"],
         "told": told,
-        "problems": [_problem(problem, people) for problem in problems],
+        "problems": [_problem(problem, index) for problem in problems],
     }
 
 
-def _problem(problem: dict, people: Roster) -> dict:
+def _problem(problem: dict, index: ModelIndex) -> dict:
     named = {row["name"]: row for row in problem["models"]}
-    rows = [named[name] for name in people.order(named)]
+    rows = [named[name] for name in index.order(named)]
     solved = sum(row["right"] > 0 for row in rows)
     return {
         "id": legible(problem["id"], 200).text,
         "told": f"right: {solved} of {len(rows)} models",
         "problem": legible(problem["problem"]),
         "answer": legible(problem["answer"], 200),
-        "models": [_model(row, people) for row in rows],
+        "models": [_model(row, index) for row in rows],
     }
 
 
-def _model(row: dict, people: Roster) -> dict:
+def _model(row: dict, index: ModelIndex) -> dict:
     right, samples = row["right"], row["samples"]
     share = ""
     if samples > 1:
@@ -118,7 +118,7 @@ def _model(row: dict, people: Roster) -> dict:
         if samples > len(row["answers"]):
             share += f"; the first {len(row['answers'])} are shown"
     return {
-        "label": people.label(row["name"]),
+        "label": index.label(row["name"]),
         "share": share,
         "answers": [
             {

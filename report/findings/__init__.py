@@ -14,7 +14,7 @@ from report.findings import direction, function, limits, rate
 from report.findings.claim import Claim
 from report.findings.evidence import evidence
 from report.headline import Row
-from report.model_index import Roster
+from report.model_index import ModelIndex
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Findings:
         return {point: " ".join(words) for point, words in found.items()}
 
 
-def findings(results: Mapping, roster: Roster, rows: Sequence[Row]) -> Findings:
+def findings(results: Mapping, index: ModelIndex, rows: Sequence[Row]) -> Findings:
     """The opening sentences of a report, from ``results`` and its headline ``rows``."""
-    warnings = tuple(limits.warnings(results, roster))
-    if roster.reference is None:
+    warnings = tuple(limits.warnings(results, index))
+    if index.reference is None:
         nothing = "No model to compare with: these results hold no update."
         return Findings((Claim("nothing", direction.LEAD, nothing),), warnings)
-    ev = evidence(results, roster)
+    ev = evidence(results, index)
     claims = direction.lead(ev)
     claims += [*rate.points(ev), *direction.floors(ev, claims), *rate.norms(ev, rows)]
-    return Findings((*claims, *function.points(results, roster), *limits.learning(results)), warnings)
+    return Findings((*claims, *function.points(results, index), *limits.learning(results)), warnings)
 
 
 __all__ = ["Claim", "Findings", "findings"]

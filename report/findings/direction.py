@@ -94,9 +94,9 @@ def _nothing(ev: Evidence, reference: str) -> Claim:
     """Why no update is compared with the reference's."""
     if not ev.families and not ev.noise and not ev.zero:
         words = "No two updates could be compared: the trainings or their geometry are missing."
-    elif ev.roster.reference in ev.zero:
+    elif ev.index.reference in ev.zero:
         words = f"{reference}’s update is zero, so nothing can be compared with it."
-    elif ev.roster.reference in ev.noise:
+    elif ev.index.reference in ev.noise:
         words = f"{reference}’s update is noise, so nothing can be compared with it."
     elif not ev.reference.names:
         words = f"Nothing is compared: the update of {reference} was not measured."
@@ -111,9 +111,9 @@ def _zero(ev: Evidence) -> list[Claim]:
     """What has no direction beside the reference, of which ``_nothing`` speaks."""
     found = []
     for kind, what, names in (("zero", "Zero", ev.zero), ("noise", "Made of rounding", ev.noise)):
-        of = [name for name in names if name != ev.roster.reference]
+        of = [name for name in names if name != ev.index.reference]
         if of:
-            labels = formats.listing([ev.roster.label(name) for name in ev.roster.order(of)])
+            labels = formats.listing([ev.index.label(name) for name in ev.index.order(of)])
             words = f"{what}, and without a direction: the update{'s' if len(of) > 1 else ''} of {labels}."
             found.append(Claim(kind, LEAD, words, tuple(of)))
     return found
@@ -253,7 +253,7 @@ def floors(ev: Evidence, said: Sequence[Claim]) -> list[Claim]:
             values = list(pairs.values())
             names = tuple(sorted({name for pair in pairs for name in pair}))
             methods = {family.method: None for family in ev.families if set(family.names) & set(names)}
-            of = formats.listing([ev.roster.label(method) for method in methods])
+            of = formats.listing([ev.index.label(method) for method in methods])
             many = "one pair of runs" if len(values) == 1 else f"{len(values)} pairs of runs"
             text = f"{words} alone gives {of} a cosine to itself of {cosines(values)} ({many})."
             found.append(Claim(f"floor {kind}", "floors", text, names, {kind: ends(values)}))

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import combinations
 
 from analysis.weights.replicas import RATE, Run, families, noise, repeats, runs
-from report.model_index import Roster
+from report.model_index import ModelIndex
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Evidence:
     """``families``: all that were measured. ``reference``: the one the others are compared to, perhaps without runs."""
 
     results: Mapping
-    roster: Roster
+    index: ModelIndex
     families: tuple[Family, ...]
     reference: Family
 
@@ -126,29 +126,29 @@ class Evidence:
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
-        """Every method but the reference's, in the roster's order."""
+        """Every method but the reference's, in the index's order."""
         found = dict.fromkeys(family.method for family in self.families if family.method != self.reference.method)
-        places = {name: place for place, name in enumerate(self.roster.models)}
+        places = {name: place for place, name in enumerate(self.index.models)}
         return tuple(sorted(found, key=lambda name: places.get(name, len(places))))
 
     def label(self, family: Family) -> str:
         """What a family goes by: its method at its own rate, its one run elsewhere."""
-        return self.roster.label(family.method if self.own(family.method) == family else family.name)
+        return self.index.label(family.method if self.own(family.method) == family else family.name)
 
 
-def evidence(results: Mapping, roster: Roster) -> Evidence:
-    """The evidence in ``results``; ``roster.reference`` must not be None.
+def evidence(results: Mapping, index: ModelIndex) -> Evidence:
+    """The evidence in ``results``; ``index.reference`` must not be None.
 
     An update of noise (its training's row says so) or of zero is no run: it has no direction. Where it is a method's
     own or the reference, its repetitions in other orders are none either: they cannot stand for it.
     """
-    assert roster.reference is not None
+    assert index.reference is not None
     trainings = results.get("trainings") or []
     adapters = (results.get("geometry") or {}).get("adapters") or []
     names = dict.fromkeys(row["name"] for row in adapters if row.get("name"))
     dead = noise(trainings) | {row.get("name") for row in adapters if row.get("norm") == 0}
-    lost = {r.family for r in runs(trainings, [*names]) if r.name in dead and r.name in (r.method, roster.reference)}
+    lost = {r.family for r in runs(trainings, [*names]) if r.name in dead and r.name in (r.method, index.reference)}
     measured = families(runs(trainings, [name for name in names if name not in dead]))
     found = tuple(Family(*key, tuple(of)) for key, of in measured.items() if key not in lost)
-    key = runs(trainings, [roster.reference])[0].family
-    return Evidence(results, roster, found, next((family for family in found if family.key == key), Family(*key)))
+    key = runs(trainings, [index.reference])[0].family
+    return Evidence(results, index, found, next((family for family in found if family.key == key), Family(*key)))

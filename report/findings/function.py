@@ -10,21 +10,21 @@ from report import formats
 from report.findings.claim import Claim, between, ends
 from report.findings.evidence import Evidence, Family
 from report.findings.trials import LEVEL, Tested, accuracies, by_several_samples, tasks, tested, title
-from report.model_index import BASE, Roster
+from report.model_index import BASE, ModelIndex
 
 # From this share of cut answers on it is said beside the accuracy, which it can hold down by as much.
 MANY_CUT = 0.1
 SOME = "some in function"
 
 
-def points(results: Mapping, roster: Roster) -> list[Claim]:
+def points(results: Mapping, index: ModelIndex) -> list[Claim]:
     """For each task: who stands above or below the base, and what keeps the task from telling."""
-    return [claim for task in tasks(results) for claim in (*_beside_base(task, roster), *_cut(task, roster))]
+    return [claim for task in tasks(results) for claim in (*_beside_base(task, index), *_cut(task, index))]
 
 
-def _beside_base(task: Mapping, roster: Roster) -> Iterator[Claim]:
+def _beside_base(task: Mapping, index: ModelIndex) -> Iterator[Claim]:
     found = accuracies(task)
-    others = roster.order(name for name in found if name != BASE)
+    others = index.order(name for name in found if name != BASE)
     point = f"accuracy {task['task']}"
     head = f"{title(task)} (n = {formats.count(task.get('n'))}): "
     if len(found) > 1 and set(found.values()) in ({0.0}, {1.0}):
@@ -50,10 +50,10 @@ def _beside_base(task: Mapping, roster: Roster) -> Iterator[Claim]:
     if not shown and not open_:
         yield Claim("base alone", point, f"{text}.", (BASE,), numbers)
         return
-    parts = [f"{_listed(roster, names, len(others))} {side} it" for side, names in shown]
+    parts = [f"{_listed(index, names, len(others))} {side} it" for side, names in shown]
     if open_:
         all_open = f"none of the {len(open_)} trained models is shown to differ"
-        some = f"{_listed(roster, open_, 0)} {'is' if len(open_) == 1 else 'are'} not shown to differ"
+        some = f"{_listed(index, open_, 0)} {'is' if len(open_) == 1 else 'are'} not shown to differ"
         parts.append(all_open if len(open_) == len(others) > 1 else some)
     kinds = [*shown, *([("open", open_)] if open_ else [])]
     for i, ((side, names), part) in enumerate(zip(kinds, parts, strict=True)):
@@ -61,8 +61,8 @@ def _beside_base(task: Mapping, roster: Roster) -> Iterator[Claim]:
         yield Claim(f"{side} the base", point, f"{start}{part}{end}", tuple(names), numbers)
 
 
-def _listed(roster: Roster, names: Sequence[str], of: int) -> str:
-    return f"all {of} trained models" if len(names) == of > 1 else formats.listing([roster.label(n) for n in names])
+def _listed(index: ModelIndex, names: Sequence[str], of: int) -> str:
+    return f"all {of} trained models" if len(names) == of > 1 else formats.listing([index.label(n) for n in names])
 
 
 def _share_cut(row: Mapping) -> float | None:
@@ -72,17 +72,17 @@ def _share_cut(row: Mapping) -> float | None:
     return cut / answers if isinstance(cut, int) else cut  # counts and shares are both met
 
 
-def _cut(task: Mapping, roster: Roster) -> Iterator[Claim]:
+def _cut(task: Mapping, index: ModelIndex) -> Iterator[Claim]:
     rows = task.get("models") or []
     shares = {row["name"]: share for row in rows if row.get("name") and (share := _share_cut(row)) is not None}
-    many = {name: shares[name] for name in roster.order(shares) if shares[name] >= MANY_CUT}
+    many = {name: shares[name] for name in index.order(shares) if shares[name] >= MANY_CUT}
     if not many:
         return
     most = (task.get("sampling") or {}).get("max_tokens")
     at = f"at max_tokens ({formats.count(most)})" if most else "at max_tokens"
     held = "their accuracy is held down by that (a floor effect), and a difference in it may be one in length"
     shown = between([formats.percent(value) for value in ends(list(many.values()))])
-    names = formats.listing([roster.label(name) for name in many])
+    names = formats.listing([index.label(name) for name in many])
     if len(many) == len(shares) and set(many.values()) == {1.0}:
         words = f"every answer was cut off {at}"
     else:

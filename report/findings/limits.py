@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from report import formats
 from report.findings.claim import Claim
-from report.model_index import BASE, Roster
+from report.model_index import BASE, ModelIndex
 
 # From this share of groups on that are right in all rollouts, methods see nearly the same rows.
 NEARLY_ALL = 0.9
@@ -36,11 +36,11 @@ def learning(results: Mapping) -> list[Claim]:
     return [claim, Claim("by construction", "learning", text, (), {"all_right": (share, share)})]
 
 
-def warnings(results: Mapping, roster: Roster) -> list[str]:
+def warnings(results: Mapping, index: ModelIndex) -> list[str]:
     """What keeps parts of the results from being used."""
     found = []
     canary = (results.get("evaluation") or {}).get("canary") or []
-    failed = [roster.label(row.get("name")) for row in canary if row.get("passed") is False]
+    failed = [index.label(row.get("name")) for row in canary if row.get("passed") is False]
     if failed:
         found.append(
             f"The canary failed for {formats.listing(failed)}: the engine did not serve these weights, "
@@ -52,11 +52,11 @@ def warnings(results: Mapping, roster: Roster) -> list[str]:
             found.append(f"The canary failed for {what}: no accuracy here can be relied on.")
     for row in (results.get("evaluation") or {}).get("incomplete") or []:
         found.append(
-            f"Left out of the accuracies: {roster.label(row.get('name'))}, of whose evaluation {row.get('parts')} of "
+            f"Left out of the accuracies: {index.label(row.get('name'))}, of whose evaluation {row.get('parts')} of "
             f"{row.get('of')} parts are finished."
         )
     blind = [
-        roster.label(row.get("name"))
+        index.label(row.get("name"))
         for row in canary
         if row.get("told_apart") is False and row.get("name") != BASE and row.get("passed") is not False
     ]
@@ -65,11 +65,11 @@ def warnings(results: Mapping, roster: Roster) -> list[str]:
             f"The canary cannot tell {formats.listing(blind)} from the base: the update moves the "
             "log-probabilities less than the tolerance."
         )
-    broken = [model.label for model in roster.models.values() if model.error]
+    broken = [model.label for model in index.models.values() if model.error]
     if broken:
         found.append(f"Training failed: {formats.listing(broken)}. The reasons stand in the tables.")
     steps = [str(row["step"]) for row in results.get("failures") or [] if row.get("step")]
-    known = [model.name for model in roster.models.values() if model.error]
+    known = [model.name for model in index.models.values() if model.error]
     others = [step for step in steps if not any(name in step for name in known)]
     if others:
         found.append(f"Did not finish: {formats.listing(others)}. See “What failed, and why”.")

@@ -296,9 +296,9 @@ def _activations() -> dict:
             for layer in range(LAYERS)
         ],
         "projections": [
-            {"a": a, "b": b, "projection": projection, "cosine": cosine * (1 - 0.03 * index)}
+            {"a": a, "b": b, "projection": projection, "cosine": cosine * (1 - 0.03 * i)}
             for a, b, cosine in cosines
-            for index, projection in enumerate(PROJECTIONS)
+            for i, projection in enumerate(PROJECTIONS)
         ],
         "gram": _gram(trained, _weighted, 0.31),
         "chance": 0.071,

@@ -14,7 +14,7 @@ from PIL import Image
 from report import figures, figures_directions, figures_features, figures_training, figures_weights
 from report.figures import FIGURES, Canvas, draw
 from report.figures_training import numbers, short
-from report.model_index import roster
+from report.model_index import model_index
 from report.plotting import FLOOR
 from tests.report.example_study import results
 
@@ -23,11 +23,11 @@ from tests.report.example_study import results
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, figures.Drawn], Path]:
     given = results()
     folder = tmp_path_factory.mktemp("figures")
-    return draw(given, roster(given), folder), folder
+    return draw(given, model_index(given), folder), folder
 
 
 def _make(key: str, given: dict):
-    made = FIGURES[key](given, roster(given), Canvas())
+    made = FIGURES[key](given, model_index(given), Canvas())
     assert made is not None
     return made[0]
 
@@ -74,7 +74,7 @@ def test_a_users_own_matplotlib_settings_change_nothing(
     monkeypatch.setattr("report.figures.FIGURES", {"layers": FIGURES["layers"]})
     given = results()
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "yellow", "savefig.dpi": 50}):
-        draw(given, roster(given), tmp_path)
+        draw(given, model_index(given), tmp_path)
         assert matplotlib.rcParams["font.size"] == 20
     assert (tmp_path / "layers.png").read_bytes() == (drawn[1] / "layers.png").read_bytes()
     assert (tmp_path / "layers.svg").read_bytes() == (drawn[1] / "layers.svg").read_bytes()
@@ -110,7 +110,7 @@ def test_methods_part_from_the_reference_beside_its_floors() -> None:
     assert list(_named(towards, "chance, same initial A").get_ydata()) == [0.0011] * 2
     for found in given["geometry"]["along"].values():
         found[:] = [row for row in found if row["step"] == 100]
-    assert FIGURES["parting"](given, roster(given), Canvas()) is None, "one step is no course"
+    assert FIGURES["parting"](given, model_index(given), Canvas()) is None, "one step is no course"
 
 
 def test_what_is_alike_in_effect_stands_above_the_diagonal() -> None:
@@ -138,7 +138,7 @@ def test_chance_stands_in_every_panel_of_the_spectra() -> None:
         points = [line.get_xdata()[0] for line in axes.lines if line.get_label() != "chance"]
         assert points == [row[key] for row in given["spectra"]["adapters"]]
         assert axes.get_xlim()[0] < min(points) and max(points) < axes.get_xlim()[1]
-    labels = [roster(given).label(row["name"]) for row in given["spectra"]["adapters"]]
+    labels = [model_index(given).label(row["name"]) for row in given["spectra"]["adapters"]]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == labels
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == ["chance"]
     del given["spectra"]["chance"]
@@ -150,7 +150,7 @@ def test_a_name_from_data_is_drawn_as_it_stands(key: str, tmp_path: Path, monkey
     name = "<b>&$x^2$"
     given = json.loads(json.dumps(results()).replace('"rft"', json.dumps(name)))
     monkeypatch.setattr("report.figures.FIGURES", {key: FIGURES[key]})
-    figure = draw(given, roster(given), tmp_path)[key]
+    figure = draw(given, model_index(given), tmp_path)[key]
     assert ElementTree.fromstring(figure.svg).tag.endswith("svg")
     words = _make(key, given).findobj(matplotlib.text.Text)
     assert name in [word.get_text() for word in words]
@@ -199,7 +199,7 @@ def test_a_shuffled_control_stands_in_every_cka_panel() -> None:
 
 @pytest.mark.parametrize("key", list(FIGURES))
 def test_nothing_measured_draws_nothing(key: str) -> None:
-    assert FIGURES[key]({}, roster({}), Canvas()) is None
+    assert FIGURES[key]({}, model_index({}), Canvas()) is None
 
 
 @pytest.mark.parametrize(
@@ -214,13 +214,13 @@ def test_a_part_whose_values_are_undefined_is_left_out(part: str) -> None:
         for key, value in given[part].items():
             given[part][key] = [dict.fromkeys(row) for row in value[:2]] if isinstance(value, list) else None
     for draw_one in FIGURES.values():
-        made = draw_one(given, roster(given), Canvas())
+        made = draw_one(given, model_index(given), Canvas())
         if made:
             made[0].draw_without_rendering()
 
 
 def test_colours_and_markers_tell_the_six_methods_apart() -> None:
-    models = [model for model in roster(results()).models.values() if model.role == "method"]
+    models = [model for model in model_index(results()).models.values() if model.role == "method"]
     assert len({model.colour for model in models}) == len({model.marker for model in models}) == 6
 
 
@@ -230,7 +230,7 @@ def test_a_method_of_ones_own_wears_a_colour_that_no_other_wears() -> None:
     given["trainings"].append({"name": "mine", "method": "mine", "role": "method"})
     for part in ("headline", "curves", "losses"):
         given[part] = [row for row in given[part] if row["name"] != "rift"]
-    found = roster({key: given[key] for key in ("trainings", "headline", "curves", "losses")})
+    found = model_index({key: given[key] for key in ("trainings", "headline", "curves", "losses")})
     colours = [model.colour for model in found.models.values() if model.role == "method"]
     assert len(set(colours)) == len(colours) == 6
 

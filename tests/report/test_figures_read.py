@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from report.figures import _STYLE, FIGURES, draw
-from report.model_index import roster
+from report.model_index import model_index
 from report.plotting import Canvas, bring_out, called, covered, drawable
 from tests.report.example_study import results
 
 
 def make(key: str, given: dict):
     with matplotlib.rc_context(_STYLE):
-        made = FIGURES[key](given, roster(given), Canvas())
+        made = FIGURES[key](given, model_index(given), Canvas())
     assert made is not None
     return made
 
@@ -40,10 +40,10 @@ def strangers(count: int, cosine: float = 0.3) -> dict:
 def test_a_legend_names_every_adapter_within_the_page(key: str) -> None:
     given = strangers(26)
     figure = make(key, given)[0]
-    people = roster(given)
+    index = model_index(given)
     figure.draw_without_rendering()
     (legend,) = figure.legends
-    wanted = {called(people, name) for name in people.models if key == "step-size" or name != people.reference}
+    wanted = {called(index, name) for name in index.models if key == "step-size" or name != index.reference}
     assert {text.get_text() for text in legend.get_texts()} >= wanted
     box = legend.get_window_extent()
     width, height = figure.get_size_inches() * figure.dpi
@@ -55,8 +55,8 @@ def test_a_legend_names_every_adapter_within_the_page(key: str) -> None:
 def test_a_point_under_a_point_shows_its_rim() -> None:
     given = strangers(4)
     axes = make("step-size", given)[0].axes[0]
-    people = roster(given)
-    names = [called(people, name) for name in list(people.models)[1:]]
+    index = model_index(given)
+    names = [called(index, name) for name in list(index.models)[1:]]
     sizes = [next(line for line in axes.lines if line.get_label() == name).get_markersize() for name in names]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3, "at one place, each wider than the next"
     faces = [next(line for line in axes.lines if line.get_label() == name).get_markerfacecolor() for name in names]
@@ -79,10 +79,10 @@ def test_the_axis_of_cka_tells_values_near_one_apart() -> None:
         row["low"], row["high"] = row["cka"] - 2e-5, min(1.0, row["cka"] + 1e-5)
     figure, _, caption = make("cka", given)
     axes = figure.axes[0]
-    people = roster(given)
+    index = model_index(given)
     last = {
         line.get_label(): axes.transData.transform((line.get_xdata()[-1], line.get_ydata()[-1]))[1]
-        for line in axes.lines if line.get_label() in {called(people, name) for name in ("rft", "dft", "dpo")}
+        for line in axes.lines if line.get_label() in {called(index, name) for name in ("rft", "dft", "dpo")}
     }  # fmt: skip
     height = axes.get_window_extent().height
     assert last["RFT"] - last["DFT"] > 0.05 * height and last["DFT"] - last["DPO"] > 0.02 * height
@@ -143,7 +143,7 @@ def test_no_glyph_is_a_box(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("report.figures.FIGURES", {key: FIGURES[key] for key in ("layers", "cosines")})
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of each glyph that its font lacks
-        drawn = draw(given, roster(given), tmp_path)
+        drawn = draw(given, model_index(given), tmp_path)
     assert "stand as their numbers" in drawn["layers"].caption
 
 
@@ -157,7 +157,7 @@ def test_bringing_out_changes_nothing_where_nothing_is_hidden() -> None:
     given = results()
     axes = make("functions", given)[0].axes[0]
     before = [(line.get_markersize(), line.get_linewidth()) for line in axes.lines]
-    bring_out(axes, roster(given))
+    bring_out(axes, model_index(given))
     assert [(line.get_markersize(), line.get_linewidth()) for line in axes.lines] == before
 
 

@@ -16,7 +16,7 @@ from report import findings, headline
 from report.findings import Findings, claim, direction, function, rate
 from report.findings.evidence import Evidence
 from report.findings.trials import Tested
-from report.model_index import roster
+from report.model_index import model_index
 from tests.report.claim_checks import check
 from tests.report.drawn_study import drawn
 from tests.report.example_study import results as made
@@ -29,8 +29,8 @@ def results() -> dict:
 
 
 def _found(given: dict) -> Findings:
-    people = roster(given)
-    return findings.findings(given, people, headline.rows(given, people))
+    index = model_index(given)
+    return findings.findings(given, index, headline.rows(given, index))
 
 
 def _cosine(given: dict, name: str, value: float | None) -> None:
@@ -227,13 +227,13 @@ def test_no_other_order_stands_for_an_update_without_a_direction(name: str, kind
 def test_the_headline_compares_no_update_of_rounding() -> None:
     given = results()
     next(row for row in given["trainings"] if row["name"] == "dpo")["noise"] = True
-    rows = {row.name: row for row in headline.rows(given, roster(given))}
+    rows = {row.name: row for row in headline.rows(given, model_index(given))}
     assert rows["dpo"].noise == ("dpo",) and rows["dpo"].norm == 0.41
     assert {rows["dpo"].cosine, rows["dpo"].u1, rows["dpo"].angle_min, rows["dpo"].weighted} == {None}
     assert rows["dpo-lr1e-3"].cosine == 0.204 and not rows["dpo-lr1e-3"].noise
     assert rows["dpo-lr3e-4"].noise == ("dpo",) and rows["dpo-lr3e-4"].cosine is None, "a floor beside noise"
     given["trainings"][0]["noise"] = True
-    made_of = {row.name: row for row in headline.rows(given, roster(given))}
+    made_of = {row.name: row for row in headline.rows(given, model_index(given))}
     assert given["trainings"][0]["name"] == "sft" and {made_of[name].cosine for name in ("sft", "rft", "dft")} == {None}
 
 

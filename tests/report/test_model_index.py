@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from report import headline
-from report.model_index import BRIEF, _room, brief, dimensions, roster
+from report.model_index import BRIEF, _room, brief, dimensions, model_index
 from tests.report.example_study import results
 
 word = st.sampled_from(
@@ -22,17 +22,17 @@ name = st.builds("".join, st.lists(word | st.sampled_from("-_ ") | st.text(max_s
 @example(["SFT", "sft", "rft_v2", "rft-v2", "RFT v2"])
 @example(["a\x1b", "a\u241b", "a\u241b (2)"])
 def test_no_two_models_have_one_label(names: list[str]) -> None:
-    people = roster({"losses": [{"name": name} for name in ("base", *names)]})
-    for called in ([m.label for m in people.models.values()], [m.brief for m in people.models.values()]):
+    index = model_index({"losses": [{"name": name} for name in ("base", *names)]})
+    for called in ([m.label for m in index.models.values()], [m.brief for m in index.models.values()]):
         assert len(set(called)) == len(called)
         assert not {unicodedata.category(c) for label in called for c in label} & {"Cc", "Cf", "Cn", "Co"}
-    assert all(_room(model.brief) <= BRIEF + len(" (10)") for model in people.models.values())
+    assert all(_room(model.brief) <= BRIEF + len(" (10)") for model in index.models.values())
 
 
 def test_a_usual_name_is_kept_where_it_is_ones_own() -> None:
     names = ["sft", "rft_v2", "SFT", "rft-v2", "dpo-lr3e-4", "offline_grpo"]
-    people = roster({"losses": [{"name": name} for name in names]})
-    assert [people.label(name) for name in names] == ["sft", "rft_v2", "SFT", "rft-v2", "DPO lr3e-4", "Offline GRPO"]
+    index = model_index({"losses": [{"name": name} for name in names]})
+    assert [index.label(name) for name in names] == ["sft", "rft_v2", "SFT", "rft-v2", "DPO lr3e-4", "Offline GRPO"]
 
 
 @pytest.mark.parametrize("width", [5, 11, 22])
@@ -44,9 +44,9 @@ def test_a_brief_text_is_cut_in_its_middle(width: int) -> None:
 
 def test_a_replica_is_called_the_same_in_the_headline_as_elsewhere() -> None:
     given = results()
-    people = roster(given)
-    floors = {row.name: row.label for row in headline.rows(given, people) if row.kind == "floor"}
-    assert floors == {name: people.label(name) for name in ("sft-order43", "sft-init43", "dpo-lr3e-4")}
+    index = model_index(given)
+    floors = {row.name: row.label for row in headline.rows(given, index) if row.kind == "floor"}
+    assert floors == {name: index.label(name) for name in ("sft-order43", "sft-init43", "dpo-lr3e-4")}
 
 
 def test_the_k_that_is_said_is_the_k_of_the_angles_shown() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from report import formats, tables, tables_behaviour
 from report.figures import FIGURES
-from report.model_index import label, roster
+from report.model_index import label, model_index
 from report.render import canonical, render
 from report.tables_training import rollouts_table
 from tests.report.example_study import ERROR, provenance, results
@@ -298,14 +298,14 @@ def test_agreement_stands_above_and_the_difference_below(page: Page) -> None:
 
 def test_a_pair_reads_the_same_whichever_way_round_it_stands() -> None:
     given = results()
-    people, task = roster(given), given["evaluation"]["tasks"][0]
+    index, task = model_index(given), given["evaluation"]["tasks"][0]
     turned = copy.deepcopy(task)
     for row in turned["pairs"]:
         row["a"], row["b"] = row["b"], row["a"]
         row["only_a"], row["only_b"] = row["only_b"], row["only_a"]
         row["difference"], row["low"], row["high"] = -row["difference"], -row["high"], -row["low"]
     for make in (tables_behaviour.accuracy_table, tables_behaviour.mcnemar_table, tables_behaviour.agreement_table):
-        assert make(task, people) == make(turned, people)
+        assert make(task, index) == make(turned, index)
 
 
 def test_problems_that_one_model_alone_solves_are_named(page: Page) -> None:
@@ -543,9 +543,9 @@ def test_numbers_are_written_for_a_reader(shown: str, expected: str) -> None:
 
 def test_variants_of_an_objective_are_named_by_it_and_wear_its_colour() -> None:
     trained = [("rift", "rift"), ("rift_source", "rift"), ("offline_grpo_source", "offline_grpo"), ("mine", "dpo")]
-    people = roster({"trainings": [{"name": n, "method": n, "objective": o, "role": "method"} for n, o in trained]})
-    assert [model.label for model in people.models.values()] == ["RIFT", "RIFT source", "Offline GRPO source", "mine"]
-    rift, source, _, mine = people.models.values()
+    index = model_index({"trainings": [{"name": n, "method": n, "objective": o, "role": "method"} for n, o in trained]})
+    assert [model.label for model in index.models.values()] == ["RIFT", "RIFT source", "Offline GRPO source", "mine"]
+    rift, source, _, mine = index.models.values()
     assert rift.colour == source.colour != mine.colour
     assert (rift.marker, rift.filled) != (source.marker, source.filled)
     assert label("rift_source-order43") == "RIFT source order43" and label("sft-lr3e-4") == "SFT lr3e-4"

@@ -105,7 +105,7 @@ def test_answers_stand_side_by_side_with_their_verdicts(write: Write) -> None:
     assert "q7 right: 2 of 3 models" in words and "Gold answer: 2 + 2?" in words
     assert "Base wrong, no answer found, 12 tokens, cut off by the token limit It is 5" in words
     assert "SFT right, answer It is 4., 12 tokens It is 4." in words
-    assert words.index("Base wrong") < words.index("SFT right") < words.index("DPO right"), "the roster's order"
+    assert words.index("Base wrong") < words.index("SFT right") < words.index("DPO right"), "the index's order"
     assert "300 problems; models differ on 250 of them" in words and "Shown: 1; left out: 299." in words
     assert "export --to FOLDER" in words
     links = [value for name, value in found["report.html"].values if name == "href" and not value.startswith("#")]
