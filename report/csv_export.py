@@ -4,82 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
 from pathlib import Path
 
-from report import headline
 from report.escape import cell
+from report.sections import SECTIONS
 from report.tables import flat
 
-
-def _series(rows: Iterable[dict], keys: list[str], lists: list[str]) -> list[dict]:
-    """Records whose values are parallel lists, unrolled to one row an element."""
-    unrolled = []
-    for row in rows:
-        length = max((len(row.get(key) or []) for key in lists), default=0)
-        for i in range(length):
-            values = {key: (row.get(key) or []) for key in lists}
-            picked = {key: found[i] if i < len(found) else None for key, found in values.items()}
-            unrolled.append({**{key: row.get(key) for key in keys}, **picked})
-    return unrolled
-
-
-def _by_task(results: dict, key: str) -> list[dict]:
-    tasks = (results.get("evaluation") or {}).get("tasks") or []
-    return [{"task": task.get("task"), **row} for task in tasks for row in task.get(key) or []]
+# The order in which the page names the files; one that is not here follows, in the order of the sections.
+_ORDER = (
+    "headline", "trainings", "curves", "losses", "sweep", "accuracy", "mcnemar", "alone", "strata", "canary",
+    "adapters", "pairs", "layers", "projections", "modules", "adapter_layers", "adapter_projections", "adapter_modules",
+    "along_pairs", "along_adapters", "directions", "activation_norms", "activation_pairs", "activation_layers",
+    "activation_projections", "spectra", "spectra_layers", "spectra_projections", "spectra_modules", "floors", "paths",
+    "barriers", "cka_layers", "cka_projections", "teachers", "views", "failures",
+)  # fmt: skip
 
 
 def tables(results: dict) -> dict[str, list[dict]]:
-    """File stem -> records, in the order of the results, each record's nested keys joined by dots."""
-    geometry = results.get("geometry") or {}
-    activations, spectra = results.get("activations") or {}, results.get("spectra") or {}
-    rollouts = results.get("rollouts") or {}
-    similarity = results.get("similarity") or {}
-    floors = [*(geometry.get("chance") or {}).items(), *headline.pairs_of_floors(results)]
-    curve_lists = ["step", "loss", "grad_norm", "learning_rate", "a_moved_rel", "b_norm"]
-    found = {
-        "headline": results.get("headline") or [],
-        "trainings": results.get("trainings") or [],
-        "curves": _series(results.get("curves") or [], ["name"], curve_lists),
-        "losses": results.get("losses") or [],
-        "sweep": (results.get("sweep") or {}).get("points") or [],
-        "accuracy": _by_task(results, "models"),
-        "mcnemar": _by_task(results, "pairs"),
-        "alone": _by_task(results, "alone"),
-        "strata": _by_task(results, "strata"),
-        "canary": (results.get("evaluation") or {}).get("canary") or [],
-        "adapters": geometry.get("adapters") or [],
-        "pairs": geometry.get("pairs") or [],
-        "layers": geometry.get("layers") or [],
-        "projections": geometry.get("projections") or [],
-        "modules": geometry.get("modules") or [],
-        "adapter_layers": geometry.get("adapter_layers") or [],
-        "adapter_projections": geometry.get("adapter_projections") or [],
-        "adapter_modules": geometry.get("adapter_modules") or [],
-        "along_pairs": (geometry.get("along") or {}).get("pairs") or [],
-        "along_adapters": (geometry.get("along") or {}).get("adapters") or [],
-        "directions": (results.get("directions") or {}).get("adapters") or [],
-        "activation_norms": activations.get("adapters") or [],
-        "activation_pairs": activations.get("pairs") or [],
-        "activation_layers": activations.get("layers") or [],
-        "activation_projections": activations.get("projections") or [],
-        "spectra": spectra.get("adapters") or [],
-        "spectra_layers": spectra.get("layers") or [],
-        "spectra_projections": spectra.get("projections") or [],
-        "spectra_modules": spectra.get("modules") or [],
-        "floors": [{"floor": name, **entry} for name, entry in floors if isinstance(entry, dict)],
-        "paths": _series((results.get("connectivity") or {}).get("paths") or [], ["a", "b"], ["weights", "loss"]),
-        "barriers": [
-            {key: row.get(key) for key in ("a", "b", "barrier")}
-            for row in (results.get("connectivity") or {}).get("paths") or []
-        ],
-        "cka_layers": similarity.get("hidden") or [],
-        "cka_projections": similarity.get("modules") or [],
-        "teachers": rollouts.get("teachers") or [],
-        "views": rollouts.get("views") or [],
-        "failures": results.get("failures") or [],
-    }
-    return {name: [flat(row) for row in rows] for name, rows in found.items()}
+    """File stem -> records, those of every section, each record's nested keys joined by dots."""
+    made = {name: function for section in SECTIONS for name, function in section.csv.items()}
+    names = [*(name for name in _ORDER if name in made), *(name for name in made if name not in _ORDER)]
+    return {name: [flat(row) for row in made[name](results)] for name in names}
 
 
 def _field(value: object) -> object:

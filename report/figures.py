@@ -1,6 +1,6 @@
 """The figures of a report: style and files.
 
-What is drawn stands in the modules ``figures_*``, which are given a ``Canvas`` to draw on.
+What is drawn stands in ``report.sections``, whose functions are given a ``Canvas`` to draw on.
 Widths are those of a paper: 3.3 inches for a column, 6.8 for a page. Bytes depend on the results alone: no
 date, no version, no random id, and no user's matplotlib settings.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from report import figures_directions, figures_features, figures_training, figures_weights
 from report.model_index import ModelIndex
 from report.plotting import FONT, Canvas, drawable
+from report.sections import SECTIONS
 
 _DPI = 200
 _STYLE: Any = {
@@ -44,25 +43,7 @@ class Drawn:
     caption: str
 
 
-Draw = Callable[[dict, ModelIndex, Canvas], "tuple[Figure, str, str] | None"]
-
-# key -> drawing function; the key is the file's name. None from a function means that nothing was measured.
-FIGURES: dict[str, Draw] = {
-    "step-size": figures_weights.step_size,
-    "accuracy": figures_training.accuracy,
-    "curves": figures_training.curves,
-    "growth": figures_training.growth,
-    "sweep": figures_training.sweep,
-    "cosines": figures_weights.cosines,
-    "angles": figures_weights.angles,
-    "layers": figures_weights.layers,
-    "parting": figures_directions.parting,
-    "functions": figures_directions.functions,
-    "spectra": figures_directions.spectra,
-    "paths": figures_weights.paths,
-    "cka": figures_features.cka,
-    "projections": figures_features.projections,
-}
+FIGURES = {key: function for section in SECTIONS for key, function in section.figures.items()}  # in reading order
 
 
 def draw(results: dict, index: ModelIndex, folder: Path) -> dict[str, Drawn]:

@@ -1,8 +1,8 @@
-"""Who stands in a study's results: every model's name, label, role, and how it is drawn.
+"""The models that results name: each one's name, label, role, and how it is drawn.
 
-The index is the one place that reads names out of ``results``: the order of rows, the reference that all
-others are compared to, and the label, colour, marker and line that a model keeps through every table and figure. No two
-models have one label.
+The index is the one place that reads names out of ``results``. It sets the order of rows, the reference that all others
+are compared to, and the label, colour, marker and line that a model keeps through every table and figure. No two models
+have one label.
 """
 
 from __future__ import annotations
@@ -87,6 +87,11 @@ class ModelIndex:
         """``names`` without repeats, in the index's order."""
         wanted = set(names)
         return [name for name in self.models if name in wanted]
+
+    def in_order(self, rows: Iterable[dict]) -> list[dict]:
+        """One row a model, by its ``name``, in the index's order; rows of models that it does not hold are left out."""
+        named = {row.get("name"): row for row in rows}
+        return [named[name] for name in self.order(named)]
 
     def role(self, name: str) -> str:
         """The role of ``name``: a name that no training claims counts as a method."""

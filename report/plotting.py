@@ -1,4 +1,4 @@
-"""What the drawings share: a canvas, the widths of a paper, how a model looks, axes and legends.
+"""What the figures share: a canvas, the widths of a paper, how a model looks, axes, floors as lines, legends.
 
 ``figures`` and this module alone import matplotlib; the drawing functions are given a ``Canvas``.
 """
@@ -15,8 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from report import formats
-from report.model_index import BRIEF, Model, ModelIndex, brief
+from report import formats, headline
+from report.model_index import BRIEF, Model, ModelIndex, brief, other
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +25,13 @@ Made = tuple[Figure, str, str] | None  # a figure, its title and its caption
 PAGE = 6.8  # inches
 COLUMN = 3.3
 FLOOR = "#6b6b6b"
+CHANCE = "#A0522D"
+LAYER = "layer, from 0 at the input"
+EMBEDDINGS = "emb."  # where the hidden states of a layer would be, what comes before layer 0
 FONT = "DejaVu Sans"  # comes with matplotlib: a drawing's bytes do not depend on a machine's fonts
 _WIDEST = 4  # steps of width by which what lies below others is drawn wider
+_FLOOR_LINES = {"order": "-.", "init": ":", "learning_rate": (0, (6, 2))}
+_CHANCE_LINES = {"shared_a": ("chance, same initial A", "--"), "ambient": ("chance, random", (0, (1, 3)))}
 _LEGEND_SIZE = 7.5  # points
 _LEGEND_LINE = 0.165  # inches
 _LEGEND_LETTER = 0.062
@@ -142,6 +147,38 @@ def log_axis(axes: Axes, which: str, low: float, high: float, most: int = 12) ->
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_ticks(shown, [f"{tick:g}" for tick in shown])
     axis.set_ticks([], minor=True)
+
+
+def layer_axis(axes: Axes, found: list[int]) -> None:
+    """An axis over the layers ``found``, at most about twelve of them labelled."""
+    step = max(1, math.ceil(len(found) / 12))
+    axes.set_xticks(found[::step], [EMBEDDINGS if at < 0 else str(at) for at in found[::step]])
+    axes.set_xlabel(LAYER)
+
+
+def every(length: int) -> int:
+    """How many points stand between two markers, so that a long line carries about twelve."""
+    return max(1, length // 12)
+
+
+def floor_lines(results: dict, index: ModelIndex, key: str) -> list[tuple[str, object, str, float]]:
+    """(label, dashes, colour, value) of every floor that was measured for the geometry's measure ``key``."""
+    geometry = results.get("geometry") or {}
+    found: list[tuple[str, object, str, float]] = []
+    for kind, entry in headline.pairs_of_floors(results):
+        value, replica = entry.get(key), other(entry, index.reference)
+        if kind in _FLOOR_LINES and value is not None and replica is not None:
+            found.append((floor_label(index, replica), _FLOOR_LINES[kind], FLOOR, value))
+    for name, (words, dashes) in _CHANCE_LINES.items():
+        value = ((geometry.get("chance") or {}).get(name) or {}).get(key)
+        if value is not None:
+            found.append((words, dashes, CHANCE, value))
+    return found
+
+
+def floor_label(index: ModelIndex, replica: str) -> str:
+    """What the line of a floor is called: by the training that it comes from."""
+    return f"floor: {called(index, replica)}"
 
 
 def gathered(figure: Figure, order: Sequence[str] = (), beside: bool = False, columns: int = 4) -> None:

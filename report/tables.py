@@ -1,4 +1,7 @@
-"""A table of a report: cells that are ready to print, with a caption. No HTML is made here."""
+"""A table of a report: cells that are ready to print, with a caption; cells and tints that many tables share.
+
+No HTML is made here.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from report import formats
+from report.model_index import BASE, ModelIndex
+
+ZERO_UPDATE = "undefined, as for a zero update"
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,35 @@ def text(value: Any, note: str = "") -> Cell:
     if value is None or value == "":
         return Cell(formats.MISSING, "missing left", "", note or "not recorded")
     return Cell(str(value), "text", "", note)
+
+
+def named(index: ModelIndex, title: str = "Model", chance: str = "Chance") -> tuple[Column, Callable[[dict], Cell]]:
+    """The first column of a table with one row a model; a row with a true ``chance`` is called so."""
+    return Column(title, kind="text"), lambda row: text(chance if row.get("chance") else index.label(row.get("name")))
+
+
+def tint(index: ModelIndex, row: dict, rate: bool = False) -> str:
+    """The tint of a model's row: chance, base, floor or none; another learning rate is a floor too with ``rate``."""
+    if row.get("chance"):
+        return "chance"
+    if row.get("name") == BASE:
+        return "base"
+    return "floor" if index.role(row.get("name") or "") in ("order", "init", *(["rate"] if rate else [])) else ""
+
+
+def size(key: str, digits: int) -> Callable[[dict], Cell]:
+    """Cells of a size, which a zero update and chance have not."""
+    return lambda row: number(
+        formats.significant(row.get(key), digits),
+        "chance has no size of its own" if row.get("chance") else ZERO_UPDATE,
+    )
+
+
+def left_out(found: dict, subject: str) -> str:
+    """Words for a caption: which modules a measurement left out, empty where it has all."""
+    rows = found.get("left_out") or []
+    kept = formats.count(found["modules"]) if isinstance(found.get("modules"), int) else "the other"
+    return f" {subject} {kept} modules; left out: {formats.left_out(rows)}." if rows else ""
 
 
 def failed(label: str, error: str, width: int) -> Line:

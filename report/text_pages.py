@@ -6,15 +6,16 @@ escaped by the template engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment
 from markupsafe import Markup
 
-from report import formats, tables_training
+from report import formats
 from report.escape import shown as as_shown
 from report.model_index import ModelIndex
+from report.tables import Table
 
 ANSWERS, ROLLOUTS = "answers.html", "rollouts.html"
 TITLES = {ANSWERS: "Answers side by side", ROLLOUTS: "The rollouts themselves"}
@@ -51,8 +52,15 @@ def chosen(right: Sequence[Sequence[int]], most: int = PROBLEMS) -> tuple[list[i
     return [*differing, *alike][:most], len(differing)
 
 
-def make(shown: dict, results: dict, index: ModelIndex, environment: Environment, style: str) -> dict[str, str]:
-    """File name -> page, of what ``shown`` holds.
+def make(
+    shown: dict,
+    results: dict,
+    index: ModelIndex,
+    tables: Mapping[str, list[Table]],
+    environment: Environment,
+    style: str,
+) -> dict[str, str]:
+    """File name -> page, of what ``shown`` holds; ``tables`` are those of the report that a page repeats, by its name.
 
     ``shown["answers"]``: a task each, with task, title, n, differing (problems on which models differ) and ``problems``
     (id, problem, answer, and of each of ``models`` its name, right, samples and ``answers``: completion, extracted,
@@ -66,11 +74,9 @@ def make(shown: dict, results: dict, index: ModelIndex, environment: Environment
         tasks = [_task(task, index) for task in shown["answers"]]
         made[ANSWERS] = environment.get_template(ANSWERS).render(title=TITLES[ANSWERS], tasks=tasks, **common)
     if shown.get("rollouts"):
-        makers = (tables_training.rollouts_table(results), tables_training.teachers_table(results))
-        found = [*makers, tables_training.views_table(results, index)]
         made[ROLLOUTS] = environment.get_template(ROLLOUTS).render(
             title=TITLES[ROLLOUTS],
-            tables=[table for table in found if table],
+            tables=tables.get(ROLLOUTS, []),
             told=_drawn(shown["rollouts"]),
             problems=[_rollouts(problem) for problem in shown["rollouts"]["problems"]],
             **common,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from report.tables_behaviour import SIGN_FLIP
-
+SIGN_FLIP = "sign flip"  # the test of a pair with several samples a problem; McNemar's with one
 LEVEL = 0.05  # of p, Holm-adjusted over all pairs of a task
 
 

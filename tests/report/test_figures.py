@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from report import figures, figures_directions, figures_features, figures_training, figures_weights
+from report import figures
 from report.figures import FIGURES, Canvas, draw
-from report.figures_training import numbers, short
 from report.model_index import model_index
-from report.plotting import FLOOR
+from report.plotting import FLOOR, numbers, short
 from tests.report.example_study import results
 
 
@@ -233,11 +232,6 @@ def test_a_method_of_ones_own_wears_a_colour_that_no_other_wears() -> None:
     found = model_index({key: given[key] for key in ("trainings", "headline", "curves", "losses")})
     colours = [model.colour for model in found.models.values() if model.role == "method"]
     assert len(set(colours)) == len(colours) == 6
-
-
-def test_drawing_functions_are_those_of_the_drawing_modules() -> None:
-    modules = {m.__name__ for m in (figures_training, figures_weights, figures_directions, figures_features)}
-    assert {function.__module__ for function in FIGURES.values()} == modules
 
 
 def test_a_gap_stays_a_gap_and_a_long_name_is_shortened_in_the_middle() -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from report import formats, tables, tables_behaviour
+from report import formats, tables
 from report.figures import FIGURES
 from report.model_index import label, model_index
 from report.render import canonical, render
-from report.tables_training import rollouts_table
+from report.sections import accuracy
+from report.sections.rollouts import rollouts_table
 from tests.report.example_study import ERROR, provenance, results
 
 HOSTILE = '<img src=x onerror="alert(1)">&$x^2$'
@@ -304,7 +305,7 @@ def test_a_pair_reads_the_same_whichever_way_round_it_stands() -> None:
         row["a"], row["b"] = row["b"], row["a"]
         row["only_a"], row["only_b"] = row["only_b"], row["only_a"]
         row["difference"], row["low"], row["high"] = -row["difference"], -row["high"], -row["low"]
-    for make in (tables_behaviour.accuracy_table, tables_behaviour.mcnemar_table, tables_behaviour.agreement_table):
+    for make in (accuracy.accuracy_table, accuracy.mcnemar_table, accuracy.agreement_table):
         assert make(task, index) == make(turned, index)
 
 

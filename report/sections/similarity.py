@@ -1,26 +1,122 @@
-"""Drawings of features: CKA of hidden states and of the adapted projections.
-
-Each returns (figure, title, caption), or None where nothing was measured.
-"""
+"""Likeness of features: CKA of hidden states and of the adapted projections' outputs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from report import formats
-from report.figures_weights import CHANCE, LAYER, every, layer_axis
 from report.model_index import BASE, ModelIndex, other
-from report.plotting import PAGE, Canvas, Made, bring_out, called, gathered, look, numbers, short
+from report.plotting import (
+    CHANCE,
+    LAYER,
+    PAGE,
+    Canvas,
+    Made,
+    bring_out,
+    called,
+    every,
+    gathered,
+    layer_axis,
+    look,
+    numbers,
+    short,
+)
+from report.section import Section, from_results, rows_at
+from report.tables import Cell, Column, Table, number, records, text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ORDER = "qkvo"  # projections in the order that attention uses them
 _ROUNDING = 1e-6  # of a CKA of float32 features
+
+
+def _towards(rows: list[dict], index: ModelIndex) -> Iterator[tuple[str, str, dict]]:
+    """Rows of pairs with the reference or the base in them: (that one, the other one, row)."""
+    for target in (index.reference, BASE):
+        for row in rows:
+            found = other(row, target)
+            # the pair of the two targets belongs to the first of them alone
+            if target is not None and found is not None and not (target == BASE and found == index.reference):
+                yield target, found, row
+
+
+def _pair_column(index: ModelIndex) -> tuple[Column, Callable[[dict], Cell]]:
+    return Column("Pair", kind="text"), lambda row: text(f"{index.label(row['a'])} · {index.label(row['b'])}")
+
+
+def _cka_cell(row: dict) -> Cell:
+    low, high = row.get("low"), row.get("high")
+    known = low is not None and high is not None
+    detail = f"{formats.cosine(low)} to {formats.cosine(high)}" if known else ""
+    return number(formats.cosine(row.get("cka")), "undefined", detail)
+
+
+def hidden_table(results: dict, index: ModelIndex) -> Table | None:
+    """CKA of the deepest layer's hidden states, against the reference and against the base."""
+    rows = [row for row in (results.get("similarity") or {}).get("hidden") or [] if row.get("layer") is not None]
+    last = max((row["layer"] for row in rows), default=None)
+    deepest = [row for row in rows if row["layer"] == last]
+    return records(
+        "cka",
+        f"Likeness of hidden states after layer {last}",
+        [{**row, "a": a, "b": b} for a, b, row in _towards(deepest, index)],
+        [
+            _pair_column(index),
+            (Column("CKA", "95% interval"), _cka_cell),
+            (Column("Shuffled control"), lambda row: number(formats.cosine(row.get("shuffled")))),
+        ],
+        "The last layer of the figure above, counted from 0 and after the final norm, in numbers. Intervals by "
+        "delete-a-group jackknife over prompts; a bootstrap would count its repeats as agreement.",
+        kind=lambda row: "base" if BASE in (row["a"], row["b"]) else "",
+        folded=True,
+    )
+
+
+def projections_table(results: dict, index: ModelIndex) -> Table | None:
+    """CKA of the adapted projections' outputs, mean over layers, one column a kind of projection."""
+    rows = (results.get("similarity") or {}).get("modules") or []
+    kinds = sorted({_kind(row) for row in rows}, key=_projection_order)
+    grouped: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for a, b, row in _towards(rows, index):
+        if row.get("cka") is not None:
+            grouped.setdefault((a, b), {}).setdefault(_kind(row), []).append(row["cka"])
+
+    def cell(kind: str) -> Callable[[dict], Cell]:
+        def make(row: dict) -> Cell:
+            values = row["values"].get(kind) or []
+            low = formats.cosine(min(values)) if len(values) > 1 else ""
+            return number(formats.cosine(sum(values) / len(values) if values else None), detail=low and f"min {low}")
+
+        return make
+
+    return records(
+        "projections",
+        "Likeness at the adapted projections",
+        [{"a": a, "b": b, "values": values} for (a, b), values in grouped.items()],
+        [
+            _pair_column(index),
+            *((Column(kind, "mean over layers"), cell(kind)) for kind in kinds),
+        ],
+        "Linear CKA of each adapted projection’s outputs; below the mean, the layer where it is lowest. "
+        "Likeness of features on these prompts, not of behaviour on others.",
+        folded=True,
+    )
+
+
+def _kind(row: dict) -> str:
+    """What a module projects, with its stack of layers where a model has several."""
+    return " ".join(str(row[key]) for key in ("stack", "projection") if row.get(key))
+
+
+def _projection_order(kind: str) -> tuple[str, int, str]:
+    known = ("q_proj", "k_proj", "v_proj", "o_proj")
+    stack, _, name = kind.rpartition(" ")
+    return (stack, known.index(name) if name in known else len(known), name)
 
 
 def cka(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
@@ -124,7 +220,7 @@ def _heat(axes: Axes, values: np.ndarray, depth: list[int], low: float) -> None:
         axes.text(j, i, shown, ha="center", va="center", fontsize=6, color=colour)
 
 
-def _kind(row: dict) -> tuple[str, str]:
+def _stack_kind(row: dict) -> tuple[str, str]:
     """The stack of layers that a module belongs to, where there are several, and what it projects."""
     return row.get("stack") or "", str(row.get("projection"))
 
@@ -139,9 +235,9 @@ def projections(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     if not rows:
         return None
     names = index.order([other(row, index.reference) or "" for row in rows])
-    kinds = sorted({_kind(row) for row in rows}, key=lambda kind: (kind[0], _ORDER.find(kind[1][:1]), kind[1]))
+    kinds = sorted({_stack_kind(row) for row in rows}, key=lambda kind: (kind[0], _ORDER.find(kind[1][:1]), kind[1]))
     depth = sorted({row["layer"] for row in rows})
-    found = {(other(row, index.reference), _kind(row), row["layer"]): row["cka"] for row in rows}
+    found = {(other(row, index.reference), _stack_kind(row), row["layer"]): row["cka"] for row in rows}
     columns = min(4, len(kinds))
     lines = math.ceil(len(kinds) / columns)
     figure, grid = canvas.grid(PAGE, lines * (0.9 + 0.22 * len(names)), lines, columns, sharey=True)
@@ -165,3 +261,13 @@ def projections(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
             "which of two unlike features is the better one."
         ),
     )
+
+
+SECTION = Section(
+    key="similarity",
+    title="Likeness of features",
+    step="similarity",
+    tables=from_results(hidden_table, projections_table),
+    figures={"cka": cka, "projections": projections},
+    csv={"cka_layers": rows_at("similarity", "hidden"), "cka_projections": rows_at("similarity", "modules")},
+)

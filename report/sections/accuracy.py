@@ -1,26 +1,22 @@
-"""Tables of what the models do: accuracy, paired tests, agreement, strata, held-out losses and the canary."""
+"""Accuracy of every model on every task: intervals, paired tests, agreement, strata; the base included."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from report import formats
+from report.findings.trials import SIGN_FLIP
 from report.model_index import BASE, ModelIndex
-from report.tables import Cell, Column, Line, Table, failed, number, records, text
+from report.plotting import PAGE, Canvas, Made, called, look, shared_range, short
+from report.section import Section, Source, rows_at
+from report.tables import Cell, Column, Line, Table, failed, named, number, records, text, tint
+from report.text_pages import ANSWERS
 
-SIGN_FLIP = "sign flip"  # the test of a pair with several samples a problem; McNemar's with one
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _SMALLEST = ("single", "holm")
-
-
-def _tint(index: ModelIndex, name: str | None) -> str:
-    if name == BASE:
-        return "base"
-    return "floor" if index.role(name or "") in ("order", "init") else ""
-
-
-def _ordered(index: ModelIndex, rows: list[dict]) -> list[dict]:
-    named = {row.get("name"): row for row in rows}
-    return [named[name] for name in index.order(named)]
 
 
 def _against_base(task: dict, name: str | None) -> dict:
@@ -126,7 +122,7 @@ def _accuracy_caption(task: dict) -> str:
 
 def accuracy_table(task: dict, index: ModelIndex) -> Table | None:
     """One task: accuracy with its interval, pass@k and maj@k, the difference to the base and its test, lengths."""
-    rows = _ordered(index, task.get("models") or [])
+    rows = index.in_order(task.get("models") or [])
     samples = _samples(task)
     of = formats.count(task.get("n")) + (f" × {samples}" if samples > 1 else "")
 
@@ -136,7 +132,7 @@ def accuracy_table(task: dict, index: ModelIndex) -> Table | None:
         return number(formats.significant(row.get("mean_tokens")), detail=detail)
 
     columns = [
-        (Column("Model", kind="text"), lambda row: text(index.label(row.get("name")))),
+        named(index),
         (Column("Right", f"of {of}"), lambda row: number(formats.count(row.get("correct")), "not evaluated")),
         (
             Column("Accuracy", "95% interval"),
@@ -165,7 +161,7 @@ def accuracy_table(task: dict, index: ModelIndex) -> Table | None:
         rows,
         columns,
         _accuracy_caption(task),
-        kind=lambda row: _tint(index, row.get("name")),
+        kind=lambda row: tint(index, row),
     )
     errors = [model for model in index.models.values() if model.error]
     if table is None or not errors:
@@ -207,7 +203,7 @@ def _matrix(
         return number(formats.MISSING, "pair not tested") if row is None else cell(row, names[i], j > i)
 
     lines = tuple(
-        Line((text(index.label(name)), *(at(i, j) for j in range(len(names)))), _tint(index, name))
+        Line((text(index.label(name)), *(at(i, j) for j in range(len(names)))), tint(index, {"name": name}))
         for i, name in enumerate(names)
     )
     columns = (Column("", kind="text"), *(Column(index.label(name)) for name in names))
@@ -266,7 +262,7 @@ def agreement_table(task: dict, index: ModelIndex) -> Table | None:
 
 def alone_table(task: dict, index: ModelIndex) -> Table | None:
     """The problems that one model alone solves."""
-    rows = _ordered(index, task.get("alone") or [])
+    rows = index.in_order(task.get("alone") or [])
     solved = "solves" if _samples(task) == 1 else "solves in at least one sample"
     everyone, nobody = (formats.count(task.get(f"solved_by_{who}")) for who in ("all", "none"))
 
@@ -280,13 +276,13 @@ def alone_table(task: dict, index: ModelIndex) -> Table | None:
         f"Solved by one model alone on {_title(task)}",
         rows,
         [
-            (Column("Model", kind="text"), lambda row: text(index.label(row.get("name")))),
+            named(index),
             (Column("Problems"), lambda row: number(formats.count(row.get("count")))),
             (Column("Which", kind="text"), which),
         ],
         f"Problems that this model {solved} and no other here does. Of {formats.count(task.get('n'))} problems all "
         f"models solve {everyone}, none solves {nobody}. A problem solved alone may be solved by luck.",
-        kind=lambda row: _tint(index, row.get("name")),
+        kind=lambda row: tint(index, row),
         folded=True,
     )
 
@@ -309,95 +305,90 @@ def strata_table(task: dict, index: ModelIndex) -> Table | None:
         f"{'Easy and hard on' if set(strata) == {'easy', 'hard'} else 'Strata of'} {_title(task)}",
         [{"name": name} for name in names],
         [
-            (Column("Model", kind="text"), lambda row: text(index.label(row["name"]))),
+            named(index),
             *((Column(str(stratum), f"n = {formats.count(sizes[stratum])}"), cell(stratum)) for stratum in strata),
         ],
         "Share right within each stratum. Strata are smaller than the task: a few points between "
         "two models are within chance here.",
-        kind=lambda row: _tint(index, row["name"]),
+        kind=lambda row: tint(index, row),
     )
 
 
-def losses_table(results: dict, index: ModelIndex) -> Table | None:
-    """Held-out loss on right and wrong completions, and KL to the base."""
-
-    def gap(row: dict) -> str:
-        right, wrong = row.get("nll_right"), row.get("nll_wrong")
-        return formats.MISSING if right is None or wrong is None else formats.significant(wrong - right)
-
-    return records(
-        "losses",
-        "Held-out losses",
-        _ordered(index, results.get("losses") or []),
-        [
-            (Column("Model", kind="text"), lambda row: text(index.label(row.get("name")))),
-            (
-                Column("Right rows", "nats a token"),
-                lambda row: number(formats.significant(row.get("nll_right"))),
-            ),
-            (
-                Column("Wrong rows", "nats a token"),
-                lambda row: number(formats.significant(row.get("nll_wrong"))),
-            ),
-            (Column("Wrong − right", "nats a token"), lambda row: number(gap(row))),
-            (
-                Column("KL to base", "nats a token"),
-                lambda row: number(formats.significant(row.get("kl_to_base")), "zero by definition"),
-            ),
-        ],
-        "Negative log-likelihood of held-out rollouts, right and wrong apart, and KL(base ‖ adapted) "
-        f"on all of them{_of_each(results)}; what a training logs as its KL is over other rows. The rows are the "
-        "rollouts’ own, so a low loss says that a model imitates their source, not that it is right more often.",
-        kind=lambda row: _tint(index, row.get("name")),
-    )
-
-
-def _of_each(results: dict) -> str:
-    """How many held-out rows of each kind are measured at most, where the settings tell."""
-    rows = ((results.get("study") or {}).get("settings") or {}).get("analysis.connectivity.rows")
-    return f" (the first {formats.count(rows)} of each kind, or as many as there are)" if rows else ""
-
-
-def canary_table(results: dict, index: ModelIndex) -> Table | None:
-    """Whether the engine really served each adapter."""
-    rows = (results.get("evaluation") or {}).get("canary") or []
-
-    def value(key: str) -> Callable[[dict], Cell]:
-        return lambda row: number(formats.significant(row.get(key)))
-
-    def answer(value: bool | None, good: str, bad: str) -> Cell:
-        return text(None) if value is None else Cell(good if value else bad, "text" if value else "error")
-
-    def apart(row: dict) -> Cell:
-        if row.get("name") == BASE:
-            return text(None, "the base itself")
-        return answer(row.get("told_apart"), "yes", "no")
-
-    return records(
-        "canary",
-        "Was each adapter really served?",
-        rows,
-        [
-            (Column("Model", kind="text"), lambda row: text(index.label(row.get("name")))),
-            (Column("Largest difference", "log-prob"), value("max_difference")),
-            (Column("Tolerance", "log-prob"), lambda row: number(formats.rate(row.get("tolerance")))),
-            (Column("Effect of the adapter", "log-prob"), value("effect")),
-            (Column("Agrees", kind="text"), lambda row: answer(row.get("passed"), "yes", "no: not served")),
-            (Column("Told apart from base", kind="text"), apart),
-        ],
-        "The engine’s top log-probabilities against Transformers with PEFT in float32, largest absolute "
-        "difference. Where an adapter’s own effect is below the tolerance, agreement cannot show that it was "
-        f"applied.{_controls(results)}",
-    )
-
-
-def _controls(results: dict) -> str:
-    """What the base and the adapter of zeros gave, which are asked before each adapter."""
-    names = {"base": "the base", "zero": "an adapter of zeros"}
-    parts = [
-        f"{names.get(row['name'], row['name'])} {'agreed' if row.get('passed') else 'DID NOT AGREE'} in "
-        f"{formats.count(row.get('checks'))} checks (at most {formats.significant(row.get('max_difference'))} off)"
-        for row in (results.get("evaluation") or {}).get("controls") or []
-        if row.get("name")
+def accuracy(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+    """Accuracy with its interval, a panel a task, the base as a band."""
+    tasks = [
+        task
+        for task in (results.get("evaluation") or {}).get("tasks") or []
+        if any(row.get("accuracy") is not None for row in task.get("models") or [])
     ]
-    return f" Before each: {formats.listing(parts)}." if parts else ""
+    if not tasks:
+        return None
+    names = index.order([row.get("name") for task in tasks for row in task.get("models") or []])
+    height = 0.7 + 0.21 * len(names)
+    figure, grid = canvas.grid(PAGE if len(tasks) > 1 else 4.6, height, 1, len(tasks), sharey=True)
+    for axes, task in zip(grid[0], tasks, strict=True):
+        rows = {row.get("name"): row for row in task.get("models") or []}
+        _base_band(axes, rows.get(BASE) or {})
+        for i, name in enumerate(names):
+            row = rows.get(name) or {}
+            if row.get("accuracy") is None:
+                continue
+            value = 100 * row["accuracy"]
+            low = 100 * (row["low"] if row.get("low") is not None else row["accuracy"])
+            high = 100 * (row["high"] if row.get("high") is not None else row["accuracy"])
+            style = {**look(index.models[name]), "linestyle": "none"}
+            if name == BASE:
+                style["marker"] = "o"
+            axes.plot([low, high], [i, i], color=style["color"], linewidth=1.1)
+            axes.plot([value], [i], **style)
+        axes.set_yticks(range(len(names)), [called(index, name) for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlabel("right, % (bar: 95% interval)")
+        axes.set_title(f"{short(str(task.get('title') or task.get('task')), 40)}, n = {formats.count(task.get('n'))}")
+        axes.grid(axis="y", visible=False)
+    shared_range(grid[0], "x")
+    return (
+        figure,
+        "Accuracy, base included",
+        (
+            "Share of answers that are right, mean over problems. Bars: 95% interval over problems; "
+            "grey band: the base’s. Overlapping bars do not settle a comparison: both models met the same "
+            "problems, so read the paired tests. The bar holds no variation between trainings."
+        ),
+    )
+
+
+def _base_band(axes: Axes, base: dict) -> None:
+    if base.get("accuracy") is None:
+        return
+    if base.get("low") is not None and base.get("high") is not None:
+        axes.axvspan(100 * base["low"], 100 * base["high"], color="#ededed", linewidth=0, zorder=0)
+    axes.axvline(100 * base["accuracy"], color="#000000", linewidth=0.7, zorder=1)
+
+
+def _tables(source: Source) -> Iterator[Table | None]:
+    for task in (source.results.get("evaluation") or {}).get("tasks") or []:
+        for make in (accuracy_table, mcnemar_table, agreement_table, alone_table, strata_table):
+            yield make(task, source.index)
+
+
+def _of_tasks(key: str) -> Callable[[dict], list[dict]]:
+    """Every task's rows under ``key``, each with its task's name."""
+    tasks = rows_at("evaluation", "tasks")
+    return lambda results: [{"task": task.get("task"), **row} for task in tasks(results) for row in task.get(key) or []]
+
+
+SECTION = Section(
+    key="accuracy",
+    title="Accuracy",
+    step="evaluate",
+    tables=_tables,
+    figures={"accuracy": accuracy},
+    csv={
+        "accuracy": _of_tasks("models"),
+        "mcnemar": _of_tasks("pairs"),
+        "alone": _of_tasks("alone"),
+        "strata": _of_tasks("strata"),
+    },
+    texts=ANSWERS,
+)

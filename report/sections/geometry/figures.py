@@ -1,7 +1,4 @@
-"""Drawings of the updates: direction against size, angles, layers, paths.
-
-Each returns (figure, title, caption), or None where nothing was measured.
-"""
+"""Drawings of the updates' geometry: cosines, principal angles, layers, and the course of training."""
 
 from __future__ import annotations
 
@@ -10,99 +7,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from report import formats, headline
+from report import formats
 from report.model_index import ModelIndex, dimensions, other, pair
 from report.plotting import (
-    COLUMN,
-    FLOOR,
+    CHANCE,
     PAGE,
     Canvas,
     Made,
     bring_out,
     called,
+    every,
+    floor_lines,
     gathered,
-    log_axis,
+    layer_axis,
     look,
-    numbers,
+    shared_range,
     short,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FLOOR_LINES = {"order": "-.", "init": ":", "learning_rate": (0, (6, 2))}
-_CHANCE_LINES = {"shared_a": ("chance, same initial A", "--"), "ambient": ("chance, random", (0, (1, 3)))}
-CHANCE = "#A0522D"
-LAYER = "layer, from 0 at the input"
-EMBEDDINGS = "emb."  # where the hidden states of a layer would be, what comes before layer 0
-_MOST_PATHS = 12
 _MOST_LABELLED = 14
-
-
-def _floor_values(results: dict, index: ModelIndex, key: str) -> list[tuple[str, object, str, float]]:
-    """(words, dashes, colour, value) of every floor that was measured for one column."""
-    geometry = results.get("geometry") or {}
-    found: list[tuple[str, object, str, float]] = []
-    for kind, entry in headline.pairs_of_floors(results):
-        value, replica = entry.get(key), other(entry, index.reference)
-        if kind in _FLOOR_LINES and value is not None and replica is not None:
-            found.append((floor_words(index, replica), _FLOOR_LINES[kind], FLOOR, value))
-    for name, (words, dashes) in _CHANCE_LINES.items():
-        value = ((geometry.get("chance") or {}).get(name) or {}).get(key)
-        if value is not None:
-            found.append((words, dashes, CHANCE, value))
-    return found
-
-
-def floor_words(index: ModelIndex, replica: str) -> str:
-    """What the line of a floor is called: by the training that it comes from."""
-    return f"floor: {called(index, replica)}"
-
-
-def step_size(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
-    """Cosine to the reference against norm: a mere step size would move a point sideways only."""
-    rows = [row for row in headline.rows(results, index) if row.kind in ("reference", "method", "matched", "floor")]
-    points = [(row.name, row.norm, row.cosine) for row in rows if row.to_reference and row.name in index.models]
-    for row in (results.get("sweep") or {}).get("points") or []:
-        if row.get("name") not in {point[0] for point in points}:
-            points.append((row.get("name"), row.get("norm"), row.get("cosine_to_sft")))
-    points = [(name, norm, cosine) for name, norm, cosine in points if name and norm and cosine is not None]
-    if len(points) < 2:
-        return None
-    figure, ((axes,),) = canvas.grid(PAGE, 3.2)
-    floors = _floor_values(results, index, "cosine")
-    for words, dashes, colour, value in floors:
-        axes.axhline(value, color=colour, linestyle=dashes, linewidth=1, label=words)
-    along = sorted((norm, cosine) for name, norm, cosine in points if _swept(results, name))
-    if len(along) > 1:
-        axes.plot(*zip(*along, strict=True), color="#D55E00", linewidth=0.8, alpha=0.6, zorder=1)
-    for name, norm, cosine in dict.fromkeys(points):
-        model = index.models[name]
-        axes.plot([norm], [cosine], **{**look(model), "linestyle": "none"}, markersize=7, label=called(index, name))
-    norms = [norm for _, norm, _ in points if norm]
-    log_axis(axes, "x", min(norms) / 1.35, max(norms) * 1.35)
-    axes.set_xlabel("norm of the update, ‖ΔW‖ (log scale)")
-    axes.set_ylabel(f"cosine to {called(index, index.reference)}")
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, -0.04), max(high, 1.04))
-    bring_out(axes, index)
-    order = [words for words, *_ in floors] + [called(index, name) for name in index.models]
-    gathered(figure, order, beside=True)
-    reference = index.label(index.reference)
-    return (
-        figure,
-        "Direction against size",
-        (
-            f"Each update’s cosine to {reference}’s against its norm, over all adapted modules. Were a "
-            f"method {reference} with another step size, its point would lie beside that of another order "
-            "of rows, moved sideways only. The thin line joins one method’s learning rates. One training "
-            "a point; a wide open marker has another one on it."
-        ),
-    )
-
-
-def _swept(results: dict, name: str | None) -> bool:
-    return name in {row.get("name") for row in (results.get("sweep") or {}).get("points") or []}
 
 
 def _matrix(results: dict, names: list[str]) -> np.ndarray:
@@ -170,7 +96,7 @@ def _write(axes: Axes, values: np.ndarray, dark: float, size: float = 6.5) -> No
 
 
 def _angle_panel(axes: Axes, results: dict, index: ModelIndex, names: list[str], side: str) -> None:
-    for words, dashes, colour, value in _floor_values(results, index, f"{side}angle_min_median_deg"):
+    for words, dashes, colour, value in floor_lines(results, index, f"{side}angle_min_median_deg"):
         axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.1, label=words)
     for i, name in enumerate(names):
         row = pair(results, name, index.reference or "")
@@ -250,71 +176,57 @@ def layers(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     )
 
 
-def every(length: int) -> int:
-    """How many points stand between two markers, so that a long line carries about twelve."""
-    return max(1, length // 12)
-
-
-def layer_axis(axes: Axes, found: list[int]) -> None:
-    """An axis over the layers ``found``, at most about twelve of them labelled."""
-    step = max(1, math.ceil(len(found) / 12))
-    axes.set_xticks(found[::step], [EMBEDDINGS if at < 0 else str(at) for at in found[::step]])
-    axes.set_xlabel(LAYER)
-
-
-def _path_panel(axes: Axes, row: dict, index: ModelIndex) -> None:
-    # a stored weight is the share of the first update; drawn from the first to the second
-    way, loss = 1 - numbers(row["weights"]), numbers(row["loss"])
-    way, loss = way[np.argsort(way)], loss[np.argsort(way)]
-    axes.plot(way, loss, color="#0072B2", marker="o", markersize=3)
-    axes.plot(way[[0, -1]], loss[[0, -1]], color=FLOOR, linestyle="--", linewidth=0.9)
-    a, b = (called(index, row.get(key)) for key in ("a", "b"))
-    axes.set_title(f"{a} →\n{b}", fontsize=7.5)
-    if row.get("barrier") is not None:
-        axes.text(
-            0.96,
-            0.94,
-            f"barrier {formats.significant(row['barrier'], 2)}",
-            transform=axes.transAxes,
-            ha="right",
-            va="top",
-            fontsize=6.5,
-        )
-    axes.margins(y=0.3)
-    axes.locator_params(axis="y", nbins=4)
-    axes.set_xticks([0, 0.5, 1])
-    axes.tick_params(labelsize=6.5)
-
-
-def paths(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
-    """Loss along the straight path between two updates, beside the straight line between its ends."""
-    connectivity = results.get("connectivity") or {}
-    rows = [
-        row
-        for row in connectivity.get("paths") or []
-        if row.get("loss") and len(row["loss"]) == len(row.get("weights") or [])
-    ]
-    if not rows:
+def parting(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+    """Cosine to the reference at the same step, and of each update to its own end, over the steps of training."""
+    found = (results.get("geometry") or {}).get("along") or {}
+    reference = index.reference
+    towards: dict[str, list[tuple[int, float]]] = {}
+    for row in found.get("pairs") or []:
+        name = other(row, reference)
+        if name is not None and row.get("cosine") is not None and not _anothers_floor(index, name):
+            towards.setdefault(name, []).append((row["step"], row["cosine"]))
+    onward: dict[str, list[tuple[int, float]]] = {}
+    for row in found.get("adapters") or []:
+        if row.get("to_end") is not None:
+            onward.setdefault(row["name"], []).append((row["step"], row["to_end"]))
+    if not towards or max(map(len, towards.values())) < 2:
         return None
-    left_out = len(rows) - _MOST_PATHS
-    rows = rows[:_MOST_PATHS]
-    columns = min(4, len(rows))
-    lines = math.ceil(len(rows) / columns)
-    width = max(COLUMN, PAGE * columns / 4)
-    figure, grid = canvas.grid(width, 0.4 + 1.45 * lines, lines, columns)
-    for axes, row in zip(grid.flat, rows, strict=False):
-        _path_panel(axes, row, index)
-    for axes in grid.flat[len(rows) :]:
-        axes.set_visible(False)
-    figure.supxlabel("weight of the second update, from all first (0) to all second (1)", fontsize=8)
-    figure.supylabel("held-out loss", fontsize=8)
-    more = f" {left_out} further paths stand in the table." if left_out > 0 else ""
+    figure, ((left, right),) = canvas.grid(PAGE, 3.2, 1, 2)
+    for axes, series, words in (
+        (left, towards, f"cosine to {called(index, reference)}, same step"),
+        (right, onward, "cosine to its own end"),
+    ):
+        _courses(axes, series, index)
+        axes.set_ylabel(words)
+    shared_range((left, right), "y")
+    for axes in (left, right):
+        bring_out(axes, index)
+    chance = (((results.get("geometry") or {}).get("chance") or {}).get("shared_a") or {}).get("cosine")
+    if chance is not None:
+        left.axhline(chance, color=CHANCE, linestyle="--", linewidth=1, label="chance, same initial A")
+    gathered(figure, [called(index, name) for name in index.models])
     return (
         figure,
-        "Loss along the straight path between two updates",
+        "When do two methods part?",
         (
-            f"Loss ({connectivity.get('loss') or 'not recorded'}) of the interpolated update, over "
-            f"{formats.count(connectivity.get('rows'))} rows; dashed: the straight line between the ends. "
-            f"The barrier is the largest excess over it. Each panel has its own scale.{more}"
+            f"Left: cosine of each update to {index.label(reference)}’s at the same optimiser step; grey: the floors, "
+            f"{index.label(reference)} itself with another order of rows or another initial A. A method that leaves "
+            "the floor of another order has parted. Right: how soon each update points where it ends."
         ),
     )
+
+
+def _anothers_floor(index: ModelIndex, name: str) -> bool:
+    """Whether it repeats another method than the reference: its cosine to the reference is no floor."""
+    model, reference = index.models[name], index.models.get(index.reference or "")
+    return model.role in ("order", "init") and reference is not None and model.method != reference.method
+
+
+def _courses(axes: Axes, series: dict[str, list[tuple[int, float]]], index: ModelIndex) -> None:
+    for name in index.order(list(series)):
+        model, course = index.models[name], sorted(series[name])
+        axes.plot(*zip(*course, strict=True), **look(model), markevery=every(len(course)), label=called(index, name))
+    axes.set_xlabel("optimiser step")
+    axes.locator_params(axis="x", integer=True)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.0), max(high, 1.02))

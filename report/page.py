@@ -1,0 +1,180 @@
+"""What stands on the page: its first screen, and the sections filled with their tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from report import findings, formats, text_pages
+from report.figures import Drawn
+from report.model_index import ModelIndex, dimensions
+from report.section import Section, Source
+from report.sections import SECTIONS
+from report.tables import Table
+
+_PLANTED = (
+    "The base was pretrained by this study itself, with a failure planted in it. This report is a test of "
+    "the tool, not evidence about language models."
+)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A section with its tables and figures, or in ``absent`` why there are none."""
+
+    section: Section
+    tables: list[Table]
+    figures: list[Drawn]
+    absent: str
+
+    @property
+    def headed(self) -> bool:
+        """Whether its tables need headings of their own beside the section's."""
+        return len(self.tables) > 1
+
+
+def fill(source: Source, drawn: Mapping[str, Drawn]) -> list[Filled]:
+    """Every section with what was measured of it."""
+    return [
+        Filled(
+            section,
+            [table for table in section.tables(source) if table],
+            [drawn[key] for key in section.figures if key in drawn],
+            _absent(section, source.results),
+        )
+        for section in SECTIONS
+    ]
+
+
+def tables_beside(sections: Sequence[Filled]) -> dict[str, list[Table]]:
+    """The tables of the sections that have a page of texts, by that page's file name."""
+    return {filled.section.texts: filled.tables for filled in sections if filled.section.texts}
+
+
+def values(source: Source, sections: Sequence[Filled], files: Sequence[str], beside: Sequence[str]) -> dict[str, Any]:
+    """What the page's template is given: ``files`` are the CSV files' names, ``beside`` the pages of texts."""
+    results, index = source.results, source.index
+    study, comparison = results.get("study") or {}, results.get("comparison") or {}
+    opening, *below = sections
+    if comparison:  # it was not meant to train or to evaluate: what it has not is not missing
+        below = [one for one in below if one.section.in_comparison and (one.tables or one.figures)]
+    return {
+        "title": study.get("title") or study.get("name") or ("Comparison of adapters" if comparison else "Study"),
+        "question": study.get("question") or "",
+        "facts": _facts(results, source.provenance),
+        "partial": partial(results),
+        "note": study.get("note") or "",
+        "banner": _PLANTED if (results.get("base") or {}).get("kind") == "from_scratch" else "",
+        "found": findings.findings(results, index, source.headline),
+        "notes": comparison.get("notes") or [],
+        "opening": opening,
+        "sections": below,
+        "reference": index.label(index.reference),
+        "k": dimensions(results, (results.get("geometry") or {}).get("pairs") or []) or "k",
+        "update": _update(comparison, index),
+        "citation": _citation(study, source.provenance, bool(comparison)),
+        "files": files,
+        "drawings": {figure.key: Markup(figure.svg) for filled in sections for figure in filled.figures},
+        "beside": {name: text_pages.TITLES[name] for name in beside},
+    }
+
+
+def _update(comparison: dict, index: ModelIndex) -> str:
+    """What an update is, with its scale: rsLoRA has another, and is named where it was used."""
+    adapters = comparison.get("adapters") or []
+    stabilised = [index.label(row.get("name")) for row in adapters if row.get("rslora")]
+    own, by_root = "(α / r) · B · A", "(α / √r) · B · A"
+    if len(stabilised) < len(adapters):
+        return f"{own}, or {by_root} where rsLoRA was used ({', '.join(stabilised)})," if stabilised else own
+    return f"{by_root} (rsLoRA)" if stabilised else own
+
+
+def _facts(results: dict, provenance: dict) -> str:
+    """The line below the title: base, size, adapted modules, when."""
+    base, comparison = results.get("base") or {}, results.get("comparison") or {}
+    parts = [f"Base {base['name']}" if base.get("name") else ""]
+    if comparison:
+        bases = sorted({row["base"] for row in comparison.get("adapters") or [] if row.get("base")})
+        parts.append(f"{len(comparison.get('adapters') or [])} adapters of {', '.join(bases) or 'a base not named'}")
+        parts.append(f"{comparison.get('shared_modules')} modules in all of them")
+    if base.get("parameters"):
+        parts.append(f"{_size(base['parameters'])} parameters with embeddings")
+    if base.get("layers") and base.get("hidden"):
+        parts.append(f"{base['layers']} layers, hidden {base['hidden']}")
+    if base.get("modules"):
+        parts.append(f"{base['modules']} adapted modules")
+    if provenance.get("started"):
+        parts.append(f"run {provenance['started']}")
+    return " · ".join(part for part in parts if part)
+
+
+def _size(parameters: float) -> str:
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= limit:
+            return f"{formats.significant(parameters / limit)} {unit}"
+    return formats.count(parameters)
+
+
+def partial(results: dict) -> str:
+    """What these results lack, in words: the first line of a report that is not whole, empty for one that is."""
+    found = results.get("unfinished") or {}
+    if not found:
+        return ""
+    parts = [
+        f"This report is partial: {formats.count(found['done'])} of {formats.count(found['steps'])} steps are done."
+    ]
+    for words, key in (("Failed", "failed"), ("Not done", "waiting")):
+        if found.get(key):
+            parts.append(f"{words} ({formats.count(len(found[key]))}): {_by_kind(found[key])}.")
+    if found.get("early"):
+        parts.append(f"Measured for this report alone, of the trainings that are done: {_by_kind(found['early'])}.")
+    return " ".join(parts)
+
+
+def _by_kind(titles: list[str]) -> str:
+    """Titles of steps, "kind/name", each kind once."""
+    kinds: dict[str, list[str]] = {}
+    for title in titles:
+        kind, _, name = title.partition("/")
+        kinds.setdefault(kind, []).append(name)
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
+
+
+def _absent(section: Section, results: dict) -> str:
+    """Why a section is empty: its step, or one that it reads, failed or is not done."""
+    if section.absent:
+        return section.absent(results)
+    for row in results.get("failures") or []:
+        why = f"{row.get('step')} failed ({row.get('error') or 'no reason recorded'})"
+        if _made_by(section, row.get("step")):
+            return f"Not measured: {why}."
+        if any(_made_by(section, name) for name in row.get("dependants") or []):
+            return f"Not measured, because {why}."
+    unfinished = results.get("unfinished") or {}
+    waiting = [title for title in unfinished.get("waiting") or [] if _made_by(section, title)]
+    if waiting:
+        return f"Not measured: {_by_kind(waiting)} not done."
+    return "Not in these results."
+
+
+def _made_by(section: Section, title: Any) -> bool:
+    """Whether a step, "kind/name", is one of those that make the section."""
+    return bool(section.step) and str(title or "").partition("/")[0] == section.step
+
+
+def _citation(study: dict, provenance: dict, comparison: bool) -> str:
+    name = study.get("name") or "this study"
+    what = "the adapters" if comparison else f"the study ({name})"
+    versions = provenance.get("versions") or {}
+    stack = ", ".join(
+        f"{key} {versions[key]}" for key in ("torch", "transformers", "peft", "vllm") if versions.get(key)
+    )
+    text = (
+        f"Name {what}, the base with its revision, and the settings below; results.json beside "
+        "this page holds every number at full precision, and is the same on every run of the same "
+        f"{'comparison' if comparison else 'study'} on one machine."
+    )
+    return f"{text} Software: {stack}." if stack else text

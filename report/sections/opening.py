@@ -1,0 +1,167 @@
+"""The first screen: every method against the reference with its floors, and direction against size."""
+
+from __future__ import annotations
+
+from report import formats, headline
+from report.headline import Row
+from report.model_index import ModelIndex, dimensions, other
+from report.plotting import PAGE, Canvas, Made, bring_out, called, floor_lines, gathered, log_axis, look
+from report.section import Section, rows_at
+from report.tables import ZERO_UPDATE, Cell, Column, Line, Table, failed, filled, number, text
+
+_NO_UPDATE = "the base carries no update"
+_ZERO_REFERENCE = "the reference’s update is zero: nothing can be compared with it"
+_TINTED = ("reference", "floor", "chance", "base")
+
+
+def _why(index: ModelIndex, row: Row, reference_norm: float | None) -> str:
+    if row.kind == "base":
+        return _NO_UPDATE
+    if row.kind == "chance":
+        return "chance has no training of its own"
+    if row.norm == 0:
+        return ZERO_UPDATE
+    if row.noise:
+        whose = formats.listing([index.label(name) for name in row.noise])
+        return f"undefined: made of rounding, and without a direction, is the update of {whose}"
+    return _ZERO_REFERENCE if reference_norm == 0 else "not measured"
+
+
+def _accuracy_cell(results: dict, task: str, row: Row) -> Cell:
+    value = row.accuracy.get(task)
+    found = headline.verdict(results, task, row.name)
+    detail = formats.interval(found.get("low"), found.get("high"))
+    return number(formats.percent(value), "not evaluated", detail)
+
+
+def _cosine_cell(row: Row, value: float | None, why: str) -> Cell:
+    if row.kind == "chance" and value is not None:
+        return number(f"±{formats.significant(value, 2)}")
+    return number(formats.cosine(value), why, "" if row.to_reference else "to its own method")
+
+
+def headline_table(results: dict, index: ModelIndex, rows: list[Row]) -> Table | None:
+    """Every method against the reference, floors in the same rows; None where there is nothing to compare."""
+    if not rows:
+        return None
+    reference = index.label(index.reference)
+    names = headline.tasks(results)
+    weighed = any(row.weighted is not None for row in rows)
+    matched = any(row.matched for row in rows)
+    to_reference = f"to {reference}"
+    columns = (
+        Column("Model", kind="text"),
+        *((Column("Compared at", kind="text"),) if matched else ()),
+        Column("Learning rate"),
+        Column("Cosine", to_reference),
+        *((Column("Weighted cosine", "by activations"),) if weighed else ()),
+        Column("Smallest angle", "median"),
+        Column("|u₁·u₁′|", "output side"),
+        Column("|v₁·v₁′|", "input side"),
+        Column("Norm", "‖ΔW‖"),
+        Column("Norm ratio", to_reference),
+        Column("Rate × steps", to_reference),
+        *(Column(headline.task_title(results, name), "right, 95% interval") for name in names),
+    )
+    lines = []
+    for row in rows:
+        if row.kind == "failed":
+            lines.append(failed(row.label, row.error, len(columns)))
+            continue
+        why = _why(index, row, headline.reference_norm(results, index))
+        cells = (
+            text(row.label),
+            *((text(headline.match_label(index, row)),) if matched else ()),
+            number(formats.rate(row.learning_rate), why),
+            _cosine_cell(row, row.cosine, why),
+            *((_cosine_cell(row, row.weighted, why),) if weighed else ()),
+            number(formats.degrees(row.angle_min), why),
+            number(formats.cosine(row.u1), why),
+            number(formats.cosine(row.v1), why),
+            number(formats.significant(row.norm), why, "noise" if row.name in row.noise else ""),
+            number(formats.times(row.norm_ratio), why),
+            number(formats.times(row.rate_steps_ratio), why),
+            *(_accuracy_cell(results, name, row) for name in names),
+        )
+        lines.append(Line(cells, row.kind if row.kind in _TINTED else ""))
+    table = Table(
+        "headline", f"Every method against {reference}", columns, tuple(lines), _headline_caption(results, index)
+    )
+    return filled(table)
+
+
+def _headline_caption(results: dict, index: ModelIndex) -> str:
+    pairs = (results.get("geometry") or {}).get("pairs") or []
+    k = dimensions(results, (row for row in pairs if other(row, index.reference) is not None))
+    top = f"the top {k} left singular vectors" if k else "the top left singular vectors"
+    trained = " Rate × steps is a yardstick: the norm ratio if every step of Adam went the same way."
+    known = any(row.get("report_step") for row in results.get("trainings") or [])
+    counts = [
+        f"{task.get('title') or task.get('task') or 'one task'} n = {formats.count(task.get('n'))}"
+        for task in (results.get("evaluation") or {}).get("tasks") or []
+    ]
+    asked = f" Accuracy: {'; '.join(counts)}; 95% intervals." if counts else ""
+    return (
+        f"Cosine and norm over all adapted modules stacked. Smallest angle: between {top} of two updates, "
+        "median over modules. |u₁·u₁′| and |v₁·v₁′|: overlap of the first singular directions, mean over "
+        f"modules.{trained if known else ''} "
+        "Shaded rows are floors, measured or drawn for these adapters; a chance cosine has mean 0, and "
+        f"its root mean square is shown.{asked} One training a row: the table cannot tell a method from "
+        "the luck of its one run beyond what the floors show. The input side is shared through the "
+        "initial A, so a high |v₁·v₁′| must be read against its chance row."
+    )
+
+
+def step_size(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+    """Cosine to the reference against norm: a mere step size would move a point sideways only."""
+    rows = [row for row in headline.rows(results, index) if row.kind in ("reference", "method", "matched", "floor")]
+    points = [(row.name, row.norm, row.cosine) for row in rows if row.to_reference and row.name in index.models]
+    for row in (results.get("sweep") or {}).get("points") or []:
+        if row.get("name") not in {point[0] for point in points}:
+            points.append((row.get("name"), row.get("norm"), row.get("cosine_to_sft")))
+    points = [(name, norm, cosine) for name, norm, cosine in points if name and norm and cosine is not None]
+    if len(points) < 2:
+        return None
+    figure, ((axes,),) = canvas.grid(PAGE, 3.2)
+    floors = floor_lines(results, index, "cosine")
+    for words, dashes, colour, value in floors:
+        axes.axhline(value, color=colour, linestyle=dashes, linewidth=1, label=words)
+    along = sorted((norm, cosine) for name, norm, cosine in points if _swept(results, name))
+    if len(along) > 1:
+        axes.plot(*zip(*along, strict=True), color="#D55E00", linewidth=0.8, alpha=0.6, zorder=1)
+    for name, norm, cosine in dict.fromkeys(points):
+        model = index.models[name]
+        axes.plot([norm], [cosine], **{**look(model), "linestyle": "none"}, markersize=7, label=called(index, name))
+    norms = [norm for _, norm, _ in points if norm]
+    log_axis(axes, "x", min(norms) / 1.35, max(norms) * 1.35)
+    axes.set_xlabel("norm of the update, ‖ΔW‖ (log scale)")
+    axes.set_ylabel(f"cosine to {called(index, index.reference)}")
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, -0.04), max(high, 1.04))
+    bring_out(axes, index)
+    order = [words for words, *_ in floors] + [called(index, name) for name in index.models]
+    gathered(figure, order, beside=True)
+    reference = index.label(index.reference)
+    return (
+        figure,
+        "Direction against size",
+        (
+            f"Each update’s cosine to {reference}’s against its norm, over all adapted modules. Were a "
+            f"method {reference} with another step size, its point would lie beside that of another order "
+            "of rows, moved sideways only. The thin line joins one method’s learning rates. One training "
+            "a point; a wide open marker has another one on it."
+        ),
+    )
+
+
+def _swept(results: dict, name: str | None) -> bool:
+    return name in {row.get("name") for row in (results.get("sweep") or {}).get("points") or []}
+
+
+SECTION = Section(
+    key="headline",
+    title="Every method against the reference",
+    tables=lambda source: [headline_table(source.results, source.index, source.headline)],
+    figures={"step-size": step_size},
+    csv={"headline": rows_at("headline")},
+)
