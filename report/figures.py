@@ -71,7 +71,9 @@ def draw(results: dict, index: ModelIndex, folder: Path) -> dict[str, Drawn]:
 def _save(figure: Figure, path: Path) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    figure.set_layout_engine("none")  # the layout found for the SVG serves the PNG too
+    with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+        # The layout found for the SVG serves the PNG too. A figure with an engine, even "none", is drawn twice to save.
+        figure.set_layout_engine(None)
     svg = buffer.getvalue()
     path.with_suffix(".svg").write_bytes(svg)
     figure.savefig(path.with_suffix(".png"), format="png", metadata={"Software": None})
