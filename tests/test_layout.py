@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -43,6 +44,12 @@ def test_import_contracts_hold() -> None:
         [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_workers_get_every_package() -> None:
+    text = (ROOT / "orchestrator" / "cluster" / "connection.py").read_text()
+    given = re.search(r"^PACKAGES = (\(.*?\))", text, re.MULTILINE | re.DOTALL)
+    assert given is not None and set(ast.literal_eval(given[1])) == set(PACKAGES)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
