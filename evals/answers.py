@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from evals.exact import clock, form, formula, is_percent, number, same_unit, told, without_unit, words
 from evals.extraction import extract
+from evals.grader import TaskGrader, Verdict
 from evals.pool import Pool
 
 __all__ = ["Grader", "Verdict", "as_text", "canonical", "compare", "equal", "extract", "unreadable"]
@@ -37,14 +35,6 @@ SIGN = re.compile(r"\w|[^\x00-\x7f]|\\[a-zA-Z{]")
 BRACE = re.compile(r"\\.|[{}]")
 DANGLING = re.compile(r"\d.*(?<![\^_{])[+*/^_=-]\Z", re.DOTALL)  # "x^2+", but not "\mathbb{R}^+"
 TEXT = re.compile(r"[\w\s.,:;'’()&/-]*")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """``extracted``: the answer found in a completion, or None; ``correct``: whether it equals the gold."""
-
-    extracted: str | None
-    correct: bool
 
 
 def compare(extracted: str, gold: str) -> bool | None:
@@ -181,8 +171,8 @@ def as_text(golds: Sequence[str]) -> list[int]:
         return grader.as_text(golds)
 
 
-class Grader:
-    """Grades rows: exact numbers and texts in this process, formulas in up to ``workers`` others.
+class Grader(TaskGrader):
+    """Grades mathematics: exact numbers and texts in this process, formulas in up to ``workers`` others.
 
     Use it in a ``with`` statement. A formula that takes more than ``seconds`` of processor time, or that kills its
     process, is wrong. Equal pairs of answer and gold are decided once. The number of workers (by default the cores
@@ -194,19 +184,13 @@ class Grader:
         self._known: dict[tuple[str, str], bool] = {}
         self._read: dict[str, bool] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def grade(self, rows: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """Verdicts of (completion, gold answer) pairs, in order."""
         found = [extract(completion) for completion, _ in rows]
         correct = self._decide([(text or "", gold) for text, (_, gold) in zip(found, rows, strict=True)])
         return [Verdict(text, text is not None and right) for text, right in zip(found, correct, strict=True)]
+
+    def canonical(self, extracted: str | None) -> str | None:
+        return canonical(extracted)
 
     def equal(self, extracted: str, gold: str) -> bool:
         """As ``answers.equal``, with this grader's processes."""

@@ -1,9 +1,12 @@
-"""What a task is made of: problems, and how to load and ask them."""
+"""What a task is made of: problems, how to load and ask them, and how their answers are graded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from evals.answers import Grader
+from evals.grader import TaskGrader
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of problem: where it is loaded from and how it is asked.
+    """A kind of problem: where it is loaded from, how it is asked and how its answers are graded.
 
     ``load(source, *, split, draw, seed, **settings)`` returns problems; ``instruction`` is the text of the user's
     turn, in which ``{problem}`` stands for the question; ``hub`` is the source that serves where none is given, None
-    for a task that makes its problems itself.
+    for a task that makes its problems itself; ``grader()`` opens what grades its answers, by default as mathematics.
     """
 
     name: str
@@ -37,3 +40,4 @@ class Task:
     load: Callable[..., list[Problem]]
     instruction: str
     hub: str | None = None
+    grader: Callable[[], TaskGrader] = Grader

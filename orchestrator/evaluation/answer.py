@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from evals import canary
-from evals.answers import Grader, canonical
 from evals.engines import Engine, Sampling
+from evals.tasks import TASKS
 from execution import durable
 from execution.context import Context
 from execution.store import write_json
@@ -83,7 +83,7 @@ def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path 
     )
     opening = task.get("opening", "")
     mine = task["problems"][config["part"] :: config["parts"]]
-    with Grader() as grader:
+    with TASKS[context.where["tasks"][task["task"]]].grader() as grader:
         for first in range(0, len(mine), config["shard"]):
             problems = mine[first : first + config["shard"]]
             path = context.work / f"{task['task']}-{first}.json"
@@ -109,7 +109,7 @@ def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path 
                         "answer": problem["answer"],
                         "completion": text,
                         "extracted": verdict.extracted,
-                        "vote": canonical(verdict.extracted),
+                        "vote": grader.canonical(verdict.extracted),
                         "correct": verdict.correct,
                         "tokens": tokens,
                         "finish": finish,

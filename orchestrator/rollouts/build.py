@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from evals.answers import Grader
 from evals.engines import Completion, Sampling
+from evals.grader import TaskGrader
 from evals.tasks import TASKS, Problem
 from execution import durable
 from execution.context import Context
@@ -43,12 +44,15 @@ def build(context: Context) -> None:
     prompter = Prompter(base, config["prompt"])
     source = {"file": _from_file, "hub": _from_hub, "vllm": _sampled, "openai": _asked}[config["source"]]
     found, told, dropped = source(context, prompter)
-    rows, again = joined(found)
+    with _grader(config) as grader:
+        rows, again = joined(found, grader.canonical)
     rows, tokens = tokenized(prompter, rows, context.progress)
     told |= {"tokens": tokens} | ({"joined": again} if again else {})
     means = group_means(rows)  # of all that was found: what the limits leave out was tried, too
     kept, limited = fit(rows, config["prompt"], positions(base, rows))
-    kept, lost = with_answers(prompter, kept) if config["table"]["cut"] == "drop" else (kept, Counter())
+    lost = Counter[str]()
+    if config["table"]["cut"] == "drop":
+        kept, lost = with_answers(prompter, kept, _grader(config))
     dropped += limited + lost
     if config["table"]["duplicates"] == "drop":
         before, kept = len(kept), distinct(kept)
@@ -81,7 +85,7 @@ def _given(context: Context, prompter: Prompter, read: list[Row]) -> tuple[list[
     given = read[0].reward is not None
     told: dict[str, Any] = {}
     context.progress(f"grading {len(read)} rollouts")
-    with Grader() as grader:
+    with _grader(config) as grader:
         verdicts = [float(v.correct) for v in grader.grade([(row.completion, row.answer) for row in read])]
     if given:
         agreed = sum(v == ((row.reward or 0) > 0) for v, row in zip(verdicts, read, strict=True))
@@ -167,12 +171,17 @@ def _students(spec: dict[str, Any]) -> str:
     return spec["instruction"] or TASKS[spec["task"]].instruction
 
 
+def _grader(config: Any) -> TaskGrader:
+    """The grader of the task that was asked; that of mathematics for completions that exist already."""
+    return TASKS[config["problems"]["task"]].grader() if "problems" in config else Grader()
+
+
 def _verified(
     context: Context, found: Sequence[tuple[Problem, str, bool]], teacher: str, opening: str = ""
 ) -> list[dict[str, Any]]:
     """Rows of (problem, completion, whether it ended by itself), graded; with the prompt's own ``opening``."""
     context.progress(f"grading {len(found)} rollouts")
-    with Grader() as grader:
+    with _grader(context.config) as grader:
         verdicts = grader.grade([(opening + text, problem.answer) for problem, text, _ in found])
     student = _students(context.config["problems"])
     return [

@@ -6,7 +6,7 @@ import random
 import statistics
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ def normal(problem: str) -> str:
     return "".join(unicodedata.normalize("NFC", problem).casefold().split())
 
 
-def joined(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+def joined(
+    rows: Sequence[dict[str, Any]], canonical: Callable[[str], str | None] = canonical
+) -> tuple[list[dict[str, Any]], int]:
     """The rows with problems that are the same, by :func:`normal` and by their gold answer, as one: under the first's
     id and text. Space and case alone may tell two problems apart ("2 3/4" and "23/4"), and then their golds do.
 
@@ -35,7 +37,7 @@ def joined(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
     found, count = [], 0
     for row in rows:
         alike = first[normal(row["problem"])]
-        told = next((other for other in alike if _one_gold(other["answer"], row["answer"])), None)
+        told = next((other for other in alike if _one_gold(other["answer"], row["answer"], canonical)), None)
         if told is None:
             told = row
             alike.append(row)
@@ -44,7 +46,7 @@ def joined(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
     return found, count
 
 
-def _one_gold(one: str, other: str) -> bool:
+def _one_gold(one: str, other: str, canonical: Callable[[str], str | None]) -> bool:
     """Whether two golds are the same, however they are written."""
     return one == other or canonical(one) == canonical(other)
 

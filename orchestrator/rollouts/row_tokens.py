@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.answers import Grader
 from evals.channels import spoken
+from evals.grader import TaskGrader
 from orchestrator.prompts.prompter import Prompter
 
 EVERY = 2000  # rows between two lines of progress
@@ -70,7 +70,9 @@ def positions(base: Path, rows: Sequence[dict[str, Any]]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def with_answers(prompter: Prompter, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], Counter[str]]:
+def with_answers(
+    prompter: Prompter, rows: Sequence[dict[str, Any]], grader: TaskGrader
+) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Without the right rows that were cut before their answer: what is left of them does not earn their reward.
 
     A cut row stays where the grader finds its gold answer in the tokens that are kept, where it was wrong anyway, and
@@ -80,7 +82,7 @@ def with_answers(prompter: Prompter, rows: Sequence[dict[str, Any]]) -> tuple[li
     if not cut:
         return list(rows), Counter()
     texts = [prompter.text_of(rows[i]["completion_ids"], _thinks(rows[i])) for i in cut]
-    with Grader() as grader:
+    with grader:
         verdicts = grader.grade([(text, rows[i]["answer"]) for text, i in zip(texts, cut, strict=True)])
     lost = {i for i, verdict in zip(cut, verdicts, strict=True) if not verdict.correct}
     counts = Counter({CUT_OFF: len(lost), CUT: -len(lost)}) if lost else Counter[str]()

@@ -25,7 +25,8 @@ def plan(planned: Planned) -> list[Step]:
         "canary": spec.canary.model_dump(),
         "targets": study.adapter.targets,
     }
-    where = {"engine": engine_where(study, adapters=True)}
+    # which task's grader an evaluated task has, by its name; in the key it is with the problems
+    where = {"engine": engine_where(study, adapters=True), "tasks": {t.known_as: t.task for t in spec.tasks}}
     common = {"base": planned.first("base"), "problems": planned.first("problems")}
     models = {"base": common} | {t.name: common | {"adapter": t} for t in planned.of("train")}
     return [

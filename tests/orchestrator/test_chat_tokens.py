@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evals.answers import Grader
 from evals.channels import opened
 from orchestrator.prompts.control_text import ControlText
 from orchestrator.prompts.prompter import CONTROL, OPENED_TWICE, OWN_END, SPACE, Prompter
@@ -235,7 +236,7 @@ def test_a_cut_row_is_read_as_the_whole_one_was(family: Callable[[str], Prompter
         cut_row("so \\boxed{5} and more", first, opening="<think>\n"),
         cut_row("whatever this means", first[:1], graded=False),
     ]
-    kept, counts = with_answers(prompter, rows)
+    kept, counts = with_answers(prompter, rows, Grader())
     assert kept == [rows[0], rows[3]], "a thought that was cut tells no answer; another grader's word stands"
     assert counts == {"cut before its answer": 2, "answer cut": -2}
 
