@@ -1,1 +1,25 @@
-"""Bases that this tool makes or converts itself."""
+"""The kinds of bases, one file each, and what makes a base on the spot. The kinds' files are light."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Union
+
+from pydantic import Field
+
+from orchestrator.bases.base import BaseSpec
+from orchestrator.bases.from_scratch import ScratchBase
+from orchestrator.bases.gguf import GgufBase
+from orchestrator.bases.hub import HubBase
+from orchestrator.bases.local import LocalBase
+
+BASES: dict[str, type[BaseSpec]] = {
+    "from_scratch": ScratchBase,
+    "hub": HubBase,
+    "local": LocalBase,
+    "gguf": GgufBase,
+}
+
+if TYPE_CHECKING:
+    Base = BaseSpec
+else:
+    Base = Annotated[Union[tuple(BASES.values())], Field(discriminator="kind")]  # noqa: UP007

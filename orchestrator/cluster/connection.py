@@ -158,7 +158,7 @@ def prove_nodes(store: Store, study: Study, say: Callable[[str], None] = lambda 
     folder; its libraries are the driver's. Nodes that join later are not proved.
     """
     proof = uuid4().hex
-    folder = study.base.path if study.base.kind == "local" else None
+    folder = study.base.local_path
     nodes = [node for node in ray.nodes() if node["Alive"]]
     asked = f".proof-{proof}"
     store.storage.write(asked, proof.encode())

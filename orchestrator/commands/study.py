@@ -28,8 +28,7 @@ from orchestrator.config.study_file import load_study
 from orchestrator.planning import plan_view, schedule
 from orchestrator.planning import resolve as outside
 from orchestrator.planning.plan import make_plan
-from orchestrator.planning.preflight import advice, check, check_fit, check_key, given_rows
-from orchestrator.planning.shapes import shaped
+from orchestrator.planning.preflight import advice, check, check_fit, check_key
 from orchestrator.runtime.threads import set_environment
 from orchestrator.steps import STEP_KINDS
 from report.escape import tell
@@ -207,8 +206,8 @@ def plan(options: argparse.Namespace) -> int:
         check_fit(study)
         steps = make_plan(study, outside.gather(study, out, online=False))
         store = Store(out, storage_of(options.store) if options.store is not None else Folder(out.resolve()))
-        study = shaped(study)
-        shown = list(plan_view.lines(study, steps, store, given_rows(study)))
+        study = study.shaped()
+        shown = list(plan_view.lines(study, steps, store, study.rollouts.rows_at_hand()))
     if gpus is None:
         shown += advice(study)
     else:

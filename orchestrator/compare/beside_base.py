@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from execution.context import Inputs, ParallelMap
@@ -89,7 +88,7 @@ def _not_causal(base: Path) -> str | None:
     """Why the base has no activations to weigh by: it is no causal language model. None where it is one."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    from orchestrator.planning.resolve import local_folder
+    from orchestrator.bases.local import local_folder
 
     try:
         config = json.loads((base / "config.json").read_text(encoding="utf-8"))
@@ -100,7 +99,7 @@ def _not_causal(base: Path) -> str | None:
     except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError):
         pass  # the next line says what is wrong
     try:
-        local_folder(SimpleNamespace(path=str(base)))
+        local_folder(base)
     except UserError as error:
         raise UserError(str(error).replace("base.path:", "--base:", 1)) from None
     return None
@@ -110,7 +109,7 @@ def _rows(options: argparse.Namespace, base: Path) -> list[tuple[list[int], list
     """Rollouts as the base's tokens, evenly spaced over the file, cut where the base's positions end."""
     from orchestrator.measurements.activations import spread
     from orchestrator.prompts.prompter import Prompter
-    from orchestrator.rollouts.file import read_rollouts
+    from orchestrator.rollouts.sources.file import read_rollouts
 
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     longest = config.get("max_position_embeddings") or config.get("n_positions") or sum(PROMPT.values())

@@ -16,11 +16,11 @@ from pydantic import Field, create_model, model_validator
 from methods import METHODS
 from methods import check as check_method
 from methods.trl_losses import trl_loss
-from orchestrator.config.base import Base
+from orchestrator.bases import Base
 from orchestrator.config.evaluation import Engine, Evaluation
-from orchestrator.config.rollouts import AskedRollouts, Rollouts
 from orchestrator.config.values import Beta, Count, Every, Free, Frozen, Positive, Seed, Several, Two
 from orchestrator.prompts.templates import environment
+from orchestrator.rollouts.sources import Rollouts
 from orchestrator.steps import STEP_KINDS
 
 NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
@@ -226,7 +226,8 @@ class Study(Frozen):
         if self.engine.max_model_len <= self.prompt.max_prompt_tokens:
             raise ValueError("engine.max_model_len must be above prompt.max_prompt_tokens, or no answer fits")
         pairs = [name for name in self.methods if METHODS[self.objective(name)].view == "pairs"]
-        if pairs and isinstance(self.rollouts, AskedRollouts) and self.rollouts.samples < 2:
+        samples = self.rollouts.samples_a_problem
+        if pairs and samples is not None and samples < 2:
             raise ValueError(f"methods.{pairs[0]} needs pairs: rollouts.samples must be 2 or more")
         last, report = self.training.last_step, self.training.report_step
         if not (report or last) <= last <= self.training.steps:
@@ -244,6 +245,10 @@ class Study(Frozen):
     def learning_rate(self, method: str) -> float:
         """The peak learning rate at which the study runs the method of this name."""
         return self.methods[method].learning_rate or self.training.learning_rate
+
+    def shaped(self) -> Study:
+        """The study with the shapes of its base, and of a model that it samples, where their files tell them."""
+        return self.model_copy(update={"base": self.base.shaped(), "rollouts": self.rollouts.shaped()})
 
 
 __all__ = ["METHODS", "Study"]

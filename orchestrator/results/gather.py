@@ -13,7 +13,6 @@ from execution.runner import Outcome
 from execution.step import Step
 from execution.store import Store
 from methods.view import view
-from orchestrator.config.rollouts import ApiRollouts
 from orchestrator.config.study import Study
 from orchestrator.evaluation.problems import FILE as PROBLEMS
 from orchestrator.evaluation.verdicts import evaluation
@@ -103,9 +102,8 @@ def _rollouts(study: Study, done: Mapping[str, Step], folders: Mapping[str, Path
         problems = {rollouts[row].group for row in rows}
         views.append({"method": method, "units": len(units), "rows": len(rows), "problems": len(problems)})
     stats["views"] = views
-    if "api" in stats and isinstance(study.rollouts, ApiRollouts) and any(study.rollouts.prices):
-        tokens = stats["api"]["prompt_tokens"], stats["api"]["completion_tokens"]
-        stats["api"]["cost"] = sum(n * price for n, price in zip(tokens, study.rollouts.prices, strict=True)) / 1e6
+    if "api" in stats and (dollars := study.rollouts.api_cost(stats["api"])) is not None:
+        stats["api"]["cost"] = dollars
     if "problems/evaluation" in folders:
         problems_file = json.loads((folders["problems/evaluation"] / PROBLEMS).read_text())
         stats["contamination"] = problems_file["contamination"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from execution.context import Context
 from execution.step import RunsAs, Step, StepKind
-from orchestrator.config.base import Shape
+from orchestrator.bases.base import Shape
 from orchestrator.planning import cost
 from orchestrator.steps.serving import engine_config, engine_where
 

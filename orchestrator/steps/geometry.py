@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from execution.context import Context
 from execution.step import Step, StepKind
 from execution.store import write_json
-from orchestrator.config.base import Shape
+from orchestrator.bases.base import Shape
 from orchestrator.planning import cost
 from orchestrator.steps.train import ADAPTER, adapters, as_inputs
 

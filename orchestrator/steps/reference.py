@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from execution.context import Context
 from execution.step import Step, StepKind
 from methods import METHODS
-from orchestrator.config.base import Shape
-from orchestrator.config.rollouts import AskedRollouts
+from orchestrator.bases.base import Shape
 from orchestrator.planning import cost
 from orchestrator.planning.training_runs import training_runs
 
@@ -48,7 +47,7 @@ def run(context: Context) -> None:
 def seconds(study: Study, shape: Shape, step: Step) -> float:
     """One forward pass over all training rows, or over those of pairs, as many as the settings allow."""
     spec, table = study.rollouts, study.rollouts.table
-    problems = cost.problem_count(spec.problems) if isinstance(spec, AskedRollouts) else spec.draw
+    problems = spec.problem_count()
     every = step.config["rows"] == "all"
     if every and table.rows is not None:
         rows = float(table.rows)
@@ -57,7 +56,8 @@ def seconds(study: Study, shape: Shape, step: Step) -> float:
     elif problems is None:  # a file without a draw: the rows that one training takes
         rows = 2.0 * study.training.last_step * study.training.batch_size
     else:
-        samples = spec.samples if isinstance(spec, AskedRollouts) and (every or table.pair_rule == "all") else 2
+        every = every or table.pair_rule == "all"
+        samples = (spec.samples_a_problem or 2) if every else 2
         rows = problems * (1 - table.heldout) * samples
     return rows * cost.row_tokens(study) * 2 * cost.parameters(shape) / cost.SUSTAINED_FLOPS
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from execution.context import Context
 from execution.step import Step, StepKind
-from orchestrator.config.base import Shape
+from orchestrator.bases.base import Shape
 from orchestrator.config.values import Frozen
 from orchestrator.planning import cost
 from orchestrator.steps.serving import attention_in

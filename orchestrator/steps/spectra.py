@@ -12,7 +12,7 @@ from pydantic import Field
 from execution.context import Context
 from execution.step import Step, StepKind
 from execution.store import write_json
-from orchestrator.config.base import Shape
+from orchestrator.bases.base import Shape
 from orchestrator.config.values import Every, Frozen
 from orchestrator.planning import cost
 from orchestrator.steps.train import ADAPTER, adapters, as_inputs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from execution.context import Context, Inputs
 from execution.step import RunsAs, Step, StepKind
-from orchestrator.config.base import Shape
+from orchestrator.bases.base import Shape
 from orchestrator.planning import cost
 from orchestrator.planning.training_runs import training_runs
 from orchestrator.steps.reference import name_for

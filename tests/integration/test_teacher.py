@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from execution.store import write_json
-from orchestrator.config.rollouts import ApiRollouts
 from orchestrator.rollouts.api_sampling import JOURNAL, Journal
 from orchestrator.rollouts.dataset import read_table
+from orchestrator.rollouts.sources.openai import ApiRollouts
 from orchestrator.steps.rollouts import STATISTICS
 from tests.integration.conftest import ROOT
 

@@ -12,8 +12,8 @@ from evals.answers import Grader
 from evals.channels import opened
 from orchestrator.prompts.control_text import ControlText
 from orchestrator.prompts.prompter import CONTROL, OPENED_TWICE, OWN_END, SPACE, Prompter
-from orchestrator.rollouts.build import begun
 from orchestrator.rollouts.row_tokens import with_answers
+from orchestrator.rollouts.sources.sampled import begun
 from tests.orchestrator.chat_models import (
     FAMILIES,
     MISTRAL,

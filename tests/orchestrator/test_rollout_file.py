@@ -14,7 +14,8 @@ import pyarrow.parquet
 import pytest
 
 from execution.errors import UserError
-from orchestrator.rollouts.file import Row, read_rollouts
+from orchestrator.rollouts.row import Row
+from orchestrator.rollouts.sources.file import read_rollouts
 
 GOOD = {"problem": "1 + 1?", "answer": "2", "completion": "It is 2."}
 Writer = Callable[..., Path]

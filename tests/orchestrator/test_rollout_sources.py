@@ -22,14 +22,16 @@ from execution.store import write_json
 from methods.batch import Rollout
 from methods.offline_grpo import weights
 from methods.view import group_means
-from orchestrator.config.rollouts import ApiRollouts, FileRollouts, HubRollouts, SampledRollouts
 from orchestrator.config.study import Study
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.preflight import check
 from orchestrator.planning.resolve import gather
 from orchestrator.rollouts.build import build
 from orchestrator.rollouts.dataset import read_table
-from orchestrator.rollouts.hub import read_dataset
+from orchestrator.rollouts.sources.file import FileRollouts
+from orchestrator.rollouts.sources.hub import HubRollouts, read_dataset
+from orchestrator.rollouts.sources.openai import ApiRollouts
+from orchestrator.rollouts.sources.sampled import SampledRollouts
 from orchestrator.steps.rollouts import STATISTICS
 from tests.chat_server import Reply, chat_server, completion
 from tests.orchestrator.chat_models import qwen_thinking
@@ -305,8 +307,7 @@ def test_what_is_wrong_with_a_dataset_is_said_in_a_line(tmp_path: Path, write_ro
 
 def test_a_hub_out_of_reach_is_said_in_a_line() -> None:
     program = """
-from orchestrator.rollouts.hub import read_dataset
-from orchestrator.config.rollouts import HubRollouts
+from orchestrator.rollouts.sources.hub import HubRollouts, read_dataset
 read_dataset("some/dataset", "0" * 40, HubRollouts(source="hub", name="some/dataset").model_dump())
 """
     offline = os.environ | {"HF_HUB_OFFLINE": "1"}

@@ -3,18 +3,78 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from evals.answers import canonical
 from evals.extraction import extract
 from execution.errors import UserError
+from execution.fingerprint import folder_hash
+from orchestrator.config.values import Frozen, Revision, here, hub_like
 from orchestrator.rollouts.dataset import normal
-from orchestrator.rollouts.file import Row, row_of, whole
+from orchestrator.rollouts.row import Row, row_of, whole
+from orchestrator.rollouts.sources.given import GivenRollouts
+
+if TYPE_CHECKING:
+    from orchestrator.planning.resolve import Resolver
 
 LONGEST = 200  # characters of another library's complaint
 LISTED = ("completion", "reward", "teacher")  # what may hold a list, an entry a completion
 WITHOUT, TWO = "without a final answer", "with two golds"  # why completions whose own answer is the gold are left out
+
+
+class Columns(Frozen):
+    """Under which names a dataset's rows hold what a rollout is made of.
+
+    Where ``completion`` holds a list, each of it is a rollout; ``reward`` is then a list too, and ``teacher`` may be.
+    """
+
+    problem: str = "problem"
+    completion: str = "completion"
+    answer: str | None = "answer"  # null: the gold answer is the completion's own final answer
+    reward: str | None = None
+    teacher: str | None = None
+    problem_id: str | None = None
+
+
+class HubRollouts(GivenRollouts):
+    """Rows of a dataset by its hub name, or of a local folder that ``datasets`` reads as one."""
+
+    source: Literal["hub"]
+    name: Annotated[str, Field(min_length=1, max_length=4096)]
+    config: str | None = None
+    split: str = "train"
+    revision: Revision = "main"
+    columns: Columns = Columns()
+    places: ClassVar[frozenset[str]] = frozenset({"name", "revision"})
+
+    @property
+    def place(self) -> str:
+        return self.name
+
+    def identity(self, resolver: Resolver) -> str:
+        """A folder's content, or the commit that a hub name stands for."""
+        folder = here(self.name)
+        if folder is not None and folder.is_dir():
+            return folder_hash(folder)
+        if folder is not None or not hub_like(self.name):
+            raise UserError(f"rollouts.name: {self.name} is neither a folder nor a hub name; a file is source: file")
+        return resolver.commit(self.name, self.revision, "dataset")
+
+    def rows_at_hand(self) -> list[Row]:
+        """A folder's; a hub's are not fetched."""
+        if here(self.name) is None:
+            return []
+        return read_dataset(self.name, None, self.model_dump(), self.draw, self.table.seed)[0]
+
+    @classmethod
+    def read(
+        cls, config: Mapping[str, Any], where: Mapping[str, Any], progress: Callable[[str], None]
+    ) -> tuple[list[Row], Counter[str]]:
+        progress(f"reading {where['path']}")
+        return read_dataset(where["path"], where["revision"], config, config["draw"], config["table"]["seed"])
 
 
 def read_dataset(

@@ -1,19 +1,16 @@
-"""A file of rollouts, read row by row, so that whatever is wrong with it is named with its line."""
+"""One completion of a problem as its source gives it, checked so that whatever is wrong is named with its place."""
 
 from __future__ import annotations
 
 import math
 import random
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from evals.answers import canonical
-from evals.json_rows import json_rows
-from execution.errors import UserError, first_line
+from execution.errors import UserError
 from orchestrator.rollouts.dataset import normal
 
 LARGEST = 1e30  # size of a reward: losses are float32
@@ -32,22 +29,6 @@ class Row:
     completion: str
     teacher: str
     reward: float | None
-
-
-def read_rollouts(path: Path, draw: int | None = None, seed: int = 0) -> list[Row]:
-    """All rows of a JSON or Parquet file, or those of a fixed ``draw`` of problems, in the file's order.
-
-    JSON is read as ``evals/json_rows.py`` says. ``UserError`` names file and line (for Parquet: row) of the first bad
-    row.
-    """
-    try:
-        if not path.is_file():
-            raise UserError(f"rollouts.path: {path} is not there: name a JSONL or Parquet file of rollouts")
-        records = _parquet(path) if path.suffix == ".parquet" else _json(path)
-        rows = [row_of(record, where) for where, record in records]
-    except OSError as error:
-        raise UserError(f"rollouts.path: {str(path)[:200]} cannot be read: {error.strerror}") from None
-    return whole(rows, str(path), draw, seed)
 
 
 def whole(rows: list[Row], source: str, draw: int | None, seed: int) -> list[Row]:
@@ -75,29 +56,6 @@ def whole(rows: list[Row], source: str, draw: int | None, seed: int) -> list[Row
 def _drawn_as(row: Row) -> str:
     """Its id; without one of its own, its problem however that is spelled."""
     return normal(row.problem) if row.problem_id == row.problem else row.problem_id
-
-
-def _json(path: Path) -> Iterator[tuple[str, Any]]:
-    if path.suffix in (".csv", ".tsv"):
-        raise UserError(f"{path}: rows of a table are read as a dataset: set rollouts.source=hub and name its folder")
-    try:
-        yield from json_rows(path, lambda line: f"{path}, line {line}")
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from None
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        records = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} cannot be read as Parquet ({first_line(error)})") from None
-    for number, record in enumerate(records, 1):
-        yield f"{path}, row {number}", record
 
 
 def row_of(record: Any, where: str) -> Row:

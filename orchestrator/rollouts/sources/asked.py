@@ -1,0 +1,114 @@
+"""What is common to rollouts that a model is asked for, wherever it is served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import model_validator
+
+from evals.tasks import TASKS, Problem
+from orchestrator.config.evaluation import Problems, TopP, holds_problem
+from orchestrator.config.values import Count, Positive, Seed
+from orchestrator.planning import cost
+from orchestrator.rollouts.sources.source import PAIRING, RolloutSource, Table
+
+if TYPE_CHECKING:
+    from evals.grader import TaskGrader
+    from execution.context import Context
+    from orchestrator.planning.plan import Planned
+
+
+class AskedRollouts(RolloutSource):
+    """K completions a problem, asked of a model."""
+
+    problems: Problems
+    samples: Count = 4
+    temperature: Positive = 1.0
+    top_p: TopP = 1.0
+    max_tokens: Count = 1024
+    seed: Seed = 0
+    shard: Count = 500  # problems a call; the unit that is taken up again
+    instruction: str | None = None  # what the model is asked, where it differs from the students' prompt
+    table: Table = Table()
+
+    @model_validator(mode="after")
+    def _asks(self) -> AskedRollouts:
+        holds_problem(self.instruction)
+        return self
+
+    @property
+    def asked_problems(self) -> Problems:
+        return self.problems
+
+    @property
+    def samples_a_problem(self) -> int:
+        return self.samples
+
+    @property
+    def answered_by(self) -> str:
+        """The model's name in a plan."""
+        raise NotImplementedError
+
+    def problem_count(self) -> int:
+        return cost.problem_count(self.problems)
+
+    def describe(self) -> Iterator[str]:
+        draw = "all" if self.problems.draw is None else self.problems.draw
+        yield (
+            f"rollouts   {draw} problems of {self.problems.task}, {self.samples} completions each from "
+            f"{self.answered_by}, temperature {self.temperature:g}, at most {self.max_tokens} tokens"
+        )
+
+    def asked_config(self, planned: Planned, without: set[str]) -> dict[str, Any]:
+        """What decides the answers: the settings but for those in ``without``, and the problems' content."""
+        from orchestrator.steps.problems import problems_config
+
+        config = self.model_dump(exclude=dict.fromkeys(without | {"problems"}, True) | PAIRING)
+        config["problems"] = problems_config(self.problems, planned.resolved)
+        return config | {"prompt": planned.study.prompt.model_dump()}
+
+    def asked_where(self, planned: Planned) -> dict[str, Any]:
+        """Where the problems are read from."""
+        from orchestrator.steps.problems import pinned
+
+        return {"sources": [pinned(self.problems.task, self.problems.source, planned.resolved)]}
+
+    @staticmethod
+    def grader(config: Mapping[str, Any]) -> TaskGrader:
+        """The grader of the task whose problems are asked."""
+        return TASKS[config["problems"]["task"]].grader()
+
+
+def instruction_of(config: Mapping[str, Any]) -> str:
+    """What the teacher is asked, which may differ from what the students are."""
+    return config["instruction"] or _students(config["problems"])
+
+
+def _students(spec: dict[str, Any]) -> str:
+    return spec["instruction"] or TASKS[spec["task"]].instruction
+
+
+def verified(
+    context: Context, found: Sequence[tuple[Problem, str, bool]], teacher: str, opening: str = ""
+) -> list[dict[str, Any]]:
+    """Rows of (problem, completion, whether it ended by itself), graded; with the prompt's own ``opening``."""
+    context.progress(f"grading {len(found)} rollouts")
+    with AskedRollouts.grader(context.config) as grader:
+        verdicts = grader.grade([(opening + text, problem.answer) for problem, text, _ in found])
+    student = _students(context.config["problems"])
+    return [
+        {
+            "problem_id": problem.id,
+            "problem": problem.problem,
+            "answer": problem.answer,
+            "completion": text,
+            "teacher": teacher,
+            "reward": float(verdict.correct),
+            "graded": verdict.correct,
+            "opening": opening,
+            "ended": ended,
+            "instruction": student,
+        }
+        for (problem, text, ended), verdict in zip(found, verdicts, strict=True)
+    ]

@@ -1,0 +1,141 @@
+"""Rollouts of a teacher behind an OpenAI-compatible API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from execution.fingerprint import canonical
+from execution.step import Step, StepKind
+from orchestrator.config.values import Count, Every, Positive, Two, certain
+from orchestrator.rollouts.openai_client import key_of
+from orchestrator.rollouts.sources.asked import AskedRollouts, instruction_of, verified
+from orchestrator.rollouts.sources.source import Found
+
+if TYPE_CHECKING:
+    from execution.context import Context
+    from orchestrator.planning.plan import Planned
+    from orchestrator.prompts.prompter import Prompter
+
+# Fields of a request that the study sets itself: in ``body`` they would be two truths.
+OWN_FIELDS = {
+    "model", "messages", "n", "seed", "temperature", "top_p", "max_tokens", "max_completion_tokens", "stream",
+}  # fmt: skip
+
+Price = Annotated[float, Field(ge=0)]
+HOW = {"key", "prices", "max_cost", "at_once", "retries", "timeout", "shard"}  # settings that decide no answer
+
+
+class ApiRollouts(AskedRollouts):
+    """From a teacher behind an OpenAI-compatible API: its chat completions.
+
+    The key is read from the environment variable that ``key`` names, where the step runs, and is written nowhere; null
+    sends none. ``prices`` are dollars a million tokens; with ``max_cost`` no request is sent that could go beyond it.
+    """
+
+    source: Literal["openai"]
+    base_url: str
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    key: str | None = "OPENAI_API_KEY"
+    body: dict[str, Any] = Field(default_factory=dict)  # further fields of each request, such as a thinking switch
+    reasoning: Literal["drop", "keep"] = "drop"  # what the server tells apart: keep it as <think>...</think> in front
+    shard: Count = 50  # problems between two times that what came is sent to the store
+    prices: Two[Price] = (0.0, 0.0)  # of prompt, of completion
+    max_cost: Positive | None = None
+    at_once: Count = 16  # requests under way
+    retries: Every = 6  # of a request, with exponential back-off
+    timeout: Positive = 600.0  # seconds a request
+
+    @model_validator(mode="after")
+    def _reachable(self) -> ApiRollouts:
+        if self.key is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", self.key):  # perhaps a key: not shown
+            raise ValueError("key names the environment variable with the key, in capitals, or is null")
+        try:
+            parts = urlsplit(self.base_url)
+            parts.port  # noqa: B018  # raises for a port that is none
+        except ValueError:
+            raise ValueError("base_url is no address: its port is no number, or its brackets do not close") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("base_url must be http(s)://HOST[:PORT]/PATH, as in http://127.0.0.1:8000/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("base_url must not carry a secret: name the key's environment variable in key")
+        if own := sorted(OWN_FIELDS & self.body.keys()):
+            raise ValueError(f"body: {own[0]} is set by the study's own settings: remove it")
+        try:
+            canonical(certain(self.body))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"body holds what JSON does not: text, numbers, true, false, null alone ({error})"
+            ) from None
+        if self.max_cost is not None and not any(self.prices):
+            raise ValueError("max_cost needs prices: dollars a million tokens, prompt and completion")
+        return self
+
+    @property
+    def answered_by(self) -> str:
+        return "the base" if self.model == "base" else self.model
+
+    def check_access(self) -> None:
+        key_of(self.key)
+
+    def describe(self) -> Iterator[str]:
+        yield from super().describe()
+        cap = "no cap" if self.max_cost is None else f"at most ${self.max_cost:g}"
+        yield f"teacher    at {self.base_url}, {self.at_once} requests at once{self._completions_cost()}; {cap}"
+
+    def _completions_cost(self) -> str:
+        """What the completions cost if each is as long as it may be, where the study says how many they are."""
+        if not any(self.prices) or self.problems.draw is None:
+            return ""
+        dollars = self.problems.draw * self.samples * self.max_tokens * self.prices[1] / 1e6
+        return f", completions for up to ${dollars:.2f}"
+
+    def step(self, kind: StepKind, planned: Planned) -> Step:
+        where = self.asked_where(planned) | self.model_dump(include=HOW)
+        config = self.asked_config(planned, without=HOW)
+        return Step(kind, "openai", config, {"base": planned.first("base")}, where)
+
+    def api_cost(self, told: Mapping[str, Any]) -> float | None:
+        if not any(self.prices):
+            return None
+        tokens = told["prompt_tokens"], told["completion_tokens"]
+        return sum(n * price for n, price in zip(tokens, self.prices, strict=True)) / 1e6
+
+    @classmethod
+    def collect(cls, context: Context, prompter: Prompter) -> Found:
+        """K completions a problem. Those that ended otherwise than by themselves or at the limit (filtered, a call of
+        a tool) are dropped, by reason."""
+        from orchestrator.evaluation.problems import load_problems
+        from orchestrator.rollouts.api_sampling import JOURNAL, Asking
+        from orchestrator.rollouts.openai_client import Question, Teacher
+
+        config = context.config
+        problems = load_problems(config["problems"], context.where["sources"][0])
+        questions = [
+            Question(p.id, k, instruction_of(config).replace("{problem}", p.problem))
+            for p in problems
+            for k in range(config["samples"])
+        ]
+        asking = Asking(
+            Teacher(config, context.where), questions, context.work / JOURNAL, context.keep, context.progress
+        )
+        answers, api, dropped = asking.run()
+        texts, apart = [], 0
+        for problem in problems:
+            for k in range(config["samples"]):
+                answer = answers.get((problem.id, k))
+                if answer is None:
+                    continue
+                if answer.finish not in ("stop", "length"):
+                    dropped[f"ended by {answer.finish}"] += 1
+                    continue
+                apart += bool(answer.reasoning)
+                kept = answer.reasoning and config["reasoning"] == "keep"
+                text = f"<think>\n{answer.reasoning.strip()}\n</think>\n\n{answer.text}" if kept else answer.text
+                texts.append((problem, text, answer.finish == "stop"))
+        told = {"asked": instruction_of(config), "api": api | {"with_reasoning": apart}}
+        return Found(verified(context, texts, config["model"]), told, dropped)

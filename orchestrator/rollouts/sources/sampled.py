@@ -1,0 +1,134 @@
+"""Rollouts sampled from a model that the study's own engine serves: its base, or another model as teacher."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from evals.engines import HOTTEST, Completion, Sampling
+from evals.tasks import Problem
+from execution import durable
+from execution.fingerprint import key
+from execution.step import RunsAs, Step, StepKind
+from orchestrator.bases import Base
+from orchestrator.planning import cost
+from orchestrator.rollouts.sources.asked import AskedRollouts, instruction_of, verified
+from orchestrator.rollouts.sources.source import Found
+
+if TYPE_CHECKING:
+    from execution.context import Context
+    from orchestrator.config.study import Study
+    from orchestrator.planning.plan import Planned
+    from orchestrator.prompts.prompter import Prompter
+
+
+class SampledRollouts(AskedRollouts):
+    """From a model that the study's engine serves."""
+
+    source: Literal["vllm"]
+    model: Literal["base"] | Base = "base"
+    temperature: Annotated[float, Field(gt=0, le=HOTTEST)] = 1.0
+    runs_as: ClassVar[RunsAs] = "engine"
+
+    @property
+    def engine_tokens(self) -> int:
+        return self.max_tokens
+
+    @property
+    def teacher(self) -> Base | None:
+        return None if self.model == "base" else self.model
+
+    @property
+    def answered_by(self) -> str:
+        return "the base" if self.teacher is None else self.teacher.name
+
+    def sampled_from(self, base: Base) -> Base:
+        return self.teacher or base
+
+    def shaped(self) -> SampledRollouts:
+        return self.model_copy(update={"model": self.teacher.shaped()}) if self.teacher else self
+
+    def step(self, kind: StepKind, planned: Planned) -> Step:
+        from orchestrator.steps.serving import engine_config, engine_where
+
+        config = self.asked_config(planned, without={"model"})
+        config["engine"] = engine_config(planned.study, planned.resolved)
+        where = self.asked_where(planned) | {"engine": engine_where(planned.study, self.teacher is None)}
+        inputs = {"base": planned.first("base"), "model": planned.of("base")[-1]}
+        return Step(kind, "sampled", config, inputs, where)
+
+    def seconds(self, study: Study) -> float:
+        """Of sampling alone, and only where the sampled model's shape is known."""
+        shape = self.sampled_from(study.base).shape
+        if shape is None:
+            return 0.0
+        return cost.served_seconds(shape, self.problem_count() * self.samples * self.max_tokens * cost.TOKENS_A_ROW)
+
+    @classmethod
+    def collect(cls, context: Context, prompter: Prompter) -> Found:
+        """K completions a problem from the model that the study's engine serves."""
+        from orchestrator.evaluation.problems import load_problems
+        from orchestrator.prompts.prompter import Prompter
+        from orchestrator.steps.base import NOTE, model_folder
+        from orchestrator.steps.serving import engine_placement
+
+        config = context.config
+        problems = load_problems(config["problems"], context.where["sources"][0])
+        model = model_folder(context.inputs["model"])
+        engine_settings = config["engine"] | engine_placement(context)
+        alone = context.inputs["model"] == context.inputs["base"]
+        own = {} if alone else {"template": None}  # the study's is the base's
+        teacher_prompter = Prompter(model, config["prompt"] | own)
+        completions = _shards(context, teacher_prompter, engine_settings, model, problems, instruction_of(config))
+        teacher = json.loads((context.inputs["model"] / NOTE).read_text())["name"]
+        of = [(p, c) for p, found in zip(problems, completions, strict=True) for c in found]
+        alike = teacher_prompter.writes_as(prompter)
+        texts = [(p, c.text if alike else begun(teacher_prompter, c.text), c.finish == "stop") for p, c in of]
+        rows = verified(context, texts, teacher, teacher_prompter.opening if alike else "")
+        if alike:  # the tokens that were drawn, which the text does not tell
+            rows = [row | {"completion_ids": list(c.token_ids)} for row, (_, c) in zip(rows, of, strict=True)]
+        return Found(rows, {"asked": instruction_of(config)}, Counter())
+
+
+def begun(teacher: Prompter, text: str) -> str:
+    """A completion with the thought that its teacher's prompt began, which another base's prompt does not begin."""
+    return teacher.opening + text if text.strip() else text
+
+
+def _shards(
+    context: Context,
+    prompter: Prompter,
+    engine_settings: dict[str, Any],
+    model: Path,
+    problems: list[Problem],
+    asked: str,
+) -> list[list[Completion]]:
+    """Completions shard by shard; a finished shard is read back, so a killed step goes on where it stood."""
+    config, size = context.config, context.config["shard"]
+    found: list[list[Completion]] = []
+    for first in range(0, len(problems), size):
+        shard = problems[first : first + size]
+        path = context.work / f"shard-{first}-{key([p.id for p in shard])}.json"
+        kept = durable.recall(path)
+        if kept is None:
+            context.progress(f"{first}/{len(problems)} problems sampled")
+            sampling = Sampling(
+                n=config["samples"],
+                temperature=config["temperature"],
+                top_p=config["top_p"],
+                max_tokens=config["max_tokens"],
+                seed=config["seed"] + first,
+                stop=(prompter.turn.end_id,),
+            )
+            prompts = [prompter.prompt_ids(p.problem, asked) for p in shard]
+            answers = context.resources(engine_settings, model).generate(prompts, sampling, None)
+            kept = durable.keep(
+                path, {"answers": [[[list(c.token_ids), c.text, c.finish] for c in row] for row in answers]}
+            )
+            context.keep()
+        found += [[Completion(tuple(ids), text, finish) for ids, text, finish in row] for row in kept["answers"]]
+    return found
