@@ -1,22 +1,21 @@
 """Low-rank deltas beside their base weight: what lies in its top singular directions, and which of the sum's are new.
 
-Letters: W the weight, out x in, n = min(out, in), dW = b @ a a delta of rank r. Neither a dW nor a dense SVD of W or
-W + dW is made. One n x n Gram of W serves all adapters; Lanczos on it, or on it plus the 2 r ranks that a delta adds,
-finds the top left singular vectors. Whether a vector is near *any* singular vector of W is decided by Lanczos from
-that vector: it bounds what every one of them can hold of it. All float64, from fixed starting vectors.
+Letters: W the weight, out x in, n = min(out, in), dW = b @ a a delta of rank r. One dense eigendecomposition of W's
+n x n Gram serves all adapters: it gives every singular vector of W. In their basis the Gram of W + dW is diagonal but
+for 2 r ranks, so that its top eigenvectors take ARPACK milliseconds, and the cosines of a vector with all of W's are
+its entries. Neither dW nor W + dW is made. All float64, from a fixed starting vector.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from analysis.weights.geometry import TOP_K
@@ -25,18 +24,12 @@ from analysis.weights.summary import grouped
 from models.adapter import Factors
 from models.module_names import natural_key
 
-SHARES, COUNTS = ("both", "left", "right"), ("intruders", "undecided")
+SHARES = ("both", "left", "right")
 THRESHOLD = 0.5  # the |cosine| below which a direction is new
-EXTRA = 10  # singular vectors of W past k whose cosines are taken one by one
-STRIDE, LOOKS = 16, 12  # Lanczos steps between looks; looks in all, of which a vector spread evenly needs two
-GRID = 32  # pieces of a gap between Ritz values
-POLISHES = 8  # of Rayleigh quotient iteration, which gets there in three or four, or not at all
-CONVERGED, ROUNDING = 1e-10, 1e-14  # residual of a top eigenpair over its eigenvalue, or over the largest one
-RESOLVED = 1e-6  # of any other over its eigenvalue: below the gaps, about 1 / n, above rounding down to 3e-5 sigma_1
-WEIGHT_ERROR = 1e-12  # of the first entry of a tridiagonal eigenvector, on the safe side
+SMALL = 200  # rows of a matrix whose eigenvectors are all made, as quickly as some of them
+RESOLVED = 1e-6  # of two eigenvalues over the larger: below the gaps, about 1 / n, above rounding
 EPSILON = float(np.finfo(np.float64).eps)
 Array = np.ndarray
-Apply = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class BaseGeometry:
     shape: [out, in]. k: as asked, cut to W's rank. weight_square, squares: |W|_F^2, |dW|_F^2. both, left, right:
     |U_k^T dW V_k|_F^2, |U_k^T dW|_F^2 and |dW V_k|_F^2 over |dW|_F^2, U_k and V_k the top k singular vectors of W.
     relative_sigma: sigma_1(dW) / sigma_1(W). intruders: how many of the top k left singular vectors of W + dW are
-    new; undecided: of how many more that could not be told. From both on None where the delta or W is zero.
+    new. From both on None where the delta or W is zero.
     """
 
     shape: list[int]
@@ -59,7 +52,6 @@ class BaseGeometry:
     right: list[float | None]
     relative_sigma: list[float | None]
     intruders: list[int | None]
-    undecided: list[int | None]
 
 
 def module_base_geometry(
@@ -94,156 +86,85 @@ def _row(base: _Base, b: Array, a: Array, threshold: float) -> tuple[Any, ...]:
     sigma = np.linalg.svd(upper_b @ upper_a.T, compute_uv=False)
     square = float(np.sum(sigma**2))
     if square == 0 or base.k == 0:
-        return square, None, None, None, None, None, None
-    inside, outside = base.coordinates(b)
-    left, right = base.u[:, : base.k].T @ inside, a @ base.v[:, : base.k]
+        return square, None, None, None, None, None
+    inside = base.left(b)
+    left, right = inside[: base.k], a @ base.v
     parts = (left @ right, left @ upper_a.T, upper_b @ right)
     shares = [min(1.0, float(np.sum(part**2)) / square) for part in parts]
-    y = base.top_of_sum(inside, outside, a)
-    known = base.u.T @ y
-    verdicts = [
-        False if nearest >= threshold else _is_new(base.gram, rest, threshold**2, base.floor)
-        for nearest, rest in zip(np.abs(known).max(axis=0), (y - base.u @ known).T, strict=True)
-    ]
-    return square, *shares, float(sigma[0] / base.sigma[0]), verdicts.count(True), verdicts.count(None)
+    squares = base.within(base.top_of_sum(b, inside, a) ** 2)
+    intruders = int(np.sum(squares.max(axis=0) < threshold**2))
+    return square, *shares, float(sigma[0] / base.sigma[0]), intruders
 
 
 class _Base:
-    """What all adapters share of one weight W = Q C: Q out x n orthonormal, C n x in; Q is left out where out <= in.
+    """What all adapters share of one weight W, from one dense eigendecomposition of the smaller of W W^T and W^T W.
 
-    gram: C C^T; eigenvalues below ``floor`` are zero. sigma, u, v: the top k + EXTRA singular values and vectors of C
-    (n x K, in x K), or as many as its rank. k: cut to it.
+    sigma: the singular values of W whose squares are above ``floor``, descending; the others are zero. ``left(x)``:
+    U^T x, rho x d, with all their left singular vectors. k: cut to their number. v: the top k right ones, in x k.
     """
 
     def __init__(self, weight: Array, k: int) -> None:
-        self.n = min(weight.shape)
-        self.qr = torch.geqrf(torch.from_numpy(weight)) if len(weight) > self.n else None
-        self.core = self.qr[0][: self.n].triu().numpy() if self.qr else weight
-        self.gram = self.core @ self.core.T
-        values, vectors = _top(lambda x: self.gram @ x, self.n, k + EXTRA)
-        self.floor = max(weight.shape) * EPSILON * float(values[0])
+        self.weight, self.wide = weight, len(weight) <= weight.shape[1]
+        values, vectors = np.linalg.eigh(weight @ weight.T if self.wide else weight.T @ weight)
+        self.floor = max(weight.shape) * EPSILON * float(values[-1])
         rank = int(np.sum(values > self.floor))
-        self.k, self.sigma, self.u = min(k, rank), np.sqrt(values[:rank]), vectors[:, :rank]
-        self.v = self.core.T @ self.u / self.sigma
+        values, self.vectors = values[::-1][:rank], np.ascontiguousarray(vectors[:, ::-1][:, :rank])
+        self.sigma, self.k = np.sqrt(values), min(k, rank)
+        top = self.vectors[:, : self.k]
+        self.v = weight.T @ top / self.sigma[: self.k] if self.wide else top
+        # Where singular values are equal no vector of their span is more W's than another.
+        self.groups = np.flatnonzero(np.append(True, values[:-1] - values[1:] > RESOLVED * values[:-1])[:rank])
 
-    def coordinates(self, b: Array) -> tuple[Array, Array]:
-        """Q^T b, n x r, and what b has outside W's columns, r x r or less, in a basis of its own."""
-        turned = torch.ormqr(*self.qr, torch.from_numpy(b), transpose=True).numpy() if self.qr else b
-        return turned[: self.n], np.linalg.qr(turned[self.n :]).R
+    def left(self, x: Array) -> Array:
+        if self.wide:
+            return self.vectors.T @ x
+        return self.vectors.T @ (self.weight.T @ x) / self.sigma[:, None]
 
-    def top_of_sum(self, inside: Array, outside: Array, a: Array) -> Array:
-        """Q^T of the top k left singular vectors of W + b @ a, n x k, or as many as its rank."""
+    def image(self, a: Array) -> Array:
+        """U^T W a.T, rho x r."""
+        if self.wide:
+            return self.vectors.T @ (self.weight @ a.T)
+        return self.sigma[:, None] * (self.vectors.T @ a.T)
+
+    def outside(self, x: Array, inside: Array) -> Array:
+        """What x has outside the span of U, with ``inside`` = U^T x: d x d, or less, in a basis of its own."""
+        back = self.vectors @ inside if self.wide else self.weight @ (self.vectors @ (inside / self.sigma[:, None]))
+        return np.linalg.qr(x - back).R
+
+    def within(self, squares: Array) -> Array:
+        """rho x d squared cosines with U -> those with the span of each group of equal singular values."""
+        return np.add.reduceat(squares, self.groups)
+
+    def top_of_sum(self, b: Array, inside: Array, a: Array) -> Array:
+        """U^T of the top k left singular vectors of W + b @ a, rho x k, or as many as its rank; ``inside`` = U^T b.
+
+        (W + b a)(W + b a)^T is diagonal in the basis U but for 2 r ranks, and for what b has outside it.
+        """
+        rank = len(self.sigma)
+        outside = self.outside(b, inside) if rank < len(b) else b[:0]
         b = np.concatenate([inside, outside])
         p = b @ (a @ a.T) / 2
-        p[: self.n] += self.core @ a.T
-
-        def apply(x: Array) -> Array:
-            image = p @ (b.T @ x) + b @ (p.T @ x)
-            image[: self.n] += self.gram @ x[: self.n]
-            return image
-
-        values, vectors = _top(apply, len(b), self.k)
-        return vectors[: self.n, values > self.floor * max(1.0, values[0] / self.sigma[0] ** 2)]
+        p[:rank] += self.image(a)
+        diagonal = np.append(self.sigma**2, np.zeros(len(outside)))
+        values, vectors = _top(diagonal, p, b, self.k)
+        return vectors[:rank, values > self.floor * max(1.0, values[0] / self.sigma[0] ** 2)]
 
 
-def _is_new(h: Array, z: Array, cutoff: float, floor: float) -> bool | None:
-    """Whether <z, u>^2 < cutoff for all eigenvectors u of h with eigenvalues above ``floor``.
+def _top(diagonal: Array, p: Array, b: Array, k: int) -> tuple[Array, Array]:
+    """The min(k, n) largest eigenvalues of ``diag(diagonal) + p @ b.T + b @ p.T``, descending, and their vectors."""
+    n = len(diagonal)
+    if n <= max(SMALL, 4 * k):
+        values, vectors = np.linalg.eigh(np.diag(diagonal) + p @ b.T + b @ p.T)
+        return values[::-1][:k], vectors[:, ::-1][:, :k]
 
-    These squares are the atoms of the spectral measure of z, of which m steps of Lanczos from z give the Gauss
-    quadrature (Golub & Meurant 2010, chapter 6). True where the bound on every atom is below the cutoff; False where
-    an eigenvector was found that reaches it; else None. Once the Krylov space is exhausted the weights are the atoms.
-    """
-    size = float(z @ z)
-    if size < cutoff:
-        return True
-    for theta, rotation, residual, basis in islice(_lanczos(lambda x: h @ x, z), LOOKS):
-        weights = size * (np.abs(rotation[0]) + WEIGHT_ERROR) ** 2
-        atoms = np.where(theta > floor, weights, 0.0)
-        if (_largest_atom(theta, weights, floor) if residual.any() else atoms.max()) < cutoff:
-            return True
-        if np.any((atoms >= cutoff) & (residual <= RESOLVED * theta)):
-            return False
-        heaviest = basis.T @ rotation[:, np.argmax(atoms)]
-    return False if (_eigenvector(h, heaviest, floor) @ z) ** 2 >= cutoff else None
+    def apply(x: Array) -> Array:
+        return diagonal * x + p @ (b.T @ x) + b @ (p.T @ x)
 
-
-def _largest_atom(theta: Array, weights: Array, floor: float) -> float:
-    """An upper bound on all atoms above ``floor`` of a measure with these Gauss nodes, ascending, and weights.
-
-    An atom at x is at most the Christoffel function 1 / K(x), K(x) = sum_j l_j(x)^2 / w_j with the nodes' Lagrange
-    polynomials l_j (Akhiezer 1965, chapter 2). Between two nodes log |l_j| is a sum of logarithms of distances to
-    nodes, so concave, and on a piece of the gap |l_j| is at least the smaller of its values at the ends: these bound
-    K from below on the whole piece, not on a grid alone. Outside all nodes the outermost one's |l_j| is at least 1.
-    """
-    distance = np.abs(theta[:, None] - theta) + np.eye(len(theta))
-    scale = np.log(np.maximum(distance, floor)).sum(axis=1)  # a distance too large only loosens the bound
-    ends = (1 - np.cos(np.linspace(0, np.pi, GRID + 1))) / 2  # dense near the nodes, where a bound is nearly reached
-    x = theta[:-1, None] + ends * np.diff(theta)[:, None]
-    logs = np.log(np.maximum(np.abs(x[:, 1:-1, None] - theta), 1e-300))
-    lagrange = np.full((*x.shape, len(theta)), -np.inf)
-    lagrange[:, 1:-1] = logs.sum(axis=2, keepdims=True) - logs - scale
-    gap = np.arange(len(x))
-    lagrange[gap, 0, gap] = lagrange[gap, -1, gap + 1] = 0.0
-    least = np.minimum(lagrange[:, :-1], lagrange[:, 1:])
-    kernel = np.exp(np.minimum(2 * least - np.log(weights), 600.0)).sum(axis=2)  # exp of more overflows
-    inside = kernel[x[:, 1:] > floor].min(initial=np.inf)
-    return float(max(1 / inside, weights[-1], weights[0] if theta[0] > floor else 0.0))
-
-
-def _eigenvector(h: Array, x: Array, floor: float) -> Array:
-    """The eigenvector, of an eigenvalue above ``floor``, that Rayleigh quotient iteration reaches from x, or zero."""
-    for _ in range(POLISHES):
-        image = h @ x
-        value = float(x @ image)
-        if np.linalg.norm(image - value * x) <= RESOLVED * value:
-            return x if value > floor else 0 * x
-        x = np.linalg.solve(h - (value + floor) * np.eye(len(h)), x)  # just off the value, so never singular
-        x /= np.linalg.norm(x)
-    return 0 * x
-
-
-def _lanczos(apply: Apply, start: Array, more: np.random.Generator | None = None) -> Iterator[tuple[Array, ...]]:
-    """Lanczos on a symmetric n x n operator, each vector orthogonalised twice against all before it.
-
-    Yields every STRIDE steps, and at the end: Ritz values, ascending; their vectors in the basis, m x m; residuals, all
-    zero at the end; the basis, m x n. It ends with the Krylov space; with ``more`` it goes on from new directions.
-    """
-    n = len(start)
-    basis = np.empty((n, n))  # memory is taken as rows are written
-    basis[0] = start / np.linalg.norm(start)
-    alpha, beta = list[float](), list[float]()
-    for m in range(1, n + 1):
-        image = apply(basis[m - 1])
-        alpha.append(float(basis[m - 1] @ image))
-        following, norm = _outside(image, basis[:m])
-        exhausted = m == n or norm <= n * EPSILON * max(map(abs, (*alpha, *beta)))
-        ended = m == n or (exhausted and more is None)
-        coupling = 0.0 if exhausted else norm
-        if ended or m % STRIDE == 0:
-            theta, rotation = scipy.linalg.eigh_tridiagonal(alpha, beta)
-            yield theta, rotation, coupling * np.abs(rotation[-1]), basis[:m]
-        if ended:
-            return
-        beta.append(coupling)
-        if exhausted and more is not None:
-            following, norm = _outside(more.standard_normal(n), basis[:m])
-        basis[m] = following / norm
-
-
-def _outside(x: Array, held: Array) -> tuple[Array, float]:
-    x = x - (held @ x) @ held
-    x -= (held @ x) @ held
-    return x, float(np.linalg.norm(x))
-
-
-def _top(apply: Apply, n: int, k: int) -> tuple[Array, Array]:
-    """The min(k, n) largest eigenvalues, descending, of a positive semidefinite operator, and their vectors."""
-    generator, last = np.random.default_rng(0), slice(None, -min(k, n) - 1, -1)
-    for theta, rotation, residual, basis in _lanczos(apply, generator.standard_normal(n), generator):
-        vectors = basis.T @ rotation[:, last]
-        if len(theta) > k and np.all((residual <= np.maximum(CONVERGED * theta, ROUNDING * theta[-1]))[last]):
-            break
-    return theta[last], vectors
+    start = np.random.default_rng(0)
+    operator = LinearOperator((n, n), matvec=apply, dtype=np.float64)
+    values, vectors = eigsh(operator, k, which="LA", v0=start.standard_normal(n), ncv=min(n, 4 * k + 20), rng=start)
+    order = np.argsort(-values, kind="stable")
+    return values[order], vectors[:, order]
 
 
 def summarise_base(names: Sequence[str], modules: Mapping[str, BaseGeometry]) -> dict:
@@ -296,7 +217,7 @@ def _entry(m: int, modules: Sequence[BaseGeometry]) -> dict:
         **{part: held / energy if alive else None for part, held in parts.items()},
         "relative_norm": math.sqrt(math.fsum(found.squares[m] for found in modules) / weight) if weight else None,
         "relative_sigma_median": float(np.median([found.relative_sigma[m] for found in alive])) if alive else None,
-        **{part: sum(getattr(found, part)[m] for found in alive) if alive else None for part in COUNTS},
+        "intruders": sum(found.intruders[m] or 0 for found in alive) if alive else None,
         "modules": len(modules),
         "zero_modules": len(modules) - len(alive),
     }

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from orchestrator.planning.plan import Planned
 
 FILE = "spectra.json"
-PRODUCTS = 1000  # of a base weight with a vector that a model's top directions take, about
+EIGEN = 10  # n^3: what all eigenvectors of an n x n matrix take, about
+PRODUCTS = 12  # of a base weight with a vector that each rank of a model's update takes, about
 
 
 class Settings(Frozen):
@@ -56,10 +57,12 @@ def run(context: Context) -> None:
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """Some products of each base weight with a block of vectors, for the base and for every sum with an update."""
+    """All eigenvectors of each base weight's Gram, and products of the weight with every update's factors."""
     known = cost.module_shapes(shape)
-    entries = shape.layers * sum(math.prod(known[t]) for t in study.adapter.targets if t in known)
-    return (1 + len(step.spare_roles)) * entries * 2 * PRODUCTS / cost.CPU_FLOPS
+    sizes = [known[t] for t in study.adapter.targets if t in known]
+    once = sum(min(size) * math.prod(size) + EIGEN * min(size) ** 3 for size in sizes)
+    each = sum(PRODUCTS * study.adapter.rank * math.prod(size) for size in sizes)
+    return shape.layers * (once + len(step.spare_roles) * each) / cost.CPU_FLOPS
 
 
 def read(folder: Path) -> dict[str, Any]:

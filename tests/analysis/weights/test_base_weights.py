@@ -6,7 +6,6 @@ import json
 import math
 import pickle
 from dataclasses import asdict
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -97,13 +96,12 @@ def test_agreement_of_shares_and_sizes_with_dense_svds(shape: tuple[int, int], a
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("spectrum", ["flat", "uneven", "steep"])
 def test_agreement_of_intruders_with_brute_force(shape: tuple[int, int], spectrum: str, agreement: Agreement) -> None:
-    """All decided, and as dense SVDs of W and W + dW decide: here every Krylov space can be exhausted."""
+    """As dense SVDs of W and W + dW decide."""
     found, expected = [], []
     for seed in range(12):
         w = weight(*shape, seed, spectrum)
         held = [planted(w, kind, seed) for kind in range(4)]
         geometry = module_base_geometry(w, held, k=8, threshold=THRESHOLD)
-        assert geometry.undecided == [0] * 4
         found.extend(geometry.intruders)
         expected.extend(int((nearest(w, f, 8) < THRESHOLD).sum()) for f in held)
     assert 0 < sum(expected) < 8 * len(expected)
@@ -111,29 +109,23 @@ def test_agreement_of_intruders_with_brute_force(shape: tuple[int, int], spectru
 
 
 @pytest.mark.parametrize("shape", [(420, 300), (300, 420)])
-def test_agreement_of_certificates_with_brute_force(shape: tuple[int, int], agreement: Agreement) -> None:
-    """n = 300 is more than the Lanczos steps of one vector, so bounds and found eigenvectors decide, not exhaustion."""
-    assert min(shape) > base_weights.STRIDE * base_weights.LOOKS
-    found, expected, open_ = [], [], 0
+def test_agreement_of_intruders_with_brute_force_beyond_small(shape: tuple[int, int], agreement: Agreement) -> None:
+    """Where some eigenvectors of the sum are made, not all."""
+    assert min(shape) > base_weights.SMALL
+    found, expected = [], []
     for seed, spectrum in enumerate(("flat", "uneven", "flat")):
         w = weight(*shape, seed, spectrum)
         held = [planted(w, kind, seed + 4) for kind in range(4)]
-        geometry = module_base_geometry(w, held, threshold=THRESHOLD)
-        for m, f in enumerate(held):
-            new = int((nearest(w, f, 10) < THRESHOLD).sum())
-            assert geometry.intruders[m] <= new <= geometry.intruders[m] + geometry.undecided[m]
-            if geometry.undecided[m] == 0:
-                found.append(geometry.intruders[m])
-                expected.append(new)
-        open_ += sum(geometry.undecided)
-    assert open_ <= 1
-    agreement("geometry: intruder dimensions, certified", found, expected, 0)
+        found.extend(module_base_geometry(w, held, threshold=THRESHOLD).intruders)
+        expected.extend(int((nearest(w, f, 10) < THRESHOLD).sum()) for f in held)
+    assert 0 < sum(expected) < 10 * len(expected)
+    agreement("geometry: number of intruder dimensions, n = 300", found, expected, 0)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (280, 210), (210, 280)])
 def test_planted_directions(shape: tuple[int, int]) -> None:
     """W's own top is all of its share and nothing new; a spread rank 1 is one intruder; a low vector made strong is not
-    new, though it is far from the top that is compared first: the certificate has to find it."""
+    new."""
     w = weight(*shape, 3)
     u, s, vh = torch.linalg.svd(w, full_matrices=False)
     top = Factors(u[:, :10] * 0.3, randn(10, 10, seed=1) @ vh[:10])
@@ -141,7 +133,6 @@ def test_planted_directions(shape: tuple[int, int]) -> None:
         10 * s[0] * u.sum(1, keepdim=True) / math.sqrt(len(s)), vh.sum(0, keepdim=True) / math.sqrt(len(s))
     )
     low = len(s) - 5
-    assert low > 10 + base_weights.EXTRA
     strong = Factors(3 * s[0] * u[:, low : low + 1], vh[7:8])
     found = module_base_geometry(w, [top, spread, strong])
     assert [found.both[0], found.left[0], found.right[0]] == pytest.approx([1, 1, 1], abs=1e-8)
@@ -149,7 +140,6 @@ def test_planted_directions(shape: tuple[int, int]) -> None:
     assert found.right[2] == pytest.approx(1, abs=1e-8)
     assert found.relative_sigma[1:] == pytest.approx([10, 3], rel=1e-8)
     assert found.intruders == [0, 1, 0]
-    assert found.undecided == [0, 0, 0]
 
 
 @pytest.mark.parametrize(("shape", "rank"), [((60, 40), 40), ((60, 40), 20), ((40, 60), 25)])
@@ -160,26 +150,7 @@ def test_the_left_null_space_is_new(shape: tuple[int, int], rank: int) -> None:
     outside = torch.linalg.svd(w).U[:, rank + 1 : rank + 2]
     found = module_base_geometry(w, [Factors(5 * s[0] * outside, randn(1, shape[1]) / shape[1] ** 0.5)])
     assert found.left == [pytest.approx(0, abs=1e-12)]
-    assert (found.intruders, found.undecided) == ([1], [0])
-
-
-def look(points: np.ndarray, atoms: np.ndarray, at: int) -> float:
-    """The bound on the largest atom at some look of Lanczos on this measure."""
-    looks = base_weights._lanczos(lambda x: points * x, np.sqrt(atoms))
-    theta, rotation, *_ = next(islice(looks, at, None))
-    return base_weights._largest_atom(theta, rotation[0] ** 2 + 1e-24, 1e-12)
-
-
-def test_bound_is_above_every_atom_and_tightens() -> None:
-    """For measures of more atoms than there are steps: the bound may not fall below the true largest atom."""
-    for seed in range(20):
-        points = randn(120, seed=seed).abs().sort().values.numpy()
-        atoms = np.exp(2 * randn(120, seed=seed + 1).numpy())
-        atoms /= atoms.sum()
-        bounds = [look(points, atoms, at) for at in range(5)]
-        assert min(bounds) >= atoms.max() * (1 - 1e-9)
-        assert bounds[4] < bounds[0]
-    assert look(np.linspace(1, 2, 120), np.full(120, 1 / 120), 1) < 0.1
+    assert found.intruders == [1]
 
 
 def test_independent_of_how_a_delta_is_factored() -> None:
@@ -188,7 +159,7 @@ def test_independent_of_how_a_delta_is_factored() -> None:
     same = Factors(f.b @ mix, torch.linalg.solve(mix, f.a))
     padded = Factors(torch.cat([f.b, torch.zeros(60, 2)], 1).double(), torch.cat([f.a, randn(2, 40)]))
     found = module_base_geometry(w, [f, same, padded])
-    for part in ("squares", "both", "left", "right", "relative_sigma", "intruders", "undecided"):
+    for part in ("squares", "both", "left", "right", "relative_sigma", "intruders"):
         values = getattr(found, part)
         assert values == pytest.approx([values[0]] * 3, rel=1e-9), part
 
@@ -215,7 +186,7 @@ def test_same_bytes_alone_or_together_and_no_global_seed() -> None:
     assert BaseGeometry(**json.loads(json.dumps(asdict(whole)))) == whole
     for m, f in enumerate(held):
         alone = asdict(module_base_geometry(w, [f]))
-        for part in ("squares", "both", "left", "right", "relative_sigma", "intruders", "undecided"):
+        for part in ("squares", "both", "left", "right", "relative_sigma", "intruders"):
             assert alone[part] == [getattr(whole, part)[m]]
 
 
@@ -224,7 +195,7 @@ def test_zero_delta_and_zero_weight_are_null() -> None:
     nothing = Factors(torch.zeros(30, 0).double(), torch.zeros(0, 20).double())
     found = module_base_geometry(weight(30, 20, 1), [f, zero, nothing])
     assert found.squares[1:] == [0, 0]
-    for part in ("both", "left", "right", "relative_sigma", "intruders", "undecided"):
+    for part in ("both", "left", "right", "relative_sigma", "intruders"):
         first, *others = getattr(found, part)
         assert first is not None and others == [None, None]
     empty = module_base_geometry(torch.zeros(30, 20), [f, zero, nothing])
@@ -244,10 +215,11 @@ def test_deficient_and_equal_singular_values(rank: int) -> None:
     """k is cut to W's rank; of a multiple of an orthogonal matrix every direction is a singular one."""
     w = factors(50, 40, rank, 1)
     found = module_base_geometry(w.b @ w.a, [scaled(factors(50, 40, 2, 5), 0.01)])
-    assert (found.k, found.intruders, found.undecided) == (rank, [0], [0])
-    turned = torch.linalg.qr(randn(40, 40)).Q
-    found = module_base_geometry(2 * turned, [factors(40, 40, 2, 5)])
-    assert (found.k, found.intruders, found.undecided) == (10, [0], [0])
+    assert (found.k, found.intruders) == (rank, [0])
+    for n in (40, 250):
+        turned = torch.linalg.qr(randn(n, n)).Q
+        found = module_base_geometry(2 * turned, [factors(n, n, 2, 5)])
+        assert (found.k, found.intruders) == (10, [0])
     vanished = module_base_geometry(w.b @ w.a, [Factors(-w.b, w.a)])
     assert (vanished.both, vanished.intruders) == ([pytest.approx(1)], [0])
 
@@ -286,8 +258,7 @@ def test_refusals() -> None:
 def by_hand(out: int, in_: int, squares: list[float], both: list[float | None], new: list[int | None]) -> BaseGeometry:
     left = [None if share is None else 2 * share for share in both]
     right = [None if share is None else 3 * share for share in both]
-    none_undecided = [None if count is None else 1 for count in new]
-    return BaseGeometry([out, in_], 2, 0.5, 100.0, squares, both, left, right, left, new, none_undecided)
+    return BaseGeometry([out, in_], 2, 0.5, 100.0, squares, both, left, right, left, new)
 
 
 def test_summary_by_hand() -> None:
@@ -308,12 +279,11 @@ def test_summary_by_hand() -> None:
         "relative_norm": pytest.approx(math.sqrt(10 / 400)),
         "relative_sigma_median": pytest.approx(0.3),
         "intruders": 4,
-        "undecided": 4,
         "modules": 4,
         "zero_modules": 0,
     }
     assert second["both"] == pytest.approx((1.2 + 0.2 + 0.5) / 10)
-    assert (second["intruders"], second["undecided"], second["zero_modules"]) == (5, 3, 1)
+    assert (second["intruders"], second["zero_modules"]) == (5, 1)
     assert [(entry["name"], entry["layer"]) for entry in summary["layers"]] == [
         ("a", 2),
         ("a", 10),
