@@ -27,7 +27,7 @@ def into(path: Path, before: str, line: str) -> None:
 
 def followed(copy: Path) -> None:
     """A copy of the project with the page's files and lines in it."""
-    arithmetic, step, kind = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    arithmetic, step, kind, section, listed = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     for package in (path.parent for path in ROOT.glob("*/__init__.py")):
         shutil.copytree(package, copy / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "configs", copy / "configs")
@@ -37,6 +37,10 @@ def followed(copy: Path) -> None:
     kinds = copy / "orchestrator" / "steps" / "__init__.py"
     into(kinds, "    train,\n)", "    stable_rank,\n")
     into(kinds, "}\n", kind)
+    (copy / "report" / "sections" / "stable_rank.py").write_text(section)
+    sections = copy / "report" / "sections" / "__init__.py"
+    into(sections, "    sweep,\n", "    stable_rank,\n")
+    into(sections, "    activations.SECTION,\n", listed)
 
 
 def test_following_the_page_gives_a_measurement_of_a_finished_study(serial: Path, tmp_path: Path) -> None:
@@ -64,6 +68,12 @@ def test_following_the_page_gives_a_measurement_of_a_finished_study(serial: Path
     median = sorted(by_hand.values())[3:5]
     (row,) = (row for row in found["adapters"] if row["name"] == "sft")
     assert row["stable_rank"] == pytest.approx(sum(median) / 2, rel=1e-9)
+
+    page = (out / "report" / "report.html").read_text()
+    assert "How many directions carry each update" not in (serial / "report" / "report.html").read_text()
+    shown = re.search(r"<table[^>]*>(?:(?!</table>).)*median over modules.*?</table>", page, re.DOTALL)
+    assert shown is not None and f"{row['stable_rank']:.3g}" in shown[0]
+    assert len((out / "report" / "csv" / "stable_rank_modules.csv").read_text().splitlines()) == 1 + 8 * 8
 
     words = [sys.executable, "-m", "ruff", "check", "."]
     done = subprocess.run(words, cwd=copy, capture_output=True, text=True)
