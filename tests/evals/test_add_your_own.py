@@ -20,7 +20,7 @@ from execution.context import Context
 from orchestrator.config.evaluation import EvaluatedTask
 from orchestrator.evaluation.answer import _task
 from orchestrator.evaluation.problems import load_problems
-from orchestrator.rollouts.build import _verified
+from orchestrator.rollouts.sources.asked import verified
 
 source, work = sys.argv[1], Path(sys.argv[2])
 spec = EvaluatedTask(task="mmlu", name="quiz", source=source, draw=2, seed=3).model_dump()
@@ -46,7 +46,7 @@ context = Context(
 asked = [{"id": p.id, "answer": p.answer, "stratum": None, "prompt_ids": p.id} for p in everything[:2]]
 rows = _task(context, Engine(), {"task": "quiz", "problems": asked}, None)
 found = [(p, text, True) for p in everything[:2] for text in TEXTS[p.id]]
-rewards = [row["reward"] for row in _verified(context, found, "teacher")]
+rewards = [row["reward"] for row in verified(context, found, "teacher")]
 print(json.dumps({
     "problems": [[p.id, p.problem, p.answer] for p in everything],
     "drawn": [p.id for p in problems], "same": problems == again,

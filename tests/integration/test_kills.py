@@ -24,7 +24,7 @@ import pytest
 
 from execution.execute import execute
 from execution.storage import storage_of
-from execution.store import name_of, open_store
+from execution.store import open_store
 from orchestrator.cluster.session import processes
 from orchestrator.config.study_file import load_study
 from orchestrator.evaluation.answer import read_verdicts
@@ -37,7 +37,7 @@ from tests.object_store import connected, object_store
 
 def deadly(module: str, owner: str, name: str, fits: str, at: int) -> None:
     """From now on this process is killed when a function is called for the n-th time with words that fit."""
-    place = getattr(importlib.import_module(f"orchestrator.{module}"), owner)
+    place = getattr(importlib.import_module(module), owner)
     function, calls = getattr(place, name), itertools.count(1)
 
     def call(*given: Any, **named: Any) -> Any:
@@ -69,9 +69,12 @@ def begun(serial: Path, tmp_path: Path) -> Callable[..., Path]:
     ("kinds", "how"),
     [
         # While the third state of some training is told of; between two shards; between the writing and the rename.
-        (("base", "rollouts", "problems"), ("places", "Folder", "keep", "train", 3)),
-        (("base", "rollouts", "problems", "reference", "train"), ("places", "Folder", "keep", "evaluate", 2)),
-        (("base", "rollouts", "problems", "reference"), ("places", "Folder", "publish", "train", 2)),
+        (("base", "rollouts", "problems"), ("execution.storage", "Folder", "keep", "train", 3)),
+        (
+            ("base", "rollouts", "problems", "reference", "train"),
+            ("execution.storage", "Folder", "keep", "evaluate", 2),
+        ),
+        (("base", "rollouts", "problems", "reference"), ("execution.storage", "Folder", "publish", "train", 2)),
     ],
     ids=["mid-training", "mid-evaluation", "before-the-rename"],
 )
@@ -165,7 +168,7 @@ def undisturbed(mini: Path, out: Path) -> str:
     store = open_store(out)
     for title in ("problems/evaluation", "evaluate/base"):
         execute(steps[title], store, Engines())
-    return name_of(steps["evaluate/base"])
+    return steps["evaluate/base"].folder
 
 
 def engine_of(session: int) -> int | None:
