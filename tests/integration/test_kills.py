@@ -34,6 +34,8 @@ from orchestrator.runtime.engines import Engines
 from tests.integration.conftest import ROOT, UNFINISHED, forked_run, handed_over, orchestrator
 from tests.object_store import connected, object_store
 
+STORAGE = "execution.storage"
+
 
 def deadly(module: str, owner: str, name: str, fits: str, at: int) -> None:
     """From now on this process is killed when a function is called for the n-th time with words that fit."""
@@ -69,12 +71,12 @@ def begun(serial: Path, tmp_path: Path) -> Callable[..., Path]:
     ("kinds", "how"),
     [
         # While the third state of some training is told of; between two shards; between the writing and the rename.
-        (("base", "rollouts", "problems"), ("execution.storage", "Folder", "keep", "train", 3)),
+        (("base", "rollouts", "problems"), (STORAGE, "Folder", "keep", "train", 3)),
         (
             ("base", "rollouts", "problems", "reference", "train"),
-            ("execution.storage", "Folder", "keep", "evaluate", 2),
+            (STORAGE, "Folder", "keep", "evaluate", 2),
         ),
-        (("base", "rollouts", "problems", "reference"), ("execution.storage", "Folder", "publish", "train", 2)),
+        (("base", "rollouts", "problems", "reference"), (STORAGE, "Folder", "publish", "train", 2)),
     ],
     ids=["mid-training", "mid-evaluation", "before-the-rename"],
 )
