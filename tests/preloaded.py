@@ -6,9 +6,9 @@ from orchestrator.runtime.threads import set_environment
 
 set_environment()
 for name in (
-    "report.render", "evals.engines.transformers", "methods.trainer", "methods.trl_backend",
-    "orchestrator.commands.study", "execution.execute", "orchestrator.results.write_report", "orchestrator.results.gather",
-    "orchestrator.measurements.activations", "orchestrator.measurements.geometry", "orchestrator.training.train",
-    "orchestrator.evaluation.answer", "orchestrator.rollouts.build", "orchestrator.measurements.similarity",
+    "evals.engines.transformers", "execution.execute", "methods.trainer", "methods.trl_backend",
+    "orchestrator.commands.study", "orchestrator.evaluation.answer", "orchestrator.measurements.activations",
+    "orchestrator.measurements.geometry", "orchestrator.measurements.similarity", "orchestrator.results.gather",
+    "orchestrator.results.write_report", "orchestrator.rollouts.build", "orchestrator.training.train", "report.render",
 ):  # fmt: skip
     importlib.import_module(name)
