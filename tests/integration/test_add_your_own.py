@@ -27,7 +27,7 @@ def into(path: Path, before: str, line: str) -> None:
 
 def followed(copy: Path) -> None:
     """A copy of the project with the page's files and lines in it."""
-    arithmetic, step, kind, section, listed = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    arithmetic, step, kind, section, listed = re.findall(r"```(?:python|text)\n(.*?)```", PAGE.read_text(), re.DOTALL)
     for package in (path.parent for path in ROOT.glob("*/__init__.py")):
         shutil.copytree(package, copy / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "configs", copy / "configs")
