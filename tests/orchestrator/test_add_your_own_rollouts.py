@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "rollouts-add-your-own.md").read_text()
-PACKAGES = ("orchestrator", "methods", "analysis", "evals", "models", "execution", "configs")
+PACKAGES = (*sorted(path.parent.name for path in ROOT.glob("*/__init__.py")), "configs")
 PROGRAM = """
 import json, sys
 from pathlib import Path

@@ -15,7 +15,7 @@ from execution.context import Context
 from execution.durable import Lost
 from orchestrator.evaluation import answer as evaluate
 from orchestrator.prompts.prompter import Prompter
-from orchestrator.rollouts import build as rollouts
+from orchestrator.rollouts.sources import sampled as rollouts
 
 PROMPT = {"system": None, "template": None, "thinking": None}
 PROBLEMS = [{"id": f"p{i}", "answer": str(i), "stratum": None, "prompt_ids": [9 + i, 3]} for i in range(5)]
