@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,9 +58,9 @@ class BaseSpec(Frozen):
         """The folder that every node must see; None where each node fetches or makes its own."""
         return None
 
+    @abstractmethod
     def identity(self, resolver: Resolver) -> str | None:
         """A content hash or a commit; None where the settings are all that decides. ``UserError``: it is not there."""
-        raise NotImplementedError
 
     def step_config(self, resolved: Mapping[str, str]) -> dict[str, Any]:
         """What decides the model: the settings but for places, and the content that they were resolved to."""
@@ -100,11 +101,11 @@ class BaseSpec(Frozen):
         return None
 
     @classmethod
+    @abstractmethod
     def make(
         cls, config: Mapping[str, Any], where: Mapping[str, Any], out: Path, progress: Callable[[str], None]
     ) -> tuple[Path, dict[str, Any]]:
         """The folder that Transformers loads, written to ``out`` where it is made, and what the step's note adds."""
-        raise NotImplementedError
 
     @classmethod
     def seconds(cls, config: Mapping[str, Any]) -> float:

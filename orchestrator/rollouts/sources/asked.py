@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +47,9 @@ class AskedRollouts(RolloutSource):
         return self.samples
 
     @property
+    @abstractmethod
     def answered_by(self) -> str:
         """The model's name in a plan."""
-        raise NotImplementedError
 
     def problem_count(self) -> int:
         return cost.problem_count(self.problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -39,15 +40,16 @@ class GivenRollouts(RolloutSource):
         return self
 
     @property
+    @abstractmethod
     def place(self) -> str:
         """Where the rows lie: a path, or a hub's name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def identity(self, resolver: Resolver) -> str:
         """A content hash, or a hub's commit. ``UserError`` for what is not there."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def read(
         cls, config: Mapping[str, Any], where: Mapping[str, Any], progress: Callable[[str], None]
     ) -> tuple[list[Row], Counter[str]]:
@@ -55,7 +57,6 @@ class GivenRollouts(RolloutSource):
 
         ``config`` holds the settings but for ``places``; of a hub's dataset ``where["revision"]`` is the commit.
         """
-        raise NotImplementedError
 
     @property
     def locator(self) -> str:

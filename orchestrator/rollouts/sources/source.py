@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
@@ -93,9 +94,9 @@ class RolloutSource(Frozen):
         """This spec with its teacher's shape, where the teacher's files tell it."""
         return self
 
+    @abstractmethod
     def problem_count(self) -> int | None:
         """How many problems, as far as settings tell."""
-        raise NotImplementedError
 
     def facts(self, resolver: Resolver) -> dict[str, str]:
         """What its names outside the study were resolved to. ``UserError`` for a file that is not there."""
@@ -108,13 +109,13 @@ class RolloutSource(Frozen):
     def check_access(self) -> None:
         """``UserError`` where this environment lacks what rollouts that are still to come need."""
 
+    @abstractmethod
     def describe(self) -> Iterator[str]:
         """Its lines of a plan."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, kind: StepKind, planned: Planned) -> Step:
         """The step that makes the rollouts."""
-        raise NotImplementedError
 
     def seconds(self, study: Study) -> float:
         """Estimated time of sampling on one GPU: what is read or asked elsewhere takes none."""
@@ -132,6 +133,6 @@ class RolloutSource(Frozen):
         return Grader()
 
     @classmethod
+    @abstractmethod
     def collect(cls, context: Context, prompter: Prompter) -> Found:
         """The rollouts of the step whose ``context`` this is, graded; ``prompter`` is the study's base's."""
-        raise NotImplementedError
