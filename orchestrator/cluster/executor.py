@@ -35,7 +35,7 @@ from orchestrator.cluster.jobs import (
     warm,
     workers_of,
 )
-from orchestrator.cluster.packing import TrainingJob, length, pack
+from orchestrator.cluster.packing import TrainingJob, free_cpus, length, pack
 from orchestrator.config.study import Placement
 
 WARM_WORKERS = 1  # beside the first step's own, which later steps find ready too
@@ -82,7 +82,7 @@ class RayExecutor:
 
     def __post_init__(self) -> None:
         self.gpus = int(ray.cluster_resources().get("GPU", 0)) > 0
-        self.total, self._looked, self._widest = 0.0, float("-inf"), 1
+        self.total, self._looked, self._nodes = 0.0, float("-inf"), list[int]()  # the CPUs of each node
         self._marks, self._gone = count(1), set[int]()  # of trainings' jobs: the next one, those that have ended
         self.home, self.head = ray.get_runtime_context().get_node_id(), ray.get_runtime_context().gcs_address
         self._look()
@@ -95,6 +95,7 @@ class RayExecutor:
         self.ready_at: dict[str, float] = {}
         self._closed = False
         self.unsure = False  # whether a group has died with several trainings on it
+        self.barren, self.barren_line = 0, ""  # groups that died in a row without having trained, and of what
 
     @property
     def slots(self) -> int:
@@ -122,7 +123,7 @@ class RayExecutor:
         if not here:
             raise ClusterLost("the driver's node of the Ray cluster has died")
         self.total = resources.get("GPU", 0) if self.gpus else resources.get("CPU", 0)
-        self._widest = max((int(node["Resources"].get("CPU", 0)) for node in nodes), default=1)
+        self._nodes = [int(node["Resources"].get("CPU", 0)) for node in nodes]
 
     def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
         self.coming = coming
@@ -211,25 +212,27 @@ class RayExecutor:
                 if settled:
                     steps.remove(step)
                     job.failed |= error is not None
-                    if step.title not in self.queued:  # those of the queue are told below
+                    if not self._from_queue(step):  # those are told below, once
                         found.append((step, error))
                         self._note_startup(job, step)
             if ended:
                 over = True
                 line, died = self._last_word(job)
                 self._release(job)
+                if job.group:
+                    self._note_barren(job, line)
                 # Of several only the first can have caused its death, or the one that failed; of a sweep's trials any.
                 suspects = steps if job.sweep else steps[: 0 if job.failed and died else 1]
                 if job.group and len(steps) > 1:  # whose trainer died is not known: from now on each has its own job
                     suspects, self.unsure = [], True
                 for step in steps:
-                    if job.sweep and step.title in self.queued:
+                    if job.sweep and self._from_queue(step):
                         self.queue.ask.remote(step.title)  # it is trained though Tune is gone
                         continue
                     error = self._again(step, line, died) if step in suspects else None
                     if error is None:
                         self._queue(step)
-                    elif step.title not in self.queued:
+                    elif not self._from_queue(step):
                         found.append((step, error))
         for step in list(self.queued.values()):
             settled, error = self._look_up(step)
@@ -245,6 +248,18 @@ class RayExecutor:
             return True, None
         error = self.store.failure(step)
         return error is not None, error
+
+    def _from_queue(self, step: Step) -> bool:
+        """Whether the step is trained from the queue: it is then looked for among those, whatever job it belongs to."""
+        return self.queue is not None and step.runs_as == "training"
+
+    def _note_barren(self, job: Job, line: str) -> None:
+        """Count the groups that died in a row before any of their trainers took a training."""
+        if self._closed or self._asked_queue("taken", job.group):
+            self.barren = 0
+            return
+        self.barren += 1
+        self.barren_line = f"trainer processes cannot start: {line}, {self.barren} times"
 
     def _held(self, job: Job) -> list[Step]:
         """The steps of a job that have not settled; of trainer processes, which took them from the queue."""
@@ -375,13 +390,18 @@ class RayExecutor:
                 self._closed = True
                 self.queue.close.remote()
             return
+        if self.barren >= ATTEMPTS:  # another one would die, too: what waits for a trainer fails
+            for step in self.queued.values():
+                self.store.record_failure(step, self.barren_line)
+            return
         workers = workers_of(wanted[0])
         held = sum(job.cost for job in self.jobs if job.group)
         missing = min(len(wanted) * workers, max(workers, self.slots // workers * workers)) - int(held)
         while missing >= workers and workers <= self.free:
             size = workers
             if workers == 1 and not self.unsure:
-                size = max(1, min(missing, self._widest, int(self.free)))
+                rooms = free_cpus(self._nodes, [int(job.cost) for job in self.jobs if job.group])
+                size = max(1, min(missing, max(rooms, default=1), int(self.free)))
             mark = next(self._marks)
             ref = train_queued.remote(self.queue, mark, size, workers == 1, self.store, mark)
             self.jobs.append(Job([], ref, size, mark=mark, group=mark))

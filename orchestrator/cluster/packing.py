@@ -87,6 +87,16 @@ class TrainingQueue:
         self._closed = True
 
 
+def free_cpus(nodes: Sequence[int], groups: Sequence[int]) -> list[int]:
+    """CPUs of each node that no group of trainer processes holds; a group lies on one node, the tightest that fits."""
+    free = list(nodes)
+    for group in sorted(groups, reverse=True):
+        fitting = [i for i, cpus in enumerate(free) if cpus >= group]
+        if fitting:
+            free[min(fitting, key=free.__getitem__)] -= group
+    return free
+
+
 def length(step: Step) -> float:
     """A training's length in forward passes of rows, where nothing better is known: pairs are two rows a unit."""
     rows = 2 if METHODS[step.config["method"]].view == "pairs" else 1

@@ -28,33 +28,37 @@ LIMIT = 3000  # looks at the store before a run counts as hanging
 
 
 class _Watching:
-    """A job that ends when all its steps have settled, and computes nothing."""
+    """A job that ends some time after all its steps have settled, and computes nothing."""
 
     error = None
 
     def __init__(self, job: SimpleNamespace) -> None:
-        self.job = job
+        self.job, self.looks = job, 0
 
     @property
     def ended(self) -> bool:
-        return all(self.job.store.done(s) or self.job.store.failure(s) for s in self.job.steps)
+        self.looks += all(self.job.store.done(s) or self.job.store.failure(s) for s in self.job.steps)
+        return self.looks > 5
 
 
 class Machine:
     """Jobs that commit a step a tick and end a tick later; what they hold of the GPUs.
 
     A step named ``dies`` kills its worker ``deaths`` times with ``error``. A step of ``fails`` leaves its failure in
-    the store, and ends its job as a training of several workers does.
+    the store, and ends its job as a training of several workers does. The first ``stillborn`` groups of trainers die
+    before they take a training. ``nodes``: the CPUs of each.
     """
 
     def __init__(
-        self, cpus: int, gpus: int, dies: str = "", deaths: int = 1, error: Any = KILLED, fails: Any = ()
-    ) -> None:
+        self, cpus: int, gpus: int, dies: str = "", deaths: int = 1, error: Any = KILLED, fails: Any = (),
+        nodes: tuple[int, ...] = (), stillborn: int = 0,
+    ) -> None:  # fmt: skip
         self.resources = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
         self.jobs: list[SimpleNamespace] = []
         self.actors: list[SimpleNamespace] = []
         self.dies, self.deaths, self.error, self.fails = dies, deaths, error, fails
         self.ticks, self.peak, self.at_once, self.alive = 0, 0.0, 0, True
+        self.nodes, self.stillborn, self.sizes = nodes or (cpus,), stillborn, list[int]()
 
     def add(self, steps: list[Step], store: Store, gpus: float) -> SimpleNamespace:
         job = SimpleNamespace(steps=list(steps), store=store, gpus=gpus, ended=False, error=None, queue=None)
@@ -64,6 +68,10 @@ class Machine:
     def trainers(self, queue: Any, group: int, workers: int, alone: bool, store: Store, mark: int) -> SimpleNamespace:
         """Trainer processes that take a training each from the queue."""
         job = self.add([], store, 0)
+        self.sizes.append(workers)
+        if self.stillborn:
+            self.stillborn -= 1
+            job.ended, job.error = True, self.error
         job.queue, job.group, job.numbers, job.held = queue, group, [0] * (workers if alone else 1), {}
         return job
 
@@ -146,7 +154,9 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
         machine = Machine(cpus, gpus, **dies)
         stand_in = SimpleNamespace(
             cluster_resources=lambda: machine.resources,
-            nodes=lambda: [{"NodeID": "home", "Alive": machine.alive, "Resources": machine.resources}],
+            nodes=lambda: [
+                {"NodeID": "home", "Alive": machine.alive, "Resources": {"CPU": float(node)}} for node in machine.nodes
+            ],
             get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "home", gcs_address="head:1"),
             wait=lambda refs, timeout: ([r for r in refs if r.ended], [r for r in refs if not r.ended]),
             get=machine.get,
@@ -280,6 +290,54 @@ def test_cells_behind_ones_that_failed_are_not_blamed(
     outcome = DagRunner(plan, store, said.append).run(lambda: cluster.RayExecutor(store, study.placement, said.append))
     assert outcome.failed == {f"train/{name}": "planted" for name in fails}
     assert not any("placed again" in line for line in said)
+
+
+def test_nodes_of_unlike_size_are_all_used(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine], tmp_path: Path
+) -> None:
+    """A group of trainers lies on one node: one of four could never be placed on a node of two CPUs."""
+    study = make_study("sweep.learning_rates=[3e-5, 1e-5, 2e-5, 4e-5, 3e-4]")
+    machine = on(8, 0, nodes=(2, 4, 2))
+    assert not walk(study, plan_of(study), tmp_path / "run").failed
+    assert machine.sizes == [4, 2, 2]
+
+
+@pytest.mark.parametrize("stillborn", [cluster.ATTEMPTS - 1, 10**6])
+def test_trainers_that_cannot_start_fail_what_waits_for_them(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine],
+    tmp_path: Path, stillborn: int,
+) -> None:  # fmt: skip
+    study = make_study()
+    plan = plan_of(study)
+    machine = on(1, 0, stillborn=stillborn)
+    failed = walk(study, plan, tmp_path / "run").failed
+    if stillborn < cluster.ATTEMPTS:
+        assert not failed
+        return
+    assert failed.keys() == {step.title for step in plan if step.runs_as == "training"}
+    assert all(line.startswith("trainer processes cannot start: its worker died (") for line in failed.values())
+    assert all(line.endswith(", 3 times") for line in failed.values()) and len(machine.sizes) == cluster.ATTEMPTS
+
+
+def test_a_training_of_the_sweep_is_told_once_whenever_it_ends(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It belongs to Tune's job and to the queue: here it ends between the executor's looks at the one and the other."""
+    study = make_study()
+    on(2, 0)
+    ended: set[str] = set()
+    looked = cluster.RayExecutor._look_up
+
+    def late(executor: Any, step: Step) -> tuple[bool, str | None]:
+        found = looked(executor, step)
+        if step.role == "sweep" and found[0] and step.title not in ended:
+            ended.add(step.title)
+            return False, None
+        return found
+
+    monkeypatch.setattr(cluster.RayExecutor, "_look_up", late)
+    assert not walk(study, plan_of(study), tmp_path / "run").failed
 
 
 def test_a_lost_cluster_ends_the_run_and_fails_no_step(

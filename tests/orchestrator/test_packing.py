@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from execution.step import Step
-from orchestrator.cluster.packing import TrainingQueue, length, pack
+from orchestrator.cluster.packing import TrainingQueue, free_cpus, length, pack
 from orchestrator.config.study import Study
 from orchestrator.steps import STEP_KINDS
 
@@ -79,6 +79,20 @@ def test_taking_keeps_grahams_bound_to_the_best_of_all_deals() -> None:
             for places in itertools.product(range(workers), repeat=len(lengths))
         )
         assert best - 1e-9 <= max(ends) <= best * (4 / 3 - 1 / (3 * workers)) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("nodes", "groups", "free"),
+    [
+        ([4, 2, 2], [], [4, 2, 2]),
+        ([4, 2, 2], [4], [0, 2, 2]),
+        ([2, 4], [2], [0, 4]),
+        ([4, 4], [3, 1], [0, 4]),
+        ([2], [4], [2]),  # of a node that is gone
+    ],
+)
+def test_a_group_lies_on_the_tightest_node_that_fits(nodes: list[int], groups: list[int], free: list[int]) -> None:
+    assert free_cpus(nodes, groups) == free
 
 
 def test_pairs_are_twice_as_long(trainings: list[Step]) -> None:
