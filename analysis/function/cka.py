@@ -35,12 +35,6 @@ def gram(x: Tensor) -> Tensor:
     return centred @ centred.T
 
 
-def hsic_unbiased(gram_x: Tensor, gram_y: Tensor) -> float | None:
-    """Unbiased HSIC of two n x n Grams (Song 2012, section 3); None for n < 4."""
-    n = gram_x.shape[0]
-    return None if n < LEAST_ROWS else _inner(_u_centred(gram_x), _u_centred(gram_y)) / (n * (n - 3))
-
-
 def linear_cka(gram_x: Tensor, gram_y: Tensor, debiased: bool = True) -> float | None:
     """CKA of two Grams of the same n prompts.
 
@@ -91,15 +85,9 @@ def jackknife(gram_x: Tensor, gram_y: Tensor, groups: int = GROUPS, level: float
     return max(-1.0, whole - reach), min(1.0, whole + reach)
 
 
-def similarity(
-    gram_x: Tensor,
-    gram_y: Tensor,
-    generator: Generator,
-    groups: int = GROUPS,
-    level: float = 0.95,
-) -> dict[str, float | None]:
+def similarity(gram_x: Tensor, gram_y: Tensor, generator: Generator, groups: int = GROUPS) -> dict[str, float | None]:
     """{cka, low, high, shuffled, biased} of two Grams: the debiased value with its interval and control."""
-    low, high = jackknife(gram_x, gram_y, groups, level) or (None, None)
+    low, high = jackknife(gram_x, gram_y, groups) or (None, None)
     return {
         "cka": linear_cka(gram_x, gram_y),
         "low": low,

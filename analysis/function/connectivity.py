@@ -10,11 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from transformers import PreTrainedModel
 
-from analysis.function.forward import attached, completion_nll
 from models.adapter import Factors
-from models.logprobs import Row
 
 
 def between(a: Mapping[str, Factors], b: Mapping[str, Factors], weight: float) -> dict[str, Factors]:
@@ -32,23 +29,6 @@ def between(a: Mapping[str, Factors], b: Mapping[str, Factors], weight: float) -
             only, share = (a[name], weight) if name in a else (b[name], 1 - weight)
             joined[name] = Factors(share * only.b, only.a)
     return joined
-
-
-def path_losses(
-    model: PreTrainedModel,
-    a: Mapping[str, Factors],
-    b: Mapping[str, Factors],
-    weights: Sequence[float],
-    rows: Sequence[Row],
-    batch_size: int = 8,
-) -> list[float]:
-    """Mean nll a token, over all completion tokens of ``rows``, at each weight of a (1 - weight of b)."""
-    losses = []
-    for weight in weights:
-        with attached(model, between(a, b, weight)):
-            scores = completion_nll(model, rows, batch_size)
-        losses.append(token_mean(scores))
-    return losses
 
 
 def interpolate(f: Factors, g: Factors, weight: float) -> Factors:

@@ -12,6 +12,7 @@ from scipy import stats
 from analysis.statistics.significance import paired_interval, wilson
 
 DRAWS = 2000  # of the bootstrap
+LEVEL = 0.95  # of every interval
 
 
 def ladder(samples: int) -> list[int]:
@@ -44,7 +45,7 @@ def majority(votes: Sequence[str | None], correct: Sequence[bool]) -> float:
     return 1 / found.count(most) if most and found[0] == most else 0.0
 
 
-def bootstrap(values: Sequence[float], level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+def bootstrap(values: Sequence[float], level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of one value a problem (Efron and Tibshirani 1993, chapter 13).
 
     Problems are drawn with replacement, each with all its samples, so that samples of one problem are not taken as
@@ -59,8 +60,8 @@ def bootstrap(values: Sequence[float], level: float = 0.95, draws: int = DRAWS, 
     return float(low), float(high)
 
 
-def share_interval(right: Sequence[int], samples: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of the mean share right over problems, ``right`` samples of ``samples`` each.
+def share_interval(right: Sequence[int], samples: int) -> tuple[float, float]:
+    """95 % interval of the mean share right over problems, ``right`` samples of ``samples`` each.
 
     Wilson's for one sample a problem, and where every problem is solved always or never. Else Clopper and Pearson's of
     the effective number of samples: the whole number over the design effect, by how much samples of one problem agree
@@ -72,26 +73,26 @@ def share_interval(right: Sequence[int], samples: int, level: float = 0.95) -> t
     """
     n = len(right)
     if samples == 1 or set(right) in ({0}, {samples}):
-        return wilson(round(sum(right) / samples), n, level)
+        return wilson(round(sum(right) / samples), n)
     shares = np.asarray(right, dtype=float) / samples
     mean = float(shares.mean())
     centre = (shares.sum() + 0.5) / (n + 1)
     squares = ((shares - centre) ** 2).sum() + 0.5 * centre**2 + 0.5 * (1 - centre) ** 2
     design = samples * squares / n / (centre * (1 - centre))
-    adjustment = (stats.t.ppf(0.5 + level / 2, n * samples - 1) / stats.t.ppf(0.5 + level / 2, max(n - 1, 1))) ** 2
+    quantile = 0.5 + LEVEL / 2
+    adjustment = (stats.t.ppf(quantile, n * samples - 1) / stats.t.ppf(quantile, max(n - 1, 1))) ** 2
     effective = max(n, adjustment * n * samples / min(max(design, 1.0), samples))
     k, rest = mean * effective, (1 - mean) * effective
-    low, high = stats.beta.ppf((1 - level) / 2, k, rest + 1), stats.beta.ppf((1 + level) / 2, k + 1, rest)
-    return float(low), float(high)
+    return float(stats.beta.ppf((1 - LEVEL) / 2, k, rest + 1)), float(stats.beta.ppf(quantile, k + 1, rest))
 
 
-def difference_interval(steps: Sequence[int], samples: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of the mean difference of two shares right; ``steps``: of each problem the difference in right samples.
+def difference_interval(steps: Sequence[int], samples: int) -> tuple[float, float]:
+    """95 % interval of the mean difference of two shares right; ``steps``: each problem's difference in right samples.
 
     Bonett and Price's for one sample a problem, the bootstrap over problems for more. Where all problems differ alike
     the bootstrap sees no spread at all: Bonett and Price's then, as if that share of the problems were solved whole.
     """
     if samples == 1 or len(set(steps)) == 1:
         fell, rose = (sum(max(0, sign * d) for d in steps) / samples for sign in (-1, 1))
-        return paired_interval(round(fell), round(rose), len(steps), level)
-    return bootstrap([d / samples for d in steps], level)
+        return paired_interval(round(fell), round(rose), len(steps))
+    return bootstrap([d / samples for d in steps])

@@ -18,22 +18,18 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
         raise ValueError(f"{k} successes in {n} trials: need 0 <= k <= n")
     if n == 0:
         return 0.0, 1.0
-    z = float(stats.norm.ppf(0.5 + level / 2))
-    share, spread = k / n, z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    reach = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    # Exact at the ends, where rounding would leave 1e-17.
-    return 0.0 if k == 0 else centre - reach, 1.0 if k == n else centre + reach
+    found = stats.binomtest(k, n).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def mcnemar_exact(b: int, c: int) -> float:
     """Two-sided exact p that two models solve equally many: b problems one alone solves, c the other alone.
 
-    Twice the binomial(b + c, 1/2) tail, at most 1 (McNemar 1947, exact form); 1 where no pair disagrees.
+    The binomial test of min(b, c) in b + c at 1/2 (McNemar 1947, exact form); 1 where no pair disagrees.
     """
     if b < 0 or c < 0:
         raise ValueError(f"counts of discordant problems are not negative, got {b} and {c}")
-    return min(1.0, 2 * float(stats.binom.cdf(min(b, c), b + c, 0.5))) if b + c else 1.0
+    return float(stats.binomtest(min(b, c), b + c).pvalue) if b + c else 1.0
 
 
 def sign_flip(differences: Sequence[int]) -> float:
@@ -83,21 +79,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def smallest_difference(
-    n: int, alpha: float = 0.05, comparisons: int = 1, discordant: int | None = None
-) -> float | None:
+def smallest_difference(n: int, alpha: float = 0.05, comparisons: int = 1) -> float | None:
     """The smallest difference in accuracy on n paired problems that McNemar's exact test could show.
 
-    Definition: the least |b - c| / n with p <= alpha / comparisons (Bonferroni, the first step of Holm). With
-    ``discordant`` given, b + c is fixed to it; without, the best case is taken, where all discordant problems
-    go one way. It says what n could show at all, not what a study would likely find (no power is assumed).
-    None where no outcome reaches it, as with fewer than 6 problems at 0.05.
+    Definition: the least |b - c| / n with p <= alpha / comparisons (Bonferroni, the first step of Holm), in the best
+    case, where all discordant problems go one way. It says what n could show at all, not what a study would likely
+    find (no power is assumed). None where no outcome reaches it, as with fewer than 6 problems at 0.05.
     """
-    bound = alpha / comparisons
-    if discordant is None:
-        alone = next((b for b in range(1, n + 1) if mcnemar_exact(b, 0) <= bound), None)
-        return None if alone is None else alone / n
-    if not 0 <= discordant <= n:
-        raise ValueError(f"{discordant} discordant problems of {n}")
-    reached = [d - 2 * c for d in (discordant,) for c in range(d // 2 + 1) if mcnemar_exact(d - c, c) <= bound]
-    return min(reached) / n if reached else None
+    alone = next((b for b in range(1, n + 1) if mcnemar_exact(b, 0) <= alpha / comparisons), None)
+    return None if alone is None else alone / n

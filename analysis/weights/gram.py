@@ -44,21 +44,6 @@ def along(gram: Gram, i: int, j: int) -> dict[str, float | None]:
     }
 
 
-def distance(gram: Gram, i: int, j: int, scale_i: float = 1.0, scale_j: float = 1.0) -> float:
-    """|scale_i dW_i - scale_j dW_j|, in the units of the norm; with the factors of ``matched``, at equal norms."""
-    g = _matrix(gram)
-    square = scale_i**2 * g[i, i] + scale_j**2 * g[j, j] - 2 * scale_i * scale_j * g[i, j]
-    return math.sqrt(max(0.0, float(square)))
-
-
-def matched(gram: Gram, i: int, norm: float) -> float | None:
-    """The factor that gives delta i this norm; None for a zero delta. ValueError for a norm below 0."""
-    if not norm >= 0:
-        raise ValueError(f"a norm is not negative, got {norm}")
-    own = math.sqrt(_matrix(gram)[i, i])
-    return norm / own if own > 0 else None
-
-
 def projection(gram: Gram, target: int, onto: Sequence[int]) -> dict:
     """Least squares of delta ``target`` on the span of the deltas ``onto``.
 

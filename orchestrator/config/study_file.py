@@ -43,11 +43,6 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     return study
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; ``extends: OTHER.yaml`` lays it over another study, named from its own folder."""
-    return _together(_read(path))
-
-
 def _together(files: list[tuple[Path, Source]]) -> dict[str, Any]:
     raw: dict[str, Any] = {}
     for file, source in reversed(files):

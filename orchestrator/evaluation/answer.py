@@ -126,10 +126,3 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
     schema = pyarrow.schema(kinds | {"correct": pyarrow.bool_()})  # also of a part without a problem
     table = pyarrow.table({name: [row[name] for row in rows] for name in COLUMNS}, schema=schema)
     pyarrow.parquet.write_table(table, out / VERDICTS, compression="zstd")
-
-
-def read_verdicts(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a finished evaluate step."""
-    import pyarrow.parquet
-
-    return pyarrow.parquet.read_table(folder / VERDICTS).to_pylist()

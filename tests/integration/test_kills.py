@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet
 import pytest
 
 from execution.execute import execute
@@ -27,7 +28,7 @@ from execution.storage import storage_of
 from execution.store import open_store
 from orchestrator.cluster.session import processes
 from orchestrator.config.study_file import load_study
-from orchestrator.evaluation.answer import read_verdicts
+from orchestrator.evaluation.answer import VERDICTS
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.resolve import gather
 from orchestrator.runtime.engines import Engines
@@ -158,8 +159,8 @@ def test_an_evaluation_whose_engine_is_killed_five_times_loses_and_doubles_nothi
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # what else the study holds is not waited for
     assert log.read_text().count("evaluate/base: its worker died") == 5
-    rows = read_verdicts(out / base)
-    assert rows == read_verdicts(whole / base)
+    rows, expected = (pyarrow.parquet.read_table(root / base / VERDICTS).to_pylist() for root in (out, whole))
+    assert rows == expected
     assert len(rows) == 180 == len({(row["id"], row["sample"]) for row in rows})
 
 

@@ -7,12 +7,18 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from execution.errors import UserError
 from orchestrator.config.study import Study
-from orchestrator.config.study_file import load_study, read_yaml
+from orchestrator.config.study_file import _read, _together, load_study
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a study's file."""
+    return _together(_read(path))
 
 
 def refused(path: Path, *overrides: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from analysis.function.connectivity import barrier, between, interpolate, path_losses, token_mean
+from analysis.function.connectivity import barrier, between, interpolate, token_mean
 from analysis.function.forward import attached, completion_nll
 from models.adapter import Factors, load_factors
 
@@ -34,28 +34,31 @@ def ends(
     )
 
 
+def loss(model: PreTrainedModel, delta: dict[str, Factors]) -> float:
+    with attached(model, delta):
+        return token_mean(completion_nll(model, ROWS))
+
+
 def test_path_equals_dense_merges(model: PreTrainedModel, ends: tuple) -> None:
     a, b = ends
     weights = [0, 0.25, 1]
-    losses = path_losses(model, a, b, weights, ROWS)
-    for weight, loss in zip(weights, losses, strict=True):
+    losses = [loss(model, between(a, b, weight)) for weight in weights]
+    for weight, found in zip(weights, losses, strict=True):
         merged = copy.deepcopy(model)
         with torch.no_grad():
             for name in a:
                 dense = weight * (a[name].b @ a[name].a) + (1 - weight) * (b[name].b @ b[name].a)
                 merged.get_submodule(name).weight += dense.float()
-        assert loss == pytest.approx(token_mean(completion_nll(merged, ROWS)), abs=1e-4)
-    assert len({round(loss, 3) for loss in losses}) == 3
+        assert found == pytest.approx(token_mean(completion_nll(merged, ROWS)), abs=1e-4)
+    assert len({round(found, 3) for found in losses}) == 3
 
 
 def test_ends_are_the_adapters_themselves(model: PreTrainedModel, ends: tuple) -> None:
     """To the bit, so that ends may be computed once a model; an empty mapping is the base."""
     a, b = ends
     for weight, end in ((1, a), (0, b)):
-        with attached(model, end):
-            alone = token_mean(completion_nll(model, ROWS))
-        assert path_losses(model, a, b, [weight], ROWS) == [alone]
-    assert path_losses(model, a, {}, [0], ROWS) == [token_mean(completion_nll(model, ROWS))]
+        assert loss(model, between(a, b, weight)) == loss(model, end)
+    assert loss(model, between(a, {}, 0)) == token_mean(completion_nll(model, ROWS))
 
 
 def test_interpolation_is_exact_and_of_rank_2r() -> None:

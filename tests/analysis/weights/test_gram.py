@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.weights.gram import along, cosine, distance, matched, projection, variance
+from analysis.weights.gram import along, cosine, projection, variance
 from tests.conftest import Agreement
 
 LABELS = ["sft", "dft", "sft", "dpo", "dft", "sft"]
@@ -34,7 +34,7 @@ def sums(x: np.ndarray, labels: list[str]) -> tuple[float, float, float]:
     return float(((x - x.mean(0)) ** 2).sum()), between, within
 
 
-def test_agreement_of_rays_and_distances_with_vectors(agreement: Agreement) -> None:
+def test_agreement_of_rays_with_vectors(agreement: Agreement) -> None:
     x = vectors()
     g = gram_of(x)
     pairs = [(i, j) for i in range(6) for j in range(6) if i != j]
@@ -46,10 +46,6 @@ def test_agreement_of_rays_and_distances_with_vectors(agreement: Agreement) -> N
     missed = [np.linalg.norm(x[i] - s * x[j]) / norms[i] for s, (i, j) in zip(scales, pairs, strict=True)]
     agreement("gram: nearest multiple", [along(g, *p)["scale"] for p in pairs], scales, 1e-13)
     agreement("gram: left over of it", [along(g, *p)["left_over"] for p in pairs], missed, 1e-13)
-    apart = [np.linalg.norm(2 * x[i] + 0.5 * x[j]) for i, j in pairs]
-    agreement("gram: distance", [distance(g, i, j, 2, -0.5) for i, j in pairs], apart, 1e-14)
-    factor = [matched(g, i, 3.0) or 0 for i in range(6)]
-    agreement("gram: matched norms", np.linalg.norm(x * np.array(factor)[:, None], axis=1), [3.0] * 6, 1e-14)
 
 
 def test_rays_by_hand() -> None:
@@ -57,8 +53,6 @@ def test_rays_by_hand() -> None:
     g = gram_of(np.array([[2.0, 0.0], [3.0, 3.0]]))
     assert along(g, 1, 0) == pytest.approx({"scale": 1.5, "left_over": math.sqrt(0.5)})
     assert along(g, 0, 1) == pytest.approx({"scale": 1 / 3, "left_over": math.sqrt(0.5)})
-    assert distance(g, 0, 1) == pytest.approx(math.sqrt(10))
-    assert (distance(g, 1, 1), matched(g, 0, 5.0)) == (0, 2.5)
 
 
 def test_rays_of_multiples_and_zeros() -> None:
@@ -69,8 +63,6 @@ def test_rays_of_multiples_and_zeros() -> None:
     assert along(g, 0, 2) == {"scale": None, "left_over": 1}
     assert along(g, 2, 0) == {"scale": 0, "left_over": None}
     assert along(g, 2, 2) == {"scale": None, "left_over": None}
-    assert (matched(g, 2, 1.0), distance(g, 2, 2)) == (None, 0)
-    assert distance(g, 1, 0, scale_j=-3) <= 1e-7 * np.linalg.norm(x)
 
 
 @pytest.mark.parametrize("onto", [[1], [1, 2], [5, 3, 1, 2, 4]])
@@ -199,6 +191,4 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"square and finite with no negative diagonal, this is \(1, 2\)"):
         cosine([[1.0, 2.0]], 0, 0)
     with pytest.raises(ValueError, match="square and finite"):
-        distance([[math.nan]], 0, 0)
-    with pytest.raises(ValueError, match="not negative, got -1"):
-        matched([[1.0]], 0, -1)
+        along([[math.nan]], 0, 0)
