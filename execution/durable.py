@@ -91,13 +91,19 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """``write`` to a file aside, bring it to the disk, rename it to ``path``."""
-    aside = path.with_name(path.name + ".aside")
+def replace(path: Path, write: Callable[[Path], object], shared: bool = False) -> None:
+    """``write`` to a file aside, bring it to the disk, rename it to ``path``.
+
+    ``shared``: several processes may do so at once, for each other to read. Each then has a file aside of its own, and
+    none waits for the disk.
+    """
+    aside = path.with_name(f"{path.name}.{os.getpid()}.aside" if shared else f"{path.name}.aside")
     write(aside)
-    sync(aside)
+    if not shared:
+        sync(aside)
     os.replace(aside, path)
-    sync(path.parent)
+    if not shared:
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

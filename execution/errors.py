@@ -7,12 +7,26 @@ now and loses nothing: exit code 1, with the words to go on. What breaks inside 
 from __future__ import annotations
 
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130  # exit codes
+LONGEST = 200  # characters of what a library says, in a message of ours
 
 
-def first_line(error: BaseException) -> str:
-    """What another library's error says, cut to a line of a message; its type where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip()[:200] if lines else type(error).__name__
+def first_line(error: BaseException, most: int | None = LONGEST) -> str:
+    """What another library's error says first, in so many characters of a line; its type where it says nothing."""
+    return next(iter(_lines(error)), type(error).__name__)[:most]
+
+
+def last_line(error: BaseException, most: int | None = LONGEST) -> str:
+    """What it says last, as the error of an error that was raised elsewhere has its cause; see ``first_line``."""
+    return next(reversed(_lines(error)), type(error).__name__)[:most]
+
+
+def joined(error: BaseException, most: int | None = LONGEST) -> str:
+    """All that it says, its lines joined; see ``first_line``."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def _lines(error: BaseException) -> list[str]:
+    return [line.strip() for line in str(error).strip().splitlines()]
 
 
 class UserError(ValueError):

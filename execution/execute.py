@@ -12,7 +12,7 @@ from typing import Any
 
 from execution.clock import Began
 from execution.context import Context, Inputs, ParallelMap, Resources
-from execution.errors import ReproducibilityWarning, UserError
+from execution.errors import ReproducibilityWarning, UserError, last_line
 from execution.step import Step
 from execution.store import Store
 
@@ -94,8 +94,5 @@ def machine() -> dict[str, str]:
 
 def one_line(error: BaseException) -> str:
     """An error as one line for the report: its message, with the type where the message alone says too little."""
-    lines = str(error).strip().splitlines()
-    message = lines[-1] if lines else ""
-    if isinstance(error, (UserError, ValueError)) and message:
-        return message
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    message, kind = last_line(error, most=None), type(error).__name__
+    return message if isinstance(error, (UserError, ValueError)) or message == kind else f"{kind}: {message}"

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -137,9 +137,7 @@ class Folder:
         self._folder(path.parent)
         if path.is_dir():
             durable.discard(path)
-        aside = path.with_name(f"{path.name}.{os.getpid()}.aside")
-        aside.write_bytes(data)
-        os.replace(aside, path)
+        durable.replace(path, lambda aside: aside.write_bytes(data), shared=True)
 
     def claim(self, name: str, before: bytes | None, after: bytes) -> bool:
         with (self.root / f"{name}.lock").open("w") as lock:
@@ -173,11 +171,11 @@ class Folder:
 
     @contextmanager
     def workspace(self, name: str) -> Iterator[Path]:
-        partial = self._folder(self.root / "partial" / name)
-        if (partial / LOCK).is_dir():
-            durable.discard(partial / LOCK)
-        with alone(partial / LOCK):
-            yield partial
+        folder = self._folder(self.root / "partial" / name)
+        if (folder / LOCK).is_dir():
+            durable.discard(folder / LOCK)
+        with alone(folder / LOCK):
+            yield folder
 
     def keep(self, name: str, workspace: Path) -> None:
         pass  # it is there
@@ -315,13 +313,14 @@ class Bucket:
                 continue
             durable.discard(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f"{path.name}.{os.getpid()}.aside")
-            self._download(f"{name}/{file}", aside)
-            if file_hash(aside) != checksum:
-                aside.unlink()
-                raise OSError(f"{self.uri}/{name}/{file} is not what its record says: run again, and it is made anew")
-            os.replace(aside, path)
+            durable.replace(path, partial(self._checked_download, f"{name}/{file}", checksum), shared=True)
         return folder
+
+    def _checked_download(self, name: str, checksum: str, path: Path) -> None:
+        self._download(name, path)
+        if file_hash(path) != checksum:
+            path.unlink()
+            raise OSError(f"{self.uri}/{name} is not what its record says: run again, and it is made anew")
 
     def _download(self, name: str, path: Path) -> None:
         with self._fs.open_input_stream(f"{self._prefix}/{name}") as source, path.open("wb") as target:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from execution.errors import ReproducibilityWarning
+from execution.errors import ReproducibilityWarning, first_line
 
 T = TypeVar("T")
 
@@ -50,6 +50,6 @@ def in_order(compute: Callable[[], T]) -> T:
     except RuntimeError as error:
         if "use_deterministic_algorithms" not in str(error):  # torch's own word in such an error
             raise
-        warnings.warn(f"bytes will differ from run to run: {str(error).splitlines()[0]}", Unordered, stacklevel=2)
+        warnings.warn(f"bytes will differ from run to run: {first_line(error, most=None)}", Unordered, stacklevel=2)
     torch.use_deterministic_algorithms(False)
     return compute()

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from execution.errors import BAD_INPUT, DONE, FAILED, STOPPED, Interrupted, UserError
+from execution.errors import BAD_INPUT, DONE, FAILED, STOPPED, Interrupted, UserError, first_line
 from report.escape import line, tell
 
 SHOWS = ("plan", "status", "doctor")  # commands that leave nothing behind but what they print
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.command in SHOWS:
                 return DONE
         with contextlib.suppress(BrokenPipeError):  # it may be this stream that nobody reads
-            tell(f"error: {_line(error)}; {_kept(options.command, arguments)}", sys.stderr)
+            tell(f"error: {first_line(error, most=None)}; {_kept(options.command, arguments)}", sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         tell(file=sys.stderr)
@@ -63,11 +63,6 @@ def _kept(command: str, arguments: list[str] | None) -> str:
         return "nothing was kept"
     again = shlex.join(["python", "-m", "orchestrator", *(sys.argv[1:] if arguments is None else arguments)])
     return f"what is finished stays. Go on with: {again}"
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's own words, or its kind where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class _Parser(argparse.ArgumentParser):

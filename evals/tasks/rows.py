@@ -17,6 +17,7 @@ from evals.answers import Grader
 from evals.extraction import last_boxed
 from evals.json_rows import json_rows
 from evals.tasks.problem import Problem
+from execution.errors import first_line
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[0-9a-f]{40})?")
 
@@ -54,10 +55,8 @@ def _read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, 
     try:
         rows = load_dataset(repository, config, split=split, revision=commit or None)
     except (OSError, ValueError) as error:  # not found, no network, no such split
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{name}: cannot load split {split!r} from the hub ({reason}); give a local file or folder instead"
-        ) from error
+        why = f"cannot load split {split!r} from the hub ({first_line(error)})"
+        raise ValueError(f"{name}: {why}; give a local file or folder instead") from error
     for index, row in enumerate(rows):
         yield f"{name}[{index}]", dict(row)
 

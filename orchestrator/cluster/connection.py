@@ -24,7 +24,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from execution.errors import ClusterLost, UserError, first_line
+from execution.errors import ClusterLost, UserError, first_line, last_line
 from execution.storage import Storage
 from execution.store import Store
 from orchestrator.cluster.session import close_token, open_to_all, session
@@ -175,7 +175,7 @@ def prove_nodes(store: Store, study: Study, say: Callable[[str], None] = lambda 
             try:
                 there = ray.get(tasks[node["NodeID"]], timeout=PROOF)
             except RayError as error:
-                raise UserError(f"node {name} cannot run a task: {_first_line(error)}") from None
+                raise UserError(f"node {name} cannot run a task: {last_line(error)}") from None
             lack = _lack(there, here, store.storage, f"{asked}-{node['NodeID']}", proof)
             if lack:
                 raise UserError(f"node {name} {lack}")
@@ -200,7 +200,7 @@ def _prove(place: Storage, asked: str, node: str, folder: str | None) -> dict[st
         if read is not None:
             place.write(f"{asked}-{node}", read)
     except OSError as error:
-        found["error"] = _first_line(error)
+        found["error"] = last_line(error)
     found["base"] = folder is None or Path(folder).is_dir()
     found["folder"] = folder
     own = ray._private.worker._global_node
@@ -238,8 +238,3 @@ def versions() -> dict[str, str]:
 def on_node(node: str) -> Any:
     """Ray's strategy for a task that runs on this node or nowhere."""
     return NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1][:200] if lines else type(error).__name__

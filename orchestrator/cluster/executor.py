@@ -19,7 +19,7 @@ from typing import Any
 import ray
 from ray.exceptions import LocalRayletDiedError, RayActorError, RayError
 
-from execution.errors import ClusterLost
+from execution.errors import ClusterLost, last_line
 from execution.step import Step
 from execution.store import Store
 from orchestrator.cluster.connection import answering, leave, on_node
@@ -119,7 +119,7 @@ class RayExecutor:
             here = any(node["NodeID"] == self.home for node in nodes)
             clear(self._gone)
         except RayError as error:
-            raise ClusterLost(f"the Ray cluster does not answer ({_last_line(error)})") from None
+            raise ClusterLost(f"the Ray cluster does not answer ({last_line(error)})") from None
         if not here:
             raise ClusterLost("the driver's node of the Ray cluster has died")
         self.total = resources.get("GPU", 0) if self.gpus else resources.get("CPU", 0)
@@ -322,7 +322,7 @@ class RayExecutor:
             raise ClusterLost("the driver's node of the Ray cluster has died") from None
         except RayError as error:
             job.actor = None
-            return f"its worker died ({_last_line(error)})", True
+            return f"its worker died ({last_line(error)})", True
 
     def _release(self, job: Job) -> None:
         self.jobs.remove(job)
@@ -428,8 +428,3 @@ def reads_files(step: Step) -> bool:
     """Whether the step reads files (or a key) of the user's that only the driver's machine is sure to have."""
     sources = [s for name in ("sources", "shots") for s in step.where.get(name, ()) if s]
     return bool({"path", "package", "key"} & step.where.keys()) or any(Path(source).exists() for source in sources)
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip()[:200] if lines else type(error).__name__

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from execution.context import Inputs, ParallelMap
-from execution.errors import UserError
+from execution.errors import UserError, joined
 from execution.store import write_json
 from execution.workspace import own
 
@@ -145,8 +145,7 @@ def _loading(base: Path) -> Iterator[None]:
             "the base and the rows in float32 do not fit the memory here: give fewer, or shorter, rows"
         ) from None
     except Exception as error:
-        why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"--base {base}: it cannot be loaded or run ({why}): save the model again") from None
+        raise UserError(f"--base {base}: it cannot be loaded or run ({joined(error)}): save the model again") from None
 
 
 def _tokenized(prompter: Any, held: Sequence[Any], longest: int) -> list[tuple[list[int], list[int]]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from execution.clock import Began
 from execution.context import Inputs, ParallelMap
-from execution.errors import DONE, FAILED, UserError
+from execution.errors import DONE, FAILED, UserError, joined
 from execution.store import file_hash
 from execution.workspace import own
 from orchestrator.compare import beside_base
@@ -56,7 +56,7 @@ def _one_line() -> Iterator[None]:
     except UserError:
         raise
     except (ValueError, OSError) as error:
-        raise UserError(" ".join(str(error).split())[:600] or type(error).__name__) from None
+        raise UserError(joined(error, 600)) from None
 
 
 def _look(given: Sequence[Given], options: argparse.Namespace) -> None:

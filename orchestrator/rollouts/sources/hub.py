@@ -10,7 +10,7 @@ from pydantic import Field
 
 from evals.answers import canonical
 from evals.extraction import extract
-from execution.errors import UserError
+from execution.errors import UserError, joined
 from execution.fingerprint import folder_hash
 from orchestrator.config.values import Frozen, Revision, here, hub_like
 from orchestrator.rollouts.dataset import normal
@@ -20,7 +20,6 @@ from orchestrator.rollouts.sources.given import GivenRollouts
 if TYPE_CHECKING:
     from orchestrator.planning.resolve import Resolver
 
-LONGEST = 200  # characters of another library's complaint
 LISTED = ("completion", "reward", "teacher")  # what may hold a list, an entry a completion
 WITHOUT, TWO = "without a final answer", "with two golds"  # why completions whose own answer is the gold are left out
 
@@ -124,7 +123,7 @@ def _records(name: str, revision: str | None, spec: Mapping[str, Any]) -> Iterat
     try:
         table = load_dataset(name, spec["config"], split=spec["split"], revision=revision)
     except Exception as error:  # the library and its client raise a zoo; each means: not read
-        text = " ".join(str(error.__cause__ or error).split())[:LONGEST] or type(error).__name__
+        text = joined(error.__cause__ or error)
         mend = ": name a local folder, or go online" if isinstance(error, ConnectionError) else ""
         raise UserError(f"rollouts.name: {name}: cannot load split {spec['split']}{of} ({text}){mend}") from None
     columns = {ours: theirs for ours, theirs in spec["columns"].items() if theirs is not None}
