@@ -48,6 +48,7 @@ class Batch:
     padding (prompts are not in it at all). ``reward`` n. ``group_mean`` n: mean reward of all rollouts of the
     row's problem, not only of those in the batch. ``reference`` n x t: log pi_base(y_t | x, y_<t), or None.
     Where the view is pairs, rows 2i are chosen and rows 2i + 1 rejected. What stands off the mask never counts.
+    ``ValueError``, one line, where a shape is another: it would be broadcast in silence.
     """
 
     logp: Tensor
@@ -55,6 +56,16 @@ class Batch:
     reward: Tensor
     group_mean: Tensor
     reference: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.logp.shape)
+        if len(shape) != 2:
+            raise ValueError(f"batch: logp has shape {shape}, not rows x completion tokens")
+        for name, wanted in (("mask", shape), ("reward", shape[:1]), ("group_mean", shape[:1]), ("reference", shape)):
+            value = getattr(self, name)
+            found = wanted if value is None else tuple(value.shape)
+            if found != wanted:
+                raise ValueError(f"batch: {name} has shape {found}, beside logp of {shape} it needs {wanted}")
 
     @property
     def nll(self) -> Tensor:
@@ -68,9 +79,16 @@ class Batch:
 
     @property
     def logratio(self) -> Tensor:
-        """n x t, nats: log pi(y_t) - log pi_base(y_t), zero off the mask."""
-        assert self.reference is not None, "the method declares that it reads the reference"
+        """n x t, nats: log pi(y_t) - log pi_base(y_t), zero off the mask. ``ValueError`` without the reference."""
+        if self.reference is None:
+            raise ValueError("batch: the objective reads log pi_base, and there is no reference")
         return (self.logp - self.reference).masked_fill(~self.mask, 0.0)
+
+    def paired(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """One value a row as (chosen, rejected), n / 2 each; ``ValueError`` where a row is left over."""
+        if len(values) % 2:
+            raise ValueError(f"batch: {len(values)} rows are no pairs of a chosen row (2i) and a rejected one (2i + 1)")
+        return values[0::2], values[1::2]
 
     @property
     def lengths(self) -> Tensor:

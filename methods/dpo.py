@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 def preference(batch: Batch, *, length_normalised: bool) -> Tensor:
     """Log-ratio of chosen over rejected, one a pair, nats: ``logratio(chosen) - logratio(rejected)``.
 
-    A row's log-ratio to the base is the sum over its tokens, or their mean.
+    A row's log-ratio to the base is the sum over its tokens, or their mean. ``ValueError`` for rows that are no pairs.
     """
     logratio = batch.logratio.sum(dim=1)
     if length_normalised:
         logratio = logratio / batch.lengths
-    return logratio[0::2] - logratio[1::2]
+    chosen, rejected = batch.paired(logratio)
+    return chosen - rejected
 
 
 def losses(

@@ -23,7 +23,7 @@ def test_agreement_with_numpy_on_its_view(batch: Batch, agreement: Agreement) ->
     """Selected by the view and summed: sum over right rows of the numpy likelihood."""
     rollouts = [Rollout([3], [4], float(r), 0) for r in batch.reward]
     rows = [row for (row,) in view("rft", rollouts)]
-    part = replace(batch, logp=batch.logp[rows], mask=batch.mask[rows], reward=batch.reward[rows])
+    part = Batch(batch.logp[rows], batch.mask[rows], batch.reward[rows], batch.group_mean[rows])
     r, mask, logp = batch.reward.numpy(), batch.mask.numpy(), batch.logp.numpy()
     expected = (r[:, None] * np.where(mask, -logp, 0.0)).sum()
     agreement("RFT: numpy", rft.losses(part).sum().item(), expected, 1e-15)
