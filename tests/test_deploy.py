@@ -64,6 +64,7 @@ def test_the_image_holds_what_the_command_needs() -> None:
         "evals",
         "models",
         "execution",
+        "results",
         "configs",
         "pyproject.toml",
         "constraints",

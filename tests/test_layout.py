@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("orchestrator", "methods", "analysis", "report", "evals", "models", "execution")
+PACKAGES = ("orchestrator", "methods", "analysis", "report", "evals", "models", "execution", "results")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 

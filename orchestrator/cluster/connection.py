@@ -32,7 +32,7 @@ from orchestrator.config.study import Study
 from orchestrator.runtime.threads import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("orchestrator", "methods", "analysis", "report", "evals", "models", "execution")
+PACKAGES = ("orchestrator", "methods", "analysis", "report", "evals", "models", "execution", "results")
 SAME = ("torch", "transformers", "peft", "trl", "ray", "numpy")  # another version is another rounding, or another API
 GRACE = 30.0  # seconds that a cluster's head may be away; Ray ends every process after 60, without a word of ours
 KNOCK = 10.0  # seconds until an address that does not answer is given up

@@ -44,7 +44,7 @@ RESTARTS = 2  # of a cluster that was started here and died
 
 def refuse_intruders() -> None:
     """The packages' names are generic: refuse to start where one resolves to somebody else's."""
-    for package in ("methods", "analysis", "report", "evals", "models", "execution"):
+    for package in ("methods", "analysis", "report", "evals", "models", "execution", "results"):
         spec = importlib.util.find_spec(package)
         found = Path(spec.origin).parent if spec and spec.origin else None
         if found != ROOT / package:

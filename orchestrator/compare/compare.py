@@ -39,6 +39,7 @@ def compare(options: argparse.Namespace, say: Say) -> int:
         given = resolve(options.adapters)
         _look(given, options)
         results, noted = _measure(given, options, say)
+    _fits_schema(results)
     try:
         _write(results, _provenance(given, options, begun) | noted, out)
     except OSError as error:
@@ -79,6 +80,7 @@ def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> t
     """The results with the keys of a study's, and what of the input goes into the provenance."""
     from models.adapter import AdapterFile
     from orchestrator.measurements import geometry
+    from results import VERSION
 
     inputs: dict[str, Path] = {f"adapter:{i}": one.path for i, one in enumerate(given)}
     places = {one.name: geometry.Place(f"adapter:{i}", ".") for i, one in enumerate(given)}
@@ -104,7 +106,14 @@ def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> t
         "shared_modules": len(modules),
         "notes": notes,
     }
-    return results, {"base_folder": base}
+    return {"version": VERSION} | results, {"base_folder": base}
+
+
+def _fits_schema(results: Mapping[str, Any]) -> None:
+    """What does not fit the published schema is a defect of this tool, not of the input: nothing is written."""
+    from results import Results
+
+    Results.model_validate(results)
 
 
 def _notes(given: Sequence[Given], files: Mapping[str, Any], modules: Sequence[str]) -> list[str]:

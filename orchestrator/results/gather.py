@@ -20,6 +20,7 @@ from orchestrator.planning.training_runs import TrainingRun, sweep_points, train
 from orchestrator.rollouts.dataset import training_rollouts
 from orchestrator.steps.base import NOTE
 from orchestrator.steps.rollouts import STATISTICS
+from results import VERSION, Results
 
 QUESTION = "Are these methods different mechanisms, or one update with another step size?"
 
@@ -34,6 +35,7 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
     measured = _measurements(done, folders)
     trainings = _trainings(study, folders, outcome)
     results = {
+        "version": VERSION,
         "study": {"name": study.name, "title": study.title, "question": QUESTION, "settings": settings_of(study)}
         | ({"note": study.note} if study.note else {}),
         "base": _base(study, folders, measured),
@@ -51,7 +53,9 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
         results["directions"] = spread(trainings, results["geometry"], reference_of(study), study.analysis.seed)
     if study.sweep:
         results["sweep"] = _sweep(study, results)
-    return {name: part for name, part in results.items() if part not in (None, {})}
+    found = {name: part for name, part in results.items() if part not in (None, {})}
+    Results.model_validate(found)  # what does not fit the published schema is a defect of this tool
+    return found
 
 
 def settings_of(study: Study) -> dict[str, Any]:

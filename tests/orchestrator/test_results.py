@@ -34,6 +34,11 @@ RIGHT = {
     "base": {0, 1, 2}, "sft": {0}, "rft": {0, 1}, "dpo": {0, 1, 2, 3}, "dpo-lr3e-4": {3}, "sft-order43": {0},
     "sft-init43": set(),
 }  # fmt: skip
+MEASURES = {
+    "cosine": 0.5, "orthogonal_fraction": 0.75**0.5, "angle_min_median_deg": 5.0, "angle_max_median_deg": 80.0,
+    "right_angle_min_median_deg": 3.0, "right_angle_max_median_deg": 70.0, "u1": 0.9, "v1": 0.8, "overlap": 0.4,
+    "right_overlap": 0.6, "gap_median": 0.2, "k": 4, "k_max": 4, "defined_modules": 16,
+}  # fmt: skip
 # problem 0 is mixed, 1 all right, 2 all wrong, 3 mixed
 REWARDS = [[1, 0, 1], [1, 1, 1], [0, 0, 0], [0, 0, 1]]
 
@@ -44,7 +49,8 @@ def write_step(step: Step, out: Path) -> None:
 
 
 def _base(step: Step, out: Path) -> None:
-    write_json(out / NOTE, {"name": step.name, "kind": "from_scratch", "layers": 4, "folder": "/somewhere"})
+    note = {"name": step.name, "kind": step.config["kind"], "revision": "made by this study", "folder": "/somewhere"}
+    write_json(out / NOTE, note | {"parameters": 900, "layers": 4, "hidden": 8})
 
 
 def _rollouts(step: Step, out: Path) -> None:
@@ -58,7 +64,9 @@ def _rollouts(step: Step, out: Path) -> None:
     ]  # fmt: skip
     table = freeze(rows, {"heldout": 0.0, "rows": None, "seed": 0})
     write_table(table, out)
-    write_json(out / "statistics.json", statistics_of(table) | {"source": "vllm"})
+    tokens = {"rows": len(rows), "parted": 0, "first": None, "mended": {}, "as_drawn": 0, "end": "<eos>"}
+    told = {"asked": "{problem}", "tokens": tokens, "dropped": {}, "source": "vllm"}
+    write_json(out / "statistics.json", statistics_of(table) | told)
 
 
 def _problems(step: Step, out: Path) -> None:
@@ -77,8 +85,17 @@ def _problems(step: Step, out: Path) -> None:
 
 def _train(step: Step, out: Path) -> None:
     write_json(
-        out / "training.json", {"method": step.config["method"], "steps": 4, "a_moved_rel": NORMS[step.name] / 100}
-    )
+        out / "training.json",
+        {
+            "method": step.config["method"], "settings": {}, "learning_rate": step.config["learning_rate"], "steps": 4,
+            "run_steps": 4, "report_step": 4, "units": 8, "rows_seen": 8, "tokens_seen": 16, "epochs": 0.5,
+            "distinct_problems": 4, "distinct_rows": 8, "loss_first": 1.0, "loss_last": 1.0, "gradient_wrong": None,
+            "nll_pushed_first": None, "nll_pushed_last": None, "heldout_nll_right": None, "heldout_nll_wrong": None,
+            "heldout_kl": None, "clip_rate": 1.0, "noise_steps": 0, "noise": False,
+            "a_moved_rel": NORMS[step.name] / 100, "b_norm": 0.3, "view_rows": 12, "view_units": 12, "equal_pairs": 0,
+            "out_of_memory": [],
+        },
+    )  # fmt: skip
     line = {"loss": 1.0, "grad_norm": 2.0, "learning_rate": 3e-4, "a_moved": 0.1, "a_moved_rel": 0.2, "b_norm": 0.3}
     (out / "log.jsonl").write_text("".join(json.dumps(line | {"step": s}) + "\n" for s in (1, 2)))
 
@@ -101,21 +118,30 @@ def _evaluate(step: Step, out: Path) -> None:
 
 def _geometry(step: Step, out: Path) -> None:
     names = [role.removeprefix("adapter:") for role in step.inputs]
+    chance = {key: 0.5 for key in MEASURES if not key.startswith(("k", "gap", "orthogonal", "defined"))}
     pairs = [
-        {"a": b, "b": a, "cosine": round(0.1 * (i + 1), 2), "angle_min_median_deg": 5.0 + i, "u1": 0.9, "v1": 0.8}
+        {"a": b, "b": a, **MEASURES, "cosine": round(0.1 * (i + 1), 2), "angle_min_median_deg": 5.0 + i}
         for i, (a, b) in enumerate(itertools.combinations(names, 2))
     ]
-    adapters = [{"name": n, "norm": NORMS[n], "effective_rank": 2.0, "modules": 16} for n in names]
+    sizes = {n: {"norm": NORMS[n], "effective_rank": 2.0, "stable_rank": 1.5} for n in names}
+    spectrum = {"modules": 16, "zero_modules": 0, "rank": 4, "gap_median": 0.5, "first_gap_median": 0.5}
+    start, place = {"a_moved_rel": 0.1, "start_share": 0.9}, {"module": "0.q_proj", "layer": 0, "projection": "q_proj"}
     parts = {
-        "adapter_projections": [{"name": n, "projection": "q_proj", "norm": NORMS[n]} for n in names],
-        "adapter_modules": [{"name": n, "module": "m", "norm": NORMS[n]} for n in names],
+        "adapter_layers": [{"name": n, "layer": 0, **sizes[n]} for n in names],
+        "adapter_projections": [{"name": n, "projection": "q_proj", **sizes[n]} for n in names],
+        "adapter_modules": [{"name": n, **place, **sizes[n], **start} for n in names],
+        "layers": [],
+        "projections": [],
+        "modules": [],
         "gram": gram_of(names),
-        "itself": {"a": names[0], "b": names[0], "cosine": 1.0, "angle_min_median_deg": 0.0, "u1": 1.0, "v1": 1.0},
+        "itself": {"a": names[0], "b": names[0], **MEASURES, "cosine": 1.0},
         "along": {
             "pairs": [{"step": 2, **row} for row in pairs],
-            "adapters": [{"step": 2, **row, "to_end": 0.5} for row in adapters],
+            "adapters": [{"step": 2, "name": n, **sizes[n], **spectrum, "to_end": 0.5} for n in names],
         },
+        "chance": {"draws": 2, "ambient": chance, "shared_a": chance, "of": names[0]},
     }
+    adapters = [{"name": n, **sizes[n], **spectrum, **start} for n in names]
     write_json(out / "geometry.json", {"k": 4, "adapters": adapters, "pairs": pairs, **parts})
 
 
@@ -129,25 +155,28 @@ def _activations(step: Step, out: Path) -> None:
     pairs = [{"a": a, "b": b, "cosine": 0.7} for a, b in itertools.combinations(names, 2)]
     adapters = [{"name": n, "norm": 10 * NORMS[n]} for n in names]
     found = {"rows": 8, "tokens": 80, "adapters": adapters, "pairs": pairs, "layers": [], "projections": []}
-    write_json(out / "activations.json", found | {"gram": gram_of(names), "chance": 0.1})
+    write_json(out / "activations.json", found | {"gram": gram_of(names), "modules": 16, "chance": 0.1, "left_out": []})
 
 
 def _spectra(step: Step, out: Path) -> None:
     names = [role.removeprefix("adapter:") for role in step.inputs if role.startswith("adapter:")]
     shares = {"both": 0.01, "left": 0.1, "right": 0.2}
-    adapters = [{"name": n, **shares, "relative_norm": 0.05, "intruders": 3, "undecided": 0} for n in names]
+    counts = {"intruders": 3, "modules": 16, "zero_modules": 0}
+    adapters = [{"name": n, **shares, "relative_norm": 0.05, "relative_sigma_median": 0.1, **counts} for n in names]
     found = {"k": 10, "threshold": 0.5, "adapters": adapters, "layers": [], "projections": [], "modules": []}
-    write_json(out / "spectra.json", found | {"chance": shares})
+    write_json(out / "spectra.json", found | {"chance": shares, "left_out": []})
 
 
 def _connectivity(step: Step, out: Path) -> None:
     names = ["base", *(r.removeprefix("adapter:") for r in step.inputs if r.startswith("adapter:"))]
     losses = [{"name": n, "nll_right": 1.0 + i, "nll_wrong": 2.0, "kl_to_base": 0.0} for i, n in enumerate(names)]
-    write_json(out / "connectivity.json", {"losses": losses, "connectivity": {"paths": []}})
+    paths = {"loss": "nats a token of right held-out completions", "rows": 2, "paths": []}
+    write_json(out / "connectivity.json", {"losses": losses, "connectivity": paths})
 
 
 def _similarity(step: Step, out: Path) -> None:
-    write_json(out / "similarity.json", {"estimator": "debiased linear CKA", "hidden": [], "modules": []})
+    how = {"estimator": "debiased linear CKA", "position": "last", "prompts": 6}
+    write_json(out / "similarity.json", how | {"hidden": [], "modules": []})
 
 
 WRITERS: dict[str, Callable[[Step, Path], None]] = {
@@ -187,7 +216,8 @@ def test_results_are_json_without_paths_and_times(results: dict[str, Any]) -> No
 
 
 def test_the_base_is_stated_with_its_adapted_modules(results: dict[str, Any]) -> None:
-    assert results["base"] == {"name": "scratch", "kind": "from_scratch", "layers": 4, "modules": 16}
+    sizes = {"parameters": 900, "layers": 4, "hidden": 8, "modules": 16}
+    assert results["base"] == {"name": "scratch", "kind": "from_scratch", "revision": "made by this study"} | sizes
 
 
 def test_accuracy_counts_and_intervals(results: dict[str, Any]) -> None:

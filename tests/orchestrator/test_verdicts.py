@@ -18,6 +18,7 @@ from orchestrator.evaluation.verdicts import answers, evaluation
 from orchestrator.steps import STEP_KINDS
 from orchestrator.steps.evaluate import part_name
 from report.text_pages import PROBLEMS
+from results.evaluation import Evaluation
 
 GOLD = "7"
 # Of each problem what the model answers, a word a sample; "-" where no answer is found.
@@ -25,6 +26,11 @@ SAMPLED = {
     "base": ["7 7 7 7", "7 8 8 9", "8 8 9 9", "- - 7 8"],
     "sft": ["7 7 7 7", "7 7 8 8", "7 9 9 9", "- - - -"],
 }
+ENGINE = {
+    "kind": "transformers", "adapters": "lora", "precision": "float32", "max_model_len": 64, "batch_size": 8,
+    "threads": 1, "seed": 0, "attention": "sdpa",
+}  # fmt: skip
+SAMPLING = {"top_p": 1.0, "max_tokens": 32, "seed": 0}
 
 Made = tuple[dict[str, Step], dict[str, Path]]
 
@@ -41,8 +47,8 @@ def write(root: Path, said: Mapping[str, Sequence[str]], parts: int = 1, *, lose
         Step(STEP_KINDS["evaluate"],
             part_name(model, part, parts),
             {
-                "part": part, "parts": parts, "shard": 5, "engine": {"kind": "transformers"},
-                "sampling": {"toy": {"samples": samples, "temperature": 0.7 if samples > 1 else 0.0}},
+                "part": part, "parts": parts, "shard": 5, "engine": ENGINE,
+                "sampling": {"toy": SAMPLING | {"samples": samples, "temperature": 0.7 if samples > 1 else 0.0}},
             },
             role=model,
         )
@@ -69,7 +75,8 @@ def write(root: Path, said: Mapping[str, Sequence[str]], parts: int = 1, *, lose
         ]  # fmt: skip
         table = pyarrow.table({name: [row[name] for row in rows] for name in rows[0]})
         pyarrow.parquet.write_table(table, folders[step.title] / VERDICTS)
-        check = {"name": "base", "max_difference": 0.0, "passed": True, "told_apart": False}
+        check = {"name": "base", "max_difference": 0.0, "tolerance": 5e-4, "passed": True, "effect": 0.0}
+        check |= {"told_apart": False}
         write_json(folders[step.title] / CANARY, [check, check | {"name": "zero"}, check | {"name": "adapter"}])
     return {step.title: step for step in steps}, folders
 
@@ -112,6 +119,14 @@ def test_one_sample_is_mcnemars_test_and_both_ways_agree(tmp_path: Path) -> None
     assert task["models"][0]["pass_at"] == {"1": 9 / 20} and task["models"][0]["maj"] is None
     assert task["smallest_difference"] == {"single": 6 / 20, "holm": 7 / 20}, "2 / 2^7 <= .05 / 3 < 2 / 2^6"
     assert [row["count"] for row in task["alone"]] == [0, 0, 3]
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_verdicts_are_of_the_published_types(tmp_path: Path, samples: int) -> None:
+    said = {model: [" ".join(of.split()[:samples]) for of in rows] for model, rows in SAMPLED.items()}
+    found = evaluation(*write(tmp_path, said))
+    assert found["tasks"][0]["pairs"][0]["test"] == ("mcnemar" if samples == 1 else "sign flip")
+    assert Evaluation.model_validate(found).model_dump(exclude_unset=True) == found
 
 
 def test_with_more_samples_smaller_differences_could_show(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""``results.json`` in types: what a run or a comparison found, for the report and for anyone who reads the file.
+
+It knows none of the packages that measure, and no heavy library: pydantic alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from results.document import VERSION, Results
+
+__all__ = ["VERSION", "Results", "dump", "load"]
+
+
+def load(path: Path) -> Results:
+    """The results in a file. ``ValueError`` says in a line what it is not: JSON, of this version, of the schema."""
+    try:
+        text = path.read_bytes()
+        told = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error})") from None
+    version = told.get("version") if isinstance(told, dict) else None
+    if version != VERSION:
+        of = "a version that is not told" if version is None else f"version {version!r}"
+        raise ValueError(f"{path} holds results of {of}, this reads version {VERSION}: make the report anew")
+    return Results.model_validate_json(text)
+
+
+def dump(results: Results) -> dict[str, Any]:
+    """The results as plain JSON values, equal to what they were read from: absent parts stay absent, nulls stay."""
+    return results.model_dump(mode="json", exclude_unset=True)

@@ -1,0 +1,43 @@
+"""What the parts of ``results.json`` have in common: frozen, strict, no unknown key, and keys that may be absent.
+
+A field is one of these:
+
+- ``X``: the key is always there and never null;
+- ``X | None`` without a default: the key is always there; its description says where it is null;
+- ``MayBeAbsent[X]``: the key may be absent, and is never null. In Python it then reads as None;
+- ``X | None = None``: the key may be absent, and may be null too. Its description says when it is which.
+
+Fields stand in the order in which the code that measures them writes them, so that a table of dumped rows has its
+columns in that order.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+T = TypeVar("T")
+
+
+class Part(BaseModel):
+    """A part of the results. Strict: a number is no text, a boolean no number; no number is NaN or infinite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, serialize_by_alias=True)
+
+
+class _NeverNull:
+    """Takes null out of an optional type's schema: what is left out of the file has no key at all."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        assert schema["type"] == "nullable", "MayBeAbsent is given a type without None"
+        return schema["schema"]
+
+
+MayBeAbsent = Annotated[T | None, _NeverNull()]
+Number = int | float
+"""A number that is whole in some files and not in others, such as a median of counts: each keeps the kind it has."""
+
+Matrix = list[list[float]]
