@@ -29,8 +29,7 @@ def spectra_table(results: dict, index: ModelIndex) -> Table | None:
     def counted(row: dict) -> Cell:
         if row.get("intruders") is None:
             return number(formats.MISSING, "not defined for chance" if row.get("chance") else ZERO_UPDATE)
-        open_ = row.get("undecided") or 0
-        return number(formats.count(row["intruders"]), detail=f"{open_} undecided" if open_ else "")
+        return number(formats.count(row["intruders"]))
 
     return records(
         "spectra",

@@ -6,12 +6,32 @@ from dataclasses import dataclass, field
 from random import Random
 
 import numpy as np
+import torch
 
-from analysis.statistics.significance import holm, mcnemar_exact
+from analysis.statistics.significance import holm, mcnemar_exact, paired_interval, smallest_difference, wilson
+from analysis.weights.geometry import module_geometry
+from analysis.weights.summary import summarise
+from models.adapter import Factors
+from orchestrator.results.gather import floors
+from results import VERSION
 
 LABELS = {"sft": "SFT", "rft": "RFT", "dft": "DFT", "offline_grpo": "Offline GRPO", "dpo": "DPO"}
 RATE = 1e-3
 PROBLEMS = 120
+MODULE = "model.layers.0.mlp.down_proj"
+BESIDE = ("cosine", "angle_min_median_deg", "u1", "v1")  # what the headline repeats of a pair
+IDENTITY = (
+    "name", "method", "objective", "role", "of", "learning_rate", "init_seed", "order_seed", "report_step", "status",
+    "error",
+)  # fmt: skip
+COURSE = {
+    "settings": {}, "steps": 100, "run_steps": 100, "report_step": 100, "units": 3200, "rows_seen": 3200,
+    "tokens_seen": 50_000, "epochs": 2.0, "distinct_problems": 300, "distinct_rows": 1600, "loss_first": 0.4,
+    "loss_last": 0.3, "gradient_wrong": None, "nll_pushed_first": None, "nll_pushed_last": None,
+    "heldout_nll_right": None, "heldout_nll_wrong": None, "heldout_kl": None, "clip_rate": 0.5, "noise_steps": 0,
+    "noise": False, "a_moved_rel": 0.01, "b_norm": 1.0, "view_rows": 1600, "view_units": 1600, "equal_pairs": 0,
+    "out_of_memory": [],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,19 +95,48 @@ def _updates(random: Random, runs: dict[str, tuple[Key, str]]) -> dict[str, np.n
 
 
 def _geometry(random: Random, updates: dict[str, np.ndarray]) -> dict:
-    norms = {name: float(np.linalg.norm(vector)) for name, vector in updates.items()}
-    pairs, names = [], list(updates)
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            scale = norms[a] * norms[b]
-            cosine = float(np.clip(updates[a] @ updates[b] / scale, -1, 1)) if scale else None
-            first, second = (a, b) if random.random() < 0.5 else (b, a)
-            pairs.append({"a": first, "b": second, "cosine": cosine})
-    return {
-        "adapters": [{"name": name, "norm": norm} for name, norm in norms.items()],
-        "pairs": pairs,
-        "chance": {"shared_a": {"cosine": 0.004}},
+    """Each update as the one row of a weight of 1 x its size, measured as an adapter's is; pairs either way round."""
+    factors = [Factors(torch.ones(1, 1, dtype=torch.float64), torch.tensor(row)[None]) for row in updates.values()]
+    found = summarise(list(updates), {MODULE: module_geometry(factors)})
+    for pair in found["pairs"]:
+        if random.random() >= 0.5:
+            pair["a"], pair["b"] = pair["b"], pair["a"]
+    for row in (*found["adapters"], *found["adapter_modules"]):
+        row |= {"a_moved_rel": 0.01, "start_share": 0.9}
+    first = next(iter(updates))
+    (itself,) = summarise([first, "itself"], {MODULE: module_geometry([factors[0], factors[0]])})["pairs"]
+    sides = {f"{side}angle_{end}_median_deg": 60.0 for side in ("", "right_") for end in ("min", "max")}
+    chance = {"cosine": 0.004, **sides, "u1": 0.3, "v1": 0.3, "overlap": 0.25, "right_overlap": 0.25}
+    return found | {
+        "itself": itself | {"b": first},
+        "along": {"pairs": [], "adapters": []},
+        "chance": {"draws": 2, "ambient": chance, "shared_a": chance, "of": first},
     }
+
+
+def _training(name: str, key: Key, role: str, done: bool) -> dict:
+    row = {
+        "name": name, "method": key.method, "objective": key.method, "role": role,
+        "of": None if role == "method" else key.method, "learning_rate": key.rate, "init_seed": key.init,
+        "order_seed": key.order, "status": "done" if done else "not run", "error": None,
+    }  # fmt: skip
+    return COURSE | row if done else row
+
+
+def _headline(results: dict, trained: dict[str, tuple[Key, str]]) -> list[dict]:
+    rows = {row["name"]: row for row in results["geometry"]["adapters"]}
+    pairs = {frozenset((row["a"], row["b"])): row for row in results["geometry"]["pairs"]}
+    tasks = results.get("evaluation", {}).get("tasks", [])
+    return [
+        {
+            "name": name, "compared_to": "sft", "learning_rate": key.rate, "norm": rows[name]["norm"],
+            "matched": "as published" if role == "method" else "learning rate" if key.rate == RATE else "sweep",
+            **{key: pairs.get(frozenset(("sft", name)), {}).get(key) for key in BESIDE},
+            "accuracy": {t["task"]: m["accuracy"] for t in tasks for m in t["models"] if m["name"] == name},
+        }
+        for name, (key, role) in trained.items()
+        if role in ("method", "sweep")
+    ]  # fmt: skip
 
 
 def _task(random: Random, keys: dict[str, Key | None]) -> dict:
@@ -106,16 +155,61 @@ def _task(random: Random, keys: dict[str, Key | None]) -> dict:
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
             fell, rose = int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())
-            p = mcnemar_exact(fell, rose)
-            pairs.append({"a": a, "b": b, "test": "mcnemar", "p": p, "difference": (rose - fell) / PROBLEMS})
+            low, high = paired_interval(fell, rose, PROBLEMS)
+            pairs.append(
+                {
+                    "a": a, "b": b, "test": "mcnemar", "only_a": fell, "only_b": rose, "p": mcnemar_exact(fell, rose),
+                    "difference": (rose - fell) / PROBLEMS, "low": low, "high": high,
+                    "agreement": 1 - (rose + fell) / PROBLEMS,
+                }
+            )  # fmt: skip
     for row, adjusted in zip(pairs, holm([row["p"] for row in pairs]), strict=True):
         row["p_holm"] = adjusted
-    models = [
-        {"name": name, "n": PROBLEMS, "samples": 1, "accuracy": float(right[name].mean()), "truncated": cut[name]}
-        for name in names
-    ]
-    sampling = {"samples": 1, "temperature": 0.0, "max_tokens": 64}
-    return {"task": "sums", "title": "Sums", "n": PROBLEMS, "sampling": sampling, "models": models, "pairs": pairs}
+    models = [_score(name, int(right[name].sum()), cut[name]) for name in names]
+    solved = np.array(list(right.values()))
+    alone = {name: np.flatnonzero(own & (solved.sum(0) == 1)) for name, own in right.items()}
+    tests = {"single": 1, "holm": max(1, len(pairs))}
+    return {
+        "task": "sums",
+        "title": "Sums",
+        "n": PROBLEMS,
+        "samples": 1,
+        "sampling": {"samples": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": 64, "seed": 0},
+        "models": models,
+        "pairs": pairs,
+        "strata": [],
+        "smallest_difference": {name: smallest_difference(PROBLEMS, 0.05, count) for name, count in tests.items()},
+        "solved_by_all": int(solved.all(0).sum()),
+        "solved_by_none": int((~solved.any(0)).sum()),
+        "alone": [
+            {"name": name, "count": len(of), "ids": [f"q{i}" for i in of[:20]]}
+            for name, of in alone.items()
+            if len(names) > 1
+        ],
+    }
+
+
+def _score(name: str, right: int, cut: int) -> dict:
+    low, high = wilson(right, PROBLEMS)
+    return {
+        "name": name, "n": PROBLEMS, "samples": 1, "correct": right, "accuracy": right / PROBLEMS, "low": low,
+        "high": high, "pass_at": {"1": right / PROBLEMS}, "maj": None, "truncated": cut, "not_found": 0,
+        "mean_tokens": 20.0, "median_tokens": 20, "p95_tokens": 30,
+    }  # fmt: skip
+
+
+def _evaluation(random: Random, keys: dict[str, Key | None]) -> dict:
+    row = {"max_difference": 1e-6, "tolerance": 5e-4, "passed": True, "effect": 0.1, "told_apart": True}
+    engine = {
+        "kind": "vllm", "adapters": "lora", "precision": "float32", "max_model_len": 256, "batch_size": 256,
+        "threads": 1, "seed": 0, "shard": 500, "parts": 1,
+    }  # fmt: skip
+    return {
+        "tasks": [_task(random, keys)],
+        "canary": [{"name": name, **row} for name in keys],
+        "controls": [{"name": name, **row, "checks": len(keys)} for name in ("base", "zero")],
+        "engine": engine,
+    }
 
 
 def drawn(seed: int) -> Drawn:
@@ -124,39 +218,49 @@ def drawn(seed: int) -> Drawn:
     runs = _runs(random)
     trained = {name: (key, role) for name, (key, role) in runs.items() if random.random() < 0.95}
     results: dict = {
-        "trainings": [
-            {
-                "name": name, "method": key.method, "role": role, "of": None if role == "method" else key.method,
-                "learning_rate": key.rate, "init_seed": key.init, "order_seed": key.order, "report_step": 100,
-                "status": "done" if name in trained else "not run", "error": None,
-            }
-            for name, (key, role) in runs.items()
-        ],
+        "version": VERSION,
+        "trainings": [_training(name, key, role, name in trained) for name, (key, role) in runs.items()],
         "geometry": _geometry(random, _updates(random, trained)),
-        "headline": [
-            {"name": name, "compared_to": "sft", "matched": "as published" if role == "method" else "learning rate"}
-            for name, (key, role) in trained.items()
-            if role == "method" or (role == "sweep" and key.rate == RATE)
-        ],
-    }  # fmt: skip
+    }
     if random.random() < 0.7:
         asked = {"base": None} | {name: key for name, (key, _) in trained.items()}
         answered = {name: key for name, key in asked.items() if random.random() < 0.9}
-        results["evaluation"] = {"tasks": [_task(random, answered)]} if answered else {}
+        if answered:
+            results["evaluation"] = _evaluation(random, answered)
+    results["headline"] = _headline(results, trained)
     keys = {name: key for name, (key, _) in runs.items()}
-    if (
-        "sft" in trained and random.random() < 0.2
-    ):  # as adapters from elsewhere are compared: some or all are names alone
-        foreign = {key.method for key in keys.values() if random.random() < 0.7}
-        results = {part: results[part] for part in ("trainings", "geometry")}
-        results["trainings"] = [row for row in results["trainings"] if row["method"] not in foreign]
-        results["headline"] = [{"name": name, "compared_to": "sft"} for name in trained]
-        keys = {n: Key(n, None, None, None) if key.method in foreign else key for n, key in keys.items()}
-    if random.random() < 0.3:
-        for row in results["trainings"]:  # as rows of an older run have it
-            del row["of"]
     marks = Random(f"noise {seed}")  # of its own, so that all else is as drawn without it
-    noise = [row for row in results["trainings"] if row["status"] == "done" and marks.random() < 0.05]
-    for row in noise:
-        row["noise"] = True
-    return Drawn(results, keys, {row["name"] for row in noise})
+    # as adapters from elsewhere are compared: some or all are names alone, and none is known to be noise
+    if "sft" in trained and random.random() < 0.2:
+        foreign = {key.method for key in keys.values() if random.random() < 0.7}
+        known = {name for name, key in keys.items() if name in trained and key.method not in foreign}
+        keys = {n: Key(n, None, None, None) if key.method in foreign else key for n, key in keys.items()}
+        results = _compared(results, known)
+    else:
+        for row in results["trainings"]:
+            row |= {"noise": True, "noise_steps": 100} if row["status"] == "done" and marks.random() < 0.05 else {}
+    results["geometry"]["floors"] = floors(results["trainings"], results["geometry"], "sft")
+    return Drawn(results, keys, {row["name"] for row in results["trainings"] if row.get("noise")})
+
+
+def _compared(results: dict, known: set[str]) -> dict:
+    """The same adapters in a comparison, of which this tool trained those in ``known``."""
+    names = [row["name"] for row in results["geometry"]["adapters"]]
+    rows = [row for row in results["trainings"] if row["name"] in known]
+    told = {row["name"]: row["matched"] for row in results["headline"]}
+    hidden = {row["name"] for row in rows if row["role"] not in ("method", "sweep")}
+    return {
+        "version": VERSION,
+        "geometry": results["geometry"],
+        "trainings": [{key: row[key] for key in IDENTITY} for row in rows],
+        "headline": [
+            {"name": name, "compared_to": "sft", "matched": told[name] if name in known else None}
+            for name in names
+            if name not in hidden
+        ],
+        "comparison": {
+            "adapters": [{"name": name, "base": None, "modules": 1, "rslora": False} for name in names],
+            "shared_modules": 1,
+            "notes": [],
+        },
+    }

@@ -11,6 +11,7 @@ from analysis.statistics.sampling import difference_interval, ladder, pass_at, s
 from analysis.statistics.significance import holm, mcnemar_exact, sign_flip
 from analysis.weights.directions import directions
 from analysis.weights.replicas import runs
+from results import VERSION
 
 LAYERS = 4
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -23,11 +24,11 @@ MODELS = (
     ("rift", "rift", "method", 1e-3, 0.936, 3.04, 0.548),
     ("offline_grpo", "offline_grpo", "method", 1e-3, 0.741, 3.4, 0.872),
     ("dpo", "dpo", "method", 1e-4, 0.063, 0.41, 0.839),
-    ("dpo-lr3e-4", "dpo", "sweep", 3e-4, 0.118, 1.18, 0.826),
     ("dpo-lr1e-3", "dpo", "sweep", 1e-3, 0.204, 3.61, 0.402),
     ("dpo-lr3e-3", "dpo", "sweep", 3e-3, None, None, None),
     ("sft-order43", "sft", "order", 1e-3, 0.893, 2.86, 0.617),
     ("sft-init43", "sft", "init", 1e-3, 0.012, 2.83, 0.609),
+    ("dpo-lr3e-4", "dpo", "rate", 3e-4, 0.118, 1.18, 0.826),
 )
 ERROR = "loss is not finite at step 41, rows 1312 to 1343; last good checkpoint: step 40"
 TRAINED = [row[0] for row in MODELS if row[4] is not None]
@@ -64,7 +65,37 @@ def _pair(a: tuple, b: tuple, cosine: float | None = None) -> dict:
         "v1": 0.06 if other_init else 0.66 + 0.33 * abs(cosine),
         "overlap": max(0.08, 0.9 * cosine**2),
         "right_overlap": 0.08 if other_init else 0.6 + 0.3 * cosine**2,
+        "gap_median": 0.12,
+        "k": 10,
+        "k_max": 10,
+        "defined_modules": 4 * LAYERS,
     }
+
+
+def _part(a: tuple, b: tuple, share: float, modules: int, **label: object) -> dict:
+    """A pair over some modules: less alike than over all."""
+    measures = _pair(a, b, (1.0 if a == b else _cosine(a, b)) * share)
+    names = {key: measures.pop(key) for key in ("a", "b")}
+    return {**names, **label, **measures, "defined_modules": modules}
+
+
+def _at_module(a: tuple, b: tuple, module: str, layer: int, projection: str) -> dict:
+    found = _part(a, b, 1 - 0.06 * layer, 1, module=module, layer=layer, projection=projection)
+    ends = {"": ("angle_min_median_deg", "angle_max_median_deg")}
+    ends["right_"] = ("right_angle_min_median_deg", "right_angle_max_median_deg")
+    return found | {
+        f"{side}angles_deg": np.linspace(found[low], found[high], 10).tolist() for side, (low, high) in ends.items()
+    }
+
+
+def _sizes(row: tuple, share: float = 1.0) -> dict:
+    ranks = {"effective_rank": 11.2 + 3 * (1 - row[4]), "stable_rank": 2.1 + (1 - row[4])}
+    return {"norm": row[5] * share, **ranks}
+
+
+SPECTRUM = {
+    "modules": 4 * LAYERS, "zero_modules": 0, "rank": 16, "gap_median": 0.17, "first_gap_median": 0.32,
+}  # fmt: skip
 
 
 def _gram(rows: list[tuple], cosine: Callable[[tuple, tuple], float], unit: float = 1.0) -> list[list[float]]:
@@ -76,7 +107,9 @@ def _training(row: tuple) -> dict:
     entry = {
         "name": name,
         "method": method,
+        "objective": method,
         "role": role,
+        "of": None if role == "method" else method,
         "learning_rate": rate,
         "init_seed": 43 if role == "init" else 42,
         "order_seed": 43 if role == "order" else 42,
@@ -88,7 +121,9 @@ def _training(row: tuple) -> dict:
     pairs = method == "dpo"
     return {
         **entry,
+        "settings": {"beta": 0.1} if pairs else {},
         "steps": 120,
+        "run_steps": 120,
         "report_step": 100,
         "units": 3200,
         "rows_seen": 6400 if pairs else 3200,
@@ -102,17 +137,22 @@ def _training(row: tuple) -> dict:
         "gradient_wrong": 0.5 if pairs else 0.38,
         "nll_pushed_first": 0.31 if pairs else None,
         "nll_pushed_last": 1.94 if pairs else None,
+        "heldout_nll_right": 0.31,
+        "heldout_nll_wrong": 0.64,
         "heldout_kl": 0.0123,
+        "noise_steps": 0,
+        "noise": False,
         "a_moved_rel": 0.02 * norm,
         "b_norm": norm * 0.8,
-        "view_rows": 1800,
+        "view_rows": 692 if pairs else 1800,
         "view_units": 346 if pairs else 1800,
+        "equal_pairs": 0,
+        "out_of_memory": [],
     }
 
 
 def _curve(row: tuple, generator: np.random.Generator) -> dict:
-    steps = np.arange(1, 121 if row[5] else 41)
-    scale = row[5] or 6.0
+    steps, scale = np.arange(1, 121), row[5]
     start = 0.693 if row[1] == "dpo" else 0.42
     loss = start * (0.55 + 0.45 * np.exp(-steps / 30)) + generator.normal(0, 0.03, len(steps))
     if row[1] == "offline_grpo":
@@ -124,6 +164,7 @@ def _curve(row: tuple, generator: np.random.Generator) -> dict:
         "loss": loss.tolist(),
         "grad_norm": (1.4 * np.exp(generator.normal(0, 0.25, len(steps)))).tolist(),
         "learning_rate": (row[3] * np.minimum(1, steps / 6)).tolist(),
+        "a_moved": (1.3 * scale * growth).tolist(),
         "a_moved_rel": (0.02 * scale * growth).tolist(),
         "b_norm": (0.8 * scale * growth).tolist(),
     }
@@ -153,7 +194,13 @@ def _task(key: str, title: str, n: int, shift: float, generator: np.random.Gener
         "title": title,
         "n": n,
         "samples": samples,
-        "sampling": {"samples": samples, "temperature": 0.0 if samples == 1 else 0.7, "top_p": 1.0},
+        "sampling": {
+            "samples": samples,
+            "temperature": 0.0 if samples == 1 else 0.7,
+            "top_p": 1.0,
+            "max_tokens": 64,
+            "seed": 0,
+        },
         "models": [_scored(name, right[name], samples) for name in names],
         "pairs": pairs,
         "strata": strata,
@@ -198,12 +245,9 @@ def _tested(a: str, b: str, right: dict[str, np.ndarray], samples: int) -> dict:
 
 def _geometry() -> dict:
     trained = [row for row in MODELS if row[4] is not None]
-    pairs = [_pair(a, b) for i, a in enumerate(trained) for b in trained[i + 1 :]]
-    layers = [
-        {"a": row["a"], "b": row["b"], "layer": layer, "cosine": row["cosine"] * (1 - 0.06 * layer)}
-        for row in pairs
-        for layer in range(LAYERS)
-    ]
+    both = [(a, b) for i, a in enumerate(trained) for b in trained[i + 1 :]]
+    pairs = [_pair(a, b) for a, b in both]
+    layers = [_part(a, b, 1 - 0.06 * n, len(PROJECTIONS), layer=n) for a, b in both for n in range(LAYERS)]
     by_names = {(row["a"], row["b"]): row for row in pairs}
     ambient = {
         "cosine": 0.0004,
@@ -219,37 +263,44 @@ def _geometry() -> dict:
     shared = {**ambient, "cosine": 0.0011, "v1": 0.35, "right_angle_min_median_deg": 15.4, "right_overlap": 0.63}
     angles = {key: 2e-6 for key in ambient if key.endswith("_deg")}
     measures = {key: 1.0 for key in ("cosine", "u1", "v1", "overlap", "right_overlap")}
-    itself = {"a": "sft", "b": "sft", **measures, **angles, "orthogonal_fraction": 0.0}
+    itself = {**_pair(MODELS[0], MODELS[0]), **measures, **angles, "orthogonal_fraction": 0.0}
     return {
         "k": 10,
         "adapters": [
-            {
-                "name": row[0],
-                "norm": row[5],
-                "effective_rank": 11.2 + 3 * (1 - row[4]),
-                "stable_rank": 2.1 + (1 - row[4]),
-                "modules": 4 * LAYERS,
-                "a_moved_rel": 0.02 * row[5],
-                "start_share": 1 - 0.03 * row[5],
-            }
+            {"name": row[0], **_sizes(row), **SPECTRUM, "a_moved_rel": 0.02 * row[5], "start_share": 1 - 0.03 * row[5]}
             for row in trained
         ],
+        "adapter_layers": [
+            {"name": row[0], "layer": layer, **_sizes(row, 1 / 2)} for row in trained for layer in range(LAYERS)
+        ],
         "adapter_projections": [
-            {"name": row[0], "projection": projection, "norm": row[5] / 2}
+            {"name": row[0], "projection": projection, **_sizes(row, 1 / 2)}
             for row in trained
             for projection in PROJECTIONS
         ],
         "adapter_modules": [
-            {"name": row[0], "module": module, "layer": layer, "projection": projection, "norm": row[5] / 8}
+            {
+                "name": row[0],
+                "module": module,
+                "layer": layer,
+                "projection": projection,
+                **_sizes(row, 1 / 8),
+                "a_moved_rel": 0.02 * row[5],
+                "start_share": 1 - 0.03 * row[5],
+            }
             for row in trained
             for module, layer, projection in MODULES
         ],
         "pairs": pairs,
         "layers": layers,
+        "projections": [
+            _part(a, b, 1 - 0.03 * i, LAYERS, projection=name) for a, b in both for i, name in enumerate(PROJECTIONS)
+        ],
+        "modules": [_at_module(a, b, *module) for a, b in both for module in MODULES],
         "gram": _gram(trained, _cosine),
         "along": _along(trained),
         "itself": itself,
-        "chance": {"ambient": ambient, "shared_a": shared},
+        "chance": {"draws": 8, "ambient": ambient, "shared_a": shared, "of": "sft"},
         "floors": {
             "order": [by_names["sft", "sft-order43"]],
             "init": [by_names["sft", "sft-init43"]],
@@ -266,8 +317,8 @@ def _along(trained: list[tuple]) -> dict:
         share = step / CHECKPOINTS[-1]
         for i, a in enumerate(trained):
             to_end = 1 - (0.2 + 0.3 * (1 - a[4])) * (1 - share)
-            size = {"norm": a[5] * (0.4 + 0.6 * share), "modules": len(MODULES)}
-            adapters.append({"step": step, "name": a[0], **size, "to_end": to_end})
+            size = _sizes(a, 0.4 + 0.6 * share)
+            adapters.append({"step": step, "name": a[0], **size, **SPECTRUM, "to_end": to_end})
             for b in trained[i + 1 :]:
                 cosine = _cosine(a, b)
                 parted = cosine if "init" in (a[2], b[2]) else 1 - (1 - cosine) * math.sqrt(share)
@@ -301,7 +352,9 @@ def _activations() -> dict:
             for i, projection in enumerate(PROJECTIONS)
         ],
         "gram": _gram(trained, _weighted, 0.31),
+        "modules": len(MODULES),
         "chance": 0.071,
+        "left_out": [],
     }
 
 
@@ -323,7 +376,6 @@ def _spectra() -> dict:
             "relative_norm": 0.021 * row[5],
             "relative_sigma_median": 0.08 * row[5],
             "intruders": count * round(row[5] / 2),
-            "undecided": 2 if row[0] == "dft" and count > 1 else 0,
             "modules": count,
             "zero_modules": 0,
         }
@@ -337,6 +389,7 @@ def _spectra() -> dict:
         "projections": [entry(row, LAYERS, projection=name) for row in trained for name in PROJECTIONS],
         "modules": [entry(row, 1, **label) for row in trained for label in labels],
         "chance": SPECTRA_CHANCE,
+        "left_out": [],
     }
 
 
@@ -359,8 +412,9 @@ def _similarity() -> dict:
                         "layer": layer - 1,
                         "cka": cka,
                         "low": cka - 0.03,
-                        "high": min(1, cka + 0.02),
+                        "high": min(1.0, cka + 0.02),
                         "shuffled": 0.004 * (-1) ** layer,
+                        "biased": cka,
                     }
                 )
             for module, layer, projection in MODULES:
@@ -368,7 +422,7 @@ def _similarity() -> dict:
                 label = {"module": module, "layer": layer, "projection": projection}
                 modules.append({"a": a, "b": b, **label, "cka": cka})
     return {
-        "estimator": "unbiased HSIC",
+        "estimator": "debiased linear CKA",
         "position": "last",
         "prompts": 100,
         "hidden": hidden,
@@ -382,24 +436,16 @@ def _headline(tasks: list[dict]) -> list[dict]:
         for name in ["base", *TRAINED]
         for row in [{"name": name}]
     }
-    rows = [
-        {
-            "name": "base",
-            "compared_to": "sft",
-            "matched": "as published",
-            "norm": 0.0,
-            "accuracy": scores["base"],
-        }
-    ]
+    rows = []
     for row in MODELS:
-        if row[4] is None or (row[2] == "sweep" and row[3] != 1e-3):
+        if row[4] is None or row[2] not in ("method", "sweep"):
             continue
         found = {} if row[0] == "sft" else _pair(MODELS[0], row)
         rows.append(
             {
                 "name": row[0],
                 "compared_to": "sft",
-                "matched": "learning rate" if row[2] == "sweep" else "as published",
+                "matched": "as published" if row[2] == "method" else "learning rate" if row[3] == 1e-3 else "sweep",
                 "learning_rate": row[3],
                 "norm": row[5],
                 "accuracy": scores[row[0]],
@@ -445,8 +491,10 @@ def _rollouts() -> dict:
             "right": {"median": 16, "p95": 20, "max": 24},
             "wrong": {"median": 17, "p95": 22, "max": 32},
         },
-        "truncated": 4,
         "teachers": [{"name": "base, prefixed “Explain.”", "rows": 2000, "share_right": 0.618}],
+        "asked": "{problem} Explain.",
+        "tokens": {"rows": 2000, "parted": 0, "first": None, "mended": {}, "as_drawn": 0, "end": "<eos>"},
+        "dropped": {"answer too long": 4},
         "views": [
             {"method": "sft", "units": 1800, "rows": 1800, "problems": 450},
             {"method": "rft", "units": 1112, "rows": 1112, "problems": 411},
@@ -463,15 +511,12 @@ def _points(tasks: list[dict]) -> list[dict]:
             "learning_rate": row[3],
             "norm": row[5],
             "cosine_to_sft": row[4],
-            "nll_right": 0.3 + 0.02 * (row[5] or 0),
+            "nll_right": 0.3 + 0.02 * row[5] if row[5] else None,
             "a_moved_rel": 0.02 * row[5] if row[5] else None,
-            "accuracy": {
-                task["task"]: next((m["accuracy"] for m in task["models"] if m["name"] == row[0]), None)
-                for task in tasks
-            },
+            "accuracy": {t["task"]: m["accuracy"] for t in tasks for m in t["models"] if m["name"] == row[0]},
         }
         for row in MODELS
-        if row[1] == "dpo"
+        if row[1] == "dpo" and row[2] != "rate"
     ]
 
 
@@ -482,6 +527,7 @@ def results() -> dict:
     tasks.append(_task("arithmetic-long", "Three-step arithmetic", 400, -0.22, generator, samples=4))
     geometry = _geometry()
     return {
+        "version": VERSION,
         "study": {
             "name": "tiny",
             "title": "Six objectives, one tiny base",
@@ -497,7 +543,7 @@ def results() -> dict:
         "base": {
             "name": "from_scratch",
             "kind": "from_scratch",
-            "revision": None,
+            "revision": "made by this study",
             "parameters": 823_424,
             "layers": LAYERS,
             "modules": 4 * LAYERS,
@@ -505,7 +551,7 @@ def results() -> dict:
         },
         "rollouts": _rollouts(),
         "trainings": [_training(row) for row in MODELS],
-        "curves": [_curve(row, generator) for row in MODELS],
+        "curves": [_curve(row, generator) for row in MODELS if row[5]],
         "losses": [
             {
                 "name": name,
@@ -530,10 +576,28 @@ def results() -> dict:
                 for name in ["base", *TRAINED]
             ],
             "controls": [
-                {"name": name, "max_difference": 2.2e-6, "tolerance": 1e-3, "passed": True, "checks": 1 + len(TRAINED)}
+                {
+                    "name": name,
+                    "max_difference": 2.2e-6,
+                    "tolerance": 1e-3,
+                    "passed": True,
+                    "effect": 0.0,
+                    "told_apart": True,
+                    "checks": 1 + len(TRAINED),
+                }
                 for name in ("base", "zero")
             ],
-            "engine": {"kind": "vllm", "precision": "float32", "threads": 1},
+            "engine": {
+                "kind": "vllm",
+                "adapters": "lora",
+                "precision": "float32",
+                "max_model_len": 256,
+                "batch_size": 256,
+                "threads": 1,
+                "seed": 0,
+                "shard": 500,
+                "parts": 1,
+            },
         },
         "geometry": geometry,
         "activations": _activations(),

@@ -233,7 +233,7 @@ def test_updates_stand_beside_the_bases_weights(page: Page) -> None:
     rows = _lines(page, "spectra")
     assert rows["Model"][0] == "In bothtop 10, share of ‖ΔW‖²"
     assert rows["SFT"] == ["0.021", "0.17", "0.12", "0.060", "16"]
-    assert rows["DFT"][4] == "162 undecided"  # 16, and smaller below: 2 undecided
+    assert rows["DFT"][4] == "16"
     assert rows["Chance"] == ["0.0081", "0.10", "0.078", formats.MISSING, formats.MISSING]
     assert "cosine to every one of W’s is below 0.5" in page.words
 
