@@ -27,13 +27,18 @@ def into(path: Path, before: str, line: str) -> None:
 
 def followed(copy: Path) -> None:
     """A copy of the project with the page's files and lines in it."""
-    arithmetic, step, kind, section, listed = re.findall(r"```(?:python|text)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    found = re.findall(r"```(?:python|text)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    arithmetic, step, types, field, kind, section, listed = found
     for package in (path.parent for path in ROOT.glob("*/__init__.py")):
         shutil.copytree(package, copy / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "configs", copy / "configs")
     shutil.copy(ROOT / "pyproject.toml", copy)
     (copy / "analysis" / "weights" / "stable_rank.py").write_text(arithmetic)
     (copy / "orchestrator" / "steps" / "stable_rank.py").write_text(step)
+    (copy / "results" / "stable_rank.py").write_text(types)
+    document = copy / "results" / "document.py"
+    into(document, "from results.study import", "from results.stable_rank import StableRank\n")
+    into(document, "    losses: MayBeAbsent", field)
     kinds = copy / "orchestrator" / "steps" / "__init__.py"
     into(kinds, "    train,\n)", "    stable_rank,\n")
     into(kinds, "}\n", kind)
