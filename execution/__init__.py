@@ -1,1 +1,1 @@
-"""Steps planned, executed once, stored whole and found again. Knows no study: it could run any project's steps."""
+"""Runs a graph of steps and stores each result once, under its key. Knows nothing of studies."""

@@ -1,4 +1,4 @@
-"""When something began: the date to be shown, and the seconds since by a clock that nobody sets."""
+"""Start times: the date to display, and the elapsed seconds by the monotonic clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Began(NamedTuple):
-    """``date`` in seconds since 1970, ``monotonic`` in this machine's own seconds, which only ever grow."""
+    """``date`` in seconds since 1970, ``monotonic`` in seconds of ``time.monotonic``."""
 
     date: float
     monotonic: float

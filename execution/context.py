@@ -1,4 +1,4 @@
-"""What a step may use while it runs, the same in this process and on a cluster."""
+"""What a step may use while it runs; the same interface in one process and on a cluster."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ParallelMap = Callable[[Callable[[Any, Inputs], Any], Iterable[Any]], list[Any]]
 
 
 class Resources(Protocol):
-    """What a process keeps from step to step, such as an open engine.
+    """What a process keeps open between steps, such as an engine.
 
-    ``seconds`` is the time spent opening so far: start-up, not work. ``prepare`` is called before every step in the
-    process that runs it, ``failed`` after a step that raised, ``close`` when the process runs no more.
+    ``seconds`` is the start-up time spent so far. ``prepare`` is called before every step in the process that runs it,
+    ``failed`` after a step that raised, ``close`` when the process runs no more steps.
     """
 
     seconds: float
@@ -44,14 +44,14 @@ class NoResources:
 
 @dataclass(frozen=True)
 class Context:
-    """Handed to the ``run`` of every kind of step.
+    """Argument of the ``run`` of every kind of step.
 
-    ``out`` is the empty folder that becomes the result; ``work`` keeps resume state between attempts, on this node,
-    and ``keep()`` makes it outlive the node. ``inputs`` are the finished folders of the steps that this one reads, by
-    role. ``progress`` takes a line. ``parallel_map(function, items)`` maps ``function(item, inputs)`` over items, on
-    the cluster's free slots where there is one: each node has the inputs at a path of its own, so items carry roles,
-    never paths. The order of the results is that of the items; ``slots`` is how many can be computed at once.
-    ``resources`` are what the process keeps open from step to step.
+    ``out`` is the empty folder that becomes the result; ``work`` keeps resume state between attempts on this node, and
+    ``keep()`` makes it outlive the node. ``inputs`` maps roles to the finished folders of the steps that this one
+    reads. ``progress`` records a line of progress. ``parallel_map(function, items)`` returns ``function(item, inputs)``
+    for each item, in order, computed on the cluster's free slots where there is a cluster. Items refer to inputs by
+    role, never by path: paths differ between nodes. ``slots`` is how many items can be computed at once.
+    ``resources`` is what the process keeps open between steps.
     """
 
     config: Mapping[str, Any]

@@ -1,7 +1,8 @@
-"""Writing so that a reader finds the old file or the new one, whole, whenever the writer or the machine stops.
+"""Atomic writes: whenever the writer or the machine stops, a reader sees the whole old file or the whole new one.
 
-What an unfinished attempt leaves to the next one carries its checksum: a *sealed* JSON object holds the SHA-256 of all
-else in it, and through it of the other files that it names. What does not hold is thrown away, said, and made again.
+What an unfinished attempt leaves to the next one carries a checksum: a *sealed* JSON object holds the SHA-256 of its
+other values, among them the checksums of the files that it names. State that fails its checksum is removed with a
+warning and computed again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SEAL = "sha256"
 
 
 class Lost(ReproducibilityWarning):
-    """What an earlier attempt left does not hold: it was thrown away, and is made again."""
+    """An earlier attempt's state failed its checksum: it was removed and is computed again."""
 
 
 def seal(value: Mapping[str, Any]) -> str:
@@ -31,16 +32,16 @@ def seal(value: Mapping[str, Any]) -> str:
 
 
 def unseal(text: str | bytes) -> dict[str, Any]:
-    """What was sealed; ``ValueError`` says in some words why it does not hold."""
+    """The value that was sealed. ``ValueError`` says in a few words what is wrong with ``text``."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError("it is empty" if not text.strip() else "it was cut or changed") from None
     if not isinstance(value, dict) or SEAL not in value:
-        raise ValueError("it holds no checksum")
-    found = value.pop(SEAL)
-    if found != _sum(value):
-        raise ValueError("its checksum is another")
+        raise ValueError("it has no checksum")
+    expected = value.pop(SEAL)
+    if expected != _sum(value):
+        raise ValueError("its checksum does not match")
     return value
 
 
@@ -49,14 +50,15 @@ def _sum(value: Mapping[str, Any]) -> str:
 
 
 def keep(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Write ``value`` sealed, for a later attempt to go on from; returns it as that attempt will read it."""
+    """Write ``value`` sealed, for a later attempt to resume from; returns it as that attempt will read it."""
     text = seal(value)
     replace(path, lambda aside: aside.write_text(text, encoding="utf-8"))
     return unseal(text)
 
 
 def recall(path: Path) -> dict[str, Any] | None:
-    """What was kept at ``path``; None where nothing was. What does not hold is removed, and :class:`Lost` names it."""
+    """What :func:`keep` wrote to ``path``; None where there is nothing. A damaged file is removed with a :class:`Lost`
+    warning, and None returned."""
     try:
         return unseal(path.read_bytes())
     except FileNotFoundError:
@@ -68,7 +70,7 @@ def recall(path: Path) -> dict[str, Any] | None:
 
 
 def lost(path: Path, error: Exception, mend: str) -> None:
-    """Warn that ``path`` does not hold, and of what is done about it."""
+    """Warn that ``path`` cannot be read; ``mend`` says what is done about it."""
     why: object = error
     if isinstance(error, OSError) and error.strerror:
         named = Path(error.filename).name if error.filename else path.name
@@ -77,7 +79,7 @@ def lost(path: Path, error: Exception, mend: str) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; nothing where there is none."""
+    """Remove a file, or a folder with its contents, if it exists."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -92,10 +94,10 @@ def checksum(path: Path) -> str:
 
 
 def replace(path: Path, write: Callable[[Path], object], shared: bool = False) -> None:
-    """``write`` to a file aside, bring it to the disk, rename it to ``path``.
+    """``write`` to a temporary file, fsync it, rename it to ``path``.
 
-    ``shared``: several processes may do so at once, for each other to read. Each then has a file aside of its own, and
-    none waits for the disk.
+    ``shared``: several processes may write ``path`` at once; each uses a temporary file of its own, and there is no
+    fsync.
     """
     aside = path.with_name(f"{path.name}.{os.getpid()}.aside" if shared else f"{path.name}.aside")
     write(aside)
@@ -107,7 +109,7 @@ def replace(path: Path, write: Callable[[Path], object], shared: bool = False) -
 
 
 def sync(path: Path) -> None:
-    """What was written to this file or folder is on the disk when this returns."""
+    """fsync a file or folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -116,6 +118,6 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """All files and folders below, and the folder itself."""
+    """fsync all files and folders below ``folder``, and the folder itself."""
     for path in [*folder.rglob("*"), folder]:
         sync(path)

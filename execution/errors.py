@@ -1,27 +1,28 @@
-"""What a user can cause, in one line: what is wrong, where, how to mend it. And the exit codes.
+"""Exit codes, and errors whose one-line message says what is wrong, where, and how to fix it.
 
-``UserError`` is bad input before anything was started: exit code 2. ``Interrupted`` ends a run that cannot go on for
-now and loses nothing: exit code 1, with the words to go on. What breaks inside a step is the step's result.
+``UserError`` is bad input, found before anything was started: exit code 2. ``Interrupted`` ends a run that cannot
+continue for now and loses nothing: exit code 1, with a line on how to resume. An error inside a step is that step's
+result.
 """
 
 from __future__ import annotations
 
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130  # exit codes
-LONGEST = 200  # characters of what a library says, in a message of ours
+LONGEST = 200  # characters of a library's message quoted in one of ours
 
 
 def first_line(error: BaseException, most: int | None = LONGEST) -> str:
-    """What another library's error says first, in so many characters of a line; its type where it says nothing."""
+    """The first line of an error's message, cut to ``most`` characters; the error's type if the message is empty."""
     return next(iter(_lines(error)), type(error).__name__)[:most]
 
 
 def last_line(error: BaseException, most: int | None = LONGEST) -> str:
-    """What it says last, as the error of an error that was raised elsewhere has its cause; see ``first_line``."""
+    """The last line of an error's message, which in an error relayed from a worker is the cause; see ``first_line``."""
     return next(reversed(_lines(error)), type(error).__name__)[:most]
 
 
 def joined(error: BaseException, most: int | None = LONGEST) -> str:
-    """All that it says, its lines joined; see ``first_line``."""
+    """The whole message on one line; see ``first_line``."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
@@ -30,16 +31,16 @@ def _lines(error: BaseException) -> list[str]:
 
 
 class UserError(ValueError):
-    """Bad input, in one line that names the mend."""
+    """Bad input; the message is one line that says how to fix it."""
 
 
 class Interrupted(RuntimeError):
-    """The run cannot go on: its cluster is gone, its store was taken over. What is finished stays."""
+    """The run cannot continue: its cluster is gone, or another run took over its store. Finished steps are kept."""
 
 
 class ReproducibilityWarning(UserWarning):
-    """A step's bytes may differ from those of another run of it: a saved state was lost, an operation has no order."""
+    """A rerun of the step may give other bytes: a saved state was lost, or an operation is nondeterministic."""
 
 
 class ClusterLost(Interrupted):
-    """The cluster, or the driver's own node of it, has died."""
+    """The cluster, or the driver's own node, has died."""

@@ -1,4 +1,4 @@
-"""One step, executed: folders opened, its function called, the result committed, the error put in a line."""
+"""Executes one step: opens its folders, calls its function, commits the result or records the error."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from execution.store import Store
 
 
 def inputs_of(step: Step, store: Store) -> dict[str, Path]:
-    """The finished folders that the step reads, on this node, by role."""
+    """Role -> local folder of each finished step that this one reads."""
     return {role: store.folder(other) for role, other in step.inputs.items()}
 
 
 def serial_map(inputs: Inputs) -> ParallelMap:
-    """A ``parallel_map`` that computes item after item in this process."""
+    """A ``parallel_map`` that computes the items one after another in this process."""
 
     def parallel_map(function: Callable[[Any, Inputs], Any], items: Iterable[Any]) -> list[Any]:
         return [function(item, inputs) for item in items]
@@ -34,26 +34,26 @@ def serial_map(inputs: Inputs) -> ParallelMap:
 def execute(
     step: Step, store: Store, resources: Resources, parallel_map: ParallelMap | None = None, slots: int = 1
 ) -> None:
-    """Run one step to its commit in the store. Whatever it raises leaves the store without the step."""
+    """Run one step and commit it to the store. If it raises, nothing is committed."""
     begun, opening = Began.now(), resources.seconds
     resources.prepare(step)
     inputs = inputs_of(step, store)
     with reproducibility_warnings() as lost, store.writing(step) as space:
         progress, mapped = store.progress_writer(step), parallel_map or serial_map(inputs)
         step.kind.run(Context(step.config, step.where, inputs, *space, progress, mapped, resources, slots))
-        startup, ended = resources.seconds - opening, begun.date + begun.seconds()  # start-up is part of the seconds
+        startup, ended = resources.seconds - opening, begun.date + begun.seconds()  # "seconds" includes start-up
         times = {"started": begun.date, "ended": ended, "seconds": ended - begun.date, "startup_seconds": startup}
-        # Before the commit: who sees the step finds its times.
+        # Before the commit: a step that is visible always has its times.
         store.record_times(step, machine() | times | {"lost": lost})
 
 
 def attempt(
     step: Step, store: Store, resources: Resources, parallel_map: ParallelMap | None = None, slots: int = 1
 ) -> str | None:
-    """Execute the step; a failure is recorded in the store and returned as its one line."""
+    """Execute the step. None, or the one-line error, which is also recorded in the store."""
     try:
         execute(step, store, resources, parallel_map, slots)
-    except Exception as error:  # any error of a step is that step's result, and must not take others down
+    except Exception as error:  # a step's error is its result and must not stop other steps
         line = one_line(error).replace(str(store.storage), "the run's folder")
         resources.failed(step)
         store.record_failure(step, line)
@@ -63,7 +63,7 @@ def attempt(
 
 
 def assist(step: Step, store: Store, resources: Resources) -> None:
-    """A further worker's part in a step that several compute together: it computes its share, and writes nothing."""
+    """Take part in a step that several workers compute together, as a worker that does not write the result."""
     resources.prepare(step)
     assert step.kind.assist is not None, f"{step.title} is computed by one worker"
     step.kind.assist(step.config, step.where, inputs_of(step, store))
@@ -71,7 +71,7 @@ def assist(step: Step, store: Store, resources: Resources) -> None:
 
 @contextmanager
 def reproducibility_warnings() -> Iterator[list[str]]:
-    """Collects every :class:`ReproducibilityWarning` of the block as a line, for the step's record."""
+    """Collect the messages of every :class:`ReproducibilityWarning` raised in the block, for the step's record."""
     lines: list[str] = []
     shown = warnings.showwarning
 
@@ -88,11 +88,11 @@ def reproducibility_warnings() -> Iterator[list[str]]:
 
 
 def machine() -> dict[str, str]:
-    """On which machine, and on which GPUs of it, this process computes."""
+    """This process's host name and visible GPUs."""
     return {"node": socket.gethostname(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line for the report: its message, with the type where the message alone says too little."""
+    """An error as one line for the report: its message, preceded by the type unless it is a ``ValueError``."""
     message, kind = last_line(error, most=None), type(error).__name__
     return message if isinstance(error, (UserError, ValueError)) or message == kind else f"{kind}: {message}"

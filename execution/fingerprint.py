@@ -1,7 +1,7 @@
 """Identity: a value's canonical JSON, and the key that is its hash.
 
-Two steps are the same step exactly when their payloads have the same canonical JSON. What cannot be encoded without
-doubt (NaN, infinities, sets, paths, tensors) is refused: a key never depends on how something happens to print.
+Two steps are the same step exactly when their payloads have the same canonical JSON. Values without one unambiguous
+encoding (NaN, infinities, sets, paths, tensors) are refused.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-KEY_LENGTH = 10  # hex digits: 40 bits, and the full payload is compared wherever a key is met
+KEY_LENGTH = 10  # hex digits: 40 bits; the full payload is compared as well wherever keys match
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces; ``TypeError`` for what has no one encoding."""
+    """JSON with sorted keys and no spaces; ``TypeError`` for a value without one unambiguous encoding."""
     _refuse(value, "payload")
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def key(value: Any) -> str:
-    """The first hex digits of the SHA-256 of the canonical JSON."""
+    """The first ``KEY_LENGTH`` hex digits of the SHA-256 of the canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:KEY_LENGTH]
 
 
@@ -34,7 +34,7 @@ def file_hash(path: Path) -> str:
 
 
 def folder_hash(folder: Path) -> str:
-    """One hash of the names and bytes of all files below ``folder``; hidden files do not count."""
+    """SHA-256 over the names and bytes of all files below ``folder`` but the hidden ones, in hex."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     names = {p.relative_to(folder).as_posix(): p for p in files}
     visible = {n: file_hash(p) for n, p in names.items() if not any(x.startswith(".") for x in n.split("/"))}
@@ -59,12 +59,12 @@ def _refuse(value: Any, where: str) -> None:
     if isinstance(value, Mapping):
         for name, item in value.items():
             if not isinstance(name, str):
-                raise TypeError(f"{where}: the key {name!r} is no text, so it has no place in a fingerprint")
+                raise TypeError(f"{where}: the key {name!r} is not a string, so it cannot be fingerprinted")
             _refuse(item, f"{where}.{name}")
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             _refuse(item, f"{where}[{i}]")
     elif isinstance(value, float) and not math.isfinite(value):
-        raise TypeError(f"{where}: {value} has no place in a fingerprint")
+        raise TypeError(f"{where}: {value} cannot be fingerprinted")
     elif value is not None and not isinstance(value, str | int | float | bool):
-        raise TypeError(f"{where}: a {type(value).__name__} has no place in a fingerprint")
+        raise TypeError(f"{where}: a {type(value).__name__} cannot be fingerprinted")

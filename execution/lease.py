@@ -1,8 +1,8 @@
-"""One run a store at a time: who holds it says so in ``lease.json`` and renews that every few seconds.
+"""At most one run uses a store at a time: the holder writes ``lease.json`` and renews it every few seconds.
 
-A second run says who holds what. A lease is taken over when its holder has not renewed it for ``PATIENCE`` seconds of
-the taker's own clock; nobody's clock is compared with another's. Only where the holder is surely one of the processes
-that the taker sees (the same machine, since the same start of it, the same process namespace) does its process decide.
+A second run is refused and names the holder. A lease is taken over once its holder has not renewed it for ``PATIENCE``
+seconds by the second run's own clock, so no two clocks are compared. Where the second run can see the holder's process
+(same machine, boot and process namespace), it is taken over as soon as that process has ended.
 """
 
 from __future__ import annotations
@@ -35,24 +35,25 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._stop.wait(self._beat):
-            told = _read(self._held)
-            renewed = _bytes(told | {"beat": told["beat"] + 1})
+            lease = _read(self._held)
+            renewed = _bytes(lease | {"beat": lease["beat"] + 1})
             try:
                 if not self._ours(self._storage.read(FILE)):
                     self._lost = True
                     return
                 self._storage.write(FILE, renewed)
-            except OSError:  # a disk that is full, a network that is away: the next beat tries again
+            except OSError:  # disk full or network down: retried at the next beat
                 continue
             self._held = renewed
 
-    def _ours(self, found: bytes | None) -> bool:
-        """Whether nobody else holds it. Its beat says nothing: a write that was reported lost may have arrived.
+    def _ours(self, data: bytes | None) -> bool:
+        """Whether nobody else holds the lease.
 
-        One that is gone or cannot be read was damaged: whoever takes a lease over writes it whole.
+        Compares ids alone: a failed write may still have arrived, so the beat can differ. A missing or unreadable
+        file counts as ours: a run that takes a lease over writes it whole.
         """
-        told = _read(found or b"")
-        return not told or told.get("id") == _read(self._held)["id"]
+        current = _read(data or b"")
+        return not current or current.get("id") == _read(self._held)["id"]
 
     def check(self) -> None:
         if self._lost:
@@ -62,7 +63,7 @@ class Lease:
         """Stop renewing, and give the lease back if it is still ours."""
         self._stop.set()
         self._thread.join()
-        with suppress(OSError):  # what cannot be given back now is taken over later
+        with suppress(OSError):  # a lease that is not removed now is taken over later
             if not self._lost and self._ours(self._storage.read(FILE)):
                 self._storage.remove(FILE)
 
@@ -71,7 +72,7 @@ class Lease:
 def hold(
     storage: Storage, say: Callable[[str], None], beat: float = BEAT, patience: float = PATIENCE
 ) -> Iterator[Lease]:
-    """Hold the store's lease. ``UserError`` names a living holder; a dead one's lease is taken over, said."""
+    """Hold the store's lease. ``UserError`` names a live holder; a dead one's lease is taken over and ``say`` told."""
     before = storage.read(FILE)
     if before is not None:
         _wait_for_death(storage, before, say, patience)
@@ -86,42 +87,42 @@ def hold(
 
 
 def left_behind(storage: Storage) -> bool:
-    """Whether the run that holds the store is dead for certain: its process would be one that this one sees."""
+    """Whether the holder's process is known to have ended; False where it cannot be seen from here."""
     return lives(_read(storage.read(FILE) or b"")) is False
 
 
 def _wait_for_death(storage: Storage, held: bytes, say: Callable[[str], None], patience: float) -> None:
-    """Return when the holder is dead; ``UserError`` as soon as it shows life."""
-    told = _read(held)
-    alive = lives(told)
+    """Return once the holder counts as dead; ``UserError`` as soon as it renews the lease."""
+    lease = _read(held)
+    alive = lives(lease)
     if alive:
         raise _taken(storage, held)
     if alive is None:
-        say(f"{_who(told)} held {storage}: looking for {patience:.0f} s whether it still does")
+        say(f"{_who(lease)} held {storage}: waiting {patience:.0f} s for it to renew its lease")
         until = time.monotonic() + patience
         while time.monotonic() < until:
             time.sleep(min(1.0, patience / 4))
             if storage.read(FILE) != held:
                 raise _taken(storage, storage.read(FILE) or held)
-    say(f"{_who(told)} ended without giving {storage} back: taken over")
+    say(f"{_who(lease)} ended without releasing {storage}: taken over")
 
 
 def _taken(storage: Storage, held: bytes) -> UserError:
     return UserError(f"{storage} is in use by {_who(_read(held))}: wait for it, or name another --out or --store")
 
 
-def _who(told: dict[str, Any]) -> str:
-    return f"process {told.get('pid', '?')} on {told.get('host', '?')}"
+def _who(lease: dict[str, Any]) -> str:
+    return f"process {lease.get('pid', '?')} on {lease.get('host', '?')}"
 
 
 def _read(held: bytes) -> dict[str, Any]:
-    """What a lease tells; nothing where it cannot be read."""
+    """The lease's fields; empty if it cannot be read."""
     try:
-        told = json.loads(held)
+        lease = json.loads(held)
     except (ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return lease if isinstance(lease, dict) else {}
 
 
-def _bytes(told: dict[str, Any]) -> bytes:
-    return json.dumps(told).encode()
+def _bytes(lease: dict[str, Any]) -> bytes:
+    return json.dumps(lease).encode()

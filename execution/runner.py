@@ -1,7 +1,7 @@
-"""Runs a plan, a graph of steps: hands ready steps to an executor, settles what comes back, a line of progress each.
+"""Runs a plan, a graph of steps: gives ready steps to an executor and records what comes back, with a line each.
 
-A step is ready when all that it reads is done. A failed step blocks what reads it, and nothing else: collective steps
-go on without what failed. Where steps run is the executor's business.
+A step is ready when all of its inputs are done. A failed step blocks the steps that read it; collective steps run
+without the failed inputs. The executor decides where steps run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ NOT_RUN = "not run yet"
 
 
 class Executor(Protocol):
-    """Runs steps. ``start`` takes steps that are ready; ``wait`` returns when some have settled, or soon anyway."""
+    """Runs steps. ``start`` takes ready steps, and the plan's other steps still to come; ``wait`` returns the steps
+    that have ended with their errors (None: done), possibly none after a short while."""
 
     def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None: ...
 
@@ -32,7 +33,7 @@ class Executor(Protocol):
 
 
 class SerialExecutor:
-    """One step after another in this process: the debugger's path and the reference for all others."""
+    """Runs one step after another in this process: for debugging, and the reference for the other executors."""
 
     def __init__(self, store: Store, resources: Resources | None = None) -> None:
         self.store, self.queue = store, list[Step]()
@@ -51,9 +52,10 @@ class SerialExecutor:
 
 @dataclass
 class Outcome:
-    """How a run ended: steps done before and now, errors by title, and why the blocked did not run."""
+    """How a run ended: done steps, titles of those already stored (``cached``) and newly made (``made``), errors by
+    title, and by title why a blocked step did not run."""
 
-    steps: list[Step] = field(default_factory=list)  # as they ran: collective ones narrowed
+    steps: list[Step] = field(default_factory=list)  # as they ran: collective ones without failed inputs
     cached: set[str] = field(default_factory=set)
     made: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
@@ -65,7 +67,7 @@ class Outcome:
 
 
 class DagRunner:
-    """One run of a plan against a store. ``check`` is called now and then, and raises where the run must not go on."""
+    """One run of a plan against a store. ``check`` is called repeatedly and raises if the run must not continue."""
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class DagRunner:
         self.outcome = Outcome()
 
     def run(self, open_executor: Callable[[], Executor]) -> Outcome:
-        """Run to the end. The executor is opened only if there is something to do."""
+        """Run to the end. The executor is opened only if a step has to run."""
         ready = self._advance()
         if not ready:
             return self._ended()
@@ -102,24 +104,24 @@ class DagRunner:
         finally:
             executor.close()
             with contextlib.suppress(OSError):
-                for step in self.running.values():  # the run is stopped: none of them gets on any more
+                for step in self.running.values():  # the run was stopped: their progress is stale
                     self.store.clear_progress(step)
         return self._ended()
 
     def _ended(self) -> Outcome:
-        """The outcome with its steps in the plan's order, in whatever order they ended."""
+        """The outcome, its steps in the plan's order."""
         self.outcome.steps.sort(key=lambda step: self.position[step.title])
         return self.outcome
 
     def _start(self, executor: Executor, ready: list[Step]) -> None:
         for step in ready:
-            self.store.clear_failure(step)  # of an earlier run: this one tries again
+            self.store.clear_failure(step)  # of an earlier run
             self.store.clear_progress(step)
             self.store.discard(step)
         executor.start(ready, self.waiting)
 
     def survey(self) -> Outcome:
-        """What the store holds of the plan, running nothing: the rest failed when last tried, or was not run."""
+        """The outcome from the store alone, running nothing: other steps failed when last tried, or were not run."""
         while ready := self._advance():
             for step in ready:
                 del self.running[step.title]
@@ -131,7 +133,7 @@ class DagRunner:
         return self._ended()
 
     def _advance(self) -> list[Step]:
-        """One pass over what waits, inputs before readers: settle what is done or blocked, return what can run."""
+        """One pass over the waiting steps in plan order: record those done or blocked, return those that can run."""
         ready = []
         for planned in list(self.waiting):
             step = self._resolve(planned)
@@ -149,7 +151,7 @@ class DagRunner:
         return ready
 
     def _resolve(self, step: Step) -> Step | None:
-        """The step as it can run now, narrowed if need be; None while it must wait. May mark it blocked."""
+        """The step as it can run now, without failed inputs if collective; None while it waits. May mark it blocked."""
         lost = {s.title for s in step.inputs.values()} & self.outcome.lost
         settled = {s.title for s in self.outcome.steps} | self.outcome.lost
         if any(s.title not in settled for s in step.inputs.values()):

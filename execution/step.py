@@ -1,8 +1,8 @@
-"""A step of work, its kind, and its key: what is made once, and found again by what decides it.
+"""A step of work, its kind, and its key.
 
 A step's key is the hash of its payload: kind, version, settings, and the keys of the steps that it reads. Paths and
-placement ride along in ``where``, outside the payload. A *collective* step reads many others of one sort: when one of
-these has failed it goes on with the rest, as another step with another key.
+placement are in ``where``, outside the payload. A *collective* step reads many steps of one kind (fan-in): when some of
+these have failed it runs with the others, as another step with another key.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ def _no_time(*_: Any) -> float:
 
 @dataclass(frozen=True)
 class StepKind:
-    """All that is particular to one kind of step.
+    """Everything specific to one kind of step.
 
-    ``version`` goes up when the code changes what it writes: every step that reads it is then made anew.
-    ``plan(planned)`` gives the steps of this kind, from what was planned before them. ``run`` writes the result into
-    ``context.out``; ``assist(config, where, inputs)`` is what a further worker does where several compute one step
+    ``version`` goes up when the code changes what it writes: the step and all that read it then run again.
+    ``plan(planned)`` returns the steps of this kind, given those planned before. ``run`` writes the result into
+    ``context.out``; ``assist(config, where, inputs)`` is run by the further workers of a step that several compute
     together.
 
-    ``runs_as(step)`` says what it is placed as: a ``task``, a ``training`` (slots of a trainer) or an ``engine`` (an
-    actor that keeps a served model open). ``gpu`` says who of a task needs a GPU: nobody, the task itself, or the
-    ``items`` that it shares out, which are at most ``parts(step)``.
+    ``runs_as(step)`` is how the step is placed: a ``task``, a ``training`` (slots of a trainer) or an ``engine`` (an
+    actor that keeps a served model open). ``gpu`` says what needs a GPU: nothing, the task itself, or the ``items``
+    that it maps in parallel, at most ``parts(step)`` of them.
 
-    ``seconds(study, shape, step)`` estimates its time on one GPU, all parts after one another; ``words`` say in a plan
-    what a task runs as; ``read(folder)`` gives what a finished step contributes to the results, by name; ``settings``
-    is the schema of the kind's own settings, where it has any.
+    ``seconds(study, shape, step)`` estimates its time on one GPU, all parts in sequence; ``words`` is how a plan
+    describes the task; ``read(folder)`` returns what a finished step contributes to the results, by name; ``settings``
+    is the schema of the kind's own settings, if any.
     """
 
     name: str
@@ -64,9 +64,9 @@ class StepKind:
 class Step:
     """One unit of work with one result folder.
 
-    ``config`` decides the result; ``inputs`` are the steps it reads, by role; ``where`` tells it where to find
-    material (paths, sources) and is no part of its identity; ``role`` says what it is for in the plan. ``collective``
-    is how the roles begin of the inputs that it can go on without, as long as one of them is left.
+    ``config`` decides the result; ``inputs`` are the steps it reads, by role; ``where`` holds runtime inputs (paths,
+    sources) that are not part of its identity; ``role`` is its purpose in the plan. ``collective`` is the role prefix
+    of the optional inputs: the step can run without some of them, but not without all.
     """
 
     kind: StepKind
@@ -91,12 +91,12 @@ class Step:
 
     @property
     def spare_roles(self) -> list[str]:
-        """The roles of the inputs that it can go on without."""
+        """Roles of the optional inputs."""
         return [role for role in self.inputs if self.collective and role.startswith(self.collective)]
 
     @property
     def spare(self) -> set[str]:
-        """The titles of the inputs that it can go on without."""
+        """Titles of the optional inputs."""
         return {self.inputs[role].title for role in self.spare_roles}
 
     @property
@@ -105,7 +105,7 @@ class Step:
         return f"{self.title}-{self.key}"
 
     def payload(self) -> dict[str, Any]:
-        """What the key is the hash of, as plain JSON values."""
+        """What the key is a hash of, as plain JSON values."""
         payload = {
             "kind": self.kind.name,
             "version": self.kind.version,
@@ -113,7 +113,7 @@ class Step:
             "inputs": {role: step.key for role, step in self.inputs.items()},
         }
         if self.collective:
-            payload["order"] = list(self.inputs)  # results are listed so
+            payload["order"] = list(self.inputs)  # results are listed in this order
         return json.loads(canonical(payload))
 
     def without(self, lost: Collection[str]) -> Step:

@@ -1,9 +1,9 @@
-"""Where finished steps lie, and how a folder of files comes to count in one instant.
+"""Storage of finished steps, with an atomic commit of a folder of files.
 
-A ``Folder`` is a POSIX file system, shared by all nodes where there are several: files are written aside and renamed
-into place. A ``Bucket`` is an S3-compatible object store through Arrow: files are uploaded, and the record that makes
-them count is uploaded last. Names are relative and use ``/``. Keys of an object store come from the environment of
-each node (or its instance's role), never from a study, a command line or a log.
+A ``Folder`` is on a POSIX file system, shared by all nodes: files are written under a temporary name and renamed. A
+``Bucket`` is an S3-compatible object store through Arrow: files are uploaded, and last of all the record that makes
+them count. Names are relative and use ``/``. Credentials of an object store come from each node's environment (or its
+instance's role), never from a study or a command line, and are never logged.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from execution.fingerprint import file_hash
 from execution.workspace import LOCK, alone, own
 
 T = TypeVar("T")
-RECORD = "step.json"  # stands in a finished folder, and makes it count
-SETTLE = 1.0  # seconds after which a claim on an object store is read again: it has no compare-and-swap here
+RECORD = "step.json"  # marks a folder as finished
+SETTLE = 1.0  # seconds before a claim on an object store is read back: there is no compare-and-swap here
 LEFT = "work.tar"  # resume state, where a workspace is not shared
-KEPT = "kept"  # and how many bytes it is
-ATTEMPTS = 10  # at one request, with growing pauses: an object store may be away for a while
+KEPT = "kept"  # size of the resume state in bytes
+ATTEMPTS = 10  # per request, with growing pauses: an object store may be unreachable for a while
 
 
 class Storage(Protocol):
-    """What the store asks of a file system.
+    """What the store needs of a file system.
 
-    ``pace`` is the least time in seconds between two looks that cost a round trip.
+    ``pace`` is the least time in seconds between two polls, each of which costs a round trip.
     """
 
     pace: float
@@ -50,27 +50,27 @@ class Storage(Protocol):
         ...
 
     def read(self, name: str) -> bytes | None:
-        """A small file; None where it is not there, empty where a folder stands in its place."""
+        """Content of a small file; None if it does not exist, empty if it is a folder."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
-        """A small file, whole or not at all."""
+        """Write a small file atomically."""
         ...
 
     def claim(self, name: str, before: bytes | None, after: bytes) -> bool:
-        """Write ``after`` if the file still holds ``before``; whether it did."""
+        """Write ``after`` if the file still holds ``before`` (None: does not exist). Whether it was written."""
         ...
 
     def remove(self, name: str) -> None:
-        """A file or a folder; its record first, so that it never counts with a part of its files."""
+        """Remove a file or a folder; its record first, so that a folder with missing files never counts."""
         ...
 
     def checksum(self, name: str) -> str | None:
-        """SHA-256 of a file's content as hex; None where it is not there."""
+        """SHA-256 of a file's content in hex; None if it does not exist."""
         ...
 
     def publish(self, source: Path, name: str) -> None:
-        """Make the files below ``source``, with their record, the folder ``name``. ``source`` may be moved."""
+        """Commit the files below ``source``, with their record, as the folder ``name``. May move ``source``."""
         ...
 
     def fetch(self, name: str, files: Mapping[str, str]) -> Path:
@@ -78,11 +78,11 @@ class Storage(Protocol):
         ...
 
     def workspace(self, name: str) -> AbstractContextManager[Path]:
-        """A local folder for one unfinished step, for one process at a time; what was kept of ``work/`` is there."""
+        """A local folder for one unfinished step, locked by this process, with the ``work/`` that was kept before."""
         ...
 
     def keep(self, name: str, workspace: Path) -> None:
-        """Make what stands in the workspace's ``work/`` outlive this node."""
+        """Save the workspace's ``work/`` so that it outlives this node."""
         ...
 
     def begun(self, name: str) -> bool:
@@ -90,11 +90,11 @@ class Storage(Protocol):
         ...
 
     def names(self, folder: str) -> list[str]:
-        """What stands directly in a folder; nothing where there is none."""
+        """Names of the entries of a folder, sorted; empty if it does not exist."""
         ...
 
     def kept(self, name: str) -> int:
-        """Bytes of what an unfinished step has kept to go on from: they grow as it gets on."""
+        """Bytes of an unfinished step's saved resume state, which grow as it progresses."""
         ...
 
 
@@ -123,7 +123,7 @@ class Folder:
             return b""
 
     def _folder(self, path: Path) -> Path:
-        """The folder at ``path``, made where it is not there. A file in its way is damage: it goes."""
+        """Create the folder at ``path`` if missing. A file in its place is damage and is removed."""
         for part in (path, *path.parents):
             if part == self.root:
                 break
@@ -162,7 +162,7 @@ class Folder:
         durable.sync_tree(source)
         final = self.root / name
         self._folder(final.parent)
-        self.remove(name)  # only what holds no readable record can stand there
+        self.remove(name)  # anything there has no readable record
         os.replace(source, final)
         durable.sync(final.parent)
 
@@ -178,7 +178,7 @@ class Folder:
             yield folder
 
     def keep(self, name: str, workspace: Path) -> None:
-        pass  # it is there
+        pass  # it is on the shared file system already
 
     def begun(self, name: str) -> bool:
         return (self.root / "partial" / name).exists()
@@ -201,7 +201,7 @@ class Folder:
 class Bucket:
     """A prefix in an S3-compatible object store: ``s3://BUCKET/PREFIX``. Nodes keep verified copies in a cache.
 
-    The endpoint, where it is not Amazon's, is ``AWS_ENDPOINT_URL``; region and keys are AWS's usual variables.
+    An endpoint other than Amazon's is set by ``AWS_ENDPOINT_URL``; region and keys by AWS's usual variables.
     """
 
     uri: str
@@ -221,28 +221,28 @@ class Bucket:
 
     @property
     def _cache(self) -> Path:
-        """This node's copies; ``ORCHESTRATOR_CACHE`` moves them."""
+        """Folder of this node's copies, below ``ORCHESTRATOR_CACHE`` if that is set."""
         own = hashlib.sha256(self.uri.encode()).hexdigest()[:12]
         return Path(os.environ.get("ORCHESTRATOR_CACHE") or Path.home() / ".cache" / "orchestrator") / own
 
     def open(self) -> None:
         name = f".write-test-{os.getpid()}-{time.time_ns()}"
         self.write(name, b"x")
-        found = self.read(name)
+        content = self.read(name)
         self.remove(name)
-        if found != b"x":
-            raise OSError(f"{self.uri}: what was written is not read back")
+        if content != b"x":
+            raise OSError(f"{self.uri}: a test file could not be read back after it was written")
 
     def read(self, name: str) -> bytes | None:
         return self._unmoved(name, lambda stream: stream.readall())
 
     def _unmoved(self, name: str, take: Callable[[Any], T]) -> T | None:
-        """What is taken from an object's stream; None where it is not there.
+        """``take(stream)`` of an object; None if it does not exist.
 
-        One that goes, or is written anew, between being looked up and being read is an error of Arrow's like any other:
-        a step's progress goes so when the step ends. It is looked up again.
+        Arrow raises a generic OSError for an object that is removed or rewritten between lookup and read, as a step's
+        progress is when the step ends: it is then looked up again.
         """
-        for left in range(ATTEMPTS - 1, -1, -1):
+        for retries in range(ATTEMPTS - 1, -1, -1):
             try:
                 with self._fs.open_input_stream(f"{self._prefix}/{name}") as stream:
                     return take(stream)
@@ -251,7 +251,7 @@ class Bucket:
             except OSError:
                 if not self._there(name):
                     return None
-                if not left:
+                if not retries:
                     raise
         return None
 
@@ -268,7 +268,7 @@ class Bucket:
         if self.read(name) != before:
             return False
         self.write(name, after)
-        time.sleep(SETTLE)  # of two that claim at once the later one wins; both see which that was
+        time.sleep(SETTLE)  # of two concurrent claims the later write wins, and both then read that one
         return self.read(name) == after
 
     def remove(self, name: str) -> None:
@@ -288,10 +288,10 @@ class Bucket:
 
     def checksum(self, name: str) -> str | None:
         def digest(stream: Any) -> str:
-            found = hashlib.sha256()
+            sha256 = hashlib.sha256()
             while chunk := stream.read(1 << 22):
-                found.update(chunk)
-            return found.hexdigest()
+                sha256.update(chunk)
+            return sha256.hexdigest()
 
         return self._unmoved(name, digest)
 
@@ -320,7 +320,7 @@ class Bucket:
         self._download(name, path)
         if file_hash(path) != checksum:
             path.unlink()
-            raise OSError(f"{self.uri}/{name} is not what its record says: run again, and it is made anew")
+            raise OSError(f"{self.uri}/{name} does not match its recorded checksum: run again to recompute it")
 
     def _download(self, name: str, path: Path) -> None:
         with self._fs.open_input_stream(f"{self._prefix}/{name}") as source, path.open("wb") as target:
@@ -331,25 +331,25 @@ class Bucket:
     def workspace(self, name: str) -> Iterator[Path]:
         self._cache.mkdir(parents=True, exist_ok=True)
         with own("unfinished-", self._cache) as folder:
-            left = folder / LEFT
+            archive_path = folder / LEFT
             try:
-                self._download(f"partial/{name}/{LEFT}", left)
-                with tarfile.open(left) as archive:
+                self._download(f"partial/{name}/{LEFT}", archive_path)
+                with tarfile.open(archive_path) as archive:
                     archive.extractall(folder / "work", filter="data")
             except FileNotFoundError:
                 pass
-            except (tarfile.TarError, ValueError) as error:  # what it holds has checksums of its own
+            except (tarfile.TarError, ValueError) as error:  # its files have checksums of their own
                 durable.lost(Path(name, LEFT), ValueError(first_line(error)), "the step starts over")
                 durable.discard(folder / "work")
-            durable.discard(left)
+            durable.discard(archive_path)
             yield folder
 
     def keep(self, name: str, workspace: Path) -> None:
-        left = workspace / LEFT
-        with tarfile.open(left, "w") as archive:
+        archive_path = workspace / LEFT
+        with tarfile.open(archive_path, "w") as archive:
             archive.add(workspace / "work", arcname=".")
-        self._upload(left, f"partial/{name}/{LEFT}")
-        left.unlink()
+        self._upload(archive_path, f"partial/{name}/{LEFT}")
+        archive_path.unlink()
         files = [p for p in (workspace / "work").rglob("*") if p.is_file()]
         self.write(f"partial/{name}/{KEPT}", str(sum(p.stat().st_size for p in files)).encode())
 
@@ -363,45 +363,45 @@ class Bucket:
         return sorted(info.base_name for info in self._fs.get_file_info(selector))
 
     def kept(self, name: str) -> int:
-        told = self.read(f"partial/{name}/{KEPT}") or b""
-        return int(told) if told.isdigit() else 0
+        size = self.read(f"partial/{name}/{KEPT}") or b""
+        return int(size) if size.isdigit() else 0
 
 
 def storage_of(where: str) -> Storage:
-    """The place that a user names: a folder, or ``s3://BUCKET/PREFIX``."""
+    """The storage at a user's address: a folder, or ``s3://BUCKET/PREFIX``. ``UserError`` for any other address."""
     if not where.strip():
         raise UserError("--store is empty: name a folder or s3://BUCKET/PREFIX, or leave it out")
     if "://" not in where:
         return Folder(Path(where).resolve())
     parts = _split(where, "--store")
     if parts.username or parts.password:
-        raise UserError("--store: keys do not belong into the address: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        raise UserError("--store: keys do not belong in the address: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     if parts.scheme != "s3" or not parts.netloc or parts.query:
         raise UserError(f"--store {where}: name a folder or s3://BUCKET/PREFIX (another endpoint: AWS_ENDPOINT_URL)")
     return Bucket(where.rstrip("/"))
 
 
 def _split(address: str, what: str) -> SplitResult:
-    """An address in its parts; ``UserError`` names ``what`` holds one that has none."""
+    """``urlsplit`` with a ``UserError`` that names the setting ``what``."""
     try:
         return urlsplit(address)
     except ValueError as error:
-        raise UserError(f"{what}: {address} is no address ({error})") from None
+        raise UserError(f"{what}: {address} is not an address ({error})") from None
 
 
 @cache
 def _file_system(bucket: str) -> Any:
-    """Arrow's S3 of this process; ``UserError`` where an endpoint or a region cannot be had."""
+    """This process's Arrow S3 file system; ``UserError`` for an invalid endpoint."""
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
 
-    # Arrow gives up after 3 attempts, within a second or so: too soon for a run that lasts a night.
+    # By default Arrow gives up after 3 attempts, within about a second: too soon for a run of many hours.
     patient = {"connect_timeout": 10, "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)}
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if given:
         endpoint = _split(given, "AWS_ENDPOINT_URL")
         if endpoint.scheme not in ("http", "https") or not endpoint.netloc:
-            raise UserError(f"AWS_ENDPOINT_URL: {given} is no endpoint: write it as http://HOST:PORT or https://HOST")
+            raise UserError(f"AWS_ENDPOINT_URL: {given} is not an endpoint: write http://HOST:PORT or https://HOST")
         return S3FileSystem(
             endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=region or "us-east-1", **patient
         )

@@ -1,8 +1,8 @@
-"""Folders that one process works in alone, and which dead process's folders are left.
+"""Folders that one process uses alone, and the cleanup of dead processes' folders.
 
-Who works in a folder holds the lock of a file in it, which the kernel gives back when the process ends, however it
-ends, and notes in that file which process it is. Dead is who has left both: some file systems know locks of one
-machine alone.
+The process holds the lock of a file in its folder, which the kernel releases when the process ends, and writes its
+:func:`~execution.process.note` into that file. A folder counts as abandoned only if the lock is free and the noted
+process has ended: on some file systems a lock is seen on one machine only.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from execution import durable
 from execution.process import lives, note
 
 LOCK = "lock"
-ENDING = 60.0  # seconds that the last holder of a workspace is given to die
+ENDING = 60.0  # seconds to wait for a workspace's last holder to end
 
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold the file's lock. A killed run's worker may live on for some seconds: it is waited for, not joined.
+    """Hold the file's lock, waiting for a killed run's worker, which may live for some more seconds.
 
-    ``BlockingIOError`` where it does not die.
+    ``BlockingIOError`` if it still runs after ``ENDING`` seconds.
     """
     with path.open("a") as lock:
         until = time.monotonic() + ENDING
@@ -45,8 +45,8 @@ def alone(path: Path) -> Iterator[None]:
 
 @contextmanager
 def own(prefix: str, parent: Path | None = None) -> Iterator[Path]:
-    """A new folder of this process's own below ``parent`` (the system's for temporary files), for its user alone
-    (0700); removed at the end. What dead processes left there under the same prefix is removed before.
+    """A new folder below ``parent`` (default: the system's temporary folder), mode 0700, removed at the end of the
+    block. Dead processes' folders with the same prefix are removed first.
     """
     parent = parent or Path(tempfile.gettempdir())
     for folder in left(prefix, parent):
@@ -55,13 +55,13 @@ def own(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        lock.close()  # before: a network file system keeps the name of an open file
+        lock.close()  # before the removal: a network file system keeps an open file's name
         remove(folder)
 
 
 def remove(folder: Path) -> bool:
-    """Remove a folder of :func:`hold`, its lock last: as long as something is left, the next start finds it. Whether
-    it is gone; what cannot be removed now is no error.
+    """Remove a folder of :func:`hold`, its lock last, so that a later run can find what remains. Returns whether it was
+    removed whole; files that cannot be removed now are no error.
     """
     with suppress(OSError):
         for path in folder.iterdir():
@@ -72,10 +72,10 @@ def remove(folder: Path) -> bool:
 
 
 def hold(prefix: str, parent: Path) -> tuple[Path, IO[str]]:
-    """A new folder below ``parent`` (0700), and the open file whose closing gives it up."""
+    """A new folder below ``parent`` (mode 0700), and its open lock file; closing the file releases the folder."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        with suppress(FileNotFoundError):  # somebody who swept took it for a dead one's before it was locked
+        with suppress(FileNotFoundError):  # another process's cleanup removed it before it was locked
             lock = (folder / LOCK).open("a")
             fcntl.flock(lock, fcntl.LOCK_EX)
             lock.write(durable.seal(note()))
@@ -85,15 +85,15 @@ def hold(prefix: str, parent: Path) -> tuple[Path, IO[str]]:
 
 
 def left(prefix: str, parent: Path) -> Iterator[Path]:
-    """The folders that this user's processes held below ``parent`` and left when they died, each while locked."""
+    """Yield the folders below ``parent`` that dead processes of this user left, each while its lock is held."""
     for folder in sorted(parent.glob(f"{prefix}*")):
         try:
-            told = folder.lstat()
-            if not stat.S_ISDIR(told.st_mode) or told.st_uid != os.getuid():
+            status = folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
                 continue
             with (folder / LOCK).open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if lives(durable.unseal(lock.read())) is False:
                     yield folder
-        except (OSError, ValueError):  # held, gone or begun at this moment, or no folder of ours
+        except (OSError, ValueError):  # locked, removed or created just now, or not one of our folders
             continue

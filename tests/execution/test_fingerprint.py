@@ -53,7 +53,7 @@ def test_what_has_no_one_encoding_is_refused_with_its_place(value: object) -> No
 
 
 def test_a_key_that_is_no_text_is_refused() -> None:
-    with pytest.raises(TypeError, match="the key 1 is no text"):
+    with pytest.raises(TypeError, match="the key 1 is not a string"):
         canonical({1: "a"})
 
 

@@ -183,7 +183,7 @@ def test_a_copy_in_the_cache_that_was_changed_is_fetched_again(server: None, tmp
     assert (store.folder(STEP) / "adapter" / "weights").read_text() == "w"
     store.storage.write(f"{STEP.folder}/log", b"changed")
     (store.folder(STEP) / "log").unlink() if (store.folder(STEP) / "log").exists() else None
-    with pytest.raises(OSError, match="is not what its record says"):
+    with pytest.raises(OSError, match="does not match its recorded checksum"):
         store.folder(STEP)
 
 
@@ -213,7 +213,7 @@ def test_what_a_bucket_kept_and_cannot_be_unpacked_is_said_and_started_over(
 @pytest.mark.parametrize(
     ("where", "says"),
     [
-        ("s3://key:secret@bucket/x", "keys do not belong into the address"),
+        ("s3://key:secret@bucket/x", "keys do not belong in the address"),
         ("gs://bucket/x", "name a folder or s3://"),
         ("s3://", "name a folder or s3://"),
         ("s3://bucket?endpoint_override=x", "name a folder or s3://"),

@@ -91,7 +91,7 @@ def test_killed_at_a_chosen_instant(
     assert len(unfinished) == 1, "one step was under way"
     done = forked_run("run", str(mini), "--serial", "--out", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ended without giving" in done.stdout, "the dead run's lease is taken over, said"
+    assert "ended without releasing" in done.stdout, "the dead run's lease is taken over, said"
     assert results(out) == results(serial)
 
 

@@ -205,7 +205,7 @@ def test_a_cluster_that_is_not_there_starts_nothing(
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--store", "http://["], "--store: http://[ is no address"),
+        (["--store", "http://["], "--store: http://[ is not an address"),
         (["--store", ""], "--store is empty"),
         (["--address", ""], "write it as HOST:PORT"),
         (["--set", f"rollouts={{source: file, path: {'x' * 300}}}"], "cannot be read"),
