@@ -1,2 +1,2 @@
-"""What training, measuring and serving stand on alike: a base loaded whole, its logits from its hidden states, the
-log-probabilities of completions, and a PEFT folder read."""
+"""Shared by training, measuring and serving: loading a base, logits from hidden states, log-probabilities of
+completions, reading a PEFT folder."""

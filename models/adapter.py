@@ -1,6 +1,6 @@
-"""A PEFT LoRA folder read as low-rank factors, one pair a module, with the scale folded in.
+"""Reads a PEFT LoRA folder as low-rank factors, one pair per module, with the scale folded in.
 
-A delta is ``dW = b @ a`` with ``b`` out x r and ``a`` r x in; it is never multiplied out. Source: Hu 2021
+A delta is ``dW = b @ a`` with ``b`` out x r and ``a`` r x in; it is never made dense. Source: Hu 2021
 (2106.09685), section 4.1 (scale alpha / r); Kalajdzievski 2023 (2312.03732) for rsLoRA (alpha / sqrt(r)).
 """
 
@@ -20,8 +20,8 @@ from torch import Tensor
 from models.adapter_config import CONFIG, LARGEST, WEIGHTS, read_config, scale_of
 from models.module_names import inner_names, natural_key, plain_name
 
-SMALLEST = 1e-60  # of a factor, or of an update, that is not zero: squares of squares are still above zero
-BASES_OWN = re.compile(r"\.(?:base_layer|original_module)\.")  # what PEFT saves of a base beside its factors
+SMALLEST = 1e-60  # least size of a nonzero factor or update: its fourth power is still above zero
+BASES_OWN = re.compile(r"\.(?:base_layer|original_module)\.")  # base weights that PEFT saves beside the factors
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Factors:
 
 
 class AdapterFile:
-    """A PEFT LoRA folder, opened: its config and its header are checked, and a module is read when it is asked for.
+    """An open PEFT LoRA folder: config and header are checked at once, a module's tensors are read on demand.
 
-    ``modules`` are the adapted modules in natural order, ``base`` the base's name by the config, ``whole`` the weights
-    that were saved whole beside the factors (a trained head, embeddings), ``embeddings`` the embeddings with factors
-    of their own: neither is part of what is measured. Raises ValueError, one line: no adapter, a pickle, a damaged
-    file, an unsupported variant.
+    ``modules`` are the adapted modules in natural order, ``base`` the base's name in the config. ``whole`` are weights
+    saved in full beside the factors (a trained head, embeddings), ``embeddings`` the embeddings with LoRA factors:
+    neither is measured. Raises a one-line ValueError for a folder without an adapter, a pickle, a damaged file or an
+    unsupported variant.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -54,14 +54,14 @@ class AdapterFile:
         self.base: str | None = self.config.get("base_model_name_or_path")
 
     def own_name(self, module: str) -> str | None:
-        """What the file calls a module, with one part in front more or less; None where that is none, or several."""
+        """The file's name for ``module``, which may have one leading part more or less; None if no or several match."""
         if module in self._keys:
             return module
-        found = inner_names(module, self._keys)
-        return found[0] if len(found) == 1 else None
+        matches = inner_names(module, self._keys)
+        return matches[0] if len(matches) == 1 else None
 
     def beside_factors(self) -> list[str]:
-        """What else was trained or saved and is not part of the delta, a sentence each."""
+        """A sentence for each kind of trained or saved weights that is not part of the delta."""
         lines = []
         if self.whole:
             few = ", ".join(self.whole[:3]) + (", ..." if len(self.whole) > 3 else "")
@@ -79,31 +79,31 @@ class AdapterFile:
         return own
 
     def shape(self, module: str) -> tuple[int, int]:
-        """(out, in) of a module's delta, by the file's header."""
+        """(out, in) of a module's delta, from the file's header."""
         return self._sizes(module)[0][0], self._sizes(module)[1][1]
 
     def _sizes(self, module: str) -> list[list[int]]:
-        """The shapes of B and A by the header."""
+        """The shapes of B and A from the header."""
         shapes = [list(self._tensors.get_slice(key).get_shape()) for key in self._keys[self._name(module)]]
         if any(len(shape) != 2 or 0 in shape for shape in shapes):
-            told = " and ".join(str(tuple(shape)) for shape in shapes)
-            raise ValueError(f"{self.folder / WEIGHTS}: module {module}: lora_B and lora_A {told} are no matrices")
+            pair = " and ".join(str(tuple(shape)) for shape in shapes)
+            raise ValueError(f"{self.folder / WEIGHTS}: module {module}: lora_B and lora_A {pair} are no matrices")
         return shapes
 
     def rank(self, module: str) -> int:
-        """Rows of a module's A, by the file's header."""
+        """Rows of a module's A, from the file's header."""
         return self._sizes(module)[1][0]
 
     def fits(self, other: AdapterFile, module: str) -> bool:
-        """Whether both have an A of one shape at the module."""
+        """Whether the two adapters' A have the same shape at the module."""
         return (self.rank(module), self.shape(module)[1]) == (other.rank(module), other.shape(module)[1])
 
     def saved(self, module: str) -> tuple[Tensor, Tensor, float]:
-        """One module's (B, A, scale): the factors as they are in the file, and alpha / r, or alpha / sqrt(r) with
-        rsLoRA, with rank and alpha patterns. ``fan_in_fan_out`` only tells how the base stores its weight: the factors
-        are those of the linear map either way.
+        """One module's (B, A, scale): the factors as stored, and alpha / r, or alpha / sqrt(r) with rsLoRA, after rank
+        and alpha patterns. ``fan_in_fan_out`` is ignored: it says how the base stores its weight, and the factors are
+        those of the linear map either way.
 
-        Raises ValueError, one line: a module that is not there, a config that disagrees with the weights, NaN or inf.
+        Raises a one-line ValueError for a missing module, a config that disagrees with the weights, NaN or inf.
         """
         own = self._name(module)
         try:
@@ -113,21 +113,21 @@ class AdapterFile:
         return b, a, _checked_scale(self.folder, own, b, a, self.config)
 
     def factors(self, module: str, dtype: torch.dtype = torch.float64) -> Factors:
-        """One module's factors, the scale folded into b in float64 before the cast to ``dtype``; errors as of
+        """One module's factors, the scale folded into b in float64 before the cast to ``dtype``; errors as in
         ``saved``."""
         b, a, scale = self.saved(module)
         return Factors((b.double() * scale).to(dtype), a.double().to(dtype))
 
 
 def load_factors(path: str | Path, dtype: torch.dtype = torch.float64) -> dict[str, Factors]:
-    """A whole PEFT LoRA folder, modules in the natural order of their names; errors as of ``AdapterFile``."""
+    """All factors of a PEFT LoRA folder, modules in natural order; errors as in ``AdapterFile``."""
     file = AdapterFile(path)
     return {module: file.factors(module, dtype) for module in file.modules}
 
 
 def _open(path: Path) -> safe_open:
     if not os.access(path, os.R_OK):
-        raise ValueError(f"{path}: may not be read; ask its owner for the right to")
+        raise ValueError(f"{path}: permission denied; ask its owner for read access")
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -139,30 +139,28 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 
 
 def _paired_keys(path: Path, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Module name -> (key of b, key of a); ValueError for any tensor that is not half of such a pair."""
-    found: dict[str, dict[str, str]] = {}
+    """Module name -> (key of b, key of a); ValueError for a tensor that is not part of such a pair."""
+    pairs: dict[str, dict[str, str]] = {}
     for key in keys:
         match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", key)
         if not match or not key.isprintable():
             raise ValueError(
                 f"{path}: tensor {key if key.isprintable() else ascii(key)} is no LoRA factor of a linear module"
             )
-        halves = found.setdefault(plain_name(match[1]), {})
+        halves = pairs.setdefault(plain_name(match[1]), {})
         if match[2] in halves:
-            raise ValueError(
-                f"{path}: {key} and {halves[match[2]]} are one and the same factor; save the adapter again"
-            )
+            raise ValueError(f"{path}: {key} and {halves[match[2]]} are the same factor; save the adapter again")
         halves[match[2]] = key
-    if not found:
+    if not pairs:
         raise ValueError(f"{path}: holds no LoRA factors of linear modules")
-    for module, halves in found.items():
+    for module, halves in pairs.items():
         if len(halves) != 2:
             raise ValueError(f"{path}: module {module} has only lora_{min(halves)}")
-    return {module: (halves["B"], halves["A"]) for module, halves in found.items()}
+    return {module: (halves["B"], halves["A"]) for module, halves in pairs.items()}
 
 
 def _checked_scale(folder: Path, module: str, b: Tensor, a: Tensor, config: dict[str, Any]) -> float:
-    """The scale by the config; ValueError where the factors and it make no update that can be measured."""
+    """The scale from the config; ValueError for factors whose update cannot be measured."""
     where = f"{folder / WEIGHTS}: module {module}"
     if not (b.is_floating_point() and a.is_floating_point()):
         raise ValueError(f"{where}: factors of {b.dtype} and {a.dtype} are no real numbers")

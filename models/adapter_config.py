@@ -1,6 +1,6 @@
-"""A PEFT LoRA folder's config: read, checked, and the scale that it gives each module. Imports no torch.
+"""Reads and checks a PEFT LoRA folder's config, and computes the scale of each module. Imports no torch.
 
-What a field means is read off PEFT's own code (``peft.tuners.lora``, ``peft.utils.other.get_pattern_key``).
+The meaning of the fields follows PEFT's code (``peft.tuners.lora``, ``peft.utils.other.get_pattern_key``).
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from models.lfs_pointer import refuse_pointer
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 LARGEST_CONFIG = 10_000_000  # bytes
-LARGEST = 1e30  # of a setting, of a factor, of an update: squares of squares are still numbers
-LONGEST_PATTERN = 2000  # characters, where it is more than a name
-PATIENCE = 5.0  # seconds for all matches of one config's patterns, which take microseconds each
-# Initialisations that also change the base weight, so that b @ a is not the distance from the base. The others (True,
-# False, gaussian, orthogonal, eva, mica) leave it as it is.
+LARGEST = 1e30  # largest setting, factor or update: its fourth power is still finite
+LONGEST_PATTERN = 2000  # characters of a pattern that is more than a name
+PATIENCE = 5.0  # seconds for all matches of one config's patterns, which normally take microseconds each
+# Initialisations that also change the base weight, so that b @ a is not the difference to the base. The others (True,
+# False, gaussian, orthogonal, eva, mica) do not change it.
 BASE_CHANGING_INITS = ("pissa", "corda", "olora", "loftq", "lora_ga")
 # Config fields that make the update something other than a scaled b @ a on a linear map.
 UNSUPPORTED_FIELDS = (
     "use_dora", "lora_bias", "use_qalora", "use_bdlora", "alora_invocation_tokens", "layer_replication",
     "target_parameters", "velora_config", "monteclora_config", "kasa_config", "arrow_config",
 )  # fmt: skip
-_NAME = r"\^?(?:[\w-]|\\?\.)*\$?"  # a pattern that is but a name: its dots may be any character
+_NAME = r"\^?(?:[\w-]|\\?\.)*\$?"  # a pattern that is only a name; its dots match any character
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config of a PEFT LoRA folder that holds weights in safetensors. ValueError, one line: all that is wrong."""
+    """The checked config of a PEFT LoRA folder with safetensors weights; a one-line ValueError says what is wrong."""
     if not (folder / WEIGHTS).is_file():
         raise ValueError(_no_weights(folder))
     refuse_pointer(folder / WEIGHTS)
@@ -46,7 +46,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_config(folder: Path) -> Any:
-    """What stands in the config of a PEFT folder, of whatever kind. ValueError, one line: there is none, or no JSON."""
+    """The parsed config of any PEFT folder. One-line ValueError if it is missing or not JSON."""
     path = folder / CONFIG
     if not path.is_file():
         raise ValueError(
@@ -83,7 +83,7 @@ def _check(path: Path, config: Any) -> None:
             raise ValueError(f"{path}: {field} is set, and only plain LoRA (scale * b @ a) is measured")
     if config.get("bias", "none") != "none":
         raise ValueError(
-            f"{path}: bias is {config['bias']!r}: trained biases are no low-rank delta; train with bias none"
+            f"{path}: bias is {config['bias']!r}: trained biases are not a low-rank delta; train with bias none"
         )
     base = config.get("base_model_name_or_path")
     if base is not None and not (isinstance(base, str) and base.isprintable()):
@@ -108,21 +108,21 @@ def _is_number(value: object) -> bool:
 
 
 def scale_of(path: Path, config: Mapping[str, Any], module: str) -> tuple[float, float]:
-    """(rank, scale) of a module by the config: alpha / rank, or alpha / sqrt(rank) with rsLoRA; a rank below 1 has
-    scale 0. ValueError, one line, where a pattern takes too long to match."""
-    found = []
+    """(rank, scale) of a module: alpha / rank, or alpha / sqrt(rank) with rsLoRA; a rank below 1 has scale 0.
+    One-line ValueError if a pattern takes too long to match."""
+    numbers = []
     for field, default in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
         table = _table(tuple((config.get(field) or {}).items()), f"{path}: {field}")
         value = table.first(module)
-        found.append(config[default] if value is None else value)
-    rank, alpha = found
+        numbers.append(config[default] if value is None else value)
+    rank, alpha = numbers
     if rank < 1:
         return rank, 0.0
     return rank, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
 def largest_rank(config: Mapping[str, Any]) -> int:
-    """The largest rank that the config gives to any module."""
+    """The largest rank of any module."""
     return max([config["r"], *(config.get("rank_pattern") or {}).values()])
 
 
@@ -132,10 +132,10 @@ def _table(patterns: tuple[tuple[str, float], ...], where: str) -> _Patterns:
 
 
 class _Patterns:
-    """The first of some patterns that matches a module's name or its end: ``re.match(rf"(.*\\.)?({pattern})$", name)``.
+    """Finds the first pattern that matches a module's name or its end: ``re.match(rf"(.*\\.)?({pattern})$", name)``.
 
-    Patterns that are names, as PEFT and EVA write them, one a module, are looked up by their length and the places of
-    their dots. All others are matched within a limit of time: Python's own ``re`` has none, and cannot be interrupted.
+    Patterns that are names, of which PEFT and EVA write one per module, are looked up by length and positions of their
+    dots. Others are matched by ``regex`` with a timeout: Python's ``re`` has none and cannot be interrupted.
     """
 
     def __init__(self, patterns: tuple[tuple[str, float], ...], where: str) -> None:
@@ -161,7 +161,7 @@ class _Patterns:
     def _compiled(self, pattern: str) -> Any:
         if len(pattern) > LONGEST_PATTERN or re.search(r"[*+}][^()]*\)+[*+{]", pattern):
             raise ValueError(f"{self._where}: {pattern[:80]!r} repeats what repeats, or is too long; name the modules")
-        if re.search(r"\{(?![0-9]*,?[0-9]*\})|\[\[", pattern):  # where regex and re read otherwise
+        if re.search(r"\{(?![0-9]*,?[0-9]*\})|\[\[", pattern):  # where regex and re differ
             raise ValueError(f"{self._where}: {pattern[:80]!r} has a brace that repeats nothing; name the modules")
         try:
             re.compile(rf"(.*\.)?({pattern})$")
@@ -170,20 +170,20 @@ class _Patterns:
             raise ValueError(f"{self._where} {pattern[:80]!r} is no pattern ({error})") from None
 
     def first(self, module: str) -> float | None:
-        """The value of the first pattern that matches, None where none does; ValueError where matching takes long."""
+        """The value of the first pattern that matches, or None; ValueError if matching takes too long."""
         if module not in self._known:
-            found = min(self._named(module), default=len(self._values))
+            best = min(self._named(module), default=len(self._values))
             for index, compiled, pattern in self._others:
-                if index > found:
+                if index > best:
                     break
                 if self._matches(compiled, pattern, module):
-                    found = index
+                    best = index
                     break
-            self._known[module] = self._values[found] if found < len(self._values) else None
+            self._known[module] = self._values[best] if best < len(self._values) else None
         return self._known[module]
 
     def _named(self, module: str) -> list[int]:
-        found = []
+        indices = []
         for start in [0, *(at + 1 for at, character in enumerate(module) if character == ".")]:
             end = module[start:]
             for (anchored, wild), names in self._names.get(len(end), {}).items():
@@ -192,15 +192,15 @@ class _Patterns:
                 places = set(wild)
                 index = names.get("".join(c for at, c in enumerate(end) if at not in places))
                 if index is not None:
-                    found.append(index)
-        return found
+                    indices.append(index)
+        return indices
 
     def _matches(self, compiled: Any, pattern: str, module: str) -> bool:
         begun = time.monotonic()
         try:
             matched = compiled.match(module, timeout=max(self._left, 1e-3), concurrent=True) is not None
         except TimeoutError:
-            told = f"{pattern[:80]!r} takes longer than {PATIENCE:g} s to match"
-            raise ValueError(f"{self._where}: {told}; name the modules") from None
+            slow = f"{pattern[:80]!r} takes longer than {PATIENCE:g} s to match"
+            raise ValueError(f"{self._where}: {slow}; name the modules") from None
         self._left -= time.monotonic() - begun
         return matched

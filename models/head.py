@@ -1,7 +1,7 @@
-"""Logits from hidden states: what a model does behind its backbone, known from its config and held to its own logits.
+"""Logits from hidden states: the output head with the scale and soft cap of the model's config.
 
-Letters: p positions, d hidden size, v vocabulary. Whoever needs the logits of some positions only, or in chunks, makes
-them here; :func:`check` says whether they are those that the model makes itself.
+Used where logits are needed at some positions only, or in chunks; :func:`check` compares them with the model's own.
+Letters: p positions, d hidden size, v vocabulary.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-# What Transformers' configs call the factors and the soft cap between the head's product and the logits.
+# Names in Transformers' configs of the factors, divisors and soft cap applied to the head's output.
 TIMES = ("logit_scale", "lm_head_multiplier", "output_multiplier")
 OVER = ("logits_scaling", "logits_mup_width_multiplier")
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-MULTIPLIES = ("hyperclovax",)  # model types that multiply by what others divide by
-ROW = 64  # tokens of a row that are enough to hold two ways beside each other
-ROUNDINGS = 16.0  # of the largest logit: the mean difference of log-probabilities that the precision may leave
-LARGEST = 0.1  # nats of it, whatever the precision: bfloat16 leaves .05 of capped logits of 20
+MULTIPLIES = ("hyperclovax",)  # model types that multiply by the names in OVER
+ROW = 64  # tokens of a row that are compared
+ROUNDINGS = 16.0  # tolerated mean difference of log-probabilities, in rounding errors of the largest logit
+LARGEST = 0.1  # nats, upper limit of that tolerance: bfloat16 gives .05 on capped logits of 20
 
 
 @dataclass(frozen=True)
 class Head:
-    """``logits = cap * tanh(scale * linear(hidden) / cap)``, without a cap ``scale * linear(hidden)``."""
+    """``logits = cap * tanh(scale * linear(hidden) / cap)``; without a cap, ``scale * linear(hidden)``."""
 
     linear: Any
     scale: float = 1.0
     cap: float | None = None
 
     def __call__(self, hidden_pd: Tensor) -> Tensor:
-        """p x v, float32 at least; scaled and capped in that precision."""
+        """Logits, p x v, in float32 or wider; scale and cap are applied in that precision."""
         logits: Tensor = self.linear(hidden_pd)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.scale != 1.0:
@@ -42,7 +42,7 @@ class Head:
 
 
 def head_of(model: PreTrainedModel) -> Head:
-    """The model's output head, with the factor and the soft cap that its config names; ``ValueError`` without one."""
+    """The model's output head with its config's scale and soft cap; ``ValueError`` if the model has no head."""
     linear = model.get_output_embeddings()
     if linear is None:
         raise ValueError(f"model: {type(model).__name__} has no output head: take a causal language model")
@@ -57,13 +57,13 @@ def head_of(model: PreTrainedModel) -> Head:
 
 
 def _value(config: PreTrainedConfig, name: str) -> float | None:
-    """A number of the config, whether it is a field or a property of it."""
-    found = getattr(config, name, None)
-    return float(found) if isinstance(found, (int, float)) else None
+    """A number of the config, field or property; None if absent."""
+    value = getattr(config, name, None)
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def backbone(model: PreTrainedModel) -> nn.Module:
-    """The part of the model that makes the hidden states."""
+    """The part of the model that computes hidden states; ``ValueError`` if there is none."""
     base = model.base_model
     inner = base if base is not model else getattr(model, "model", None)
     if inner is None:
@@ -73,11 +73,10 @@ def backbone(model: PreTrainedModel) -> nn.Module:
 
 @torch.no_grad()
 def check(model: PreTrainedModel, token_ids: Sequence[int]) -> None:
-    """``ValueError`` with both numbers where :class:`Head` on the backbone's hidden states is not the model's own way.
+    """``ValueError`` with both numbers if ``head_of(model)`` on the hidden states differs from the model's own logits.
 
-    Held beside each other on one row, of which the first :data:`ROW` tokens count: the log-probabilities of its tokens
-    from the model's own logits and from ``head_of(model)``. A ``ValueError`` too where a token's logits change with
-    the tokens behind it: such a model sees what it is to predict.
+    Compares the log-probabilities of the first :data:`ROW` tokens of one row. ``ValueError`` too if a token's logits
+    depend on later tokens: the model is not causal.
     """
     name = type(model).__name__
     ids = torch.tensor([list(token_ids[:ROW])], device=model.device)
@@ -109,13 +108,13 @@ def check(model: PreTrainedModel, token_ids: Sequence[int]) -> None:
         )
 
 
-def _logits(found: Tensor) -> Tensor:
-    """l x v of the one row, float32 at least."""
-    return found[0].to(torch.promote_types(found.dtype, torch.float32))
+def _logits(logits: Tensor) -> Tensor:
+    """l x v of the single row, in float32 or wider."""
+    return logits[0].to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _nll(logits_lv: Tensor, ids: Tensor) -> Tensor:
-    """-log-probability of the token behind each position, nats; of the row's first behind its last."""
+    """-log-probability of each position's next token, nats; the last position's next token is the row's first."""
     wanted = ids[0].roll(-1)[: len(logits_lv)]
     return -logits_lv.log_softmax(dim=-1).gather(1, wanted[:, None])[:, 0].double()
 
@@ -125,5 +124,5 @@ def _gap(one: Tensor, two: Tensor) -> float:
 
 
 def _close(one: Tensor, two: Tensor, limit: float) -> bool:
-    """NaN is not close to anything, but a base that gives it fails elsewhere, by its own name."""
+    """Whether the mean difference is within ``limit``. NaN passes: it is reported elsewhere as what it is."""
     return not _gap(one, two) > limit

@@ -1,4 +1,4 @@
-"""What Git LFS leaves in the place of a file that was not fetched."""
+"""Detects Git LFS pointers, which stand in for files that were not fetched."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ START = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_pointer(path: Path) -> None:
-    """ValueError, one line, where the file is a pointer of Git LFS; nothing where it is none, or not there."""
+    """One-line ValueError if the file is a Git LFS pointer; nothing if it is not, or does not exist."""
     if not path.is_file():
         return
     with path.open("rb") as stream:
         if stream.read(len(START)) == START:
-            raise ValueError(f"{path}: a Git LFS pointer in the place of the file; run git lfs pull in its repository")
+            raise ValueError(f"{path}: a Git LFS pointer instead of the file; run git lfs pull in its repository")

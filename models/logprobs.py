@@ -1,4 +1,4 @@
-"""Log-probabilities of completions, and their KL to another model's, without the logits of every position.
+"""Log-probabilities of completions, and KL to another model, without holding the logits of every position.
 
 Dimension letters: n rows, l tokens a row (prompt and completion, padded on the right), t completion tokens, p
 all completion tokens of the batch, d hidden size, v vocabulary.
@@ -23,13 +23,13 @@ from models.padding import padded
 
 Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids), of one token each or more
 
-# Up to so many logits (64 MiB in float32) recomputing the head costs more than it saves.
+# Up to this many logits (64 MiB in float32) recomputing the head costs more than it saves.
 WHOLE_HEAD = 2**24
 
 
 def completion_logps(model: PreTrainedModel | PeftModel, rows: Sequence[Row], head_chunk: int) -> tuple[Tensor, Tensor]:
-    """``(logp, mask)``, both n x t: log pi(y_t | x, y_<t) of each completion, 0 where the mask is
-    False. The head runs on ``head_chunk`` positions at a time where the logits of all are too many.
+    """``(logp, mask)``, both n x t: log pi(y_t | x, y_<t) of each completion in nats, 0 where the mask is
+    False. The head runs on ``head_chunk`` positions at a time where all logits would be too many.
     """
     hidden_pd, targets_p, mask_nt = completion_states(model, rows)
     logp_p = token_logps(head_of(model), hidden_pd, targets_p, head_chunk)
@@ -38,7 +38,7 @@ def completion_logps(model: PreTrainedModel | PeftModel, rows: Sequence[Row], he
 
 
 def completion_states(model: PreTrainedModel | PeftModel, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
-    """Final hidden states from which completion tokens are predicted, p x d; those tokens, p; the mask, n x t."""
+    """Final hidden states that predict the completion tokens, p x d; those tokens, p; the mask, n x t."""
     base = inner(model)
     ids = padded([[*prompt, *completion] for prompt, completion in rows])
     at, mask = predicting(rows, ids.shape[1])
@@ -49,7 +49,8 @@ def completion_states(model: PreTrainedModel | PeftModel, rows: Sequence[Row]) -
 
 
 def predicting(rows: Sequence[Row], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where in n x ``width`` tokens, as one line, those stand that predict a completion's token, p; the mask, n x t."""
+    """Indices into the flattened n x ``width`` tokens of the positions that predict a completion token, p; the mask,
+    n x t."""
     starts, sizes = (np.array([len(row[part]) for row in rows]) for part in (0, 1))
     mask = np.arange(int(sizes.max()))[None, :] < sizes[:, None]
     row, step = mask.nonzero()
@@ -57,7 +58,7 @@ def predicting(rows: Sequence[Row], width: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def token_logps(head: Head, hidden_pd: Tensor, targets_p: Tensor, chunk: int) -> Tensor:
-    """Log-probability of each target, p; chunked and recomputed in backward where logits are too many."""
+    """Log-probability of each target, p, nats; in chunks that are recomputed in backward if the logits are too many."""
     positions = len(targets_p)
     if positions * head.linear.weight.shape[0] <= WHOLE_HEAD or positions <= chunk:
         return _logps(head, hidden_pd, targets_p)
@@ -75,11 +76,11 @@ def _logps(head: Head, hidden_pd: Tensor, targets_p: Tensor) -> Tensor:
 def token_scores(
     head: Head, hidden_pd: Tensor, targets_p: Tensor, chunk: int, before_pd: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """-log pi(target) of each position and the exact KL(before || now) over the vocabulary there, 0 without
-    ``before_pd``; nats, float64, ``chunk`` positions at a time, whose logits alone are held.
+    """Yield, for ``chunk`` positions at a time, -log pi(target) and the exact KL(before || now) over the vocabulary;
+    nats, float64. Only one chunk's logits are held.
 
-    ``before_pd``: the states of another model with the same head at the same positions. A KL of nearly equal
-    distributions may be below 0 by rounding.
+    ``before_pd``: hidden states of another model with the same head at the same positions; without them KL is 0. KL of
+    nearly equal distributions can be slightly negative by rounding.
     """
     for first in range(0, len(targets_p), chunk):
         piece = slice(first, first + chunk)
@@ -93,10 +94,10 @@ def token_scores(
 
 
 def head_of(model: PreTrainedModel | PeftModel) -> Head:
-    """From hidden states to logits."""
+    """The model's output head; see :func:`models.head.head_of`."""
     return head.head_of(inner(model))
 
 
 def inner(model: PreTrainedModel | PeftModel) -> Any:
-    """The model itself, without PEFT's around it."""
+    """The model without its PEFT wrapper."""
     return model.get_base_model() if isinstance(model, PeftModel) else model

@@ -56,7 +56,7 @@ def test_the_base_is_frozen_and_in_eval_mode(tiny_model: Path) -> None:
 def test_a_base_that_lacks_a_weight_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     name = "model.layers.1.mlp.down_proj.weight"
     folder = changed(tiny_model, tmp_path / "lacks", **{name: None})
-    with pytest.raises(ValueError, match=rf"lacks 1 weights of its model \({name}\): save it again whole"):
+    with pytest.raises(ValueError, match=rf"lacks 1 weights of its model \({name}\): save it again in full"):
         load(folder, "float32", "sdpa")
 
 
@@ -71,7 +71,7 @@ def test_a_head_that_is_tied_to_nothing_is_missed(tiny_model: Path, tmp_path: Pa
 def test_a_weight_of_another_shape_is_named(tiny_model: Path, tmp_path: Path) -> None:
     name = "model.layers.0.mlp.down_proj.weight"
     folder = changed(tiny_model, tmp_path / "shape", **{name: torch.zeros(64, 95)})
-    with pytest.raises(ValueError, match=rf"1 weights have another shape than its config says \({name}\)") as caught:
+    with pytest.raises(ValueError, match=rf"1 weights have a shape that differs from its config \({name}\)") as caught:
         load(folder, "float32", "sdpa")
     assert "\n" not in str(caught.value)
 
@@ -80,7 +80,7 @@ def test_attention_that_the_model_does_not_know(tmp_path: Path) -> None:
     """XLNet knows none but its own: sdpa is refused with the mend, eager and no word load it."""
     config = transformers.XLNetConfig(vocab_size=64, d_model=32, n_layer=1, n_head=4, d_inner=48)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"this model does not know sdpa attention: set training\.attention=eager$"):
+    with pytest.raises(ValueError, match=r"this model does not support sdpa attention: set training\.attention=eager$"):
         load(tmp_path, "float32", "sdpa")
     for attention in ("eager", None):
         assert load(tmp_path, "float32", attention).config._attn_implementation == "eager"
