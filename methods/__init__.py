@@ -1,4 +1,4 @@
-"""Training objectives on one substrate: tokens and rewards in, adapters out; imports no torch."""
+"""Training objectives on one training loop: tokens and rewards in, adapters out. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METHODS: dict[str, Method] = {
 
 
 def check(method: str, settings: Mapping[str, Any]) -> dict[str, Setting]:
-    """All settings of ``method``, defaults filled in; ``ValueError`` on whatever is unknown or mistyped."""
+    """All settings of ``method``, defaults filled in; ``ValueError`` on an unknown method or setting or a bad value."""
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known methods: {', '.join(METHODS)}")
     return METHODS[method].check(method, settings)

@@ -1,7 +1,6 @@
 """The data that every objective reads.
 
-Dimension letters: n rows, t completion positions. Torch is needed for typing only, so that this file stays
-light.
+Dimension letters: n rows, t completion positions. Torch is imported for type checking only.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
 class Rollout:
     """One completion of a prompt, as token ids, with its reward and its problem's index.
 
-    The reward of a verifier is 0 or 1. Some objectives take any real number; a row is right if it is above 0.
-    ``teacher`` names who wrote it, for pairs within one teacher's rollouts. ``group_mean`` is the mean reward of all
-    rollouts of its problem, those that are not at hand too; None: of those at hand.
+    A verifier's reward is 0 or 1; some objectives take any real number. A row is right if its reward is above 0.
+    ``teacher`` names the model that wrote it, for pairs within one teacher's rollouts. ``group_mean`` is the mean
+    reward of all rollouts of its problem, also those not given here; None: the mean of those given.
     """
 
     prompt_ids: Sequence[int]
@@ -45,10 +44,10 @@ class Batch:
     """Rows of one forward pass.
 
     ``logp`` n x t: log pi(y_t | x, y_<t) in nats. ``mask`` n x t, bool: True on completion tokens, False on
-    padding (prompts are not in it at all). ``reward`` n. ``group_mean`` n: mean reward of all rollouts of the
+    padding (prompts are not included). ``reward`` n. ``group_mean`` n: mean reward of all rollouts of the
     row's problem, not only of those in the batch. ``reference`` n x t: log pi_base(y_t | x, y_<t), or None.
-    Where the view is pairs, rows 2i are chosen and rows 2i + 1 rejected. What stands off the mask never counts.
-    ``ValueError``, one line, where a shape is another: it would be broadcast in silence.
+    Where the view is pairs, rows 2i are chosen and rows 2i + 1 rejected. Values outside the mask never count.
+    One-line ``ValueError`` for any other shape, which would be broadcast silently.
     """
 
     logp: Tensor
@@ -69,28 +68,28 @@ class Batch:
 
     @property
     def nll(self) -> Tensor:
-        """n x t, nats: -log pi(y_t), zero off the mask whatever ``logp`` holds there."""
+        """n x t, nats: -log pi(y_t), zero outside the mask whatever ``logp`` holds there."""
         return (-self.logp).masked_fill(~self.mask, 0.0)
 
     @property
     def probability(self) -> Tensor:
-        """n x t: pi(y_t), zero off the mask."""
+        """n x t: pi(y_t), zero outside the mask."""
         return (-self.nll).exp().masked_fill(~self.mask, 0.0)
 
     @property
     def logratio(self) -> Tensor:
-        """n x t, nats: log pi(y_t) - log pi_base(y_t), zero off the mask. ``ValueError`` without the reference."""
+        """n x t, nats: log pi(y_t) - log pi_base(y_t), zero outside the mask. ``ValueError`` without a reference."""
         if self.reference is None:
             raise ValueError("batch: the objective reads log pi_base, and there is no reference")
         return (self.logp - self.reference).masked_fill(~self.mask, 0.0)
 
     def paired(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """One value a row as (chosen, rejected), n / 2 each; ``ValueError`` where a row is left over."""
+        """Split one value per row into (chosen, rejected), n / 2 each; ``ValueError`` for an odd number of rows."""
         if len(values) % 2:
             raise ValueError(f"batch: {len(values)} rows are no pairs of a chosen row (2i) and a rejected one (2i + 1)")
         return values[0::2], values[1::2]
 
     @property
     def lengths(self) -> Tensor:
-        """n: completion tokens a row."""
+        """n: completion tokens per row."""
         return self.mask.sum(dim=1)

@@ -1,4 +1,4 @@
-"""The settings of one training, checked; light, so that a plan can be made without torch."""
+"""The checked settings of one training; imports no torch, so that planning does not."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ LEAST = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """All that decides one training, besides the model and the rollouts. Bad values raise ``ValueError``.
+    """Everything that determines one training besides the model and the rollouts. Bad values raise ``ValueError``.
 
-    ``steps`` is the horizon of the schedule, ``run_steps`` how far the training goes, ``report_step`` the
-    step whose adapter counts (at most ``run_steps``, which is at most ``steps``). ``batch_size`` counts units
-    (rows, or pairs) an optimiser step, over all ``workers``; ``micro_batch`` units a forward pass, or, where
-    ``micro_tokens`` is given, as many as fit that budget of padded tokens. ``checkpoint_every`` keeps an
-    adapter every so many steps, ``resume_every`` the state to go on from, and ``resume_seconds`` the same by the
-    clock (:class:`methods.state.Due`; 0: none). ``warmup`` is a share of ``steps``. ``precision`` is that of the
-    base weights; adapter and optimiser state are float32 always. ``head_chunk`` is the number of positions whose
-    logits exist at once where the whole batch's would be too many. ``targets`` are names of modules, or their
-    endings. ``base_name`` and ``base_revision`` go into the adapter's own config as where its base is found, a folder
-    or a hub name and its commit. ``probe_every`` looks at the
-    first ``probe_rows`` held-out rollouts every so many steps (0: never). ``pairs`` is the most (chosen, rejected)
-    pairs to draw, None for all.
+    ``steps`` is the horizon of the schedule, ``run_steps`` the last step that is run, ``report_step`` the step whose
+    adapter is the result (``report_step`` <= ``run_steps`` <= ``steps``). ``batch_size`` counts units (rows, or pairs)
+    per optimiser step over all ``workers``; ``micro_batch`` units per forward pass, or, where ``micro_tokens`` is
+    given, as many as fit that budget of padded tokens. ``checkpoint_every`` is the number of steps between kept
+    adapters, ``resume_every`` between saved resume states, ``resume_seconds`` the same in seconds
+    (:class:`methods.state.Due`); 0 is never. ``warmup`` is a fraction of ``steps``. ``precision`` is that of the base
+    weights; adapter and optimiser state are always float32. ``head_chunk`` is the number of positions whose logits are
+    held at once where the whole batch's would be too many. ``targets`` are module names or their endings.
+    ``base_name`` (a folder or hub name) and ``base_revision`` (a commit) are written to the adapter's config.
+    ``probe_every`` is the number of steps between evaluations of the first ``probe_rows`` held-out rollouts
+    (0: never). ``pairs`` is the largest number of (chosen, rejected) pairs to draw, None for all.
     """
 
     method: str
@@ -110,16 +109,14 @@ class TrainConfig:
 
     @property
     def warmup_steps(self) -> int:
-        """Steps of linear warm-up: the share rounded up, as Transformers rounds it, and one step less than all at most,
-        so that the last has the full rate.
-        """
+        """Steps of linear warm-up: ``warmup * steps`` rounded up as in Transformers, at most ``steps - 1``."""
         return min(math.ceil(self.warmup * self.steps), self.steps - 1)
 
     def rate(self, step: int) -> float:
-        """Learning rate of optimiser step ``step`` (from 1): linear from 0, then a cosine down to 0 at
+        """Learning rate of optimiser step ``step`` (from 1): linear warm-up from 0, then cosine decay to 0 at
         ``steps``.
 
-        The schedule that Transformers calls "cosine"; with a warm-up its first step has rate 0.
+        Transformers' "cosine" schedule; with a warm-up the first step has rate 0.
         """
         done = step - 1
         if done < self.warmup_steps:

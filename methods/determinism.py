@@ -1,4 +1,4 @@
-"""The same sums in the same order: what the last bits of a training depend on."""
+"""Bitwise reproducible training: fixed threads and deterministic kernels."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from execution.errors import ReproducibilityWarning, first_line
 
 T = TypeVar("T")
 
-# For a GPU: torch refuses cuBLAS without the first, and looks at it once, when a process first multiplies. So it is set
-# before that where another library may multiply earlier. The second is read by Transformers.
+# For a GPU. In deterministic mode torch refuses cuBLAS without the first, and cuBLAS reads it at a process's first
+# matrix product, so it must be set before any library multiplies. The second is read by Transformers.
 ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "FLASH_ATTENTION_DETERMINISTIC": "1"}
 
 
 class Unordered(ReproducibilityWarning):
-    """The model has an operation that adds in any order: bytes differ from run to run."""
+    """The model has an operation without a deterministic kernel: bytes differ from run to run."""
 
 
 @contextmanager
 def deterministic(threads: int, device: str = "cpu") -> Iterator[None]:
-    """Run with so many intra-op threads, and on a GPU without kernels that add as their blocks happen to end.
+    """Run the block with ``threads`` intra-op threads, and on a GPU with deterministic algorithms only.
 
-    The backward passes of fused attention are such kernels, on rows of more than a few hundred tokens.
+    Without them, the backward pass of fused attention adds in varying order on rows of more than a few hundred tokens.
     """
     before, held = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)
@@ -44,11 +44,12 @@ def deterministic(threads: int, device: str = "cpu") -> Iterator[None]:
 
 
 def in_order(compute: Callable[[], T]) -> T:
-    """``compute()``; where the model has an operation that knows no order, again, and from now on, without one."""
+    """``compute()``; if an operation has no deterministic kernel, warn :class:`Unordered`, switch deterministic
+    algorithms off from here on and compute again."""
     try:
         return compute()
     except RuntimeError as error:
-        if "use_deterministic_algorithms" not in str(error):  # torch's own word in such an error
+        if "use_deterministic_algorithms" not in str(error):  # named in torch's error
             raise
         warnings.warn(f"bytes will differ from run to run: {first_line(error, most=None)}", Unordered, stacklevel=2)
     torch.use_deterministic_algorithms(False)

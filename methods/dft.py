@@ -1,4 +1,4 @@
-"""Dynamic fine-tuning: likelihood weighted, token by token, with the policy's own probability."""
+"""Dynamic fine-tuning: each token's likelihood is weighted by the policy's own probability of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def losses(batch: Batch) -> Tensor:
     """``sg(pi(y_t)) * nll_t``, n x t, where sg stops the gradient.
 
-    Wu et al. 2025 (arXiv 2508.05629), the token-level objective; arXiv 2606.23740 writes it alike.
+    Wu et al. 2025 (arXiv 2508.05629), the token-level objective; the same in arXiv 2606.23740.
     """
     nll = batch.nll
     probability = (-nll).exp().detach()

@@ -1,4 +1,4 @@
-"""What the sum of an optimiser step's losses is divided by, whoever computes which unit. Pure."""
+"""The denominator of an optimiser step's loss, counted over the whole step on every worker."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def divisor(
     rollouts: Sequence[Rollout],
     means: Sequence[float],
 ) -> float:
-    """The count of the step's units (completion tokens, rows, pairs), or the sum of their weights' sizes.
+    """The count of the step's units (completion tokens, rows, pairs), or the sum of their absolute weights.
 
-    ``means`` holds each rollout's group mean. The second is for signed weights with ``divide_by`` "weights", which
-    keeps a step whose weights are small as long as others. A step whose weights are all zero is divided by the count.
+    The latter with ``divide_by`` "weights", so that the size of an update does not depend on the size of the weights;
+    if all weights are zero, the count. ``means`` holds each rollout's group mean.
     """
     unit = method.unit_of(settings)
     if unit == "pair":

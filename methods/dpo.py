@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 def preference(batch: Batch, *, length_normalised: bool) -> Tensor:
-    """Log-ratio of chosen over rejected, one a pair, nats: ``logratio(chosen) - logratio(rejected)``.
+    """``logratio(chosen) - logratio(rejected)``, one value per pair, nats.
 
-    A row's log-ratio to the base is the sum over its tokens, or their mean. ``ValueError`` for rows that are no pairs.
+    A row's log-ratio to the base is the sum over its tokens, or with ``length_normalised`` the mean. ``ValueError``
+    for an odd number of rows.
     """
     logratio = batch.logratio.sum(dim=1)
     if length_normalised:
@@ -32,7 +33,7 @@ def losses(
     label_smoothing: float = 0.0,
     length_normalised: bool = False,
 ) -> Tensor:
-    """One loss a pair; rows 2i are chosen, rows 2i + 1 rejected; h is their :func:`preference`, z = beta * h.
+    """One loss per pair; rows 2i are chosen, rows 2i + 1 rejected; h is their :func:`preference`, z = beta * h.
 
     ``sigmoid``: ``-log sigmoid(z)``, Rafailov et al. 2023 (arXiv 2305.18290), section 4, equation 7; the reference is
     the base model. With ``label_smoothing`` e: ``-(1 - e) log sigmoid(z) - e log sigmoid(-z)`` (Mitchell 2023,
@@ -47,13 +48,13 @@ def losses(
     if loss == "hinge":
         return (1 - z).clamp(min=0)
     zero = z.new_zeros(())
-    # log(exp(0) + exp(-z)): the same function, stable for margins of any size.
+    # log(exp(0) + exp(-z)) = -log sigmoid(z), stable for margins of any size.
     right = (-z).logaddexp(zero)
     return (1 - label_smoothing) * right + label_smoothing * z.logaddexp(zero) if label_smoothing else right
 
 
 def metrics(batch: Batch, *, beta: float, length_normalised: bool, **_: Any) -> dict[str, Tensor]:
-    """``margin`` (z) and ``reward_accuracy`` (1 where it is above 0), one value a pair."""
+    """``margin`` (z) and ``reward_accuracy`` (1 where it is above 0), one value per pair."""
     z = beta * preference(batch, length_normalised=length_normalised).detach()
     return {"margin": z, "reward_accuracy": (z > 0).to(z.dtype)}
 

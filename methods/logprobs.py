@@ -1,4 +1,4 @@
-"""Log-probabilities of rollouts under the base, and what a model must take for them to be its own."""
+"""Log-probabilities of rollouts under the base, and checks that the model can process the rollouts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models.padding import by_length
 
 
 def check_rows(model: PreTrainedModel | PeftModel, rollouts: Sequence[Rollout], rows: Iterable[int]) -> None:
-    """``ValueError`` naming the first row with an unknown token or more tokens than the model takes."""
+    """``ValueError`` names the first row with an unknown token or more tokens than the model takes."""
     known, longest = vocabulary(inner(model)), positions(model.config)
     for row in rows:
         rollout = rollouts[row]
@@ -34,12 +34,12 @@ def check_rows(model: PreTrainedModel | PeftModel, rollouts: Sequence[Rollout], 
 
 
 def check_logits(model: PreTrainedModel, rollout: Rollout) -> None:
-    """``ValueError`` with both numbers where what is read off the row's hidden states is not the model's own."""
+    """``ValueError`` if log-probabilities from hidden states differ from the model's own; see :func:`head.check`."""
     in_order(partial(head.check, model, [*rollout.prompt_ids, *rollout.completion_ids]))
 
 
 def beside(rows: Sequence[np.ndarray], mask: Tensor) -> Tensor:
-    """Ragged rows as one n x t float32 tensor beside ``mask``, zero off it."""
+    """Ragged rows as one n x t float32 tensor of the shape of ``mask``, zero outside it."""
     flat = torch.from_numpy(np.concatenate(rows).astype(np.float32)).to(mask.device)
     return flat.new_zeros(mask.shape).masked_scatter(mask, flat)
 
@@ -57,9 +57,9 @@ def reference_logprobs(
     threads: int = 1,
     device: str = "cpu",
 ) -> list[np.ndarray]:
-    """log pi_base(y_t | x, y_<t) of each completion's tokens, float32, nats; of no token for rows not asked for.
+    """log pi_base(y_t | x, y_<t) of each completion's tokens, float32, nats; empty for rows not in ``rows``.
 
-    ``rows`` None means all. Rows of like length share a batch.
+    ``rows`` None means all. Rows of similar length share a batch.
     """
     wanted = sorted(range(len(rollouts)) if rows is None else set(rows))
     with deterministic(threads, device):

@@ -1,4 +1,4 @@
-"""LoRA factors on a base model: attached by PEFT, started from their own seed, written in PEFT's format."""
+"""LoRA factors on a base model: attached by PEFT, initialised from a seed per module, saved in PEFT's format."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PREFIX = "base_model.model."
 
 
 def lora_config(model: PreTrainedModel, targets: Sequence[str], rank: int, alpha: int, dropout: float) -> LoraConfig:
-    """PEFT's config for these targets; ``ValueError`` with candidates where a target matches no module.
+    """PEFT's config for these targets; ``ValueError`` with candidates if a target matches no module.
 
-    It names the targets as they are, or, where PEFT would match modules of a vision tower too, every module in full.
+    It lists the targets as given, or every module by full name where PEFT would match modules of a vision tower too.
     """
     matched = targeted(model, targets)
     transposed = {isinstance(module, Conv1D) for module in matched.values()}
@@ -46,7 +46,7 @@ def lora_config(model: PreTrainedModel, targets: Sequence[str], rank: int, alpha
 
 @dataclass(frozen=True)
 class Adapter:
-    """The factors of a PEFT model by module name: ``a`` r x in, ``b`` out x r, and A's start ``a0``."""
+    """The factors of a PEFT model by module name: ``a`` r x in, ``b`` out x r, and the initial A ``a0``."""
 
     model: PeftModel
     a: dict[str, nn.Parameter]
@@ -55,7 +55,7 @@ class Adapter:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """All factors under the names ``<module>/a`` and ``<module>/b``."""
+        """All factors, named ``<module>/a`` and ``<module>/b``."""
         return {f"{name}/{kind}": part[name] for name in self.a for kind, part in (("a", self.a), ("b", self.b))}
 
     @torch.no_grad()
@@ -68,9 +68,9 @@ class Adapter:
         return torch.stack([torch.stack(part).norm() for part in norms])
 
     def save(self, folder: Path, base_name: str, base_revision: str | None = None) -> None:
-        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` (float32) aside, then rename.
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` (float32) atomically.
 
-        ``base_name`` and ``base_revision`` are where PEFT's ``AutoPeftModel`` looks for the base.
+        ``base_name`` and ``base_revision`` tell PEFT's ``AutoPeftModel`` which base to load.
         """
         aside = folder.with_name(folder.name + ".aside")
         shutil.rmtree(aside, ignore_errors=True)
@@ -80,7 +80,7 @@ class Adapter:
         save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
         config = self.model.peft_config["default"].to_dict()
         config |= {"base_model_name_or_path": base_name, "revision": base_revision, "inference_mode": True}
-        # PEFT keeps the targets in a set: sorted, or the bytes would change from process to process.
+        # PEFT keeps the targets in a set, whose order changes from process to process.
         config = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
         (aside / CONFIG).write_text(text, encoding="utf-8")
@@ -89,7 +89,7 @@ class Adapter:
 
 
 def adapter_of(model: PeftModel, init_seed: int) -> Adapter:
-    """Put the factors of a PEFT model to their start, :func:`initial_a` and B = 0, and collect them."""
+    """Set the factors of a PEFT model to their initial values, :func:`initial_a` and B = 0, and collect them."""
     a: dict[str, nn.Parameter] = {}
     b: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
@@ -111,9 +111,9 @@ def adapter_of(model: PeftModel, init_seed: int) -> Adapter:
 def attach(
     model: PreTrainedModel, targets: Sequence[str], rank: int, alpha: int, dropout: float, init_seed: int
 ) -> Adapter:
-    """Wrap ``model`` with LoRA on ``targets``, started from ``init_seed``; see :func:`adapter_of`."""
+    """Wrap ``model`` with LoRA on ``targets``, initialised from ``init_seed``; see :func:`adapter_of`."""
     config = lora_config(model, targets, rank, alpha, dropout)
-    # PEFT draws a start of its own from the global generator: kept from leaking, then overwritten.
+    # PEFT draws initial values from the global generator: its state is restored and they are overwritten.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
         wrapped = get_peft_model(model, config)

@@ -1,4 +1,4 @@
-"""What an objective declares about itself: the one record that the trainer, the schema and the docs read."""
+"""The declaration of a training objective, read by the trainer, the schema and the docs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-LARGEST = 1e30  # of a setting: losses are float32
+LARGEST = 1e30  # largest absolute value of a setting: losses are float32
 Setting = float | str | bool
 Unit = Literal["token", "sequence", "pair"]
 
@@ -20,16 +20,15 @@ class Method:
     """One training objective.
 
     ``losses(batch, **settings)`` is a pure function of a :class:`methods.batch.Batch`; the sum of what it
-    returns is the numerator of the loss. ``unit`` names what the denominator counts over a whole optimiser
-    step: completion tokens, rows (sequence), or pairs; it may hang on the settings. ``view`` names the rollouts it
-    sees: all, those with reward 1, or (chosen, rejected) pairs. ``weights(reward, group_mean, **settings)`` is the
-    signed weight of a row, for methods whose setting ``divide_by`` may make the sum of its sizes the denominator.
-    ``metrics(batch, **settings)`` gives further values, one a unit, whose means are logged. ``reference`` says that
-    the batch must carry the base model's log-probabilities, and may hang on the settings too. ``real`` says that
-    the objective is defined for rewards other than 0 and 1, and may hang on them as well. ``positive`` names
-    settings that must be above zero, ``choices`` the words that others may be, ``forms`` those that are
-    read under one value of the setting ``form`` only, and ``refuse(**settings)`` says what is wrong with their
-    combination.
+    returns is the numerator of the loss. ``unit`` is what the denominator counts over a whole optimiser step:
+    completion tokens, rows (sequence), or pairs. ``view`` is the rollouts that it sees: all, those with reward 1, or
+    (chosen, rejected) pairs. ``weights(reward, group_mean, **settings)`` is the signed weight of a row, for methods
+    with a setting ``divide_by`` that can make the sum of absolute weights the denominator.
+    ``metrics(batch, **settings)`` returns further values, one per unit, whose means are logged. ``reference`` says
+    whether the batch must hold the base model's log-probabilities, ``real`` whether the objective is defined for
+    rewards other than 0 and 1; like ``unit`` they can be functions of the settings. ``positive`` names settings that
+    must be above zero, ``choices`` lists the values of a setting, ``forms`` the settings that are read under one value
+    of the setting ``form`` only, and ``refuse(**settings)`` returns what is wrong with their combination, or None.
     """
 
     title: str
@@ -52,7 +51,7 @@ class Method:
         return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def read(self, settings: Mapping[str, Any]) -> dict[str, Setting]:
-        """Those of the (complete) settings that count: what belongs to another form is left out."""
+        """The (complete) settings without those of another form."""
         idle = {key for form, keys in self.forms.items() if form != settings["form"] for key in keys}
         return {key: value for key, value in settings.items() if key not in idle}
 

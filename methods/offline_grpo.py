@@ -1,4 +1,4 @@
-"""Offline GRPO: likelihood, or probability, weighted with the centred reward, in the study's and its source's form."""
+"""Offline GRPO: likelihood or probability weighted by the centred reward, in the study's and the source's form."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
     from methods.batch import Batch
 
-# The coefficient of KRAFTON's published training script, kl_loss_coef.
+# kl_loss_coef of KRAFTON's published training script.
 KL = 0.2
 
 
 def weights(reward: Any, group_mean: Any, *, form: str, bias: float, **_: Any) -> Any:
-    """Advantage of each row, of the shape of ``reward``: ``r - mean_g(r)``, and the bias where the form puts it."""
+    """Advantage of each row, of the shape of ``reward``: ``r - mean_g(r)``, plus the bias where the form adds it."""
     centred = reward - group_mean
     return centred + bias if form == "study" else centred + bias * (group_mean * (group_mean == 1))
 
@@ -25,8 +25,8 @@ def losses(batch: Batch, *, form: str = "study", bias: float = 0.1, kl: float = 
     """``study``: ``A * nll_t`` with ``A = r - mean_g(r) + bias``, n x t; g are all rollouts of the row's problem.
 
     arXiv 2606.23740, objective "Offline GRPO": no division by the group's standard deviation, no probability
-    weight, no KL term. Rows with A < 0 are pushed away from without a lower bound, and a group that is wrong
-    throughout still gets the weight ``bias``.
+    weight, no KL term. Rows with A < 0 make the loss unbounded below; rows of a group without a right one
+    still have the weight ``bias``.
 
     ``source``: ``-A * pi(y_t) + kl * k3_t`` with the bias only where the whole group is right (KRAFTON 2025,
     "Continual Post-Training of LLMs via Offline GRPO"). k3 is the estimate of KL(pi || base) of Schulman (2020),
@@ -40,13 +40,13 @@ def losses(batch: Batch, *, form: str = "study", bias: float = 0.1, kl: float = 
 
 
 def divergence(batch: Batch) -> Tensor:
-    """k3, n x t, nats: never negative, zero where policy and base agree, and off the mask."""
+    """k3, n x t, nats: never negative, zero where policy and base agree and outside the mask."""
     d = batch.logratio
     return (-d).exp() + d - 1.0
 
 
 def reference(*, form: str, kl: float, **_: Any) -> bool:
-    """The source's KL term reads the base's log-probabilities."""
+    """Whether the form has a KL term, which reads the base's log-probabilities."""
     return form == "source" and kl > 0
 
 
@@ -59,12 +59,12 @@ def refuse(*, form: str, kl: float, divide_by: str, **_: Any) -> str | None:
 
 
 def real(*, form: str, **_: Any) -> bool:
-    """The source asks whether a whole group is right, which rewards of 0 and 1 alone tell."""
+    """False for the source's form: whether a whole group is right is defined for rewards 0 and 1 only."""
     return form == "study"
 
 
 def metrics(batch: Batch, **settings: Any) -> dict[str, Tensor]:
-    """``kl``, k3 summed over the row's tokens, a row; nothing where the form has no KL term."""
+    """``kl``: k3 summed over each row's tokens, n; empty if the form has no KL term."""
     if not reference(**settings):
         return {}
     return {"kl": divergence(batch).detach().sum(dim=1)}

@@ -1,9 +1,8 @@
-"""Data-parallel training: each worker takes its share of every optimiser step's units, gradients are summed.
+"""Data-parallel training: each worker computes part of every optimiser step's units, gradients are summed.
 
-Torch's DistributedDataParallel is not used. It averages over workers, while an objective's sum is divided by the
-count (tokens, pairs) of the whole optimiser step, whoever holds which unit; and the gradients of a LoRA are one small
-tensor, so there is nothing to overlap. The process group is the caller's: Ray Train opens one (gloo on CPUs, nccl on
-GPUs).
+Torch's DistributedDataParallel is not used: it averages over workers, while an objective's sum is divided by the
+count (tokens, pairs) of the whole optimiser step. A LoRA's gradients are small, so overlapping communication would
+gain nothing. The caller opens the process group; Ray Train does (gloo on CPUs, nccl on GPUs).
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ STOP = -1
 
 
 class Stopped(RuntimeError):
-    """The first worker has ended the training before its last step."""
+    """Rank 0 ended the training before its last step."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The workers of one training; alone, every method is the identity."""
+    """The workers of one training; with one worker every method is the identity."""
 
     rank: int = 0
     size: int = 1
     device: str = "cpu"
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the workers, the same bytes on all of them; one exchange a dtype."""
+        """All-reduce: replace each tensor by its sum over the workers, the same bytes on all. All of one dtype."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -48,7 +47,7 @@ class Group:
         return bool(told.item())
 
     def tell(self, value: int) -> int:
-        """The first worker's ``value``, on all of them; ``Stopped`` where it is ``STOP``."""
+        """Broadcast rank 0's ``value``. Other ranks raise ``Stopped`` if it is ``STOP``."""
         if self.size == 1:
             return value
         told = torch.tensor(value, device=self.device)
@@ -59,14 +58,14 @@ class Group:
         return found
 
     def copy(self, tensors: Sequence[Tensor]) -> None:
-        """Give all workers the first one's tensors."""
+        """Broadcast rank 0's tensors in place."""
         for tensor in tensors if self.size > 1 else ():
             dist.broadcast(tensor, src=0)
 
 
 def group(workers: int, device: str) -> Group:
-    """The open process group; ``ValueError`` where it has another size than the training asks for."""
+    """The open process group; ``ValueError`` if its size is not ``workers``."""
     size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if size != workers:
-        raise ValueError(f"workers: {workers} are asked for, {size} are there")
+        raise ValueError(f"workers: the training needs {workers}, the process group has {size}")
     return Group(dist.get_rank(), size, device) if size > 1 else Group(device=device)

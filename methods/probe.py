@@ -1,4 +1,4 @@
-"""Held-out rollouts under the adapter as it stands, and how far it has gone from the base on them."""
+"""Evaluates held-out rollouts during training: likelihood under the adapter, and KL from the base."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from methods.logprobs import check_rows
 from methods.lora import Adapter
 from models.logprobs import completion_states, head_of, token_scores
 
-BATCH = 8  # rows at once: without gradients they fit wherever a training's own pass does
+BATCH = 8  # rows per forward pass: without gradients they fit wherever training's own passes do
 
 
 def look(config: TrainConfig, adapter: Adapter, step: int, heldout: Sequence[Rollout]) -> dict[str, float | None]:
-    """The held-out rows' values after ``step``, where the config asks for them; else nothing."""
+    """:func:`probe` after ``step`` where the config's ``probe_every`` or ``report_step`` asks for it; else empty."""
     if not heldout or (step % config.probe_every and step != config.report_step):
         return {}
     return probe(adapter.model, heldout, config.head_chunk)
 
 
 def watched(config: TrainConfig, model: PreTrainedModel | PeftModel, heldout: Sequence[Rollout]) -> Sequence[Rollout]:
-    """The held-out rows that the config looks at; ``ValueError`` where the model cannot take one."""
+    """The held-out rows that the config evaluates; ``ValueError`` if one is empty or the model cannot process it."""
     rows = heldout[: config.probe_rows] if config.probe_every else ()
     for row, rollout in enumerate(rows):
         if not len(rollout.prompt_ids) or not len(rollout.completion_ids):
@@ -40,11 +40,11 @@ def watched(config: TrainConfig, model: PreTrainedModel | PeftModel, heldout: Se
 
 @torch.no_grad()
 def probe(model: PeftModel, rollouts: Sequence[Rollout], head_chunk: int) -> dict[str, float | None]:
-    """``heldout_nll_right``, ``heldout_nll_wrong`` and ``heldout_kl``, nats a completion token.
+    """``heldout_nll_right``, ``heldout_nll_wrong`` and ``heldout_kl``, nats per completion token.
 
-    The first two are means over the tokens of right and of wrong rows (None where there is none). KL is the exact
-    KL(base || adapted) over the vocabulary at each position, mean over all tokens; the base is the same model with its
-    adapter switched off. No dropout acts, and no random number is drawn.
+    The first two are means over the tokens of right and of wrong rows (None without such rows). KL is the exact
+    KL(base || adapted) over the vocabulary at each position, averaged over all tokens; the base is the same model with
+    its adapter disabled. Runs in eval mode and draws no random numbers.
     """
     with evaluating(model):
         return _looked(model, rollouts, head_chunk)
@@ -52,7 +52,7 @@ def probe(model: PeftModel, rollouts: Sequence[Rollout], head_chunk: int) -> dic
 
 @contextmanager
 def evaluating(model: PeftModel) -> Iterator[None]:
-    """All modules in eval mode, and as they were afterwards."""
+    """Eval mode for all modules; their modes are restored afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

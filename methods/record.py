@@ -1,4 +1,4 @@
-"""What a training leaves behind: a log line a step, adapters at the steps that count, a summary."""
+"""The outputs of a training: a log line per step, adapters at the steps to keep, a summary."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def units_at(config: TrainConfig, stream: Sequence[Unit], step: int) -> Sequence
 
 
 class Kept(TypedDict):
-    """What a saved state goes on from: the log's first ``bytes`` and their SHA-256, other files' SHA-256 by path."""
+    """Checksums of the outputs at a saved state: SHA-256 of the log's first ``bytes``, and of other files by path."""
 
     bytes: int
     log: str
@@ -34,7 +34,7 @@ class Kept(TypedDict):
 
 
 def verify(folder: Path, kept: Kept) -> None:
-    """``ValueError`` names the first file in ``folder`` that is not what was kept of it."""
+    """``ValueError`` names the first file in ``folder`` that does not match ``kept``."""
     with (folder / LOG).open("rb") as stream:
         if hashlib.sha256(stream.read(kept["bytes"])).hexdigest() != kept["log"]:
             raise ValueError(f"{LOG} was cut or changed")
@@ -44,7 +44,7 @@ def verify(folder: Path, kept: Kept) -> None:
 
 
 class Record:
-    """Writes a training's outputs into ``folder``: from the start, or after what was ``kept``, which was verified."""
+    """Writes a training's outputs into ``folder``, from the start or after the verified outputs ``kept``."""
 
     def __init__(
         self,
@@ -59,14 +59,14 @@ class Record:
         self._file = (folder / LOG).open("r+b" if kept else "wb")
         begun = self._file.read(kept["bytes"]) if kept else b""
         self.log: list[dict[str, Any]] = [json.loads(line) for line in begun.splitlines()]
-        # A killed run may have logged steps that its state does not hold: they are run, and logged, again.
+        # A killed run may have logged steps after its last saved state: they are run and logged again.
         self._file.truncate()
         self._sum, self._bytes = hashlib.sha256(begun), len(begun)
         self._files = dict(kept["files"]) if kept else {}
         self._saved: list[Path] = []  # adapters since the last sync
 
     def step(self, values: dict[str, Any]) -> None:
-        """Log one finished step and keep its adapter where the config says so."""
+        """Log one finished step, and save its adapter if the config says so."""
         step = values["step"]
         line = json.dumps(values, allow_nan=False).encode() + b"\n"
         self._file.write(line)
@@ -82,7 +82,7 @@ class Record:
             self.on_step(values)
 
     def keep(self, step: int) -> None:
-        """Keep the adapter as it stands after ``step`` as ``checkpoints/step-NNNNNN``."""
+        """Save the current adapter as ``checkpoints/step-NNNNNN``."""
         self._save(f"checkpoints/step-{step:06d}")
 
     def _save(self, name: str) -> None:
@@ -90,7 +90,7 @@ class Record:
         self._saved.append(self.folder / name)
 
     def sync(self) -> Kept:
-        """Bring all that is written so far to the disk, for a state that goes on from it."""
+        """fsync everything written so far and return its checksums, for a resume state."""
         durable.sync_tree(self.folder)
         for path in (path for saved in self._saved for path in saved.rglob("*") if path.is_file()):
             self._files[path.relative_to(self.folder).as_posix()] = durable.checksum(path)
@@ -107,7 +107,7 @@ class Record:
         stream: Sequence[Unit],
         out_of_memory: Sequence[dict[str, int]] = (),
     ) -> dict[str, Any]:
-        """Write ``training.json`` and return what it holds."""
+        """Write ``training.json`` and return its content."""
         summary = summarise(self.config, rollouts, units, stream, self.log) | {"out_of_memory": list(out_of_memory)}
         text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
         (self.folder / SUMMARY).write_text(text, encoding="utf-8")
@@ -117,8 +117,8 @@ class Record:
 def step_values(config: TrainConfig, step: int, loss: float, grad_norm: float, floor: float | None) -> dict[str, Any]:
     """The first part of a log line, common to both backends.
 
-    ``noise``: the gradient is no larger than ``grad_floor``, what rounding alone may leave; None where no ``floor`` is
-    known.
+    ``noise``: whether the gradient norm is at most ``grad_floor``, which rounding alone can explain; None without a
+    ``floor``.
     """
     return {
         "step": step,
@@ -138,7 +138,7 @@ def drift_values(adapter: Adapter) -> dict[str, float]:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Of the values that are there; None without any."""
+    """Mean of the values that are not None; None if all are."""
     held = [value for value in values if value is not None]
     return math.fsum(held) / len(held) if held else None
 
@@ -150,12 +150,12 @@ def summarise(
     stream: Sequence[Unit],
     log: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Counts and values up to the reported step, neither timings nor paths.
+    """Counts and values up to the reported step, without timings or paths.
 
     ``units`` counts the units trained on, with repeats; ``tokens_seen`` completion tokens; ``epochs`` passes
     over the method's own view. ``view_rows`` counts the distinct rows of the view, ``equal_pairs`` the pairs left out
-    of it because both sides are the same tokens. ``noise_steps`` had a gradient that rounding alone may leave (None
-    where that is not known); where they are at least half of all, the update is ``noise``.
+    of it because both sides are the same tokens. ``noise_steps`` counts steps whose gradient rounding alone can explain
+    (None if unknown); ``noise`` is whether they are at least half of all.
     """
     seen = stream[: config.report_step * config.batch_size]
     rows = [row for unit in seen for row in unit]

@@ -1,4 +1,4 @@
-"""Rejection-sampling fine-tuning: the likelihood of the right rollouts alone."""
+"""Rejection-sampling fine-tuning: likelihood of the right rollouts only."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def losses(batch: Batch, *, duplicates: str = "keep") -> Tensor:
-    """Negative log-likelihood, n x t; the selection of rows with reward 1 is the view's, not the formula's.
+    """Negative log-likelihood, n x t; the view selects the rows with reward 1.
 
-    Yuan et al. 2023 (arXiv 2308.01825), rejection-sampling fine-tuning. ``duplicates`` is the view's too: ``keep``
-    as arXiv 2606.23740 writes it, ``drop`` for a problem's first completion of each text only.
+    Yuan et al. 2023 (arXiv 2308.01825), rejection-sampling fine-tuning. ``duplicates`` is read by the view: ``keep``
+    as in arXiv 2606.23740, ``drop`` keeps only the first of a problem's equal completions.
     """
     return batch.nll
 

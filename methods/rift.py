@@ -1,4 +1,4 @@
-"""RIFT: likelihood with signed weights, in the reference study's form and in its own source's bounded one."""
+"""RIFT: likelihood with signed weights, in the reference study's form and in its source's bounded form."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def losses(
 ) -> Tensor:
     """``study``: ``(1 - r * lambda) * nll_t``, n x t, with the row's reward r.
 
-    arXiv 2606.23740, objective "RIFT", read literally: with r in {0, 1} and lambda > 0 a wrong row weighs 1
-    and a right one 1 - lambda, less.
+    arXiv 2606.23740, objective "RIFT", taken literally: with r in {0, 1} and lambda > 0 a wrong row has weight 1
+    and a right one the smaller weight 1 - lambda.
 
     ``source``: Liu et al. 2026 (arXiv 2601.09253), the stabilized loss. Rows of positive reward w keep ``w * nll``,
     rows of negative reward get ``-w * pi(y)``, linear in the probability, so that the loss has a lower bound.
-    ``probability`` says of what: of each token (n x t); of the sequence, length-normalised, ``pi(y)^(1/|y|)``, beside
-    the mean nll (n); or of the whole sequence, beside the summed nll (n), which underflows on long completions.
+    ``probability`` selects pi: ``token``, each token's (n x t); ``normalised``, ``pi(y)^(1/|y|)`` with the mean nll
+    (n); ``sequence``, the whole sequence's with the summed nll (n), which underflows on long completions.
     """
     weight = weights(batch.reward, batch.group_mean, form=form, lambda_=lambda_, right=right, wrong=wrong)
     if form == "study":
@@ -53,12 +53,12 @@ def losses(
 
 
 def unit(*, form: str, probability: str, **_: Any) -> Unit:
-    """Rows where the source's form takes the probability of a sequence, else tokens."""
+    """``sequence`` where the source's form takes the probability of a sequence, else ``token``."""
     return "token" if form == "study" or probability == "token" else "sequence"
 
 
 def real(*, form: str, **_: Any) -> bool:
-    """The study's form is linear in the reward; the source's tells right from wrong alone."""
+    """The study's form is linear in the reward; the source's only distinguishes right from wrong."""
     return form == "study"
 
 

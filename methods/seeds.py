@@ -1,4 +1,4 @@
-"""Seeds for named streams: every random draw takes its generator from here, never from a global state."""
+"""Seeds for named random streams; no draw uses a global generator."""
 
 from __future__ import annotations
 

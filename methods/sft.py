@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the likelihood of every rollout."""
+"""Supervised fine-tuning: likelihood of every rollout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an optimiser step's units are cut: among workers, and each worker's share into forward passes. Pure."""
+"""Splits an optimiser step's units among workers, and a worker's units into forward passes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from methods.view import Unit
 
 
 def share(units: Sequence[Unit], rank: int, workers: int) -> list[Unit]:
-    """The units of worker ``rank`` (from 0): every ``workers``-th, so that shares differ by one unit at most."""
+    """The units of worker ``rank`` (from 0): every ``workers``-th, so that workers differ by one unit at most."""
     return list(units[rank::workers])
 
 
 def micro_batches(units: Sequence[Unit], rollouts: Sequence[Rollout], limit: int, tokens: bool) -> list[Sequence[Unit]]:
-    """The units in their order, cut into forward passes of at most ``limit`` units.
+    """The units in order, split into forward passes of at most ``limit`` units.
 
-    With ``tokens``, ``limit`` is a budget of padded tokens: rows times the longest prompt and completion among them.
-    A unit that alone is above the budget has a pass of its own.
+    With ``tokens``, ``limit`` is a budget of padded tokens: rows times the longest prompt plus completion among them.
+    A unit that exceeds the budget has a pass of its own.
     """
     if not tokens:
         return [units[first : first + limit] for first in range(0, len(units), limit)]
@@ -40,5 +40,5 @@ def unit_length(unit: Unit, rollouts: Sequence[Rollout]) -> int:
 
 
 def divisible(units: Sequence[Unit], rollouts: Sequence[Rollout], limit: int, tokens: bool) -> bool:
-    """Whether half the limit would make any forward pass of these units smaller."""
+    """Whether halving the limit would make any forward pass of these units smaller."""
     return limit > (min(unit_length(unit, rollouts) * len(unit) for unit in units) if tokens else 1)

@@ -1,4 +1,4 @@
-"""The state from which a killed training goes on: tensors and a small JSON file that names them."""
+"""The resume state of a training: tensors, and a small JSON file that names them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from methods.record import Kept, verify
 
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-SHARE = 0.05  # of the time, at most, goes into states that are saved by the clock
+SHARE = 0.05  # largest fraction of the time spent on saving states by the clock
 
 
 class Due:
-    """Says after which steps a state is saved: every ``every`` steps, and ``seconds`` after the last one (0: neither).
+    """Decides after which steps a state is saved: every ``every`` steps, and ``seconds`` after the last save (0: off).
 
-    Where saving is slow it waits longer, so that what the clock asks for takes :data:`SHARE` of the time at most.
+    Where saving is slow, saves by the clock are spaced so that they take :data:`SHARE` of the time at most.
     """
 
     def __init__(self, every: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,7 +42,7 @@ class Due:
         return bool((self.every and step % self.every == 0) or (self.seconds and late))
 
     def saved(self) -> None:
-        """The state of the step that was due is kept: the clock runs from here."""
+        """Restart the clock after a save."""
         self.last = self.clock()
         self.took = self.last - self.begun
 
@@ -50,7 +50,7 @@ class Due:
 def identity(
     config: TrainConfig, rollouts: Sequence[Rollout], reference: Sequence[np.ndarray] | None
 ) -> dict[str, Any]:
-    """What must be the same for a state to be gone on from: every setting, and the data by digest."""
+    """What must match for a state to be resumed: every setting, and a digest of the data."""
     digest = hashlib.sha256()
     for rollout in rollouts:
         row = [list(rollout.prompt_ids), list(rollout.completion_ids), float(rollout.reward), rollout.group]
@@ -58,7 +58,7 @@ def identity(
     for values in reference or ():
         digest.update(values.astype("<f4").tobytes() + b";")
     settings = json.loads(json.dumps(asdict(config)))
-    # How often a state is saved and where the base lies decide nothing.
+    # How often a state is saved and where the base is stored do not affect the result.
     for name in ("resume_every", "resume_seconds", "base_name", "base_revision"):
         del settings[name]
     return settings | {"rollouts": digest.hexdigest()}
@@ -73,10 +73,10 @@ def save(
     memory: dict[str, Any],
     result: Kept,
 ) -> None:
-    """Write the state after ``step``: tensors under a new name, then ``state.json``, which makes it count.
+    """Write the state after ``step``: tensors under a new name, then ``state.json``, which commits them.
 
-    ``memory`` is what running out of memory has made of the micro-batch (:class:`methods.trainer.Fit`), ``result``
-    what the record holds so far (:meth:`methods.record.Record.sync`).
+    ``memory`` is the micro-batch limit after out-of-memory events (:class:`methods.trainer.Fit`), ``result`` the
+    checksums of the outputs so far (:meth:`methods.record.Record.sync`).
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
@@ -99,10 +99,10 @@ def load(
     optimizer: torch.optim.Optimizer,
     who: dict[str, Any],
 ) -> tuple[int, dict[str, Any], Kept | None]:
-    """Restore the state in ``work``: its step, its ``memory``, and what of the record in ``result`` it goes on from.
+    """Restore the state in ``work``; returns its step, its ``memory``, and the checksums of the outputs in ``result``.
 
-    0, nothing and None where there is no state. One of another training, or any of whose files was damaged, is no
-    error: a warning names it, all that is in ``work`` is thrown away, and the training starts over.
+    (0, {}, None) if there is no state. A state of another training, or with a damaged file, is removed with all of
+    ``work`` and a warning, and the training starts over.
     """
     path = work / STATE
     try:
@@ -131,12 +131,12 @@ def load(
 
 
 def counter(step: int, parameter: Tensor) -> Tensor:
-    """AdamW's count of steps, as its fused form keeps it."""
+    """AdamW's step count, in the form that the fused implementation keeps."""
     return torch.tensor(float(step), device=parameter.device)
 
 
 def spread(group: Group, done: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-    """Give all workers the first one's parameters and moments after ``done`` steps."""
+    """Broadcast rank 0's parameters and moments after ``done`` steps."""
     if done == 0:
         return
     for parameter in parameters.values():

@@ -1,6 +1,6 @@
-"""The one training substrate: same rows, order, start, optimiser and precision for every objective.
+"""The training loop: same rows, order, initial adapter, optimiser and precision for every objective.
 
-Only the objective and its view of the rollouts differ from method to method.
+Methods differ only in the objective and its view of the rollouts.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from models.logprobs import completion_logps
 
 __all__ = ["TrainConfig", "TrainingDiverged", "assist", "train"]
 
-Reference = Sequence[np.ndarray]  # each rollout's token log-probabilities under the base, nats; empty where not made
+Reference = Sequence[np.ndarray]  # each rollout's token log-probabilities under the base, nats; empty if not computed
 
 
 class TrainingDiverged(RuntimeError):
-    """A loss or gradient is not finite. ``step`` (from 1) is the one that failed, ``rows`` are its rows."""
+    """A loss, gradient or adapter is not finite. ``step`` (from 1) is the step that failed, ``rows`` its rows."""
 
     def __init__(self, method: str, what: str, step: int, rows: Sequence[int]) -> None:
         named = ", ".join(map(str, rows[:10])) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
@@ -71,14 +71,13 @@ def train(
     """Train one adapter on the model in ``model_dir`` and write it to ``out``; returns the summary.
 
     ``reference`` holds the base's log-probabilities of each rollout's tokens
-    (:func:`methods.logprobs.reference_logprobs`), for the rows of methods that need them. ``heldout`` are rollouts that
-    are only looked at, every ``config.probe_every`` steps (:func:`methods.probe.probe`). ``out`` receives
-    ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends. Until then
-    they, and the state to go on from, live in ``work``: called again with the same arguments after a kill,
-    training goes on from there and ends with the same bytes. ``on_step`` sees each log line, ``on_save`` is
-    called when a state was saved. With ``config.workers`` above 1 this is what the first of them calls, the
-    others call :func:`assist`. Raises ``ValueError`` on bad input and :class:`TrainingDiverged`, after which
-    ``out`` holds the log and the adapter as it stood before the step that failed.
+    (:func:`methods.logprobs.reference_logprobs`), for the rows of methods that need them. ``heldout`` rollouts are
+    evaluated every ``config.probe_every`` steps (:func:`methods.probe.probe`) and not trained on. ``out`` receives
+    ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends; until then they and
+    the resume state are in ``work``. Called again with the same arguments after a kill, training resumes from there
+    and ends with the same bytes. ``on_step`` receives each log line, ``on_save`` is called after each saved state.
+    With ``config.workers`` above 1, rank 0 calls this and the others call :func:`assist`. Raises ``ValueError`` on bad
+    input, and :class:`TrainingDiverged`, after which ``out`` holds the log and the adapter before the step that failed.
     """
     workers = group(config.workers, device)
     result = work / "result"
@@ -108,7 +107,7 @@ def train(
             record.keep(error.step - 1)
             shutil.copytree(result, out, dirs_exist_ok=True)
             raise
-        except (OSError, KeyboardInterrupt, torch.OutOfMemoryError):  # of the first alone: the others wait for it
+        except (OSError, KeyboardInterrupt, torch.OutOfMemoryError):  # on rank 0 alone: the others wait for it
             workers.tell(STOP)
             raise
         finally:
@@ -125,9 +124,9 @@ def assist(
     reference: Reference | None = None,
     device: str = "cpu",
 ) -> None:
-    """A further worker's part in :func:`train`: it computes its share of every step and writes nothing.
+    """The part of ranks above 0 in :func:`train`: compute their units of every step, write nothing.
 
-    Returns when the training has ended, however it did: the first worker tells how.
+    Returns when the training has ended, also when it failed: rank 0 reports the outcome.
     """
     workers = group(config.workers, device)
     with deterministic(config.threads, device), contextlib.suppress(Stopped, TrainingDiverged):
@@ -145,7 +144,7 @@ def prepared(
     workers: Group,
     device: str,
 ) -> tuple[Substrate, list[Unit], list[Unit]]:
-    """The substrate before the first step, the method's units, and all units in the order of training."""
+    """The :class:`Substrate` before the first step, the method's units, and all units in training order."""
     units, stream = plan(config, rollouts)
     check_reference(config, reference, rollouts, units)
     try:
@@ -172,7 +171,7 @@ def prepared(
 
 
 def plan(config: TrainConfig, rollouts: Sequence[Rollout]) -> tuple[list[Unit], list[Unit]]:
-    """The method's view of the rollouts, and all units of the training in the order they are trained on."""
+    """The method's view of the rollouts, and all units of the training in training order."""
     units = view(config.method, rollouts, config.pair_rule, config.pairs, config.settings)
     needed = config.run_steps * config.batch_size
     return units, order(len(rollouts), units, needed, config.order_seed)
@@ -181,7 +180,7 @@ def plan(config: TrainConfig, rollouts: Sequence[Rollout]) -> tuple[list[Unit], 
 def check_reference(
     config: TrainConfig, reference: Reference | None, rollouts: Sequence[Rollout], units: Sequence[Unit]
 ) -> None:
-    """``ValueError`` where the method needs reference log-probabilities that are not there."""
+    """``ValueError`` if the method needs reference log-probabilities that are missing or not finite."""
     method = config.method
     if not METHODS[method].needs_reference(config.settings):
         return
@@ -194,21 +193,21 @@ def check_reference(
 
 
 def set_modes(model: PreTrainedModel, gradient_checkpointing: bool) -> None:
-    """Eval mode, but where LoRA or checkpointing needs more."""
+    """Eval mode, except for LoRA dropout and layers with gradient checkpointing."""
     model.eval()
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     for name, module in model.named_modules():
-        # The flag of a decoder layer alone, not of its parts, is what switches its checkpointing on.
+        # Checkpointing is active while a decoder layer's own training flag is set; its parts stay in eval mode.
         if isinstance(module, GradientCheckpointingLayer) or ".lora_dropout" in name:
             module.training = True
 
 
 @dataclass
 class Fit:
-    """How much goes into one forward pass: units, or padded tokens; it shrinks where memory runs out.
+    """The limit of one forward pass in units or padded tokens, halved when memory runs out.
 
-    ``events`` hold each shrinking: the step at which it happened, and the limit before and after.
+    ``events`` records each halving: the step, and the limit before and after.
     """
 
     limit: int
@@ -223,8 +222,8 @@ class Fit:
 class Substrate:
     """Adapter, optimiser and data of one training; :meth:`step` does one optimiser step.
 
-    ``token_norm`` is the size of a token's gradient at the start (:func:`methods.noise.token_gradient`), 0 where no
-    floor of the gradient is asked for.
+    ``token_norm`` is the norm of a token's gradient at the start (:func:`methods.noise.token_gradient`); with 0 the
+    rounding floor is 0.
     """
 
     config: TrainConfig
@@ -251,16 +250,16 @@ class Substrate:
         )
 
     def join(self, done: int) -> int:
-        """All workers stand where the first does, which has done so many steps; how many that is."""
+        """Broadcast rank 0's ``done`` steps, parameters and optimiser state; returns its ``done``."""
         done = self.workers.tell(done)
         self.fit.limit = self.workers.tell(self.fit.limit)
         state.spread(self.workers, done, self.adapter.parameters, self.optimizer)
         return done
 
     def step(self, step: int, units: Sequence[Unit]) -> dict[str, Any]:
-        """Forward, backward, clip, update on ``units``; the log line. Nothing is updated if not finite.
+        """One optimiser step on ``units``; returns its log line. :class:`TrainingDiverged` if anything is not finite.
 
-        Every decision is taken on what all workers hold alike, so they take it together.
+        Decisions depend only on values that are the same on all workers, so all decide alike.
         """
         config = self.config
         sums, unit_losses = self.gradients(step, units)
@@ -284,9 +283,10 @@ class Substrate:
         return line | self.means_of(totals, units)
 
     def gradients(self, step: int, units: Sequence[Unit]) -> tuple[dict[str, Tensor], Tensor]:
-        """Gradients of the step's units over all workers; where memory runs out, again with half the limit.
+        """Gradients of the step's units over all workers, retried with half the limit when memory runs out.
 
-        Returns sums of values to log (float64) and each unit's loss, the same on all workers.
+        Returns sums of values to log (float64) and each unit's loss, the same on all workers. ``RuntimeError`` if a
+        single unit does not fit into memory.
         """
         tokens = self.config.micro_tokens is not None
 
@@ -316,7 +316,7 @@ class Substrate:
     def over_workers(
         self, units: Sequence[Unit], sums: dict[str, Tensor], unit_losses: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Sum gradients and logged values over the workers, and put the units' losses together."""
+        """Sum gradients and logged values over the workers, and gather the units' losses."""
         if self.workers.size == 1:
             return sums, unit_losses
         for parameter in self.parameters:
@@ -329,9 +329,9 @@ class Substrate:
         return sums, together
 
     def accumulate(self, units: Sequence[Unit], count: float) -> tuple[dict[str, Tensor], Tensor]:
-        """Gradients added up over forward passes; sums of values to log (float64), each unit's loss.
+        """Accumulate gradients over forward passes; returns sums of values to log (float64) and each unit's loss.
 
-        ``count`` is what the whole optimiser step's sum of losses is divided by.
+        ``count`` is the denominator of the whole optimiser step's loss.
         """
         sums: dict[str, Tensor] = {}
         unit_losses = []
@@ -347,11 +347,11 @@ class Substrate:
         return sums, torch.cat(unit_losses)
 
     def logged(self, batch: Batch, pull: Tensor, unit_losses: Tensor) -> dict[str, Tensor]:
-        """Sums of what a step logs; ``pull`` n x t is the losses' gradient at the log-probabilities."""
+        """Sums of the values that a step logs; ``pull`` n x t is the losses' gradient at the log-probabilities."""
         nll = batch.nll.detach().double().sum(dim=1)
         reward, right, size = batch.reward.double(), batch.reward > 0, pull.double().abs().sum(dim=1)
         pushed = pull.sum(dim=1) > 0  # a step down the gradient makes these rows less likely
-        if self.method.weights is not None:  # their sign says it without rounding
+        if self.method.weights is not None:  # the weights' sign is exact
             pushed = self.method.weights(batch.reward, batch.group_mean, **self.config.settings) < 0
         sums = {
             "loss": unit_losses.sum(),
@@ -369,7 +369,8 @@ class Substrate:
         return sums
 
     def means_of(self, totals: dict[str, float], units: Sequence[Unit]) -> dict[str, float | None]:
-        """Nats a token on right, wrong and pushed rows (None without such a row), shares, metrics a unit."""
+        """Means of logged sums: nats per token of right, wrong and pushed rows (None without such rows), shares, and
+        metrics per unit."""
         right, wrong = (self.tokens(units, kind) for kind in (True, False))
         counts: dict[str, float] = dict.fromkeys(totals, len(units))
         counts |= {"nll_right": right, "nll_wrong": wrong, "reward_nll": right + wrong}
@@ -381,11 +382,11 @@ class Substrate:
         return sum(len(rollout.completion_ids) for rollout in rows if rollout.right == right)
 
     def count(self, units: Sequence[Unit]) -> float:
-        """What the sum of an optimiser step's losses is divided by."""
+        """The denominator of an optimiser step's loss."""
         return divisor(self.method, self.config.settings, units, self.rollouts, self.means)
 
     def batch(self, units: Sequence[Unit]) -> Batch:
-        """Forward pass of these units; rows of a pair stand next to each other, chosen first."""
+        """Forward pass of these units; rows of a pair are adjacent, chosen first."""
         rows = [row for unit in units for row in unit]
         tokens = [self.rollouts[row].tokens for row in rows]
         logp, mask = completion_logps(self.adapter.model, tokens, self.config.head_chunk)
@@ -408,7 +409,7 @@ class Substrate:
 
 @contextmanager
 def dropout_stream(config: TrainConfig, step: int) -> Iterator[None]:
-    """The step's own random stream for dropout, so that a resumed step draws what it would have drawn."""
+    """Seed dropout per step, so that a resumed step draws the same masks."""
     if config.dropout == 0:
         yield
         return
@@ -418,6 +419,6 @@ def dropout_stream(config: TrainConfig, step: int) -> Iterator[None]:
 
 
 def failing_rows(units: Sequence[Unit], unit_losses: Tensor) -> list[int]:
-    """Rows of the units whose own loss is not finite; all rows where only their sum or gradient failed."""
+    """Rows of the units whose loss is not finite; all rows if only the sum or the gradient is not."""
     bad = [unit for unit, loss in zip(units, unit_losses.tolist(), strict=True) if not math.isfinite(loss)]
     return [row for unit in bad or units for row in unit]

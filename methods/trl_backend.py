@@ -1,8 +1,8 @@
-"""SFT, DFT and DPO of the same study through TRL's own trainers: an oracle, a benchmark's peer, and a choice.
+"""SFT, DFT and DPO through TRL's own trainers: a test oracle, a benchmark baseline, and a backend users can choose.
 
-Rows and their order, initial A, optimiser, schedule and clipping are those of :mod:`methods.trainer`; forward
-pass, loss and loop are TRL's. Normalisation is the same too: SFT and DFT divide by the optimiser step's
-completion tokens, DPO by its pairs, for which ``batch_size`` must be a multiple of ``micro_batch``.
+Rows, their order, initial A, optimiser, schedule, clipping and normalisation are those of :mod:`methods.trainer`;
+forward pass, loss and loop are TRL's. SFT and DFT divide by the optimiser step's completion tokens, DPO by its pairs,
+which requires ``batch_size`` to be a multiple of ``micro_batch``.
 """
 
 from __future__ import annotations
@@ -52,13 +52,12 @@ def train(
 ) -> dict[str, Any]:
     """As :func:`methods.trainer.train`, through TRL; ``ValueError`` for a method that TRL lacks.
 
-    A killed training starts over: TRL's own checkpoints are pickles, which this project does not read. So ``on_save``
-    is never called.
-    What TRL does not tell (:data:`UNTOLD`) is None in the log. With dropout the draws are TRL's own.
+    A killed training starts over and ``on_save`` is never called: TRL's checkpoints are pickles, which this project
+    does not read. Values that TRL does not report (:data:`UNTOLD`) are None in the log. Dropout masks are TRL's.
     """
     trl_loss(config.method, config.settings)  # before anything is loaded
     if config.batch_size % micro_batch(config):
-        raise ValueError(f"TRL: batch_size {config.batch_size} is no multiple of micro_batch {config.micro_batch}")
+        raise ValueError(f"TRL: batch_size {config.batch_size} is not a multiple of micro_batch {config.micro_batch}")
     units, stream = plan(config, rollouts)
     check_reference(config, reference, rollouts, units)
     with deterministic(config.threads), global_generators_kept():
@@ -100,7 +99,7 @@ def build(
         assert reference is not None, "checked before"
         preference = DPOConfig(
             loss_type=[loss], beta=float(config.settings["beta"]),
-            disable_dropout=False,  # it would switch off the adapter's too; the base is loaded without
+            disable_dropout=False,  # True would disable the adapter's too; the base is loaded without dropout
             precompute_ref_log_probs=True, max_length=None, **settings,
         )  # fmt: skip
         return PreparedDPO(
@@ -118,12 +117,12 @@ def build(
 
 
 def micro_batch(config: TrainConfig) -> int:
-    """Units a forward pass, never more than an optimiser step has."""
+    """Units per forward pass, at most ``batch_size``."""
     return min(config.micro_batch, config.batch_size)
 
 
 def arguments(config: TrainConfig, folder: Path, device: str) -> dict[str, Any]:
-    """The settings both of TRL's configs share."""
+    """Settings common to both of TRL's configs."""
     return {
         "output_dir": str(folder),
         "max_steps": config.steps,
@@ -152,7 +151,7 @@ def arguments(config: TrainConfig, folder: Path, device: str) -> dict[str, Any]:
 
 
 def single_rows(rollouts: Sequence[Rollout], stream: Sequence[Unit]) -> Dataset:
-    """Columns of TRL's SFT collator; -100 marks the prompt, which does not count."""
+    """Columns of TRL's SFT collator; -100 masks the prompt."""
     rows = [rollouts[row] for (row,) in stream]
     return Dataset.from_dict(
         {
@@ -163,7 +162,7 @@ def single_rows(rollouts: Sequence[Rollout], stream: Sequence[Unit]) -> Dataset:
 
 
 def pair_rows(rollouts: Sequence[Rollout], reference: Reference, stream: Sequence[Unit]) -> Dataset:
-    """Columns of TRL's preference collator, the reference's summed log-probabilities among them."""
+    """Columns of TRL's preference collator, including the reference's summed log-probabilities."""
     sums = [float(values.sum(dtype=np.float64)) for values in reference]
     return Dataset.from_dict(
         {
@@ -177,7 +176,7 @@ def pair_rows(rollouts: Sequence[Rollout], reference: Reference, stream: Sequenc
 
 
 class PreparedDPO(DPOTrainer):
-    """TRL's DPO trainer on pairs that are tokens already and carry their reference log-probabilities."""
+    """TRL's DPO trainer on tokenised pairs with given reference log-probabilities."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
@@ -187,7 +186,7 @@ class PreparedDPO(DPOTrainer):
 
 
 class Follow(TrainerCallback):
-    """Writes the record of each step of a TRL training, stops it at ``run_steps`` and where it diverges."""
+    """Records each step of a TRL training, stops it at ``run_steps``, raises :class:`TrainingDiverged`."""
 
     def __init__(
         self,
@@ -218,7 +217,7 @@ class Follow(TrainerCallback):
         line = step_values(self.config, state.global_step, logs["loss"], logs["grad_norm"], None)
         line |= drift_values(self.adapter) | dict.fromkeys(UNTOLD)
         if self.config.method == "dpo":
-            told = not self.config.settings["length_normalised"]  # TRL's margins are of sums, whatever the loss reads
+            told = not self.config.settings["length_normalised"]  # TRL's margins are of sums, whatever the loss uses
             line |= {"margin": logs["rewards/margins"] if told else None}
             line |= {"reward_accuracy": logs["rewards/accuracies"] if told else None}
         self.record.step(line | look(self.config, self.adapter, state.global_step, self.heldout))
@@ -226,7 +225,7 @@ class Follow(TrainerCallback):
 
 @contextmanager
 def global_generators_kept() -> Iterator[None]:
-    """Give the process's global generators their state back: TRL seeds all of them."""
+    """Restore the state of the global random generators afterwards: TRL seeds all of them."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():

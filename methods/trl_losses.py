@@ -1,4 +1,4 @@
-"""Which of TRL's losses each method is, known without importing TRL."""
+"""Maps each method to TRL's ``loss_type`` without importing TRL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PLAIN = {"sft": "nll", "dft": "dft"}
-# By our loss and whether log-ratios are means over tokens. TRL has no smoothing of this kind.
+# (our loss, length_normalised) -> TRL's name. TRL has no label smoothing for these.
 DPO = {
     ("sigmoid", False): "sigmoid",
     ("sigmoid", True): "sigmoid_norm",
@@ -16,7 +16,7 @@ DPO = {
 
 
 def trl_loss(method: str, settings: Mapping[str, Any]) -> str:
-    """TRL's ``loss_type`` for a method under its complete settings; ``ValueError`` where it has none."""
+    """TRL's ``loss_type`` for a method under its complete settings; ``ValueError`` if there is none."""
     if method in PLAIN:
         return PLAIN[method]
     if method != "dpo":

@@ -1,4 +1,4 @@
-"""Which rollouts a method sees, and in which order: one global order of rows, filtered per method."""
+"""The rollouts that a method trains on and their order: one global order of rows, filtered per method."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ LACKS = {
 
 
 def group_means(rollouts: Sequence[Rollout]) -> list[float]:
-    """For each rollout the mean reward over all rollouts of its group: the one that it carries, else that of
-    those given.
-    """
+    """Each rollout's group mean reward: its own ``group_mean`` if set, else the mean over the given rollouts."""
     totals: dict[int, list[float]] = {}
     for rollout in rollouts:
         totals.setdefault(rollout.group, []).append(rollout.reward)
@@ -43,14 +41,14 @@ def view(
 ) -> list[Unit]:
     """The units of ``method`` under ``settings`` (the defaults where None) in row order.
 
-    ``pair_rule`` "one": a pair for each problem with a right and a wrong rollout, its first right one
-    (chosen) with its first wrong one (rejected). "all": every right with every wrong one of a problem. "same_teacher":
-    as "one", within each teacher's rollouts of a problem. "best_worst": a problem's rollout of highest reward with
-    that of lowest, the first of equals each, where they differ; takes any real rewards.
-    A pair whose sides are the same tokens is left out: its gradient is rounding (:func:`equal_pairs` counts them).
-    ``pairs`` keeps a fixed draw of at most so many pairs, the same for every seed of a study. With the setting
-    ``duplicates`` "drop" only the first of a problem's equal completions is kept. ``ValueError`` where nothing is left,
-    where a reward is neither 0 nor 1 and the method needs that, or where prompt or completion is empty.
+    ``pair_rule`` "one": for each problem with a right and a wrong rollout, the first right one (chosen) with the first
+    wrong one (rejected). "all": every right with every wrong one of a problem. "same_teacher": as "one", within each
+    teacher's rollouts of a problem. "best_worst": a problem's rollout of highest reward with that of lowest (the first
+    of equals), if the rewards differ; takes any real rewards.
+    A pair of identical token sequences is left out: its gradient is rounding (:func:`equal_pairs` counts them).
+    ``pairs`` keeps a fixed draw of at most that many pairs, the same for every seed of a study. With the setting
+    ``duplicates`` "drop" only the first of a problem's equal completions is kept. ``ValueError`` if no unit remains,
+    if a reward is neither 0 nor 1 and the method needs that, or if a prompt or completion is empty.
     """
     settings = METHODS[method].check(method, settings or {})
     kind = METHODS[method].view
@@ -83,7 +81,7 @@ def view(
 
 
 def equal_pairs(method: str, rollouts: Sequence[Rollout], pair_rule: str) -> int:
-    """How many pairs the method's view leaves out because right and wrong are the same tokens."""
+    """Number of pairs that the method's view leaves out because both sides are the same tokens."""
     if METHODS[method].view != "pairs":
         return 0
     return sum(_equal(rollouts, pair) for pair in _pairs(rollouts, pair_rule))
@@ -95,7 +93,7 @@ def _equal(rollouts: Sequence[Rollout], pair: Unit) -> bool:
 
 
 def _first_of_equals(units: Sequence[Unit], rollouts: Sequence[Rollout]) -> list[Unit]:
-    """The units without those whose completion an earlier one of the same problem has, token for token."""
+    """The units without later duplicates of a completion of the same problem, compared by token."""
     seen: dict[tuple[int, tuple[int, ...]], Unit] = {}
     for unit in units:
         rollout = rollouts[unit[0]]
@@ -138,10 +136,10 @@ def permutation(rows: int, epoch: int, seed: int) -> list[int]:
 
 
 def order(rows: int, units: Sequence[Unit], needed: int, seed: int) -> list[Unit]:
-    """The first ``needed`` units of training: pass after pass, each in that pass's global order of ``rows``.
+    """The first ``needed`` units of training: epoch after epoch, each in that epoch's :func:`permutation` of rows.
 
-    A unit stands where its first row stands, so rows that two methods share keep their relative order in
-    both. A pass that ends within an optimiser step is followed by the next one: no unit is dropped.
+    A unit is placed by its first row, so rows that two methods share keep their relative order in both. An epoch that
+    ends within an optimiser step is followed by the next one: no unit is dropped.
     """
     assert units, "a view is never empty"
     by_row: dict[int, list[Unit]] = {}

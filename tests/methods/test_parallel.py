@@ -131,7 +131,7 @@ def test_all_workers_see_a_divergence(
 def test_a_group_of_another_size_is_refused(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="workers: 2 are asked for, 1 are there"):
+    with pytest.raises(ValueError, match="workers: the training needs 2, the process group has 1"):
         train(make_config(workers=2), tiny_model, rollouts, tmp_path / "out", work=tmp_path)
     with pytest.raises(ValueError, match="workers: 9 cannot share a batch of 8"):
         make_config(workers=9)

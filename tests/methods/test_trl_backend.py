@@ -155,7 +155,7 @@ def test_methods_trl_lacks(
 def test_uneven_micro_batches_are_refused(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="TRL: batch_size 8 is no multiple of micro_batch 3"):
+    with pytest.raises(ValueError, match="TRL: batch_size 8 is not a multiple of micro_batch 3"):
         trl_backend.train(make_config(micro_batch=3), tiny_model, rollouts, tmp_path / "out", work=tmp_path)
 
 
