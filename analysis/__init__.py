@@ -1,6 +1,5 @@
-"""Adapters, hidden states and verdicts in; numbers out.
+"""Measurements: adapters, hidden states and verdicts in, numbers out. Torch, numpy and scipy only.
 
-Pure torch, numpy and scipy. Nothing here knows where or when a step runs, nor how a number is shown (``report``), and
-this face imports none of the heavy libraries: take what is needed from the rooms: ``weights`` what was done to them,
-``function`` what the models compute, ``statistics`` what a number of problems can tell.
+``weights`` compares the updates themselves, ``function`` what the models compute, ``statistics`` gives intervals and
+tests of accuracies. This module imports nothing, so that importing it is cheap.
 """

@@ -1,1 +1,1 @@
-"""What models compute: hidden states, losses and KL with an update attached, and what updates do to inputs."""
+"""Functional comparisons: hidden states, losses and KL with an update attached, and the effect of updates on inputs."""

@@ -1,14 +1,14 @@
-"""Deltas compared by what they do to the inputs of their modules on the base, not by their entries.
+"""Deltas compared by their effect on the base's inputs to their modules, not by their entries.
 
 The inner product of two deltas at a module is tr(dW_i S dW_j.T), where S = (1/n) sum x x.T is the second moment (not
-centred) of the module's inputs x over n tokens on the base: the mean over tokens of <dW_i x, dW_j x>. It is the one in
-which RegMean merges linear layers (Jin 2023, 2212.09849), and K-FAC's with the identity for its output factor
-(Martens & Grosse 2015, 1503.05671, section 3). It holds where entries cannot be compared, as between adapters of
+centred) of the module's inputs x over n tokens on the base: the mean over tokens of <dW_i x, dW_j x>. RegMean merges
+linear layers in this inner product (Jin 2023, 2212.09849); it is K-FAC's with the identity as output factor (Martens &
+Grosse 2015, 1503.05671, section 3). It is meaningful where entries cannot be compared, as between adapters of
 different initial A.
 
-Letters: M adapters, r a rank, R the sum of the M ranks. S (in x in) is never formed. With z = a x, r numbers a token
-and an adapter, tr(b_i a_i S a_j.T b_j.T) = tr((b_j.T b_i) (a_i S a_j.T)), so the R x R mean of z z.T over all stacked
-z is all that a pass over the base has to leave.
+Letters: M adapters, r a rank, R the sum of the M ranks. S (in x in) is never formed. With z = a x (r numbers per token
+and adapter), tr(b_i a_i S a_j.T b_j.T) = tr((b_j.T b_i) (a_i S a_j.T)), so a pass over the base only has to keep the
+R x R mean of z z.T over all stacked z.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-# The checks and the padding of every other pass over a base, so that all of them count and refuse alike.
+# The same checks and padding as in the other passes over a base.
 from analysis.function.forward import check_eval, check_prompts, linear_of
 from analysis.weights.gram import cosine
 from analysis.weights.modules import places
@@ -42,16 +42,16 @@ def input_products(
     modules: Sequence[str],
     batch_size: int = 8,
 ) -> tuple[dict[str, Tensor], int]:
-    """One pass over the base: {module: R x R mean of z z.T, float64 on the CPU} and the n tokens it is a mean over.
+    """One pass over the base: {module: R x R mean of z z.T, float64 on the CPU} and the number of tokens n.
 
-    z stacks a x of every adapter in the order given. Tokens are those that predict a completion's token (the prompt's
-    last to the last but one), as in ``forward.completion_scores``; rows of like length share a batch. z has the
-    weights' precision, float32 at least; its products are float64. The stacked a (R x in) of all ``modules`` lie on
-    the model's device: where they are too many, call it with some modules at a time. A module that does not see every
-    token once or more, such as an expert of a mixture, is left out.
+    z stacks a x of every adapter in the given order. Tokens are those that predict a completion token (the prompt's
+    last to the last but one), as in ``forward.completion_scores``; rows of similar length share a batch. z has the
+    weights' precision, float32 at least; its products are float64. The stacked a (R x in) of all ``modules`` are on
+    the model's device: if they do not fit, call this with some modules at a time. A module that does not process every
+    token, such as an expert of a mixture, is left out.
 
-    ValueError, one line: a model in training mode; an empty prompt or no token to count; no adapter or module; a
-    module that is missing, not linear, the output head, of another shape, or that an adapter lacks; NaN or inf.
+    One-line ValueError for a model in training mode, an empty prompt, no completion token, no adapter or module, a
+    module that is missing, not linear, the output head, of another shape or missing in an adapter, NaN or inf.
     """
     check_eval(model)
     if not adapters or not modules:
@@ -60,9 +60,9 @@ def input_products(
     filled = [row for row in rows if row[1]]
     if not filled:
         raise ValueError(f"no token to count in {len(rows)} rows: every completion is empty")
-    counted: list[tuple[Tensor, int]] = []  # of the batch in flight, read by the hooks: places, and of how many
+    counted: list[tuple[Tensor, int]] = []  # read by the hooks: the batch's counted positions, and its padded size
     products: dict[str, Tensor] = {}
-    seeing = {name: list[bool]() for name in modules}  # a call: whether every token of the batch was in it
+    seeing = {name: list[bool]() for name in modules}  # per call: whether it had every token of the batch
     handles = []
     try:
         for name in modules:
@@ -81,17 +81,17 @@ def input_products(
     finally:
         for handle in handles:
             handle.remove()
-    found = {name: products[name].cpu() / tokens for name, calls in seeing.items() if calls and all(calls)}
-    for name, product in found.items():
+    means = {name: products[name].cpu() / tokens for name, calls in seeing.items() if calls and all(calls)}
+    for name, product in means.items():
         if not torch.isfinite(product).all():
             raise ValueError(f"module {name}: NaN or inf in its inputs or in a factor")
-    return found, tokens
+    return means, tokens
 
 
 def weighted_gram(products: Tensor, factors: Sequence[Factors]) -> list[list[float]]:
-    """One module's M x M tr(dW_i S dW_j.T), from its R x R products (or a a.T for S = 1) and the factors in order.
+    """One module's M x M tr(dW_i S dW_j.T) from its R x R products (or a a.T for S = 1) and the factors in order.
 
-    A diagonal entry is the mean over tokens of |dW x|^2. ValueError if the ranks do not add up to R.
+    A diagonal entry is the mean over tokens of |dW x|^2. ValueError if the ranks do not sum to R.
     """
     ranks = [f.a.shape[0] for f in factors]
     if tuple(products.shape) != (sum(ranks), sum(ranks)):
@@ -106,12 +106,12 @@ def weighted_gram(products: Tensor, factors: Sequence[Factors]) -> list[list[flo
 
 
 def summarise_activations(names: Sequence[str], grams: Grams, tokens: int) -> dict:
-    """Join the modules' M x M weighted Grams, whatever their order, into JSON-able results.
+    """Summarise the modules' M x M weighted Grams as JSON values; independent of the order of modules.
 
     Returns tokens; adapters [{name, norm}], norm the root of the mean over tokens of |dW x|^2 summed over modules;
     pairs [{a, b, cosine}] in itertools.combinations order, and the same per layer and per projection; gram, the sum
-    of the modules' Grams. A cosine is None where a norm is zero. ValueError for no module, or Grams that are not of
-    these adapters.
+    of the modules' Grams. A cosine is None if a norm is zero. ValueError for no module, or Grams of another number of
+    adapters.
     """
     if not grams:
         raise ValueError("activations of no module: the adapters share no target")
@@ -139,7 +139,7 @@ def summarise_activations(names: Sequence[str], grams: Grams, tokens: int) -> di
 
 
 def _stacked(model: PreTrainedModel, name: str, adapters: Sequence[Mapping[str, Factors]]) -> tuple[nn.Module, Tensor]:
-    """The linear module and every adapter's a on it as one R x in, in the precision that z is to have."""
+    """The linear module, and every adapter's a stacked as one R x in tensor in the precision of z."""
     for at, adapter in enumerate(adapters):
         if name not in adapter:
             raise ValueError(f"module {name} is not in adapter {at}: compare the modules that all adapters share")
@@ -165,11 +165,11 @@ def _collector(
 
 
 def _parts(grams: Grams, key: str) -> list[tuple[dict, list[list[float]]]]:
-    """The summed Gram of each layer or projection, in order; modules that belong to none are left out."""
+    """(label, summed Gram) of each layer or projection, in order; modules that belong to none are left out."""
     held = list(grams.values())
     return [(label, _total([held[row] for row in rows])) for label, rows in grouped(places(grams).values(), key)]
 
 
 def _total(grams: Iterable[list[list[float]]]) -> list[list[float]]:
-    """Correctly rounded sums, which the order of the modules cannot change."""
+    """Sum of Grams with fsum, so that it does not depend on the order of modules."""
     return [[math.fsum(entries) for entries in zip(*rows, strict=True)] for rows in zip(*grams, strict=True)]

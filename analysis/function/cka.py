@@ -1,4 +1,4 @@
-"""Linear CKA of two models' activations on the same prompts, debiased, with its control and its interval.
+"""Debiased linear CKA of two models' activations on the same prompts, with a shuffled control and an interval.
 
 Letters: n prompts, p features. Sources: Kornblith 2019 (1905.00414), section 3 (biased); Song 2012 (JMLR 13),
 section 3 (unbiased HSIC), used for CKA by Nguyen 2021 (2010.15327), equation 3. In U-centred form (Szekely
@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 from torch import Generator, Tensor
 
-CONSTANT = 1e-6  # ten times float32's rounding
+CONSTANT = 1e-6  # ten times float32's rounding error
 ROUNDING = 1e-12
 LEAST_ROWS = 4  # unbiased HSIC divides by n (n - 3)
 GROUPS = 10
@@ -22,11 +22,10 @@ DRAWS = 20
 
 
 def gram(x: Tensor) -> Tensor:
-    """n x p float32 features -> n x n float64 Gram of the centred features: all that CKA needs of them.
+    """n x p float32 features -> n x n float64 Gram of the centred features, all that CKA needs.
 
-    Features that vary by less than CONSTANT of their norm over the prompts are taken as constant (zeros):
-    what varies there is float32 rounding. It happens: every prompt may end in the same token, and the first
-    layer then sees the same input.
+    Features whose variation over the prompts is below CONSTANT of their norm are taken as constant (zeros): that is
+    float32 rounding. It occurs where every prompt ends in the same token, so that the first layer's input is the same.
     """
     values = x.double()
     centred = values - values.mean(0)
@@ -38,7 +37,7 @@ def gram(x: Tensor) -> Tensor:
 def linear_cka(gram_x: Tensor, gram_y: Tensor, debiased: bool = True) -> float | None:
     """CKA of two Grams of the same n prompts.
 
-    None for too few prompts (fewer than 4 debiased, 2 biased) or features that are constant over them.
+    None for fewer than 4 prompts (debiased) or 2 (biased), or features that are constant over the prompts.
     """
     if gram_x.shape != gram_y.shape:
         raise ValueError(f"CKA compares the same prompts: Grams are {tuple(gram_x.shape)}, {tuple(gram_y.shape)}")
@@ -49,23 +48,23 @@ def linear_cka(gram_x: Tensor, gram_y: Tensor, debiased: bool = True) -> float |
 
 
 def shuffled(gram_x: Tensor, gram_y: Tensor, generator: Generator, draws: int = DRAWS) -> float | None:
-    """The control: mean debiased CKA when the second model's prompts are permuted ``draws`` times."""
+    """Control: mean debiased CKA over ``draws`` permutations of the second model's prompts."""
     if gram_x.shape[0] < LEAST_ROWS:
         return None
     first, second = _u_centred(gram_x), _u_centred(gram_y)
-    found = []
+    values = []
     for _ in range(draws):
         order = torch.randperm(gram_x.shape[0], generator=generator)
-        found.append(_cosine(first, second[order][:, order]))
-    return _mean(found)
+        values.append(_cosine(first, second[order][:, order]))
+    return _mean(values)
 
 
 def jackknife(gram_x: Tensor, gram_y: Tensor, groups: int = GROUPS, level: float = 0.95) -> tuple[float, float] | None:
-    """Interval of the debiased CKA by deleting a group of prompts at a time (i modulo ``groups``).
+    """Delete-a-group jackknife interval of the debiased CKA; prompt i is in group i modulo ``groups``.
 
-    Variance (G - 1) / G sum (theta_g - mean)^2 (Shao & Tu 1995, section 2.3), Student's t with G - 1 degrees,
-    cut to [-1, 1]. A bootstrap would repeat prompts, whose true pairs bring the bias back. None where a part
-    has fewer than 4 prompts or is undefined.
+    Variance (G - 1) / G sum (theta_g - mean)^2 (Shao & Tu 1995, section 2.3), Student's t with G - 1 degrees of
+    freedom, clipped to [-1, 1]. A bootstrap would repeat prompts, and equal prompts bring the bias back. None if a
+    part has fewer than 4 prompts or is undefined.
     """
     whole, n = linear_cka(gram_x, gram_y), gram_x.shape[0]
     groups = min(groups, n)
@@ -103,7 +102,7 @@ def _u_centred(gram: Tensor) -> Tensor:
     sums = zeroed.sum(0)
     centred = zeroed - (sums[:, None] + sums[None, :]) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
     centred = centred - torch.diag(centred.diagonal())
-    # Where one prompt alone differs, nothing is left but float64 rounding.
+    # If only one prompt differs, the rest is float64 rounding.
     return centred if centred.norm() > ROUNDING * gram.norm() else torch.zeros_like(centred)
 
 

@@ -1,7 +1,8 @@
-"""Linear mode connectivity: the loss along a straight line between two fine-tuned models.
+"""Linear mode connectivity: the loss on a straight line between two fine-tuned models.
 
-Source: Frankle 2020 (1912.05671), section 2 (the barrier as the excess over the ends' line). The loss is the
-nll a token of whole held-out completions. An interpolation of two deltas is a delta of rank r + r', exactly.
+Source: Frankle 2020 (1912.05671), section 2 (the barrier as the excess over the line between the ends' losses). The
+loss is the nll per token of whole held-out completions. An interpolation of two deltas is exactly a delta of rank
+r + r'.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from models.adapter import Factors
 
 
 def between(a: Mapping[str, Factors], b: Mapping[str, Factors], weight: float) -> dict[str, Factors]:
-    """``weight * a + (1 - weight) * b`` a module: 1 is a alone, 0 is b alone, each as it was given.
+    """``weight * a + (1 - weight) * b`` per module; at weight 1 ``a`` and at 0 ``b`` are returned unchanged.
 
-    A module that one side lacks has a zero delta there; an empty mapping is the base.
+    A module missing on one side has a zero delta there; an empty mapping is the base.
     """
     if weight in (0, 1):
         return dict(a if weight == 1 else b)
@@ -37,7 +38,7 @@ def interpolate(f: Factors, g: Factors, weight: float) -> Factors:
 
 
 def token_mean(scores: Sequence[tuple[float, int]]) -> float:
-    """(sum, tokens) a row -> the mean over tokens; ValueError where there is no token."""
+    """(sum, tokens) per row -> mean over tokens; ValueError if there is no token."""
     tokens = sum(count for _, count in scores)
     if tokens == 0:
         raise ValueError("no completion token to take a loss over: every held-out completion is empty")
@@ -45,9 +46,9 @@ def token_mean(scores: Sequence[tuple[float, int]]) -> float:
 
 
 def barrier(weights: Sequence[float], losses: Sequence[float]) -> float | None:
-    """The largest excess of the loss over the straight line between its ends (weights 0, 1); never below 0.
+    """The largest excess of the loss over the straight line between the losses at weights 0 and 1; never below 0.
 
-    None where a loss is not finite. ValueError if an end is missing or the lengths differ.
+    None if a loss is not finite. ValueError if an end is missing or the lengths differ.
     """
     if len(weights) != len(losses) or 0 not in weights or 1 not in weights:
         raise ValueError(f"a barrier needs a loss at each weight, 0 and 1 among them; got {len(losses)} at {weights}")

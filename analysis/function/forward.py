@@ -1,6 +1,6 @@
-"""Forward passes of a base model with a delta attached beside its weights, never merged into them.
+"""Forward passes of a base model with a delta attached by hooks, never merged into its weights.
 
-Letters: n rows, t tokens, d hidden width, V vocabulary. Results depend on the batch size by rounding alone; the same
+Letters: n rows, t tokens, d hidden width, V vocabulary. Another batch size changes results by rounding only; the same
 batch size gives the same bytes.
 """
 
@@ -27,7 +27,7 @@ TOKENS_A_CHUNK = 256  # head and KL: 256 x 151 k float32 logits are 155 MB
 
 @dataclass(frozen=True)
 class RowScore:
-    """One completion: summed nll and summed KL(reference || model) in nats, over ``tokens`` tokens."""
+    """One completion: nll and KL(reference || model) in nats, each summed over ``tokens`` tokens."""
 
     nll: float
     tokens: int
@@ -36,9 +36,9 @@ class RowScore:
 
 @contextmanager
 def attached(model: PreTrainedModel, modules: Mapping[str, Factors]) -> Iterator[PreTrainedModel]:
-    """The model with every delta added to its module's output, in float32, by hooks; undone on leaving.
+    """Within the block, every delta is added to its module's output in float32.
 
-    Under a bfloat16 base the sum is rounded to bfloat16 like every activation: measure on a float32 base.
+    With a bfloat16 base the sum is rounded to bfloat16 like every activation: measure on a float32 base.
     ValueError names a module that is missing, not linear, of another shape, or the output head.
     """
     handles = []
@@ -59,18 +59,18 @@ def features(
     modules: Sequence[str] = (),
     batch_size: int = 8,
 ) -> dict[str, dict]:
-    """Activations of n prompts at the last token or as a mean over the tokens: float32 on the CPU.
+    """Activations of n prompts at the last token or averaged over the tokens, float32 on the CPU.
 
     Returns {"hidden": {layer: n x d}, "modules": {name: n x out}}. Layer 0 is the embeddings' output, layer l
-    the output of block l - 1; the last one is taken after the final norm, as Transformers gives it. "modules"
-    holds the outputs of the named modules, an attached delta included.
+    the output of block l - 1; the last one is after the final norm, as Transformers returns it. "modules"
+    holds the outputs of the named modules, attached deltas included.
     """
     check_eval(model)
     if position not in ("last", "mean"):
         raise ValueError(f"position is 'last' or 'mean', got {position!r}")
     if not token_ids or not all(token_ids):
         raise ValueError("features need one prompt or more, none of them empty")
-    lengths: list[Tensor] = []  # of the batch in flight, read by the hooks
+    lengths: list[Tensor] = []  # of the current batch, read by the hooks
     outputs: dict[str, list[Tensor]] = {name: [] for name in modules}
     hidden: dict[int, list[Tensor]] = {}
     handles = [
@@ -98,14 +98,14 @@ def features(
 
 
 def completion_hidden(model: PreTrainedModel, rows: Sequence[Row], batch_size: int = 8) -> list[Tensor]:
-    """Per row the t x d final hidden states from which its t completion tokens are predicted, in row order.
+    """Per row, in order, the t x d final hidden states that predict its t completion tokens.
 
-    Computed once for the base, they are the reference of every ``completion_scores`` on the same rows.
+    Those of the base are the ``reference`` of :func:`completion_scores` on the same rows.
     """
-    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    hidden: list[Tensor] = [torch.empty(0)] * len(rows)
     for index, states, _ in _by_row(model, rows, batch_size):
-        found[index] = states.cpu()
-    return found
+        hidden[index] = states.cpu()
+    return hidden
 
 
 def completion_scores(
@@ -116,9 +116,9 @@ def completion_scores(
 ) -> list[RowScore]:
     """Summed nll of each completion and, with ``reference``, the exact KL(reference || model) over V.
 
-    ``reference``: the base's ``completion_hidden`` of the same rows. KL is at the positions that predict the
+    ``reference``: the base's :func:`completion_hidden` of the same rows. KL is taken at the positions that predict the
     completion's tokens, on the given text (teacher forcing). The head runs on TOKENS_A_CHUNK positions at a
-    time, so logits of a whole batch are never held; :func:`models.head.check` says whether they are the model's own. An
+    time, so logits of a whole batch are never held; :func:`models.head.check` compares them with the model's own. An
     empty completion scores 0 over 0 tokens.
     """
     if reference is not None and len(reference) != len(rows):
@@ -132,7 +132,7 @@ def completion_scores(
             for nlls, kls in token_scores(head, states, targets, TOKENS_A_CHUNK, base):
                 nll += nlls.sum().item()
                 kl += kls.sum().item()
-        # KL is not negative; rounding of nearly equal distributions may say so.
+        # Rounding can make the KL of nearly equal distributions negative.
         scores[index] = RowScore(nll, len(targets), None if base is None else kl if kl > 0 or kl != kl else 0.0)
     return scores
 
@@ -143,7 +143,7 @@ def completion_nll(model: PreTrainedModel, rows: Sequence[Row], batch_size: int 
 
 
 def _by_row(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(row, t x d states that predict its completion, its t tokens); rows of like length share a batch."""
+    """Yield (row, t x d states that predict its completion, its t tokens); rows of similar length share a batch."""
     check_eval(model)
     check_prompts(rows)
     filled = [index for index, (_, completion) in enumerate(rows) if completion]
@@ -156,7 +156,7 @@ def _by_row(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> Ite
 
 
 def check_prompts(rows: Sequence[Row]) -> None:
-    """``ValueError`` naming the first row without a prompt."""
+    """``ValueError`` names the first row without a prompt."""
     for index, (prompt, _) in enumerate(rows):
         if not prompt:
             raise ValueError(f"row {index}: the prompt is empty, so nothing predicts the first completion token")
@@ -169,18 +169,18 @@ def check_eval(model: PreTrainedModel) -> None:
 
 
 def _submodule(model: PreTrainedModel, name: str) -> nn.Module:
-    """The module of that name, or of the one name that is alike but for a prefix."""
+    """The module of that name, or the only one whose name differs by a prefix. ``ValueError`` if there is none."""
     try:
         return model.get_submodule(name)
     except AttributeError:
-        found = alike(name, (other for other, _ in model.named_modules() if other))
-        if len(found) == 1:
-            return model.get_submodule(found[0])
+        matches = alike(name, (other for other, _ in model.named_modules() if other))
+        if len(matches) == 1:
+            return model.get_submodule(matches[0])
         raise ValueError(f"module {name} is not in {type(model).__name__}: is the adapter of this base?") from None
 
 
 def unattachable(model: PreTrainedModel, name: str) -> str | None:
-    """Why no delta can be attached at the module, in a few words; None where one can: at inner linear modules."""
+    """Why no delta can be attached at the module, in a few words; None for an inner linear module, where it can."""
     try:
         module = _submodule(model, name)
     except ValueError:
@@ -191,15 +191,15 @@ def unattachable(model: PreTrainedModel, name: str) -> str | None:
 
 
 def linear_of(model: PreTrainedModel, name: str, factors: Factors) -> nn.Module:
-    """The linear module of that name, which the delta fits; ``ValueError``, one line, where there is none."""
+    """The linear module of that name; one-line ``ValueError`` if there is none or the delta has another shape."""
     linear = _submodule(model, name)
     if unattachable(model, name) is not None:
         raise ValueError(f"module {name} is a {type(linear).__name__}; deltas attach to inner linear modules")
     weight = cast(Tensor, linear.weight)
-    found = tuple(weight.T.shape) if isinstance(linear, Conv1D) else tuple(weight.shape)
+    weight_shape = tuple(weight.T.shape) if isinstance(linear, Conv1D) else tuple(weight.shape)
     shape = (factors.b.shape[0], factors.a.shape[1])
-    if found != shape:
-        raise ValueError(f"module {name}: the delta is {shape}, the weight {found} (out, in)")
+    if weight_shape != shape:
+        raise ValueError(f"module {name}: the delta is {shape}, the weight {weight_shape} (out, in)")
     return linear
 
 

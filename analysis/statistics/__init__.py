@@ -1,1 +1,1 @@
-"""What a number of problems and samples can tell: intervals, tests, pass@k."""
+"""Statistics of accuracies over problems and samples: intervals, tests, pass@k."""

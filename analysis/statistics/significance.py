@@ -1,4 +1,4 @@
-"""Intervals and exact tests for accuracies on one fixed set of problems, of one model and of two."""
+"""Intervals and exact tests for the accuracies of one or two models on a fixed set of problems."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
         raise ValueError(f"{k} successes in {n} trials: need 0 <= k <= n")
     if n == 0:
         return 0.0, 1.0
-    found = stats.binomtest(k, n).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
+    interval = stats.binomtest(k, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Two-sided exact p that two models solve equally many: b problems one alone solves, c the other alone.
+    """Two-sided exact p-value that two models have equal accuracy: b problems only one solves, c only the other.
 
-    The binomial test of min(b, c) in b + c at 1/2 (McNemar 1947, exact form); 1 where no pair disagrees.
+    The binomial test of min(b, c) in b + c at 1/2 (McNemar 1947, exact form); 1 if b = c = 0.
     """
     if b < 0 or c < 0:
         raise ValueError(f"counts of discordant problems are not negative, got {b} and {c}")
@@ -33,17 +33,17 @@ def mcnemar_exact(b: int, c: int) -> float:
 
 
 def sign_flip(differences: Sequence[int]) -> float:
-    """Two-sided exact p that two models are right equally often, from several samples a problem.
+    """Two-sided exact p-value that two models have equal accuracy, from several samples per problem.
 
-    ``differences``: one whole number a problem, the right samples of the one model less those of the other. Under the
-    null hypothesis the two could change places on any problem, so each difference is as likely to have the other
-    sign: p is the share of all 2^n choices of signs whose sum lies at least as far from 0 (Fisher 1935, section 21;
-    Pitman 1937). Samples of one problem are never taken as independent. The choices are counted, not drawn, by the
-    shift algorithm (Streitberg and Röhmel 1986): O(n x sum). With one sample a problem it is McNemar's exact test.
+    ``differences``: per problem, the right samples of one model minus those of the other. Under the null hypothesis
+    the models are exchangeable on each problem, so each difference has either sign with equal probability: p is the
+    fraction of all 2^n sign choices whose sum is at least as far from 0 (Fisher 1935, section 21; Pitman 1937).
+    Samples of one problem are not treated as independent. The choices are counted, not sampled, by the shift algorithm
+    (Streitberg and Röhmel 1986): O(n x sum). With one sample per problem it is McNemar's exact test.
     """
     steps = [abs(d) for d in differences if d]
     positive = sum(d for d in differences if d > 0)
-    tail = min(positive, sum(steps) - positive)  # of the sum of what comes out positive; the other tail mirrors it
+    tail = min(positive, sum(steps) - positive)  # of the sum of positive differences; the other tail is symmetric
     chance = np.zeros(tail + 1)
     chance[0] = 1.0
     for step in steps:
@@ -54,10 +54,10 @@ def sign_flip(differences: Sequence[int]) -> float:
 
 
 def paired_interval(b: int, c: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of (c - b) / n: how far the second model's accuracy lies above the first's on n paired problems.
+    """Interval of (c - b) / n, the second model's accuracy minus the first's on n paired problems.
 
-    b problems the first alone solves, c the second alone. Bonett and Price's adjusted Wald interval (2012), as if
-    one problem more had gone each way: it keeps a width where no problem is discordant. (-1, 1) for n = 0.
+    b problems only the first solves, c only the second. Bonett and Price's adjusted Wald interval (2012), which adds
+    one discordant problem each way, so that its width is never 0. (-1, 1) for n = 0.
     """
     if b < 0 or c < 0 or b + c > n:
         raise ValueError(f"{b} and {c} discordant problems of {n}")
@@ -70,7 +70,7 @@ def paired_interval(b: int, c: int, n: int, level: float = 0.95) -> tuple[float,
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values (Holm 1979), in the order given."""
+    """Holm's step-down adjusted p-values (Holm 1979), in the given order."""
     m = len(p_values)
     adjusted, running = [0.0] * m, 0.0
     for step, index in enumerate(sorted(range(m), key=lambda i: p_values[i])):
@@ -80,11 +80,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def smallest_difference(n: int, alpha: float = 0.05, comparisons: int = 1) -> float | None:
-    """The smallest difference in accuracy on n paired problems that McNemar's exact test could show.
+    """The smallest difference in accuracy on n paired problems that McNemar's exact test can find significant.
 
-    Definition: the least |b - c| / n with p <= alpha / comparisons (Bonferroni, the first step of Holm), in the best
-    case, where all discordant problems go one way. It says what n could show at all, not what a study would likely
-    find (no power is assumed). None where no outcome reaches it, as with fewer than 6 problems at 0.05.
+    The least |b - c| / n with p <= alpha / comparisons (Bonferroni, the first step of Holm) if all discordant problems
+    go one way. It is a lower limit and assumes no power. None if no outcome is significant, as with fewer than 6
+    problems at 0.05.
     """
     alone = next((b for b in range(1, n + 1) if mcnemar_exact(b, 0) <= alpha / comparisons), None)
     return None if alone is None else alone / n

@@ -1,4 +1,4 @@
-"""A base model's folder in safetensors, read one weight at a time: nothing is loaded but what is asked for."""
+"""Reads single weights from a base model's safetensors folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INDEX = "model.safetensors.index.json"
 
 
 class BaseFile:
-    """The weights of a Hugging Face model's folder, sharded or not. ValueError, one line: none there, or damaged."""
+    """The weights of a Hugging Face model folder, sharded or not. One-line ValueError if missing or damaged."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -43,7 +43,7 @@ class BaseFile:
     def _open(self, name: str) -> safe_open:
         if name not in self._files:
             if (self.folder / name).exists() and not (self.folder / name).is_file():
-                raise ValueError(f"{self.folder / name} is no file; save the model again")
+                raise ValueError(f"{self.folder / name} is not a file; save the model again")
             if (self.folder / name).exists():
                 refuse_pointer(self.folder / name)
             try:
@@ -53,14 +53,14 @@ class BaseFile:
         return self._files[name]
 
     def has(self, module: str) -> bool:
-        """Whether the module has a weight of its own: a head that is tied to the embeddings has none."""
+        """Whether the module has a weight of its own; a head that is tied to the embeddings has none."""
         try:
             return bool(self._key(f"{module}.weight"))
         except ValueError:
             return False
 
     def shape(self, module: str) -> tuple[int, ...]:
-        """The shape of a module's weight as it is stored, by the file's header. ValueError where it is not there."""
+        """The stored shape of a module's weight, from the file's header. ValueError if it is missing."""
         key = self._key(f"{module}.weight")
         return tuple(self._open(self._places[key]).get_slice(key).get_shape())
 
@@ -71,8 +71,8 @@ class BaseFile:
         return TIED if tied and module.endswith(heads) else "no weight in the base"
 
     def is_turned(self, module: str, shape: tuple[int, int], told: Collection[bool]) -> bool:
-        """Whether the weight is stored in x out. ``told``: what the adapters' configs say (fan_in_fan_out), which
-        holds for one kind of module alone where a model has both; the model's own kind tells more."""
+        """Whether the weight is stored in x out. ``told``: the adapters' ``fan_in_fan_out``, which is for one kind of
+        module only where a model has both; the model type and the stored shape decide first."""
         conv1d, stored = self.config.get("model_type") in CONV1D, self.shape(module)
         if shape[0] != shape[1]:
             return (conv1d or any(told)) and stored == shape[::-1]
@@ -81,37 +81,37 @@ class BaseFile:
     def weight(self, module: str, shape: tuple[int, int], fan_in_fan_out: bool = False) -> Tensor:
         """A linear module's weight, out x in. ``fan_in_fan_out``: it is stored in x out (GPT-2's Conv1D).
 
-        ValueError, one line: not there, quantised, or not of ``shape``, so that the adapter is of another base.
+        One-line ValueError if it is missing, quantised, or not of ``shape`` (the adapter is of another base).
         """
         key = self._key(f"{module}.weight")
         try:
-            found = self._open(self._places[key]).get_tensor(key)
+            tensor = self._open(self._places[key]).get_tensor(key)
         except SafetensorError as error:
             raise ValueError(f"{self.folder}: {key} cannot be read ({error}); save the model again") from None
-        if found.element_size() < 2 or not found.is_floating_point():
-            raise ValueError(f"{self.folder}: {key} is {found.dtype}, quantised; give the base in 16 or 32 bits")
-        found = found.T if fan_in_fan_out else found
-        if tuple(found.shape) != tuple(shape):
+        if tensor.element_size() < 2 or not tensor.is_floating_point():
+            raise ValueError(f"{self.folder}: {key} is {tensor.dtype}, quantised; give the base in 16 or 32 bits")
+        tensor = tensor.T if fan_in_fan_out else tensor
+        if tuple(tensor.shape) != tuple(shape):
             raise ValueError(
-                f"{self.folder}: {key} is {tuple(found.shape)}, the adapters' update {tuple(shape)} (out, in): "
+                f"{self.folder}: {key} is {tuple(tensor.shape)}, the adapters' update {tuple(shape)} (out, in): "
                 "is this their base?"
             )
-        return found
+        return tensor
 
     def _key(self, name: str) -> str:
-        """The key as it is, or with a prefix more or less: files saved from a bare model lack "model." in front."""
+        """The stored key for ``name``, which may differ by a prefix: files saved from an inner model lack "model."."""
         if name in self._places:
             return name
-        found = alike(name, self._places)
-        if len(found) != 1:
+        matches = alike(name, self._places)
+        if len(matches) != 1:
             raise ValueError(f"{self.folder}: has no weight {name}: is this the adapters' base?")
-        return found[0]
+        return matches[0]
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """The model's config.json; empty where there is none that can be read."""
+    """The model's config.json; empty if it is missing or cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}

@@ -1,9 +1,9 @@
-"""Low-rank deltas beside their base weight: what lies in its top singular directions, and which of the sum's are new.
+"""Low-rank deltas against their base weight: the part in its top singular directions, and intruder dimensions.
 
 Letters: W the weight, out x in, n = min(out, in), dW = b @ a a delta of rank r. One dense eigendecomposition of W's
-n x n Gram serves all adapters: it gives every singular vector of W. In their basis the Gram of W + dW is diagonal but
-for 2 r ranks, so that its top eigenvectors take ARPACK milliseconds, and the cosines of a vector with all of W's are
-its entries. Neither dW nor W + dW is made. All float64, from a fixed starting vector.
+n x n Gram gives every singular vector of W for all adapters. In their basis the Gram of W + dW is diagonal plus rank
+2 r, so ARPACK finds its top eigenvectors in milliseconds, and a vector's cosines with W's singular vectors are its
+entries. Neither dW nor W + dW is formed. All float64, from a fixed starting vector.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from models.module_names import natural_key
 
 SHARES = ("both", "left", "right")
 THRESHOLD = 0.5  # the |cosine| below which a direction is new
-SMALL = 200  # rows of a matrix whose eigenvectors are all made, as quickly as some of them
-RESOLVED = 1e-6  # of two eigenvalues over the larger: below the gaps, about 1 / n, above rounding
+SMALL = 200  # rows up to which computing all eigenvectors is as fast as computing some
+RESOLVED = 1e-6  # relative gap of two distinct eigenvalues: below the usual gaps of about 1 / n, above rounding
 EPSILON = float(np.finfo(np.float64).eps)
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class BaseGeometry:
-    """One module's deltas against its weight: plain lists of one value an adapter.
+    """One module's deltas against its weight: plain lists with one value per adapter.
 
     shape: [out, in]. k: as asked, cut to W's rank. weight_square, squares: |W|_F^2, |dW|_F^2. both, left, right:
     |U_k^T dW V_k|_F^2, |U_k^T dW|_F^2 and |dW V_k|_F^2 over |dW|_F^2, U_k and V_k the top k singular vectors of W.
-    relative_sigma: sigma_1(dW) / sigma_1(W). intruders: how many of the top k left singular vectors of W + dW are
-    new. From both on None where the delta or W is zero.
+    relative_sigma: sigma_1(dW) / sigma_1(W). intruders: the number of intruder dimensions among the top k left
+    singular vectors of W + dW. From ``both`` on None where the delta or W is zero.
     """
 
     shape: list[int]
@@ -59,11 +59,11 @@ def module_base_geometry(
 ) -> BaseGeometry:
     """All adapters at one module against its weight: out x in, M x (out x r_m, r_m x in) -> BaseGeometry.
 
-    New, or an intruder dimension (Shuttleworth et al. 2024, 2410.21228): a left singular vector of W + dW whose
-    |cosine| with every left singular vector of W is below ``threshold``. A singular value below about 1e-6 sigma_1 is
-    zero and has no direction, so what lies in W's left null space is near none. Where singular values are equal, to
-    about 1e-6, any vector of their span is one of W's. ValueError, one line: no adapter, k < 1, a threshold outside
-    (0, 1], shapes that do not fit, NaN or inf.
+    An intruder dimension (Shuttleworth et al. 2024, 2410.21228) is a left singular vector of W + dW whose |cosine|
+    with every left singular vector of W is below ``threshold``. A singular value of W below about 1e-6 sigma_1 counts
+    as zero and its vector as none of W's. For singular values that are equal to about 1e-6, every vector of their span
+    counts as W's. One-line ValueError for no adapter, k < 1, a threshold outside (0, 1], shapes that do not match, NaN
+    or inf.
     """
     if not factors or k < 1 or not 0 < threshold <= 1:
         raise ValueError(f"an adapter, k >= 1 and 0 < threshold <= 1 are needed: {len(factors)}, {k}, {threshold}")
@@ -97,10 +97,10 @@ def _row(base: _Base, b: Array, a: Array, threshold: float) -> tuple[Any, ...]:
 
 
 class _Base:
-    """What all adapters share of one weight W, from one dense eigendecomposition of the smaller of W W^T and W^T W.
+    """Decomposition of one weight W, shared by all adapters: eigenvectors of the smaller of W W^T and W^T W.
 
-    sigma: the singular values of W whose squares are above ``floor``, descending; the others are zero. ``left(x)``:
-    U^T x, rho x d, with all their left singular vectors. k: cut to their number. v: the top k right ones, in x k.
+    sigma: the rho singular values of W whose squares are above ``floor``, descending; the others count as zero.
+    ``left(x)``: U^T x, rho x d, with their left singular vectors U. k: at most rho. v: the top k right ones, in x k.
     """
 
     def __init__(self, weight: Array, k: int) -> None:
@@ -112,7 +112,7 @@ class _Base:
         self.sigma, self.k = np.sqrt(values), min(k, rank)
         top = self.vectors[:, : self.k]
         self.v = weight.T @ top / self.sigma[: self.k] if self.wide else top
-        # Where singular values are equal no vector of their span is more W's than another.
+        # Equal singular values have no distinguished vectors in their span.
         self.groups = np.flatnonzero(np.append(True, values[:-1] - values[1:] > RESOLVED * values[:-1])[:rank])
 
     def left(self, x: Array) -> Array:
@@ -127,18 +127,18 @@ class _Base:
         return self.sigma[:, None] * (self.vectors.T @ a.T)
 
     def outside(self, x: Array, inside: Array) -> Array:
-        """What x has outside the span of U, with ``inside`` = U^T x: d x d, or less, in a basis of its own."""
+        """The part of x outside the span of U, as d x d or fewer rows in a basis of its own; ``inside`` = U^T x."""
         back = self.vectors @ inside if self.wide else self.weight @ (self.vectors @ (inside / self.sigma[:, None]))
         return np.linalg.qr(x - back).R
 
     def within(self, squares: Array) -> Array:
-        """rho x d squared cosines with U -> those with the span of each group of equal singular values."""
+        """rho x d squared cosines with U -> squared cosines with the span of each group of equal singular values."""
         return np.add.reduceat(squares, self.groups)
 
     def top_of_sum(self, b: Array, inside: Array, a: Array) -> Array:
-        """U^T of the top k left singular vectors of W + b @ a, rho x k, or as many as its rank; ``inside`` = U^T b.
+        """U^T of the top k (at most its rank) left singular vectors of W + b @ a, rho x k; ``inside`` = U^T b.
 
-        (W + b a)(W + b a)^T is diagonal in the basis U but for 2 r ranks, and for what b has outside it.
+        In the basis U, extended by the part of b outside it, (W + b a)(W + b a)^T is diagonal plus rank 2 r.
         """
         rank = len(self.sigma)
         outside = self.outside(b, inside) if rank < len(b) else b[:0]
@@ -168,11 +168,12 @@ def _top(diagonal: Array, p: Array, b: Array, k: int) -> tuple[Array, Array]:
 
 
 def summarise_base(names: Sequence[str], modules: Mapping[str, BaseGeometry]) -> dict:
-    """Join per-module results into the ``base`` part of the results, whatever the order of ``modules``.
+    """Summarise per-module results as the ``base`` part of the results; independent of the order of ``modules``.
 
-    Returns k, the largest of a module; threshold; adapters, layers, projections and modules: an entry an adapter (and
-    layer, projection or module) with the keys of ``_entry``; chance, the shares expected of a random direction in the
-    space of all these weights. None where undefined. ValueError: no module, or unlike adapters or thresholds.
+    Returns k, the largest of a module; threshold; adapters, layers, projections and modules: one entry per adapter
+    (and layer, projection or module) with the keys of ``_entry``; chance, the expected shares of a random direction in
+    the space of all these weights. None where undefined. ValueError for no module, or modules that differ in
+    threshold or number of adapters.
     """
     if not modules:
         raise ValueError("base geometry of no module: the adapters share no target")
@@ -205,7 +206,7 @@ def summarise_base(names: Sequence[str], modules: Mapping[str, BaseGeometry]) ->
 
 
 def _entry(m: int, modules: Sequence[BaseGeometry]) -> dict:
-    """One adapter over some modules; zero_modules, where the delta or the weight is zero, enter relative_norm alone.
+    """One adapter over some modules; zero_modules, where delta or weight is zero, count in relative_norm only.
 
     Shares are sums of |P dW|^2 over those of |dW|^2, relative_norm the root of the sum of |dW|^2 over that of |W|^2.
     """

@@ -1,11 +1,11 @@
-"""What chance alone gives for adapters of these shapes: two floors to print beside every pair.
+"""Chance levels of the pair measures for adapters of given shapes.
 
-*Ambient*: two unrelated deltas of this size. *Given the shared A*: two deltas with unrelated random B but one
-and the same A, so both input sides lie in one r-dimensional row space before any loss has acted.
+*Ambient*: two unrelated random deltas. *Given the shared A*: two deltas with unrelated random B and the same A, so
+that both input sides lie in one r-dimensional row space before any training.
 
-Nothing of the size of a delta is drawn. With a Gaussian B (out x r) and its thin QR ``B = Q R``, Q is uniform
+No full-size delta is drawn. With a Gaussian B (out x r) and its thin QR ``B = Q R``, Q is uniform
 and independent of R, and R has normal entries above a chi diagonal (Bartlett; Muirhead 1982, theorem 3.2.14).
-So output sides are unrelated uniform subspaces on both floors, and input sides need only the SVD of
+So output sides are unrelated uniform subspaces in both cases, and input sides need only the SVD of
 ``R Ra.T``, where ``a.T = Qa Ra``.
 """
 
@@ -30,7 +30,7 @@ def gaussian_r(rows: int, columns: int, draws: int, generator: Generator) -> Ten
     """R of the thin QR of a rows x columns standard Gaussian: draws x min(rows, columns) x columns."""
     size = min(rows, columns)
     upper = torch.randn(draws, size, columns, generator=generator, dtype=torch.float64).triu(1)
-    seed = int(torch.randint(2**62, (), generator=generator))  # torch draws no chi from a passed generator
+    seed = int(torch.randint(2**62, (), generator=generator))  # torch cannot draw chi-squared from a given generator
     squares = np.random.default_rng(seed).chisquare(rows - np.arange(size), (draws, size))
     upper.diagonal(dim1=1, dim2=2).copy_(torch.from_numpy(np.sqrt(squares)))
     return upper
@@ -40,8 +40,8 @@ def random_subspaces(d: int, k: int, draws: int, generator: Generator) -> tuple[
     """Two uniform k-dimensional subspaces of R^d, ``draws`` times; 1 <= k <= d.
 
     Returns principal angles (draws x k, degrees, ascending) and |<first, first'>| of their first vectors
-    (draws). By symmetry the one is the span of the first k axes; the other is the column space of a Gaussian,
-    of which only the first k rows matter: those below enter through their R.
+    (draws). By symmetry one is the span of the first k axes; the other is the column space of a Gaussian, of which
+    the first k rows are drawn and the rest only through their R.
     """
     above = torch.randn(draws, k, k, generator=generator, dtype=torch.float64)
     below = gaussian_r(d - k, k, draws, generator)
@@ -67,13 +67,13 @@ def shared_a(a: Tensor, out: int, k: int, draws: int, generator: Generator) -> d
 
 
 def floors(modules: Mapping[str, Factors], k: int = TOP_K, *, generator: Generator, draws: int = DRAWS) -> dict:
-    """Both floors over the modules at hand, each draw summarised as a pair is and then averaged over draws.
+    """Both chance levels over the given modules: each draw is summarised like a pair, then averaged over draws.
 
-    ``modules``: one adapter's factors; its shapes, ranks and A are used, of B only the height. Returns draws,
+    ``modules``: one adapter's factors, of which shapes, ranks and A are used, of B only the height. Returns draws,
     ``ambient`` and ``shared_a``, each {cosine, angle_min_median_deg, angle_max_median_deg,
     right_angle_min_median_deg, right_angle_max_median_deg, u1, v1, overlap, right_overlap}. cosine is the root
-    mean square of the global cosine, whose mean is 0, in closed form. Modules whose A is zero are left out;
-    None where none is left.
+    mean square of the global cosine, whose mean is 0, in closed form. Modules with A = 0 are left out;
+    None if none remains.
     """
     drawn: dict[str, list[dict[str, Tensor]]] = {"ambient": [], "shared_a": []}
     grams = []
@@ -94,7 +94,7 @@ def floors(modules: Mapping[str, Factors], k: int = TOP_K, *, generator: Generat
 
 
 def expected_cosines(grams: Sequence[tuple[int, int, Tensor]]) -> dict[str, float | None]:
-    """Root mean square of the cosine of stacked random deltas, from (out, in, A A.T) a module.
+    """Root mean square of the cosine of stacked random deltas, from (out, in, A A.T) per module.
 
     Given A and Gaussian B, E <dW, dW'>^2 = sum out tr((A A.T)^2) and E |dW|^2 = sum out tr(A A.T); with
     unrelated A, E <dW, dW'>^2 = sum w^2 / (out in) for modules of squared norm w. A ratio of expectations.
@@ -112,13 +112,13 @@ def _angles(cross: Tensor) -> Tensor:
     return torch.rad2deg(torch.acos(torch.linalg.svdvals(cross).clamp(max=1.0)))
 
 
-def _summary(found: Sequence[dict[str, Tensor]]) -> dict[str, float | None]:
+def _summary(draws: Sequence[dict[str, Tensor]]) -> dict[str, float | None]:
     """Medians and means over modules within each draw, then the mean over draws."""
 
     def over_draws(reduce: Callable[[np.ndarray], np.ndarray], values: Sequence[np.ndarray]) -> float | None:
         return defined(mean(reduce(np.stack(values))[None].T))[0] if values else None
 
-    sides = {side: [module[side].numpy() for module in found] for side in ("left", "right", "u1", "v1")}
+    sides = {side: [module[side].numpy() for module in draws] for side in ("left", "right", "u1", "v1")}
     return {
         "angle_min_median_deg": over_draws(median, [angles[:, 0] for angles in sides["left"]]),
         "angle_max_median_deg": over_draws(median, [angles[:, -1] for angles in sides["left"]]),

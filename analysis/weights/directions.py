@@ -1,4 +1,4 @@
-"""What the Gram of all updates tells of a study: multiples, spans, and how much of the spread is the methods'."""
+"""A study's updates from their Gram: nearest multiples, projections on spans, variance between methods."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from analysis.weights.replicas import Run, families
 def directions(
     known: Sequence[Run], gram: Gram, reference: str, alike: Mapping[str, str] | None = None, seed: int = 0
 ) -> dict:
-    """{"adapters": one entry each, "variance": of the directions by method, None where it cannot be told}.
+    """{"adapters": one entry each, "variance": analysis of variance of the directions by method, or None}.
 
-    ``known`` are the runs in the Gram's order. An entry has scale and left_over: the multiple of the reference's update
-    that is nearest, and the share of the norm that it misses; span_left_over and span_rank: the same for the span of
-    the other methods' own trainings, of which there are span_of. ``alike`` tells what counts as one method there where
-    it is not as the runs have it.
+    ``known`` are the runs in the Gram's order. An entry has scale and left_over: the nearest multiple of the
+    reference's update and the fraction of the norm that it misses; span_left_over and span_rank: the same for the span
+    of the other methods' main trainings, of which there are span_of. ``alike`` overrides, by run name, what counts as
+    the same method there.
 
     The variance is over methods at their own learning rate and the reference's initial A, each with its runs in other
-    orders: these alone could be exchanged for one another. Another rate or initial A makes a direction of its own, so
-    such runs are left out. It adds methods and repeated (how many of them have several runs); None where none has.
+    row orders: only these are exchangeable. Runs with another rate or initial A are left out. It adds methods (their
+    number) and repeated (how many have several runs); None if no method has several runs or there is one method.
     """
     place = {run.name: i for i, run in enumerate(known)}
     methods = alike or {run.name: run.method for run in known}
@@ -49,12 +49,12 @@ def _variance(known: Sequence[Run], gram: Gram, reference: str, seed: int) -> di
     own = {(run.method, run.learning_rate) for run in known if run.name == run.method}
     squares = np.asarray(gram, dtype=np.float64).diagonal()
     kept = [run for run in known if run.init == init and (run.method, run.learning_rate) in own]
-    kept = [run for run in kept if squares[place[run.name]] > 0]  # what has no direction tells nothing
+    kept = [run for run in kept if squares[place[run.name]] > 0]  # a zero update has no direction
     sizes = [len(of) for of in families(kept).values()]
     if len(sizes) < 2 or max(sizes) < 2:
         return None
     rows = [place[run.name] for run in kept]
     part = np.asarray(gram, dtype=np.float64)[np.ix_(rows, rows)]
     labels = [run.family for run in kept]
-    found = variance(part, labels, unit=True, generator=np.random.default_rng(seed))
-    return found | {"methods": len(sizes), "repeated": sum(size > 1 for size in sizes)}
+    analysis = variance(part, labels, unit=True, generator=np.random.default_rng(seed))
+    return analysis | {"methods": len(sizes), "repeated": sum(size > 1 for size in sizes)}

@@ -1,14 +1,14 @@
-"""The geometry of low-rank deltas at one module, from the factors alone.
+"""The geometry of low-rank deltas at one module, computed from the factors.
 
 Letters: M adapters, P = M (M - 1) / 2 pairs (i < j, in itertools.combinations order), r the largest rank, k the
 dimension of the compared subspaces. With orthonormal bases ``b = Qb Rb``, ``a.T = Qa Ra`` and the r x r SVD
-``Rb Ra.T = W S Z.T``, a delta is ``(Qb W) S (Qa Z).T``. One Gram of the stacked bases a side then holds all pairs:
+``Rb Ra.T = W S Z.T``, a delta is ``(Qb W) S (Qa Z).T``. One Gram of the stacked bases per side then holds all pairs:
 every inner product, every principal cosine (Bjorck & Golub 1973) and the top directions are r x r algebra on its
 blocks. All float64.
 
 The bases come from Cholesky QR, twice (Yamamoto et al. 2015, section 2): a factor's own Gram gives R, and the Gram of
-what is then nearly orthonormal, which is needed for the pairs anyway, gives the correction. That is as exact as
-Householder's QR up to a condition of about 1e7, and faster; worse factors are left to Householder's.
+the then nearly orthonormal rows, which the pairs need anyway, gives the correction. This is as accurate as
+Householder's QR up to a condition number of about 1e7, and faster; Householder's is used for worse factors.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from models.adapter import Factors
 TOP_K = 10  # the reference study compares the top 10 singular vectors
 # Below this angle (radians) acos loses digits that asin keeps; above it acos is good to 1e-12.
 SINE_BELOW = 1e-3
-SKEW = 1e-3  # how far from orthonormal a basis may be before its correction; beyond, Householder makes it anew
-STRIPS = 6  # of the Gram, of which only the upper triangle is computed: more save sums, fewer save memory traffic
+SKEW = 1e-3  # largest deviation from orthonormal before the correction; beyond it Householder's QR is used
+STRIPS = 6  # strips in which the Gram's upper triangle is computed: more save sums, fewer save memory traffic
 
 
 @dataclass(frozen=True)
 class ModuleGeometry:
-    """One module's geometry, in numpy arrays of float64 (whole numbers where it counts).
+    """One module's geometry in numpy arrays, float64 or integer for counts.
 
-    singular_values M x r: descending, zeros after an adapter's own; ranks M: how many lie above numpy's matrix_rank
+    singular_values M x r: descending, padded with zeros; ranks M: how many are above numpy's matrix_rank
     tolerance. gram M x M: inner products <dW_i, dW_j>. Per pair: pair_k, the subspaces' dimension min(k, ranks);
     left and right P x k, pair_k principal angles in degrees, ascending; u1 and v1, |<u1, u1'>| and |<v1, v1'>|; gap,
     the smaller of both (sigma_k - sigma_k+1) / sigma_k at pair_k. NaN after pair_k, and where a delta is zero.
@@ -56,10 +56,10 @@ class ModuleGeometry:
 
 @dataclass(frozen=True)
 class _Side:
-    """One side of all adapters: q M x r x d, nearly orthonormal rows; turn M x r x s, from them to singular vectors."""
+    """One side of all adapters: q M x r x d, nearly orthonormal rows; turn M x r x s maps these to singular vectors."""
 
     q: Tensor
-    gram: Tensor  # M x r x M x r, of the rows of q; blocks below the diagonal are not filled
+    gram: Tensor  # M x r x M x r, of the rows of q; blocks below the diagonal are not computed
     turn: Tensor
 
     def crosses(self, first: Tensor, second: Tensor) -> Tensor:
@@ -74,8 +74,8 @@ class _Side:
 def module_geometry(factors: Sequence[Factors], k: int = TOP_K) -> ModuleGeometry:
     """Geometry of all adapters at one module: M x (out x r_m, r_m x in) -> ModuleGeometry.
 
-    Each module stands alone, so the result does not depend on which modules share a call or a task.
-    ValueError if the adapters' shapes differ, there is none, or k < 1.
+    Modules are independent, so the result does not depend on which modules share a call or a task.
+    ValueError if the adapters' shapes differ, there is no adapter, or k < 1.
     """
     if not factors or k < 1:
         raise ValueError(f"geometry needs one adapter or more and k >= 1, got {len(factors)} adapters and k = {k}")
@@ -113,12 +113,12 @@ def module_geometry(factors: Sequence[Factors], k: int = TOP_K) -> ModuleGeometr
 
 
 def inner(f: Factors, g: Factors) -> float:
-    """<dW_f, dW_g> of one module, through r x r products."""
+    """<dW_f, dW_g> of one module, by r x r products."""
     return float(((f.b.double().T @ g.b.double()) * (f.a.double() @ g.a.double().T)).sum())
 
 
 def pair_indices(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first and the second of every pair of ``count`` things, in itertools.combinations order."""
+    """First and second indices of all pairs of ``count`` items, in itertools.combinations order."""
     pairs = np.array(list(combinations(range(count), 2)), dtype=np.int64).reshape(-1, 2)
     return pairs[:, 0].copy(), pairs[:, 1].copy()
 
@@ -130,11 +130,11 @@ def _gaps(values: np.ndarray) -> np.ndarray:
 
 
 def _decompose(factors: Sequence[Factors]) -> tuple[_Side, _Side, Tensor]:
-    """Both sides and the singular values M x r. Smaller ranks are padded with zeros, which make no direction."""
+    """Both sides and the singular values M x r. Smaller ranks are padded with zeros, which add no direction."""
     rank = max(f.a.shape[0] for f in factors)
     q_left, r_left, gram_left = _bases([f.b.double().T for f in factors], rank)
     q_right, r_right, gram_right = _bases([f.a.double() for f in factors], rank)
-    # Of each side: B = Q1.T R1 with Q1 nearly orthonormal, and Q1 Q1.T = R2.T R2, so B = (R2^-T Q1).T (R2 R1).
+    # For each side: B = Q1.T R1 with Q1 nearly orthonormal, and Q1 Q1.T = R2.T R2, so B = (R2^-T Q1).T (R2 R1).
     fix_left, fix_right = _upper(_diagonal(gram_left)), _upper(_diagonal(gram_right))
     w, sigma, zh = torch.linalg.svd(fix_left @ r_left @ (fix_right @ r_right).transpose(1, 2), full_matrices=False)
     turn_left = torch.linalg.solve_triangular(fix_left, w, upper=True)
@@ -143,9 +143,9 @@ def _decompose(factors: Sequence[Factors]) -> tuple[_Side, _Side, Tensor]:
 
 
 def _bases(rows: Sequence[Tensor], rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of M matrices r_m x d: q (M x r x d) with nearly orthonormal rows, R (M x r x r) with ``row = R.T q``, q's Gram.
+    """For M matrices r_m x d: q (M x r x d) with nearly orthonormal rows, R (M x r x r) with ``row = R.T q``, q's Gram.
 
-    A matrix of fewer than ``rank`` rows, or of dependent ones, still gets ``rank`` orthonormal rows where d allows.
+    A matrix with fewer than ``rank`` rows, or with dependent rows, still gets ``rank`` orthonormal rows if d allows.
     """
     m, d = len(rows), rows[0].shape[1]
     size = min(rank, d)
@@ -180,7 +180,7 @@ def _householder(row: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def _gram(q: Tensor) -> Tensor:
-    """M x r x M x r inner products of the rows of q; the blocks below the diagonal are left out."""
+    """M x r x M x r inner products of the rows of q; blocks below the diagonal are left zero."""
     m, r, d = q.shape
     flat = q.reshape(m * r, d)
     gram = torch.zeros(m * r, m * r, dtype=torch.float64)
@@ -201,7 +201,7 @@ def _upper(gram: Tensor) -> Tensor:
 
 
 def _first(cross: Tensor, pair_k: np.ndarray) -> np.ndarray:
-    """|<top vector, top vector'>| a pair, which rounding may not take past 1."""
+    """|<top vector, top vector'>| per pair, clipped to 1; NaN where pair_k is 0."""
     return np.where(pair_k > 0, cross[:, 0, 0].abs().clamp(max=1.0).numpy(), np.nan)
 
 
@@ -213,15 +213,15 @@ def _angles(cross: Tensor, side: _Side, pair_k: np.ndarray, k: int) -> np.ndarra
         rows = np.flatnonzero(pair_k == size)
         block = cross[rows, :size, :size]
         cosines = torch.linalg.svdvals(block).clamp(max=1.0)
-        found = torch.acos(cosines)
+        radians = torch.acos(cosines)
         for at in np.flatnonzero(cosines[:, 0].numpy() > math.cos(SINE_BELOW)).tolist():
             i, j = int(first[rows[at]]), int(second[rows[at]])
-            found[at] = _with_sines(found[at], side.top(i, size), side.top(j, size), block[at])
-        angles[rows, :size] = torch.rad2deg(found).numpy()
+            radians[at] = _with_sines(radians[at], side.top(i, size), side.top(j, size), block[at])
+        angles[rows, :size] = torch.rad2deg(radians).numpy()
     return angles
 
 
 def _with_sines(angles: Tensor, x: Tensor, y: Tensor, cross: Tensor) -> Tensor:
-    """Replace the small angles by asin of the singular values of what y has outside x (d x k each)."""
+    """Replace small angles by asin of the singular values of the part of y outside x (d x k each)."""
     sines = torch.linalg.svdvals(y - x @ cross).flip(0).clamp(max=1.0)
     return torch.where(sines < SINE_BELOW, torch.asin(sines), angles)

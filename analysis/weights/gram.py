@@ -1,10 +1,10 @@
-"""Rays, distances, projections and an analysis of variance of deltas, from the Gram of the stacked deltas alone.
+"""Nearest multiples, projections and an analysis of variance of deltas, from the Gram of the stacked deltas.
 
-Letters: M deltas, G the M x M Gram with G[i][j] = <dW_i, dW_j>, D the entries of one stacked delta. Any inner
-product will do: the plain one (``geometry.gram``) or the activation-weighted one (``analysis.function.activations``).
+Letters: M deltas, G the M x M Gram with G[i][j] = <dW_i, dW_j>, D the number of entries of one stacked delta. Any inner
+product works: the plain one (``geometry.gram``) or the activation-weighted one (``analysis.function.activations``).
 
-Resolution: a Gram holds squares, so what is left of a delta after taking off nearly all of it, and a distance of
-nearly equal deltas, are resolved to sqrt(eps), about 1e-8 of the norms. Below that they are rounding.
+Resolution: a Gram holds squares, so small residuals and distances of nearly equal deltas are resolved to sqrt(eps),
+about 1e-8 of the norms. Below that they are rounding.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Hashable, Iterator, Sequence
 import numpy as np
 
 Gram = Sequence[Sequence[float]] | np.ndarray
-# Relative size below which an eigenvalue, or a sum of squares, is taken as rounding. It leaves a margin above that of
-# a float64 Gram (1e-14 or so); by it unit deltas within 1e-6 of each other count as one direction.
+# Relative size below which an eigenvalue or a sum of squares counts as rounding: a margin above the rounding of a
+# float64 Gram (about 1e-14). Unit deltas within 1e-6 of each other therefore count as one direction.
 TOLERANCE = 1e-12
 RELABELLINGS = 9999
 
 
 def cosine(gram: Gram, i: int, j: int) -> float | None:
-    """Of deltas i and j; None where one is zero. Rounding may not take it past 1."""
+    """Cosine of deltas i and j, clipped to [-1, 1]; None if one is zero."""
     g = _matrix(gram)
     scale = math.sqrt(g[i, i]) * math.sqrt(g[j, j])
     return None if scale == 0 else max(-1.0, min(1.0, float(g[i, j]) / scale))
@@ -31,13 +31,13 @@ def cosine(gram: Gram, i: int, j: int) -> float | None:
 def along(gram: Gram, i: int, j: int) -> dict[str, float | None]:
     """The multiple of delta j that is nearest to delta i.
 
-    Returns {"scale": <i, j> / <j, j>, "left_over": |i - scale j| / |i|}; left_over is the sine of their angle, so
-    it is the same for (j, i), and the two scales multiply to cosine^2. For a zero j scale is None and left_over 1;
-    for a zero i scale is 0 and left_over None.
+    Returns {"scale": <i, j> / <j, j>, "left_over": |i - scale j| / |i|}. left_over is the sine of their angle, the
+    same for (j, i), and the product of the two scales is cosine^2. For a zero j scale is None and left_over 1; for a
+    zero i scale is 0 and left_over None.
     """
     g = _matrix(gram)
-    found = cosine(g, i, j)
-    missed = 1.0 if found is None else math.sqrt((1 - found) * (1 + found))
+    cos = cosine(g, i, j)
+    missed = 1.0 if cos is None else math.sqrt((1 - cos) * (1 + cos))
     return {
         "scale": float(g[i, j] / g[j, j]) if g[j, j] > 0 else None,
         "left_over": missed if g[i, i] > 0 else None,
@@ -45,13 +45,13 @@ def along(gram: Gram, i: int, j: int) -> dict[str, float | None]:
 
 
 def projection(gram: Gram, target: int, onto: Sequence[int]) -> dict:
-    """Least squares of delta ``target`` on the span of the deltas ``onto``.
+    """Least-squares projection of delta ``target`` on the span of the deltas ``onto``.
 
-    Returns {"coefficients": one for each of ``onto``, "left_over": the share of the target's norm outside the span,
+    Returns {"coefficients": one for each of ``onto``, "left_over": the fraction of the target's norm outside the span,
     "rank": the span's dimension}. The deltas are scaled to unit norm and their Gram inverted on its eigenvalues
-    above TOLERANCE of the largest. Where ``onto`` is dependent, the coefficients are those with the least squares
-    over the unit deltas: duplicates share alike, a zero delta gets 0. left_over is None for a zero target, whose
-    coefficients are 0. A random target has E left_over^2 = 1 - rank / D, which is nearly 1.
+    above TOLERANCE of the largest. If ``onto`` is dependent, the coefficients are the minimum-norm solution over the
+    unit deltas: duplicates have equal coefficients, a zero delta has 0. For a zero target left_over is None and all
+    coefficients are 0. A random target has E left_over^2 = 1 - rank / D, nearly 1.
     """
     g = _matrix(gram)
     norms = np.sqrt(g.diagonal())
@@ -76,20 +76,20 @@ def variance(
     generator: np.random.Generator | None = None,
     relabellings: int = RELABELLINGS,
 ) -> dict:
-    """Analysis of variance of the deltas by one label a delta, with its permutation test (Anderson 2001, Austral
-    Ecology 26, pp. 32-46), from squared distances.
+    """Analysis of variance of the deltas by label, with a permutation test, from squared distances (Anderson 2001,
+    Austral Ecology 26, pp. 32-46).
 
-    total = sum |dW_m - mean|^2 = between + within. Returns deltas (how many entered), total, between, within,
+    total = sum |dW_m - mean|^2 = between + within. Returns deltas (how many were used), total, between, within,
     between_share, within_share, between_df, within_df, f (pseudo-F), p, relabellings (how many were compared) and
-    exact. between_chance is the mean of between_share over all relabellings, between_df / (M - 1): with few deltas
-    a group much lies between groups by chance. ``unit``: on deltas scaled to norm 1, their direction alone; zero
-    deltas, which have none, are left out.
+    exact. between_chance is the mean of between_share over all relabellings, between_df / (M - 1), which is large
+    with few deltas per group. ``unit``: deltas are scaled to norm 1, so that only directions count; zero deltas are
+    left out.
 
-    p is the share of relabellings with an f no smaller: exact where at most ``relabellings`` arrangements exist,
-    else over that many drawn from ``generator`` with the one at hand counted in (Phipson & Smyth 2010), and None
-    without a generator. With one delta a label there is no within: f and p are None; they are so too where all
-    deltas are equal or share one label. Few replicas have little power: p is never below one over the number of
-    distinct groupings. ValueError if there is not one label a delta.
+    p is the fraction of relabellings with an f at least as large: exact if at most ``relabellings`` arrangements exist,
+    else over that many drawn from ``generator`` plus the given one (Phipson & Smyth 2010), and None without a
+    generator. f and p are None if every label has one delta, all deltas are equal or all share one label. Few
+    replicas have little power: p is never below one over the number of distinct groupings. ValueError if the numbers
+    of labels and deltas differ.
     """
     g = _matrix(gram)
     if len(labels) != len(g):
@@ -134,7 +134,7 @@ def _matrix(gram: Gram) -> np.ndarray:
 
 
 def _within(squares: np.ndarray, codes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """N arrangements (N x M group numbers) -> N sums: a group's squared distances over its size."""
+    """N arrangements (N x M group numbers) -> N within-group sums of squares."""
     members = (codes[:, :, None] == np.arange(len(sizes))).astype(np.float64)
     return ((squares @ members * members).sum(1) / (2 * sizes)).sum(1)
 
@@ -147,8 +147,8 @@ def _test(
     generator: np.random.Generator | None,
     most: int,
 ) -> dict:
-    """The share of relabellings whose within is at most ``bound``: f falls as within rises, since total stays, so
-    within alone is compared, also where it is 0."""
+    """p: the fraction of relabellings whose within sum is at most ``bound``. The total is constant, so a larger f is a
+    smaller within sum, which is defined also where f is not."""
     exact = math.factorial(len(codes)) // math.prod(math.factorial(size) for size in sizes.tolist()) <= most
     if not exact and generator is None:
         return {"p": None, "relabellings": 0, "exact": False}

@@ -1,4 +1,4 @@
-"""Modules of a model by name: which of them several adapters share, and in which layer and projection each stands."""
+"""A model's modules by name: those that several adapters share, and the layer and projection of each."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from models.module_names import inner_names, natural_key
 def shared_modules(names: Sequence[Collection[str]]) -> list[str]:
     """The modules that every adapter has, in natural order; ValueError if there is none.
 
-    Adapters that were saved off a model and off its inner one (``model.`` in front or not) share what is alike but for
-    a prefix, under the longer names.
+    For adapters saved from a model and from its inner model (with and without a leading ``model.``), modules that
+    differ by that prefix are shared, under the longer names.
     """
     shared = set.intersection(*(set(modules) for modules in names)) if names else set()
     if not shared and names and all(names):
@@ -25,15 +25,15 @@ def shared_modules(names: Sequence[Collection[str]]) -> list[str]:
 
 
 def _one_to_one(module: str, own: Collection[str], others: Collection[str]) -> bool:
-    """Whether the others have the module, or one that is alike to it and to no other of its own."""
-    found = inner_names(module, others)
-    return module in others or (len(found) == 1 and len(inner_names(found[0], own)) == 1)
+    """Whether ``others`` contains the module, or exactly one match that matches no other module of ``own``."""
+    matches = inner_names(module, others)
+    return module in others or (len(matches) == 1 and len(inner_names(matches[0], own)) == 1)
 
 
 def layer_of(module: str) -> int | None:
     """The layer number in a module's name ("model.layers.3.self_attn.q_proj" -> 3), or None."""
-    found = re.search(r"(?:^|\.)([0-9]{1,9})(?:\.|$)", module)
-    return int(found.group(1)) if found else None
+    match = re.search(r"(?:^|\.)([0-9]{1,9})(?:\.|$)", module)
+    return int(match.group(1)) if match else None
 
 
 def projection_of(module: str) -> str:
@@ -42,11 +42,10 @@ def projection_of(module: str) -> str:
 
 
 def places(modules: Collection[str]) -> dict[str, dict[str, int | str | None]]:
-    """Each module's ``layer`` (counted from 0, as in its name; None outside of all layers) and ``projection``.
+    """Each module's ``layer`` (from 0, as in its name; None outside of all layers) and ``projection``.
 
-    Where a model has several stacks of layers, an encoder and a decoder or a vision tower beside a text model,
-    ``stack`` tells which: layer 0 of one is not layer 0 of the other. It is the first part of the path in which the
-    stacks differ.
+    If the model has several stacks of layers, such as an encoder and a decoder or a vision tower beside a text model,
+    ``stack`` distinguishes them: the first part of the path in which they differ.
     """
     found: dict[str, dict[str, int | str | None]]
     found = {name: {"layer": layer_of(name), "projection": projection_of(name)} for name in modules}

@@ -1,7 +1,7 @@
-"""Which trainings repeat which: what another order of rows, another initial A or another rate alone gives.
+"""Replicas: trainings of one method that differ only in row order, initial A or learning rate.
 
-A *family* holds the runs of one method at one learning rate and one initial A, which differ in the order of their rows
-alone: they are exchangeable, and the spread between them is what a new order gives.
+A *family* holds the runs of one method at one learning rate and one initial A, which differ only in row order: they are
+exchangeable, and their spread is the effect of the order seed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ORDER, INIT, RATE = "order", "init", "learning_rate"
 
 @dataclass(frozen=True)
 class Run:
-    """One training. ``method`` is the training that it repeats with something changed, or itself."""
+    """One training. ``method`` is the name of the training that it is a replica of, or its own name."""
 
     name: str
     method: str
@@ -30,18 +30,18 @@ class Run:
 
 
 def runs(trainings: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[Run]:
-    """The runs called ``names`` in their order; a name that no training claims stands for itself."""
+    """The runs of ``names``, in order; a name without a training is its own method."""
     rows = {row["name"]: row for row in trainings if row.get("name")}
-    found = []
+    result = []
     for name in names:
         row = rows.get(name) or {}
         seeds = row.get("learning_rate"), row.get("init_seed"), row.get("order_seed")
-        found.append(Run(name, _root(rows, name), *seeds))
-    return found
+        result.append(Run(name, _root(rows, name), *seeds))
+    return result
 
 
 def noise(trainings: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The trainings whose update was made of rounding alone, as their rows say: it has no direction."""
+    """Names of the trainings flagged as ``noise``: their update is rounding and has no direction."""
     return {row["name"] for row in trainings if row.get("name") and row.get("noise")}
 
 
@@ -57,19 +57,19 @@ def _root(rows: Mapping[str, Mapping[str, Any]], name: str) -> str:
 
 
 def repeats(known: Iterable[Run]) -> dict[str, list[tuple[str, str]]]:
-    """Pairs of runs of one method that differ in one thing alone: its order, its initial A, its learning rate."""
-    found: dict[str, list[tuple[str, str]]] = {ORDER: [], INIT: [], RATE: []}
+    """Pairs of runs of one method that differ only in order, initial A or learning rate, by which of these it is."""
+    pairs: dict[str, list[tuple[str, str]]] = {ORDER: [], INIT: [], RATE: []}
     for a, b in combinations(known, 2):
         if a.method == b.method:
-            differs = [kind for kind in found if getattr(a, kind) != getattr(b, kind)]
+            differs = [kind for kind in pairs if getattr(a, kind) != getattr(b, kind)]
             if len(differs) == 1:
-                found[differs[0]].append((a.name, b.name))
-    return found
+                pairs[differs[0]].append((a.name, b.name))
+    return pairs
 
 
 def families(known: Iterable[Run]) -> dict[tuple[str, float | None, int | None], list[Run]]:
-    """The runs by family, in their order."""
-    found: dict[tuple[str, float | None, int | None], list[Run]] = {}
+    """The runs by family, in order."""
+    result: dict[tuple[str, float | None, int | None], list[Run]] = {}
     for run in known:
-        found.setdefault(run.family, []).append(run)
-    return found
+        result.setdefault(run.family, []).append(run)
+    return result

@@ -1,7 +1,7 @@
-"""How far an adapter has left its start: A against the A0 that it was initialised with.
+"""An adapter's distance from its initialisation: A against the initial A0.
 
-Where A hardly moves, the input side of dW = s B A lies in the row space of A0 whatever was learned, so adapters of one
-init share it and adapters of two do not.
+If A hardly moves, the input side of dW = s B A stays in the row space of A0 whatever was learned, so adapters with one
+initial A share it and adapters with different ones do not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.module_names import natural_key
 
 @dataclass(frozen=True)
 class Left:
-    """Squared Frobenius norms at one module, or over several: A - A0, A0, dW within the row space of A0, dW."""
+    """Squared Frobenius norms at one module or summed over several: A - A0, A0, dW within the row space of A0, dW."""
 
     moved: float
     start: float
@@ -38,10 +38,10 @@ class Left:
 
 
 def left_start(factors: Factors, a0: Tensor) -> Left:
-    """One module's delta (out x r, r x in) against its initial A, r x in. ValueError where the shapes differ."""
+    """One module's delta (out x r, r x in) against its initial A, r x in. ValueError if the shapes differ."""
     a, a0 = factors.a.double(), a0.double()
     if a.shape != a0.shape:
-        raise ValueError(f"the start's A is {tuple(a0.shape)}, the adapter's {tuple(a.shape)} (r, in)")
+        raise ValueError(f"the initial A is {tuple(a0.shape)}, the adapter's {tuple(a.shape)} (r, in)")
     basis = torch.linalg.svd(a0, full_matrices=False)
     rank = int((basis.S / max(a0.shape) > torch.finfo(torch.float64).eps * basis.S[0]).sum())
     within = a @ basis.Vh[:rank].T
@@ -55,7 +55,7 @@ def left_start(factors: Factors, a0: Tensor) -> Left:
 
 
 def over_modules(modules: Mapping[str, Sequence[Left | None]]) -> list[Left | None]:
-    """Each adapter's sums over the modules, in whatever order they come; None where its start is not known."""
+    """Each adapter's sums over the modules, independent of their order; None if its initial A is not known."""
     columns = zip(*(modules[name] for name in sorted(modules, key=natural_key)), strict=True)
     return [_sum([one for one in column if one is not None]) for column in columns]
 

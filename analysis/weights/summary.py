@@ -1,7 +1,7 @@
-"""The geometry of many modules, summed up: per module, layer, projection, and over all of them.
+"""Summary of the geometry of many modules: per module, layer, projection, and over all of them.
 
-Letters: N modules in natural order, M adapters, P pairs. What is undefined, as for a zero delta, is NaN inside and
-None in what is returned; means and medians run over what is defined.
+Letters: N modules in natural order, M adapters, P pairs. Undefined values, as for a zero delta, are NaN internally and
+None in results; means and medians are over the defined values.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from models.module_names import natural_key
 
 @dataclass(frozen=True)
 class _Group:
-    """Some modules and how they are called together."""
+    """Some modules and the label of the group."""
 
     label: dict[str, Any]
     rows: np.ndarray
 
 
 def summarise(names: Sequence[str], modules: Mapping[str, ModuleGeometry]) -> dict:
-    """Join per-module results into the ``geometry`` part of the results, whatever the order of ``modules``.
+    """Summarise per-module results as the ``geometry`` part of the results; independent of the order of ``modules``.
 
-    Returns k, the largest dimension that a compared subspace had; adapters, one entry each (``_adapter_entries``), and
+    Returns k, the largest dimension of a compared subspace; adapters, one entry each (``_adapter_entries``);
     adapter_layers, adapter_projections and adapter_modules, {name, layer or projection or module, norm, effective_rank,
-    stable_rank}; pairs, layers, projections and modules: one entry a pair, and per layer, projection or module (with
-    its stack of layers where the model has several, ``modules.places``), with the keys of ``_pair_columns``,
-    those of modules with every angle; gram, the M x M inner products of the stacked deltas. Undefined values are None.
-    ValueError: no module, or one that holds other adapters.
+    stable_rank}; pairs, layers, projections and modules: one entry per pair, and per layer, projection or module (with
+    its stack of layers if the model has several, ``modules.places``), with the keys of ``_pair_columns``, in modules
+    also every angle; gram, the M x M inner products of the stacked deltas. Undefined values are None.
+    ValueError for no module, or one with another number of adapters.
     """
     if not modules:
         raise ValueError("geometry of no module: the adapters share no target")
@@ -65,7 +65,7 @@ def summarise(names: Sequence[str], modules: Mapping[str, ModuleGeometry]) -> di
 
 
 class _Stack:
-    """All modules' arrays as one: gram N x M x M, what an adapter has N x M, what a pair has N x P."""
+    """All modules' arrays stacked: gram N x M x M, values per adapter N x M, values per pair N x P."""
 
     def __init__(self, found: Sequence[ModuleGeometry]) -> None:
         self.k = found[0].k
@@ -107,17 +107,17 @@ def stable_rank(sigma: np.ndarray) -> np.ndarray:
 
 
 def overlap(angles: np.ndarray) -> np.ndarray:
-    """Mean of cos^2 of principal angles (degrees) over the last axis: 1 for one and the same subspace.
+    """Mean of cos^2 of principal angles (degrees) over the last axis: 1 for identical subspaces.
 
-    It is |U^T U'|_F^2 / k, one minus the squared projection distance on the Grassmann manifold (Hamm & Lee 2008,
-    section 3) by k; NaN where no angle is defined.
+    It is |U^T U'|_F^2 / k, or one minus the squared projection distance on the Grassmann manifold over k (Hamm & Lee
+    2008, section 3); NaN where no angle is defined.
     """
     return mean(np.moveaxis(np.cos(np.deg2rad(angles)) ** 2, -1, 0))
 
 
 def median(values: np.ndarray) -> np.ndarray:
-    """Over the first axis, of what is defined; NaN where nothing is."""
-    ordered = np.sort(values, axis=0)  # NaN goes last
+    """Median over the first axis, ignoring NaN; NaN where all values are."""
+    ordered = np.sort(values, axis=0)  # NaN sorts last
     count = (~np.isnan(values)).sum(0)
     low, high = (np.maximum(count, 1) - 1) // 2, np.maximum(count, 1) // 2
     middle = [np.take_along_axis(ordered, at[None], 0)[0] for at in (low, high)]
@@ -125,7 +125,7 @@ def median(values: np.ndarray) -> np.ndarray:
 
 
 def mean(values: np.ndarray) -> np.ndarray:
-    """Over the first axis, of what is defined; NaN where nothing is."""
+    """Mean over the first axis, ignoring NaN; NaN where all values are."""
     known = ~np.isnan(values)
     count = known.sum(0)
     total = np.where(known, values, 0.0).sum(0)
@@ -133,7 +133,7 @@ def mean(values: np.ndarray) -> np.ndarray:
 
 
 def _gap_at(found: ModuleGeometry, k: int | None = None) -> np.ndarray:
-    """(sigma_k - sigma_k+1) / sigma_k of every adapter, at min(k, its rank); 1 where the spectrum ends there."""
+    """(sigma_k - sigma_k+1) / sigma_k of every adapter at min(k, its rank); 1 at the last singular value."""
     sigma = np.pad(found.singular_values, ((0, 0), (0, 1)))
     at = np.minimum(k or found.k, found.ranks)
     rows = np.arange(len(sigma))
@@ -142,9 +142,9 @@ def _gap_at(found: ModuleGeometry, k: int | None = None) -> np.ndarray:
 
 
 def grouped(where: Iterable[Mapping[str, int | str | None]], key: str) -> list[tuple[dict[str, Any], list[int]]]:
-    """Rows (the positions in ``where``) by their ``key``, layer or projection, and by stack where they have one.
+    """(label, rows) of each group: indices into ``where`` with the same ``key`` (layer or projection) and stack.
 
-    In the labels' order; what has no such key belongs to no group.
+    Sorted by label; an entry whose key is None is in no group.
     """
     rows: dict[tuple[str, Any], list[int]] = defaultdict(list)
     stacked = False
@@ -159,7 +159,7 @@ def grouped(where: Iterable[Mapping[str, int | str | None]], key: str) -> list[t
 
 
 def defined(values: np.ndarray) -> list[float | None]:
-    """As a list, None for NaN."""
+    """The values as a list, with None for NaN."""
     return [None if value != value else value for value in values.tolist()]
 
 
@@ -185,8 +185,8 @@ def _adapter_entries(names: Sequence[str], stack: _Stack) -> list[dict]:
 
 
 def _sizes(names: Sequence[str], stack: _Stack, groups: Sequence[_Group]) -> list[dict]:
-    """Norm and ranks of each adapter's part in each group."""
-    found = [
+    """Norm, effective and stable rank of each adapter in each group."""
+    by_group = [
         _records(
             {
                 "name": list(names),
@@ -198,26 +198,26 @@ def _sizes(names: Sequence[str], stack: _Stack, groups: Sequence[_Group]) -> lis
         )
         for group in groups
     ]
-    return [entry for entries in zip(*found, strict=True) for entry in entries]
+    return [entry for entries in zip(*by_group, strict=True) for entry in entries]
 
 
 def _pair_entries(names: Sequence[str], stack: _Stack, groups: Sequence[_Group], angles: bool = False) -> list[dict]:
-    """One entry a pair and group, all groups of a pair together."""
+    """One entry per pair and group; the groups of a pair are adjacent."""
     first, second = pair_indices(len(names))
     both = {"a": [names[i] for i in first], "b": [names[j] for j in second]}
-    found = []
+    by_group = []
     for group in groups:
         label = {key: [value] * len(first) for key, value in group.label.items()}
         columns = {**both, **label, **_pair_columns(stack, group.rows, first, second)}
         if angles:
             (row,) = group.rows
             columns |= dict(_every_angle(stack, row))
-        found.append(_records(columns))
-    return [entry for entries in zip(*found, strict=True) for entry in entries]
+        by_group.append(_records(columns))
+    return [entry for entries in zip(*by_group, strict=True) for entry in entries]
 
 
 def _pair_columns(stack: _Stack, rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[str, list]:
-    """Every pair over some modules: values of P pairs by key."""
+    """Values of the P pairs over some modules, by key."""
     inner = stack.gram[rows].sum(0)
     cosine = _cosines(inner, first, second)
     pair_k = stack.pair_k[rows]
@@ -234,11 +234,11 @@ def _pair_columns(stack: _Stack, rows: np.ndarray, first: np.ndarray, second: np
 
 
 def _cosines(inner: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Of stacked deltas; NaN where one is zero. Rounding may not take it past 1."""
+    """Cosines of stacked deltas, clipped to [-1, 1]; NaN if one is zero."""
     norms = np.sqrt(np.diagonal(inner))
     scale = norms[first] * norms[second]
-    found = np.divide(inner[first, second], scale, out=np.full_like(scale, np.nan), where=scale > 0)
-    return np.clip(found, -1.0, 1.0)
+    cosines = np.divide(inner[first, second], scale, out=np.full_like(scale, np.nan), where=scale > 0)
+    return np.clip(cosines, -1.0, 1.0)
 
 
 def _every_angle(stack: _Stack, row: int) -> Iterator[tuple[str, list[list[float]]]]:

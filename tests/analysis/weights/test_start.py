@@ -44,7 +44,7 @@ def test_deficient_and_zero_starts() -> None:
     nowhere = left_start(f, torch.zeros(2, 6))
     assert nowhere.a_moved_rel is None and nowhere.start_share == 0
     assert left_start(Factors(torch.zeros(5, 2), f.a), f.a).start_share is None
-    with pytest.raises(ValueError, match=r"the start's A is \(3, 6\), the adapter's \(2, 6\)"):
+    with pytest.raises(ValueError, match=r"the initial A is \(3, 6\), the adapter's \(2, 6\)"):
         left_start(f, torch.zeros(3, 6))
 
 
