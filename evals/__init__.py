@@ -1,2 +1,1 @@
-"""Problems in, verdicts out: tasks, engines that answer them, and the grader. Heavy imports live in the leaf
-modules."""
+"""Evaluation: tasks, the engines that answer them, and the grader. Heavy imports are in the leaf modules."""

@@ -1,8 +1,8 @@
-"""math-verify behind a pipe: one JSON request a line in, one JSON verdict a line out. Run as a script, by path.
+"""math-verify behind a pipe: one JSON request per line in, one JSON verdict per line out. Run as a script, by path.
 
-It imports nothing of this project, so that it starts wherever the interpreter has math-verify. The import takes
-seconds, so it is done once: a fork of this process answers, and may die of any request; the next fork answers the
-next one. Time is the fork's own processor time, so that a verdict does not hang on what else the machine does.
+It imports nothing of this project, so that it runs wherever the interpreter has math-verify. The import takes
+seconds and is done once: a fork of this process answers requests, and if one kills it, a new fork answers the next.
+Time limits are in the fork's processor time, so that a verdict does not depend on the machine's load.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-MEMORY = 2 << 30  # bytes of address space: a power tower must not take the machine's memory
+MEMORY = 2 << 30  # bytes of address space: a power tower must not exhaust the machine's memory
 DIGITS = 30  # to which values are compared
-# Where letters are set, in 97ths: either sign, small and large, so that |x - 5| and 5 - x part somewhere.
+# Values of the letters, in 97ths: both signs, small and large, so that |x - 5| and 5 - x differ at some point.
 POINTS = (
     (31, 173, -59, 211, 83, 149), (-67, 41, 127, 53, -191, 109), (251, -322, 971, -889, 637, -131),
     (-1239, 1085, 202, 717, 1161, 443), (9001, 3127, -2203, 5419, 811, 7307),
     (40009, -30011, 50021, 10007, 20011, 60013),
     (-90001, 70001, 20021, -40031, 80021, 50033),
 )  # fmt: skip
-LARGEST = 5000  # digits before the point: 2^{2019} + 1 and 2^{2019} - 1 part in the last of them
-ENOUGH = 2  # points at which both are real
-SMOOTH = frozenset(  # functions that are told apart by their values at a few points; a floor is not
+LARGEST = 5000  # digits before the point: 2^{2019} + 1 and 2^{2019} - 1 differ in the last of them
+ENOUGH = 2  # points at which both must be real and agree
+SMOOTH = frozenset(  # functions that a few points distinguish; floor is not one
     (
         "exp", "log", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "acot", "asec", "acsc", "sinh",
         "cosh", "tanh", "coth", "asinh", "acosh", "atanh", "Abs", "factorial", "binomial",
     )
 )  # fmt: skip
-APART = 1e-5  # relative; math-verify rounds to absolute digits, to which any two tiny numbers are equal
+APART = 1e-5  # relative difference; math-verify rounds to absolute digits, so all tiny numbers are equal to it
 
 
 def read(text: str) -> list[Any]:
-    """What math-verify makes of a formula: [] where it can make nothing of it. Its own signal timeouts stay off."""
+    """math-verify's parse of a formula; [] if it cannot parse it. Its signal-based timeouts are off."""
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
-    # Units are left out before this: its own list takes "t", "h" and "c" for them, in "7+2t" and in "\\pi r^2 h".
+    # Units are removed before: math-verify would take "t", "h" and "c" in "7+2t" and "\\pi r^2 h" for units.
     dress = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
     config = [LatexExtractionConfig(normalization_config=dress)]
-    found: list[Any] = parse(f"${text}$", extraction_config=config, fallback_mode="no_fallback", parsing_timeout=None)
-    return found
+    parsed: list[Any] = parse(f"${text}$", extraction_config=config, fallback_mode="no_fallback", parsing_timeout=None)
+    return parsed
 
 
 def verdict(gold: str, answer: str | None) -> bool:
-    """Whether ``answer`` is equal to ``gold``; without an answer, whether math-verify can read the gold.
+    """Whether ``answer`` equals ``gold``; if ``answer`` is None, whether math-verify can parse the gold.
 
-    Two expressions of numbers and letters are compared by their values first, to 30 digits: math-verify's way, to
-    simplify their difference, takes from milliseconds to minutes.
+    Two expressions of numbers and letters are compared by value first, to 30 digits: math-verify simplifies their
+    difference, which takes from milliseconds to minutes.
     """
     from math_verify import verify
 
@@ -70,11 +70,11 @@ def verdict(gold: str, answer: str | None) -> bool:
 
 
 def same_values(gold: Any, answer: Any) -> bool | None:
-    """Whether two expressions have the same value wherever both have one that is real, at points of either sign.
+    """Whether two expressions have the same value at all of :data:`POINTS` where both are real.
 
-    None where that decides nothing: for anything but sums, products, powers and elementary functions of exact numbers
-    and letters; for different letters; where they are seldom real. Agreement at a few points that nobody chose is no
-    proof, but no two answers of some characters were ever seen to differ and agree to 30 digits (Schwartz 1980).
+    None if undecided: for anything but sums, products, powers and elementary functions of exact numbers and letters,
+    for too many letters, or if both are real at too few points. Agreement at a few fixed points is no proof, but
+    different short answers that agree to 30 digits were never seen (Schwartz 1980).
     """
     from sympy import Integer
 
@@ -99,7 +99,8 @@ def same_values(gold: Any, answer: Any) -> bool | None:
 
 
 def _elementary(expression: Any) -> bool:
-    """Whether all of it is exact and has a value: no decimals (they are rounded), no sums, no unknown functions."""
+    """Whether it consists of exact numbers, letters and :data:`SMOOTH` functions: no decimals, sums over an index or
+    unknown functions."""
     import sympy as sp
 
     kinds = (sp.Add, sp.Mul, sp.Pow, sp.Rational, sp.NumberSymbol, sp.Symbol, sp.UnevaluatedExpr, type(sp.I))
@@ -110,7 +111,7 @@ def _elementary(expression: Any) -> bool:
 
 
 def _value(expression: Any, digits: int = DIGITS) -> Any:
-    """The number that it is, to ``digits`` digits, with real odd roots of negative numbers; None where it has none."""
+    """Its value to ``digits`` digits, with real odd roots of negative numbers; None if it has none."""
     from sympy import Expr, I, Integer, Pow
 
     if not expression.has(I):
@@ -120,15 +121,15 @@ def _value(expression: Any, digits: int = DIGITS) -> Any:
             ),
             lambda e: (-1) ** e.exp.p * Pow(-e.base, e.exp),
         )
-    found = expression.evalf(digits)
-    if not isinstance(found, Expr) or not found.is_number or not found.is_finite:
+    value = expression.evalf(digits)
+    if not isinstance(value, Expr) or not value.is_number or not value.is_finite:
         return None
-    real, imaginary = (part if _known(part) else Integer(0) for part in found.as_real_imag())
+    real, imaginary = (part if _known(part) else Integer(0) for part in value.as_real_imag())
     return real + I * imaginary
 
 
 def _known(part: Any) -> bool:
-    """Whether a part has digits that hold: terms that cancel leave a number without any, and that is zero."""
+    """Whether a part has significant digits; if terms cancel it has none and counts as zero."""
     return not part.is_Float or part._prec > 3 * DIGITS / 2  # bits
 
 
@@ -137,7 +138,7 @@ def _negative(base: Any) -> bool:
 
 
 def _same_number(one: Any, two: Any, digits: int = DIGITS) -> bool | None:
-    """Whether two constants agree in all but the last five of ``digits``, and large ones in those behind the point."""
+    """Whether two constants agree in all but the last five of ``digits``, and large ones also after the point."""
     from sympy import Integer, log
 
     left, right = _value(one, digits), _value(two, digits)
@@ -152,7 +153,7 @@ def _same_number(one: Any, two: Any, digits: int = DIGITS) -> bool | None:
 
 
 def _apart(gold: Any, answer: Any) -> bool:
-    """Whether two constants differ by more than rounding does: 1/2^98 and 1/2^99."""
+    """Whether two constants differ by more than rounding, as 1/2^98 and 1/2^99 do."""
     from sympy import Expr
 
     constants = all(isinstance(value, Expr) and value.is_number for value in (gold, answer))
@@ -165,10 +166,10 @@ def _apart(gold: Any, answer: Any) -> bool:
 
 
 def parse_in_two_stages() -> None:
-    """Has math-verify's parser try ANTLR's quick SLL prediction first, and full LL where that finds a syntax error.
+    """Make math-verify's parser try ANTLR's fast SLL prediction first, and full LL after a syntax error.
 
-    What SLL accepts it parses as LL does (Parr, Harwell and Fisher 2014, "Adaptive LL(*) Parsing"), in a third of the
-    time, and tuples and intervals in a tenth. A version without this entry parses as it always did.
+    Input that SLL accepts has the same parse under LL (Parr, Harwell and Fisher 2014, "Adaptive LL(*) Parsing"), in a
+    third of the time, for tuples and intervals a tenth. A version of math-verify without this hook is left unchanged.
     """
     from antlr4.atn.PredictionMode import PredictionMode
     from latex2sympy2_extended import latex2sympy2
@@ -186,7 +187,7 @@ def parse_in_two_stages() -> None:
             parser._interp.predictionMode = PredictionMode.SLL
             try:
                 return quick()
-            except Exception:  # what the listener for syntax errors raises
+            except Exception:  # raised by the syntax error listener
                 return create(self, text).math()
 
         parser.math = math
@@ -196,28 +197,28 @@ def parse_in_two_stages() -> None:
 
 
 def answer_requests() -> NoReturn:
-    """A fork's work: answers until the requests end. The limit's signal, left to its default, ends it sooner."""
+    """Run in a fork: answer requests until stdin ends. The default action of the time limit's signal kills the fork."""
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         try:
-            found = verdict(request["gold"], request["answer"])
-        except Exception:  # of sympy's many kinds: what cannot be parsed or compared equals nothing
-            found = False
+            equal = verdict(request["gold"], request["answer"])
+        except Exception:  # sympy raises many types: an answer that cannot be parsed or compared is wrong
+            equal = False
         signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps({"verdict": found}), flush=True)
+        print(json.dumps({"verdict": equal}), flush=True)
     os._exit(0)
 
 
 def main() -> NoReturn:
     logging.disable(logging.CRITICAL)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which the parent may ignore
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the parent may ignore it, which is inherited
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     limit = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     parse_in_two_stages()
-    verdict("\\sqrt{4}", "2")  # imports, and compiles its grammar, before the first clock starts
-    gc.freeze()  # a third of the time went into looking through what stays, and the little that parsing leaves
+    verdict("\\sqrt{4}", "2")  # imports and compiles the grammar before the first time limit starts
+    gc.freeze()  # a third of the time went into collecting permanent objects
     gc.set_threshold(50_000, 20, 100)
     print(json.dumps({"ready": True}), flush=True)
     while True:

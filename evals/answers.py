@@ -1,7 +1,7 @@
-"""Verdicts: is the answer that a completion gives the gold answer?
+"""Grading of mathematics: whether a completion's answer equals the gold answer.
 
-Numbers are compared exactly, as fractions, and equal texts are equal. What is neither ("x+1", "\\sqrt{2}", "(3, 4)")
-goes to math-verify in processes of its own, which are started when the first such row comes up. See
+Numbers are compared exactly, as fractions, and equal texts are equal. Everything else ("x+1", "\\sqrt{2}", "(3, 4)")
+goes to math-verify in separate processes, which are started at the first such row. See
 ``docs/measurements/grading.md``.
 """
 
@@ -17,8 +17,8 @@ from evals.pool import Pool
 
 __all__ = ["Grader", "Verdict", "as_text", "canonical", "compare", "equal", "extract", "unreadable"]
 
-LONGEST_FORMULA = 1000  # characters; beyond it a text is no answer to a problem with a short gold
-LONGEST_TEXT = 10 * LONGEST_FORMULA  # with its spaces and its dress
+LONGEST_FORMULA = 1000  # characters of a normalised answer; a longer one is wrong
+LONGEST_TEXT = 10 * LONGEST_FORMULA  # of one with its spaces and LaTeX markup
 ROW_SECONDS = 5.0
 
 NAMED = re.compile(r"(?P<name>\\?[A-Za-z][\w{}\\ ]{0,40}(?:\([\w,]{1,9}\))?)\s*(?:=|\\in\b)\s*(?P<value>[^=]+)")
@@ -38,7 +38,7 @@ TEXT = re.compile(r"[\w\s.,:;'’()&/-]*")
 
 
 def compare(extracted: str, gold: str) -> bool | None:
-    """True or False where exact numbers or equal text decide; None where algebra has to.
+    """Verdict by exact numbers or text; None if math-verify has to decide.
 
     A percentage equals both its number and its hundredth: "50%" equals "50" and "0.5".
     """
@@ -56,9 +56,9 @@ def compare(extracted: str, gold: str) -> bool | None:
 
 
 def _exactly(extracted: str, gold: str) -> bool | None:
-    """The verdict on two numbers, or on equal texts; None where the pair is neither."""
+    """The verdict on two numbers, two times of day or equal texts; None for any other pair."""
     hour, wanted = clock(extracted), clock(gold)
-    if hour and wanted:  # 2:40 is not 1:20 there, nor 7 am 7 pm
+    if hour and wanted:  # as a ratio 2:40 would equal 1:20; 7 am is not 7 pm
         return hour[0] == wanted[0] and (hour[1] == wanted[1] or None in (hour[1], wanted[1]))
     a, b = number(extracted), number(gold)
     if a is None or b is None:
@@ -69,7 +69,7 @@ def _exactly(extracted: str, gold: str) -> bool | None:
 
 
 def _by_told(extracted: str, gold: str) -> bool | None:
-    """Where the gold is a number, or an hour: the verdict on the one number that the answer's sentence tells."""
+    """If the gold is a number or a time: the verdict on the only number in the answer's sentence; else None."""
     if number(gold) is None and clock(gold) is None:
         return None
     one = told(extracted)
@@ -77,9 +77,8 @@ def _by_told(extracted: str, gold: str) -> bool | None:
 
 
 def _without_names(extracted: str, gold: str) -> tuple[str, str]:
-    """The pair without a choice's letter and what is said to equal the answer: "(C) 12" is 12, or C; "x = 5" is 5.
-
-    Two letters are the answers themselves, and two names that differ stay.
+    """The pair without choice letters and left-hand sides: "(C) 12" becomes 12, or C if the gold is a letter; "x = 5"
+    becomes 5. If both have a name and the names differ, both are unchanged.
     """
     extracted, gold = (without_unit(text) for text in (extracted, gold))
     one, two = CHOICE.fullmatch(extracted), CHOICE.fullmatch(gold)
@@ -91,37 +90,37 @@ def _without_names(extracted: str, gold: str) -> tuple[str, str]:
     if one and two and form(one["name"]) != form(two["name"]):
         return extracted, gold
     if (one and not two and "=" in gold) or (two and not one and "=" in extracted):
-        return extracted, gold  # of two equations none is the other's value: "y = 2x" and "2x - y = 0"
+        return extracted, gold  # two equations, as "y = 2x" and "2x - y = 0": neither is the other's value
     return one["value"] if one else extracted, two["value"] if two else gold
 
 
 def _by_text(extracted: str, gold: str) -> bool | None:
-    """The verdict on two unequal texts that math-verify would not read, or misread; None where it has to be asked."""
+    """The verdict on two unequal texts that math-verify cannot read or misreads; None if it has to be asked."""
     left, right = form(extracted), form(gold)
     if max(len(left), len(right)) > LONGEST_FORMULA or not left or not right or words(extracted) or words(gold):
         return False
     one, two = BASED.fullmatch(left), BASED.fullmatch(right)
-    if two:  # the base was asked for: it may be left out, and the value in another base is not the answer
+    if two:  # a gold in some base: the base may be omitted, but a value in another base is wrong
         return left == two["digits"]
     if one:
         return one["base"] == "10" and _exactly(one["digits"], right) is True
     if any(pattern.search(text) for pattern in (CLOCK, ELLIPSIS, GEOMETRY) for text in (left, right)):
-        return False  # angle ABC is no product of letters
+        return False  # angle ABC is not a product of letters
     if {_brackets(left), _brackets(right)} in ({"{", "("}, {"{", "["}):
-        return False  # a set is no tuple, and no interval
+        return False  # a set is neither a tuple nor an interval
     if number(gold) is not None and not any(c.isdigit() or c == "\\" for c in left):
-        return False  # letters alone are no number
+        return False  # letters alone are not a number
     return None
 
 
 def _within(text: str) -> bool:
-    """Whether the text's first equals sign stands within braces, as a sum's: "\\sum_{k=1}^n k" has no name."""
+    """Whether the first equals sign is within braces, as in "\\sum_{k=1}^n k", so that it does not define a name."""
     name = text.partition("=")[0]
     return name.count("{") != name.count("}")
 
 
 def _brackets(text: str) -> str | None:
-    """What encloses the whole of a list: "{", "(", "[" (either may end an interval), or None for a bare one."""
+    """The opening bracket that encloses a whole list, "{", "(" or "["; None for a bare list."""
     if text.startswith("\\{") and text.endswith("\\}"):
         return "{" if text.count("\\{") == 1 or text.find("\\}") > text.rfind("\\{") else None
     if text[:1] not in BRACKETS or text[-1:] not in BRACKETS.values() or "," not in text:
@@ -135,16 +134,16 @@ def _brackets(text: str) -> str | None:
 
 
 def _formulas(extracted: str, gold: str) -> tuple[str, str]:
-    """What the algebra is asked: gold and answer, bare."""
+    """(gold, answer) as sent to math-verify."""
     extracted, gold = _without_names(extracted, gold)
     return formula(gold), formula(extracted)
 
 
 def canonical(extracted: str | None) -> str | None:
-    """One text for all the ways of writing one answer, for majority votes; None where there is no answer.
+    """A normalised answer for majority votes; None if there is no answer.
 
-    An exact number is its Fraction ("1/2" for "0.50", "\\frac12" and "x = 1/2"; "50" for "50%"), everything else its
-    text without spaces. Two formulas that only algebra can prove equal stay two.
+    An exact number becomes its Fraction ("1/2" for "0.50", "\\frac12" and "x = 1/2"; "50" for "50%"), everything else
+    its text without spaces. Formulas that only algebra can prove equal stay different.
     """
     if extracted is None:
         return None
@@ -154,19 +153,19 @@ def canonical(extracted: str | None) -> str | None:
 
 
 def equal(extracted: str, gold: str) -> bool:
-    """Whether two answers are the same, by exact numbers first and math-verify else (up to 5 s, plus its start)."""
+    """Whether two answers are equal, by exact numbers first, then by math-verify (up to 5 s, plus its start)."""
     with Grader() as grader:
         return grader.equal(extracted, gold)
 
 
 def unreadable(golds: Sequence[str]) -> list[int]:
-    """Which gold answers are none: empty, longer than any answer, or a formula that breaks off, as "\\frac{"."""
+    """Indices of invalid gold answers: empty, too long, or a truncated formula such as "\\frac{"."""
     with Grader() as grader:
         return grader.unreadable(golds)
 
 
 def as_text(golds: Sequence[str]) -> list[int]:
-    """Which gold answers only equal text can match: no number, no words, and nothing that math-verify can read."""
+    """Indices of gold answers that only equal text can match: not a number, words, or parsed by math-verify."""
     with Grader() as grader:
         return grader.as_text(golds)
 
@@ -175,8 +174,8 @@ class Grader(TaskGrader):
     """Grades mathematics: exact numbers and texts in this process, formulas in up to ``workers`` others.
 
     Use it in a ``with`` statement. A formula that takes more than ``seconds`` of processor time, or that kills its
-    process, is wrong. Equal pairs of answer and gold are decided once. The number of workers (by default the cores
-    that this process may use, 8 at most) changes no verdict.
+    process, is wrong. Equal pairs of answer and gold are graded once. The number of workers (by default the cores
+    that this process may use, 8 at most) does not change verdicts.
     """
 
     def __init__(self, seconds: float = ROW_SECONDS, workers: int | None = None) -> None:
@@ -185,9 +184,9 @@ class Grader(TaskGrader):
         self._read: dict[str, bool] = {}
 
     def grade(self, rows: Sequence[tuple[str, str]]) -> list[Verdict]:
-        found = [extract(completion) for completion, _ in rows]
-        correct = self._decide([(text or "", gold) for text, (_, gold) in zip(found, rows, strict=True)])
-        return [Verdict(text, text is not None and right) for text, right in zip(found, correct, strict=True)]
+        answers = [extract(completion) for completion, _ in rows]
+        correct = self._decide([(text or "", gold) for text, (_, gold) in zip(answers, rows, strict=True)])
+        return [Verdict(text, text is not None and right) for text, right in zip(answers, correct, strict=True)]
 
     def canonical(self, extracted: str | None) -> str | None:
         return canonical(extracted)
@@ -213,11 +212,11 @@ class Grader(TaskGrader):
         return [index for index in unknown if index not in asked or not self._read[asked[index]]]
 
     def close(self) -> None:
-        """Ends the processes, if there are any. The grader may be used again."""
+        """End the processes, if any. The grader may be used again."""
         self.pool.close()
 
     def _decide(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """The pairs' verdicts; those that only algebra can give are asked for together, each once."""
+        """The pairs' verdicts; distinct pairs that need math-verify are sent to it together."""
         decided = [compare(*pair) for pair in pairs]
         keys = {index: _formulas(*pairs[index]) for index, known in enumerate(decided) if known is None}
         asked = [key for key in dict.fromkeys(keys.values()) if key not in self._known]
@@ -226,7 +225,7 @@ class Grader(TaskGrader):
 
 
 def _breaks_off(gold: str) -> bool:
-    """Whether a gold is empty, longer than any answer, without a sign that means something, or cut within a formula."""
+    """Whether a gold is empty, too long, without a meaningful character, or truncated within a formula."""
     text = form(gold)[: LONGEST_FORMULA + 1]
     if not 0 < len(text) <= LONGEST_FORMULA or len(gold) > LONGEST_TEXT or not SIGN.search(text):
         return True
@@ -235,7 +234,7 @@ def _breaks_off(gold: str) -> bool:
 
 
 def _is_text(gold: str) -> bool:
-    """Whether equal text can decide: words, a choice, a date, digits of a base, the hours of a clock."""
+    """Whether it is graded as text: words, a choice, a date, digits in a base, a time of day."""
     text = form(gold)[: LONGEST_FORMULA + 1]
     if not 0 < len(text) <= LONGEST_FORMULA:
         return False

@@ -1,9 +1,8 @@
-"""The canary: does an engine really answer with the model it was asked for?
+"""The canary: checks that an engine answers with the requested model.
 
-For the base, an adapter of zeros and each adapter the engine's likeliest next tokens are held against Transformers +
-PEFT in float32 with eager attention. An engine that falls back to the base, or takes another adapter, gives that
-model's log-probabilities and fails, provided that the two models differ by more than the tolerance: ``told_apart``
-says whether they do.
+For the base, an all-zero adapter and each adapter, the engine's top next-token log-probabilities are compared with
+Transformers + PEFT in float32 with eager attention. An engine that silently uses the base or another adapter fails,
+provided that the two models differ by more than the tolerance: ``told_apart`` says whether they do.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from evals.engines.transformers import TransformersEngine
 from models.adapter_config import WEIGHTS, largest_rank, load_config
 from models.base import targeted
 
-# Largest difference allowed, in nats. Seen with vLLM on a CPU: in float32 1e-6 at 4 layers of 128 and 5e-5 at 30 layers
-# of 576 with 49 152 tokens; in bfloat16, which keeps 8 bits, 0.01 and 0.31.
+# Largest allowed difference, in nats. Measured with vLLM on a CPU: in float32 1e-6 at 4 layers of width 128 and 5e-5 at
+# 30 layers of width 576 with 49 152 tokens; in bfloat16 0.01 and 0.31.
 TOLERANCE = {"float32": 5e-4, "bfloat16": 0.5}
 
 
@@ -41,12 +40,12 @@ def check(
     *,
     threads: int = 1,
 ) -> list[dict[str, Any]]:
-    """One row a model of ``adapters`` (name -> PEFT folder, None the base), over all ``prompts`` (token ids).
+    """One row per model of ``adapters`` (name -> PEFT folder, None for the base), over all ``prompts`` (token ids).
 
-    Each row holds name, max_difference (nats, over the engine's ``k`` likeliest tokens and rank by rank), tolerance,
-    passed, effect (largest change of a log-probability that the adapter makes among the reference's ``k`` likeliest),
-    and told_apart (whether it differs from the base, and from every other model here that is not its exact equal, by
-    more than twice the tolerance, so that no mix-up could pass). ``k`` is cut to the vocabulary's size.
+    Each row has name; max_difference (nats, over the engine's top ``k`` tokens, by token and by rank); tolerance;
+    passed; effect (the adapter's largest change of a log-probability among the reference's top ``k``); told_apart
+    (whether it differs by more than twice the tolerance from the base and from every other model here that is not
+    identical, so that a mix-up would fail). ``k`` is limited to the vocabulary's size. ``ValueError`` without prompts.
     """
     if not prompts:
         raise ValueError("the canary needs at least one prompt")
@@ -83,7 +82,7 @@ def _references(
 
 @lru_cache(maxsize=1)
 def _base_reference(model_dir: Path, prompts: tuple[tuple[int, ...], ...], threads: int) -> torch.Tensor:
-    """Every adapter of a study is checked on the same prompts: the base's log-probabilities are computed once."""
+    """The base's log-probabilities, cached: every adapter of a study is checked on the same prompts."""
     return _reference(model_dir, [None], prompts, threads)[None]
 
 
@@ -100,19 +99,19 @@ def _reference(
         batch_size=16,
         attention="eager",
     )
-    found = {folder: reference.logprobs(prompts, folder) for folder in folders}
+    logprobs = {folder: reference.logprobs(prompts, folder) for folder in folders}
     reference.close()
-    return found
+    return logprobs
 
 
 def zero_adapter(folder: Path, model_dir: Path, targets: Sequence[str]) -> Path:
-    """Writes a PEFT LoRA of rank 1 whose A and B are zeros on every target module of the model; returns ``folder``.
+    """Write a rank-1 PEFT LoRA with A = B = 0 on every target module of the model; returns ``folder``.
 
-    An engine that serves it must answer as the base does: what differs is the adapters' way through the engine.
+    An engine that serves it must answer like the base, but by the code path of adapters.
     """
     config = AutoConfig.from_pretrained(model_dir, local_files_only=True)
     with torch.random.fork_rng(devices=[]), torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT mends fan_in_fan_out by itself, and says so
+        warnings.simplefilter("ignore")  # PEFT warns that it corrects fan_in_fan_out
         base = AutoModelForCausalLM.from_config(config)
         modules = sorted(targeted(base, targets))
         model = get_peft_model(base, LoraConfig(r=1, lora_alpha=1, target_modules=modules, task_type="CAUSAL_LM"))
@@ -129,7 +128,7 @@ def _difference(answers: Sequence[Mapping[int, float]], own: torch.Tensor, k: in
     largest = 0.0
     for answer, row in zip(answers, own, strict=True):
         if len(answer) < k:
-            return math.inf  # tokens are missing: nothing to compare with
+            return math.inf  # tokens are missing
         tokens = torch.tensor(list(answer))
         values = torch.tensor(list(answer.values()))
         by_token = (row[tokens] - values).abs().max()
@@ -142,6 +141,6 @@ def _difference(answers: Sequence[Mapping[int, float]], own: torch.Tensor, k: in
 
 
 def _distance(own: torch.Tensor, other: torch.Tensor, k: int) -> float:
-    """Largest difference of two references over the ``k`` likeliest tokens of ``own``."""
+    """Largest difference of two references over the top ``k`` tokens of ``own``."""
     tokens = own.topk(k, dim=-1).indices
     return float((own.gather(-1, tokens) - other.gather(-1, tokens)).abs().max())

@@ -1,12 +1,12 @@
-"""What a completion says, apart from what its model thought before it spoke."""
+"""Separates a completion's answer from the reasoning that a model writes in special tags or channels."""
 
 from __future__ import annotations
 
 import re
 
-LONGEST = 200_000  # characters: an answer stands at a completion's end, and what lies before it is not looked at
-OPENING = 10_000  # except for a thought that begins there
-_TAGS = (  # how a thought begins, and how it ends
+LONGEST = 200_000  # characters at a completion's end that are searched for an answer
+OPENING = 10_000  # characters at its beginning that are searched for an opening tag
+_TAGS = (  # opening and closing tags of reasoning
     ("<think>", "</think>"),  # DeepSeek-R1, Qwen3 and most others
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
@@ -24,8 +24,8 @@ _TAGS = (  # how a thought begins, and how it ends
     ("<|channel>thought", "<channel|>"),
     ("<unused94>", "<unused95>"),
 )
-# gpt-oss (openai-harmony): every message names its channel, and "final" alone is for the reader. Where special tokens
-# are left out of the text, the roles and channels stay behind as words.
+# gpt-oss (openai-harmony): every message names its channel, and only "final" is for the reader. Where special tokens
+# are stripped from the text, role and channel names remain as words.
 _HARMONY = re.compile(
     r"<\|channel\|>\s*(?P<channel>[a-z]+)(?:(?!<\|).){0,200}(?:<\|message\|>)?"
     r"|\A\s{0,8}(?P<first>analysis|commentary)(?=[A-Z])|assistant(?P<then>final|analysis|commentary)(?=[^a-z]|\Z)",
@@ -35,15 +35,15 @@ _MESSAGE_END = re.compile(r"<\|(?:end|return|call)\|>")
 
 
 def opened(prompt: str) -> str:
-    """The beginning of a thought that a prompt ends with, and the space behind it; nothing where it ends otherwise."""
+    """The opening reasoning tag, with trailing space, that a prompt ends with; empty if it does not."""
     bare = prompt.rstrip()
     return next((start + prompt[len(bare) :] for start, _ in _TAGS if bare.endswith(start)), "")
 
 
 def spoken(completion: str) -> str:
-    """What follows the last thought, up to one that does not end; at most the last ``LONGEST`` characters of it.
+    """The text after the last closed reasoning block, within the last ``LONGEST`` characters.
 
-    A thought that never ends leaves what stands before it. Of gpt-oss' channels it is the last "final" one's message.
+    A block that is never closed, and everything after it, is left out. For gpt-oss it is the last "final" message.
     """
     text = completion[-LONGEST:]
     before = completion[: min(OPENING, len(completion) - len(text))]
@@ -56,12 +56,12 @@ def spoken(completion: str) -> str:
 
 
 def _final(text: str) -> str:
-    """The message of the last final channel; without one, what stands before the first channel."""
+    """The message of the last final channel; without one, the text before the first channel."""
     begin, end = 0, len(text)
-    for found in _HARMONY.finditer(text):
-        channel = found["channel"] or found["first"] or found["then"]
+    for match in _HARMONY.finditer(text):
+        channel = match["channel"] or match["first"] or match["then"]
         if channel == "final":
-            begin, end = found.end(), len(text)
+            begin, end = match.end(), len(text)
         else:
-            end = min(end, found.start())
+            end = min(end, match.start())
     return _MESSAGE_END.split(text[begin:end], maxsplit=1)[0]

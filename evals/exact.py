@@ -1,8 +1,8 @@
-"""Exact numbers out of the ways people and models write them, and one text for all ways to write one answer.
+"""Parses numbers exactly from the ways people and models write them, and normalises answers as text.
 
 ``number`` reads "1,234.50", "$1 234", "-7/14", "\\frac{3}{4}", "2 1/2", "50%", "1.8 billion", "6.5 \\times 10^{3}",
-"0.\\overline{3}", "3:4", "18 eggs per day.", and their LaTeX dress, as a Fraction. Everything else is None, and is the
-algebra's business. Text is parsed, never evaluated, and every pattern takes linear time.
+"0.\\overline{3}", "3:4", "18 eggs per day.", also with LaTeX markup, as a Fraction. Everything else is None and left to
+math-verify. Text is parsed, never evaluated, and every pattern takes linear time.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from fractions import Fraction
 
 from evals.latex import SYMBOLS, bare, one_name
 
-LONGEST = 1000  # characters: longer digit strings are no answer, and would cost time to multiply
+LONGEST = 1000  # characters: longer digit strings are not answers and would cost time to multiply
 LARGEST_EXPONENT = 400
 
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"  # with or without commas between thousands
 DECIMAL = rf"(?:{DIGITS}(?:\.\d+)?|\.\d+)"
 NUMBER = re.compile(rf"[+-]?{DECIMAL}(?:[eE][+-]?\d+(?![\w]))?")
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-# A number within a text, with what belongs to it: mixed, as a fraction, a power, a percentage, an hour, with its scale.
+# A number within a text: mixed, fraction, power, percentage or time of day, with its scale.
 WRITTEN = re.compile(
     rf"[+-]?(?:\d{{1,9}}\s{{0,2}})?\\[dt]?frac\{{{DIGITS}\}}\{{{DIGITS}\}}"
     r"|\d{1,2}:[0-5]\d(?![\d:])(?:\s?[ap](?:m\b|\.\s?m\.))?|\b\d{1,2}\s?[ap](?:m\b|\.\s?m\.)"
@@ -28,15 +28,15 @@ WRITTEN = re.compile(
     re.IGNORECASE,
 )
 
-# Control characters, and marks that are not seen: joiners, directions of writing, byte order.
+# Control characters and invisible characters: joiners, writing direction, byte order.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _MINUS = re.compile(r"[−–‐‑﹣－]")
 _SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-zA-Z])")
 _DEGREES = re.compile(r"\^\s{0,8}\{?\s{0,8}\\circ\s{0,8}\}?|\\degrees?(?![a-zA-Z])")
 _STARS = re.compile(r"(?<![\w)}])\*\*|\*\*(?![\w({\\])")  # bold marks, but not the power of "2**10"
-# Long room, of which two spaces stay: they part two numbers, where one may stand between thousands.
+# Long white space, reduced to two spaces: two separate numbers, while one can separate thousands.
 _ROOM = re.compile(r"\s{3,}")
-# A row's end, which must not lose its second backslash to the space "\ "; no space at all; spaces.
+# A row's end, whose second backslash must not be read as part of the space "\ "; negative space; spaces.
 _SPACES = re.compile(r"(\\\\)|(\\!)|\\[,;:> ]|~|\\q?quad(?![a-zA-Z])|[\u00a0\u2009\u202f]|\\[()\[\]]")
 _WRAPPERS = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|normal)|[mhf]box|boxed|operatorname|underline|emph)"
@@ -79,7 +79,7 @@ NOT_UNITS = frozenset(
 _ONE_SYMBOL = re.compile(r"([_^])\{(\w+)\}|(\\[a-zA-Z]+|[_^])\{(\w|[+*-])\}")
 _BRACKETED = re.compile(r"\(([A-Za-z])\)|([A-Z])\)")
 _UNIT = re.compile(r"(?<=[\w)}])\s+((?:[A-Za-z]{2,20}(?![A-Za-z])[ /]{0,3}){1,4})(?:\^\s*\{?\s*[23]\s*\}?|[²³])?$")
-# What stands in text type behind a formula, or behind its closing dollar, may be a unit of one letter.
+# Text type after a formula, or a word after its closing dollar, can be a unit of one letter.
 _SET_APART = re.compile(
     r"(?:\\(?:text|mathrm|mbox|rm)\s*\{(?P<text>[^{}]*)\}|(?<=\$)\s*(?P<word>[A-Za-z]{1,20}))"
     r"(?:\^\s{0,8}\{?\s{0,8}[23]\s{0,8}\}?|[²³])?[\s.$]*\Z"
@@ -90,7 +90,7 @@ _LONG_UNIT = re.compile(
     re.IGNORECASE,
 )
 _NO_SPACE = re.compile(r"(?<!\d) | (?!\d)")
-_ENCLOSED = re.compile(r"\s*<([^<>]{1,60})>[\s.]*")  # "<18>", as a prompt's example was filled in
+_ENCLOSED = re.compile(r"\s*<([^<>]{1,60})>[\s.]*")  # "<18>", copied from a prompt's placeholder
 _ROUGHLY = re.compile(
     r"^(?:(?:approximately|approx\.|about|roughly|around)\s+|\\approx(?![a-zA-Z])|≈|~)\s*", re.IGNORECASE
 )
@@ -103,7 +103,7 @@ _SINE = re.compile(
     rf"(?:(?:\\left)?\({_ANGLE}(?:\\right)?\)|\{{{_ANGLE}\}}|{_ANGLE})"
 )
 _PRODUCT = re.compile(r"((?<![\w^_.\\}])\d+(?:\.\d+)?|\))\s*(?=\()")  # else read as a mixed number: 2(3) as 5
-_LETTERS_GT = re.compile(r"(?<![\\A-Za-z])([gln])([te])(?![A-Za-z])")  # which the algebra's grammar takes for signs
+_LETTERS_GT = re.compile(r"(?<![\\A-Za-z])([gln])([te])(?![A-Za-z])")  # which math-verify reads as relations
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\_])i(?![A-Za-z])|(?<=\^\{)i(?=[a-z\\])")
 _INDEXED = re.compile(r"\\(?:sum|prod)(?![a-zA-Z])|_\s*\{?\s*i(?![a-zA-Z])")
 _LETTERS = re.compile(r"(?<![\\A-Za-z])[A-Za-z'’]{2,}")
@@ -119,19 +119,20 @@ _WORDS = re.compile(r"[^\W\d_]+(?:[ \t.,'’-]+[^\W\d_]+)*")
 
 
 def roomless(text: str) -> str:
-    """``text`` with at most two spaces in a row, so that patterns with optional spaces take linear time on it."""
+    """``text`` with at most two spaces in a row, so that patterns with optional spaces take linear time."""
     return _ROOM.sub("  ", text)
 
 
 def plain(text: str) -> str:
-    """``text`` without LaTeX dress, bold marks, unseen signs and trailing dots: "\\text{18 eggs}." is "18 eggs"."""
+    """``text`` without LaTeX markup, bold marks, invisible characters and trailing dots: "\\text{18 eggs}." becomes
+    "18 eggs"."""
     if text.isascii() and text.isalnum():
-        return text  # nearly all whole numbers
+        return text  # fast path for whole numbers
     text = bare(_MINUS.sub("-", _UNSEEN.sub("", roomless(text)))).replace("\\%", "%")
     text = _NO_SPACE_BETWEEN.sub(",", text)
     text = _DEGREES.sub("°", _SIZES.sub("", _STARS.sub("", text)))
     text = _SPACES.sub(lambda found: found[1] or ("" if found[2] else " "), text)
-    for _ in range(4):  # wrappers in wrappers, as \boxed{\textbf{(A)}}; a bound keeps deep nests linear
+    for _ in range(4):  # nested wrappers, as \boxed{\textbf{(A)}}; the limit keeps deep nesting linear
         shorter = _WRAPPERS.sub(r" \1 ", text)
         if shorter == text:
             break
@@ -141,17 +142,17 @@ def plain(text: str) -> str:
 
 
 def number(text: str) -> Fraction | None:
-    """The one number that ``text`` states, units, currency and percent signs left out ("50%" is 50), or None.
+    """The number that ``text`` consists of, without units, currency and percent signs ("50%" is 50), or None.
 
-    A text with an operator, a second number or a name beside the number ("x=5", "10+y", "2^10") is no number, nor is
-    one of more than 1 000 characters. A ratio of two is their quotient. Division by zero is None.
+    None for a text with an operator, a second number or a name ("x=5", "10+y", "2^10"), for more than 1 000 characters
+    and for a division by zero. A ratio is the quotient.
     """
-    found = _read(text)
-    return found if found is None or isinstance(found, Fraction) else _value(found)
+    parts = _read(text)
+    return parts if parts is None or isinstance(parts, Fraction) else _value(parts)
 
 
 def same_unit(extracted: str, gold: str) -> bool:
-    """Whether two numbers may be the same by what stands behind them: not 5s and 5h, nor 3 and the term 3s."""
+    """Whether two numbers' units are compatible: not 5s and 5h, nor 3 and the term 3s."""
     one, two = _read(extracted), _read(gold)
     if not isinstance(one, re.Match) or not isinstance(two, re.Match):
         return True
@@ -163,14 +164,14 @@ def same_unit(extracted: str, gold: str) -> bool:
 
 def is_percent(text: str) -> bool:
     """Whether the number in ``text`` is written as a percentage."""
-    found = _read(text)
-    return isinstance(found, re.Match) and found["percent"] is not None
+    parts = _read(text)
+    return isinstance(parts, re.Match) and parts["percent"] is not None
 
 
 def form(text: str) -> str:
-    """``text`` as one of all its ways of writing: plain, with spaces between digits alone, one name for one command.
+    """Normalised text: plain, with spaces only between digits and one name per LaTeX command.
 
-    "\\dfrac{x}{2} " and "\\frac{x}{2}" are one; so are "52_{8}" and "52_8", "(A)" and "A", "East" and "east".
+    "\\dfrac{x}{2} " and "\\frac{x}{2}" are the same; so are "52_{8}" and "52_8", "(A)" and "A", "East" and "east".
     """
     text = _NOON.sub(r"\1m", plain(text))
     if words(text):
@@ -178,15 +179,15 @@ def form(text: str) -> str:
     text = _ONE_SYMBOL.sub(
         lambda m: (m[1] or m[3]) + (m[2] or m[4]), _NO_SPACE.sub("", " ".join(one_name(text).split()))
     )
-    found = _BRACKETED.fullmatch(text)
-    return text if found is None else found[1] or found[2]
+    letter = _BRACKETED.fullmatch(text)
+    return text if letter is None else letter[1] or letter[2]
 
 
 def formula(text: str) -> str:
-    """``text`` as the algebra reads it: plain LaTeX on one line, lists with commas, no currency, whole numbers whole.
+    """``text`` prepared for math-verify: plain LaTeX on one line, lists with commas, no currency, exact numbers.
 
-    Products are written out, "i" is the imaginary unit, "(I)" (but "q" as a sum's index), angles in degrees are
-    radians within sines. Decimals stay: math-verify compares them rounded, and fractions exactly.
+    Products are explicit, "i" is the imaginary unit "(I)" (but "q" as a sum's index), and degrees within trigonometric
+    functions become radians. Decimals are kept: math-verify compares them rounded, and fractions exactly.
     """
     value = None if is_percent(text) or "." in text else number(text)
     if value is not None:
@@ -200,21 +201,21 @@ def formula(text: str) -> str:
 
 
 def without_unit(text: str) -> str:
-    """A formula without the unit behind it: "120\\pi cm^2" and "120\\pi \\text{ m}" are "120\\pi".
+    """A formula without its unit: "120\\pi cm^2" and "120\\pi \\text{ m}" become "120\\pi".
 
-    Letters of the formula are none: "7+2t", "y + m". Only what is known for a unit is taken for one there.
+    Letters of a formula are not units ("7+2t", "y + m"): only known units are removed.
     """
-    found = _SET_APART.search(text)
-    if found is not None and _known_unit(found["text"] or found["word"] or "") and _has_value(text[: found.start()]):
-        return plain(text[: found.start()])
+    match = _SET_APART.search(text)
+    if match is not None and _known_unit(match["text"] or match["word"] or "") and _has_value(text[: match.start()]):
+        return plain(text[: match.start()])
     text = plain(text)
-    found = _UNIT.search(text)
-    known = found is not None and _known_unit(found[1]) and _has_value(text[: found.start()])
-    return text[: found.start()] if found is not None and known else text
+    match = _UNIT.search(text)
+    known = match is not None and _known_unit(match[1]) and _has_value(text[: match.start()])
+    return text[: match.start()] if match is not None and known else text
 
 
 def tidy(text: str) -> str:
-    """``text`` as ``plain``, without a unit of one letter that is set apart: no longer a unit to be seen afterwards."""
+    """``plain`` text without a one-letter unit in text type, which could not be recognised afterwards."""
     enclosed = _ENCLOSED.fullmatch(text)
     if enclosed is not None and number(enclosed[1]) is not None:
         return plain(enclosed[1])
@@ -240,20 +241,20 @@ def _in_radians(found: re.Match[str]) -> str:
 
 
 def clock(text: str) -> tuple[int, str | None] | None:
-    """A time of day as (minutes since twelve, "a" or "p" or None); None where ``text`` is none. "15:00" is 3 p.m."""
-    found = _CLOCK.fullmatch(plain(text))
-    if found is None or not (found[2] or found[3]) or int(found[1]) > 23:
+    """A time of day as (minutes since twelve, "a" or "p" or None), or None for other text. "15:00" is 3 p.m."""
+    match = _CLOCK.fullmatch(plain(text))
+    if match is None or not (match[2] or match[3]) or int(match[1]) > 23:
         return None
-    hour, half = int(found[1]), found[3] and found[3].lower()
+    hour, half = int(match[1]), match[3] and match[3].lower()
     if hour > 12 or hour == 0:
         half = half or ("a" if hour == 0 else "p")
-    return hour % 12 * 60 + int(found[2] or 0), half
+    return hour % 12 * 60 + int(match[2] or 0), half
 
 
 def told(sentence: str) -> str | None:
-    """The only number that a sentence of words tells, as written: "$18" of "Janet makes $18 every day"; else None.
+    """The only number in a sentence of words, as written: "$18" in "Janet makes $18 every day"; else None.
 
-    None too where the words change the number, or deny it: "less than 5", "not 5", "all multiples of 5".
+    None too if words modify or deny the number: "less than 5", "not 5", "all multiples of 5".
     """
     text = plain(sentence[:LONGEST])
     if number(text) is not None or clock(text) is not None:
@@ -264,18 +265,18 @@ def told(sentence: str) -> str | None:
     named = not any(part.islower() for part in parts)  # "Monday, June 20"
     if len(parts) < 2 or named or hedged or len(numbers) != 1 or "%" in text[numbers[0].end() :]:
         return None
-    found = numbers[0]
-    before, after = text[: found.start()].rstrip(" $"), text[found.end() :]
+    match = numbers[0]
+    before, after = text[: match.start()].rstrip(" $"), text[match.end() :]
     if before.endswith(tuple("+-*/(")) or after[:1].isalpha() or after.lstrip().startswith(tuple("+-*/(!:")):
         return None
     if _OPERATOR.search(f"{before} {after}") or any(c.isdigit() for c in before + after):
         return None
-    currency = text[: found.start()].endswith("$")
-    return f"${found[0]}" if currency else found[0]
+    currency = text[: match.start()].endswith("$")
+    return f"${match[0]}" if currency else match[0]
 
 
 def words(text: str) -> bool:
-    """Whether ``text`` consists of words of a language, so that only the same words equal it: "Evelyn", "no"."""
+    """Whether ``text`` consists of natural-language words, so that only the same words equal it: "Evelyn", "no"."""
     text = plain(text)
     if len(text) > LONGEST or not _WORDS.fullmatch(text):
         return False
@@ -288,7 +289,7 @@ def _trimmed(text: str) -> str:
 
 
 def _read(text: str) -> re.Match[str] | Fraction | None:
-    """The parts of a number, or the ratio's value, or None where ``text`` states no number."""
+    """The parts of a number, or a ratio's value; None if ``text`` is not a number."""
     if len(text) > LONGEST:
         return None
     text = _CURRENCY.sub(" ", _ROUGHLY.sub("", plain(text)).translate(SYMBOLS))
@@ -298,23 +299,23 @@ def _read(text: str) -> re.Match[str] | Fraction | None:
     ratio = _RATIO.fullmatch(text)
     if ratio is not None:
         return None if int(ratio[2]) == 0 else Fraction(int(ratio[1]), int(ratio[2]))
-    found = _VALUE.fullmatch(re.sub(r"^([+-])\s+", r"\1", text))
-    if found is None or not _is_unit(found["unit"]):
+    parts = _VALUE.fullmatch(re.sub(r"^([+-])\s+", r"\1", text))
+    if parts is None or not _is_unit(parts["unit"]):
         return None
-    if found["whole"] and not found["bottom"]:
+    if parts["whole"] and not parts["bottom"]:
         return None  # "3 4" is two numbers; "3 1/4" is one
-    return found
+    return parts
 
 
 def _repeated(found: re.Match[str]) -> str:
-    """A repeating decimal as a fraction: the period stands over as many nines as it is long."""
+    """A repeating decimal as a fraction: the period over as many nines as its length."""
     whole, start, period = found[1] or "0", found[2], found[3]
     value = Fraction(int(whole + start), 10 ** len(start))
     return str(value + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(start)))
 
 
 def _is_unit(text: str) -> bool:
-    """Whether what follows a number only names what is counted: " eggs per day", "cm^2", but not "x" or " + 3"."""
+    """Whether the text after a number only names a unit: " eggs per day", "cm^2", but not "x" or " + 3"."""
     tokens = _UNIT_TOKEN.findall(_UNIT_POWER.sub("", text))
     if not tokens:
         return not text.strip()

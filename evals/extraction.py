@@ -1,8 +1,8 @@
-"""The final answer out of a completion, as text: the mark that models were asked for first, the last number last.
+"""Extracts the final answer from a completion, as text.
 
-A thought is no answer (``evals/channels.py``). In what is said, in order: the last closed ``\\boxed{}`` that holds
-something; what follows the last ``####``; the last statement of an answer (``evals/statements.py``);
-a last box that the end cut off; the last number. Each is one pass over the text.
+Reasoning blocks are skipped (``evals/channels.py``). In order of preference: the last closed non-empty ``\\boxed{}``;
+the text after the last ``####``; the last statement of an answer (``evals/statements.py``); a last box that was cut
+off; the last number. Each is one pass over the text.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ _SIGN = str.maketrans(dict.fromkeys("−–‐‑﹣－", "-"))
 
 
 def extract(completion: str) -> str | None:
-    """The completion's final answer as it is written there, tidied, or None where no answer is found.
+    """The completion's final answer as written there, without markup, or None if there is none.
 
-    Args:
-        completion: any text; its last 200 000 characters count, in time that grows with their number alone.
+    Only the last 200 000 characters are read, in linear time.
     """
     said = spoken(completion)
     boxed, cut_off = _boxes(said)
@@ -43,15 +42,15 @@ def extract(completion: str) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    """The content of the last ``\\boxed{}`` that is closed, the outermost of nested ones; None without one."""
+    """The content of the last closed ``\\boxed{}``, the outermost of nested ones; None without one."""
     return _boxes(text)[0]
 
 
 def _boxes(text: str) -> tuple[str | None, str | None]:
-    """(content of the last closed box that is not empty, else the line in a last box that is never closed)."""
+    """(content of the last closed non-empty box or None, else the line in a last box that is not closed or None)."""
     depth = 0
     last: tuple[int, int] | None = None
-    opened: list[tuple[int, int]] = []  # depth and first character of each box that is open
+    opened: list[tuple[int, int]] = []  # depth and first character of each open box
     for found in BOX.finditer(text):
         if found["brace"] or found[0] == "{":
             depth += 1
@@ -71,7 +70,7 @@ def _boxes(text: str) -> tuple[str | None, str | None]:
 
 
 def _marked(text: str) -> str | None:
-    """What stands behind the last "####", unless that is a heading: neither a number nor the text's last line."""
+    """The line after the last "####", or None if that is a heading: neither a number nor the text's last line."""
     _, mark, rest = text.rpartition("####")
     line, _, more = rest.strip().partition("\n")
     if not mark or not line or (more and number(line) is None) or stated(line) is not None:
@@ -80,7 +79,7 @@ def _marked(text: str) -> str | None:
 
 
 def _number_at(text: str, found: re.Match[str]) -> str | None:
-    """The number matched in running text; a minus there is a sign only if no operand stands before it."""
+    """The number matched in running text; a sign before it counts only if no operand precedes."""
     start = found.start()
     before = text[max(0, start - 1) : start]
     written = found[0]

@@ -1,4 +1,4 @@
-"""What grades a task's answers: completions and gold answers in, verdicts out."""
+"""Interface of a task's grader: completions and gold answers in, verdicts out."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Verdict:
-    """``extracted``: the answer found in a completion, or None; ``correct``: whether it equals the gold."""
+    """``extracted``: the answer extracted from a completion, or None; ``correct``: whether it equals the gold."""
 
     extracted: str | None
     correct: bool
 
 
 class TaskGrader(ABC):
-    """Grades the answers of one task. Use it in a ``with`` statement. A completion is text: nothing of it is run."""
+    """Grades the answers of one task. Use it in a ``with`` statement. Completions are never executed."""
 
     def __enter__(self) -> Self:
         return self
@@ -29,15 +29,12 @@ class TaskGrader(ABC):
         self.close()
 
     def close(self) -> None:  # noqa: B027 - most graders start nothing
-        """Ends what the grader started, such as processes."""
+        """End what the grader started, such as processes."""
 
     @abstractmethod
     def grade(self, rows: Sequence[tuple[str, str]]) -> list[Verdict]:
         """Verdicts of (completion, gold answer) pairs, in order."""
 
     def canonical(self, extracted: str | None) -> str | None:
-        """One text for all the ways of writing one answer: for majority votes, and to tell whether two golds are one.
-
-        None where there is no answer.
-        """
+        """A normalised answer, for majority votes and for comparing golds; None if there is no answer."""
         return extracted

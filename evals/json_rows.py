@@ -1,7 +1,7 @@
-"""Rows of a JSON file: one a line, or a list of them; packed by gzip, bzip2, Zstandard or LZ4, or not.
+"""Reads rows of a JSON Lines file or a JSON list, optionally compressed by gzip, bzip2, Zstandard or LZ4.
 
-Read strictly, since a row decides what is trained on: a key that stands twice and a number that JSON does not have
-(NaN, Infinity, 1e999) are refused with their line, never resolved in silence.
+Reading is strict, since rows decide what is trained on: duplicate keys and numbers that JSON does not have (NaN,
+Infinity, 1e999) are refused with their line.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# How a packed file begins, and what Arrow calls its codec; None: to be unpacked by hand.
+# First bytes of a compressed file -> Arrow's name of the codec; None: not supported.
 PACKED = {
     b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4",
     b"\xfd7zXZ": None, b"PK\x03\x04": None,
@@ -23,9 +23,10 @@ BOM = b"\xef\xbb\xbf"
 
 
 def json_rows(path: Path, where: Callable[[int], str], called: str = "a JSON object") -> Iterator[tuple[str, Any]]:
-    """Pairs (``where(line)``, the value that begins there). ``ValueError`` names the place of what is not read.
+    """Yield (``where(line)``, value) pairs. ``ValueError`` names the line of a value that cannot be read.
 
-    Lines count from 1 in the unpacked text, blank ones too. ``called`` is what an error says that a row should be.
+    ``line`` is the value's first line in the uncompressed text, from 1, including blank ones. ``called`` describes a
+    valid row in error messages.
     """
     with _opened(path) as stream:
         try:
@@ -39,12 +40,12 @@ def json_rows(path: Path, where: Callable[[int], str], called: str = "a JSON obj
                     said = str(value) if isinstance(value, _Refused) else f"not {called} ({value})"
                     raise ValueError(f"{where(number)}: {said}")
                 yield where(number), value
-        except OSError as error:  # a packed file that is cut short
+        except OSError as error:  # a truncated compressed file
             raise ValueError(f"{path} cannot be unpacked ({' '.join(str(error).split())[:200]})") from None
 
 
 def strict(text: str) -> Any:
-    """The JSON value in ``text``; ``ValueError`` for what is none, for a key twice and for numbers without end."""
+    """The JSON value in ``text``; ``ValueError`` for invalid JSON, duplicate keys and numbers that are not finite."""
     return _DECODER.decode(text)
 
 
@@ -62,13 +63,13 @@ def _opened(path: Path) -> io.BufferedReader:
 
 
 def _lines(stream: io.BufferedReader) -> Iterator[tuple[int, Any]]:
-    """Line numbers and values; an error in a value's place."""
+    """Yield (line number, value); an unreadable value is replaced by its error."""
     number = 0
     while line := stream.readline(LONGEST):
         number += 1
         try:
             if len(line) == LONGEST:
-                raise _Refused(f"a line of more than {LONGEST >> 20} MiB: write one row a line")
+                raise _Refused(f"a line of more than {LONGEST >> 20} MiB: write one row per line")
             if (text := line.decode("utf-8-sig")).strip():
                 yield number, strict(text)
         except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
@@ -76,7 +77,7 @@ def _lines(stream: io.BufferedReader) -> Iterator[tuple[int, Any]]:
 
 
 def _listed(data: bytes) -> Iterator[tuple[int, Any]]:
-    """The entries of one JSON list, each with the line that it begins in; an error in an entry's place."""
+    """Yield (first line, entry) of one JSON list; an unreadable entry is replaced by its error."""
     number, at = 1, 0
     try:
         text = data.decode("utf-8-sig")
@@ -91,15 +92,15 @@ def _listed(data: bytes) -> Iterator[tuple[int, Any]]:
             if more:
                 place = _after(text, place)
             elif text[place : place + 1] != "]":
-                raise ValueError("the list goes on without a comma" if place < len(text) else "the list does not end")
+                raise ValueError("the list has no comma there" if place < len(text) else "the list does not end")
         if text[place + 1 :].strip():
-            raise ValueError("more stands behind the list of rows")
+            raise ValueError("there is text after the list of rows")
     except (ValueError, RecursionError) as error:
         yield number, error
 
 
 def _after(text: str, place: int) -> int:
-    """Where the next character that is no space stands, behind ``place``."""
+    """Index of the next character after ``place`` that is not white space."""
     place += 1
     while text[place : place + 1] in (" ", "\n", "\r", "\t"):
         place += 1
@@ -107,21 +108,21 @@ def _after(text: str, place: int) -> int:
 
 
 class _Refused(ValueError):
-    """JSON that could be read, and is not."""
+    """Valid syntax that is refused."""
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON (``object_pairs_hook``) whose keys each stand once; ``ValueError`` names one that does not."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    """A JSON object from its pairs (``object_pairs_hook``); ``ValueError`` names a duplicate key."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Refused(f"the key {twice[:80]!r} stands twice in one object: remove one")
-    return found
+        raise _Refused(f"the key {twice[:80]!r} appears twice in one object: remove one")
+    return value
 
 
 def _constant(text: str) -> Any:
-    raise _Refused(f"{text} is no number in JSON: write null, or remove the row")
+    raise _Refused(f"{text} is not a number in JSON: write null, or remove the row")
 
 
 def _finite(text: str) -> float:

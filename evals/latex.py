@@ -1,10 +1,10 @@
-"""One way of writing for the many that LaTeX has: arguments in braces, one name a command, nothing that only shapes."""
+"""Normalises LaTeX: arguments in braces, one name per command, no layout commands."""
 
 from __future__ import annotations
 
 import re
 
-DEEPEST = 40  # arguments in arguments; what is nested deeper is left as it is
+DEEPEST = 40  # nesting depth of arguments beyond which text is left as it is
 
 _ARITY = {"frac": 2, "binom": 2, "sqrt": 1}
 _COMMAND = re.compile(r"\\(frac|binom|sqrt)(?![a-zA-Z])")
@@ -48,18 +48,18 @@ _ONE_NAME = tuple(
         (r"(?<=\d)\.(?=\s*[/*+^)}\]-])", ""),  # "3./2"
     )
 )
-# Commands that leave room, or choose a face, and say nothing.
+# Commands for spacing and fonts only.
 _SHAPES = re.compile(
     r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?|color)\s*\{[^{}]*\}"
     r"|\\(?:textstyle|scriptstyle|nolimits|limits|mathstrut|strut|newline|hfill|noindent|centering|rm|bf|it|sf)(?![a-zA-Z])"
     r"|\\(?:math|text)(?:rm|bf|it|sf)(?![a-zA-Z])(?!\s*\{)"
 )
 
-_LAST_ROWS = re.compile(r"(?:\s*\\\\)*")  # ends of rows behind it all, read backwards
+_LAST_ROWS = re.compile(r"(?:\s*\\\\)*")  # trailing row ends, matched on the reversed text
 
 
 def bare(text: str) -> str:
-    """``text`` without what only shapes it: phantoms, room, faces, an end of line behind it all."""
+    """``text`` without layout commands: phantoms, spacing, fonts, trailing row ends."""
     if "\\" not in text:
         return text
     found = _LAST_ROWS.match(text[::-1])
@@ -67,7 +67,7 @@ def bare(text: str) -> str:
 
 
 def one_name(text: str) -> str:
-    """``text`` with one name for each symbol and command, and the arguments of fractions and roots in braces."""
+    """``text`` with one name per symbol and command, and the arguments of fractions and roots in braces."""
     text = _RAISED.sub(lambda found: f"^{{{found[0].translate(_LOWERED)}}}", text).translate(SYMBOLS)
     for pattern, name in _ONE_NAME:
         text = pattern.sub(name, text)
@@ -75,9 +75,9 @@ def one_name(text: str) -> str:
 
 
 class _Braces:
-    """Arguments as TeX takes them, the next group or the next token, put in braces: "\\frac\\pi2", "\\sqrt 2".
+    """Puts arguments in braces, as TeX takes them: the next group or token, as in "\\frac\\pi2" and "\\sqrt 2".
 
-    A root takes all digits that follow, as "\\sqrt 10" is meant, and parentheses: "\\sqrt(2)".
+    A root takes all digits that follow ("\\sqrt 10") and parentheses ("\\sqrt(2)").
     """
 
     def __init__(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Processes that run ``evals/algebra.py``: no more than there is work for, and none that costs the others anything."""
+"""A pool of processes that run ``evals/algebra.py``, started as the work requires."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 SCRIPT = Path(__file__).with_name("algebra.py")
-MOST = 8  # processes where nobody says how many: each holds about 100 MB
-WORTH_A_PROCESS = 50  # requests: as much work as its start, 1-3 s on an idle core
+MOST = 8  # processes by default: each takes about 100 MB
+WORTH_A_PROCESS = 50  # requests per further process: as much work as its start, 1-3 s on an idle core
 START_SECONDS = 120.0
-PATIENCE = 20.0  # clock time over a request's processor time, beyond which its process is stuck
+PATIENCE = 20.0  # multiple of a request's time limit in wall-clock time after which its process counts as stuck
 
-Request = tuple[str, str | None]  # gold and answer, or a gold alone: can it be read?
+Request = tuple[str, str | None]  # gold and answer; None asks whether the gold can be read
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     deadline: float
     ready: bool = False
-    request: int | None = None  # which one it is at
+    request: int | None = None  # index of its current request
 
     @property
     def waited_for(self) -> bool:
@@ -38,15 +38,15 @@ class _Worker:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Pool:
-    """Answers requests in up to ``workers`` processes, each request in ``seconds`` of processor time at most.
+    """Answers requests in up to ``workers`` processes, with at most ``seconds`` of processor time per request.
 
-    A request that takes longer is answered False. So is one whose process dies twice; once may be somebody else's
-    doing, and is tried again. ``RuntimeError`` where math-verify does not start.
+    A request that takes longer is answered False. One whose process dies is tried once more, as it may have been
+    killed from outside, and then answered False. ``RuntimeError`` if math-verify does not start.
     """
 
     def __init__(self, seconds: float, workers: int | None = None) -> None:
@@ -56,11 +56,11 @@ class Pool:
 
     @property
     def processes(self) -> list[int]:
-        """The ids of the processes that are up; each leads a group of its own."""
+        """Ids of the running processes; each leads its own process group."""
         return [worker.process.pid for worker in self._workers]
 
     def ask(self, requests: Sequence[Request]) -> list[bool]:
-        """The verdicts, in the requests' order."""
+        """The verdicts, in order of the requests."""
         verdicts = [False] * len(requests)
         waiting, lost = deque(range(len(requests))), set[int]()
         try:
@@ -77,18 +77,18 @@ class Pool:
                         waiting.appendleft(index)
                     else:
                         verdicts[index] = bool(reply.get("verdict"))
-        except BaseException:  # a verdict still under way would answer the next question
+        except BaseException:  # a verdict still on its way would be taken for the next request's
             self.close()
             raise
         return verdicts
 
     def close(self) -> None:
-        """Ends the processes, if there are any. The pool may be used again."""
+        """End the processes, if any. The pool may be used again."""
         while self._workers:
             self._end(self._workers[-1])
 
     def _start(self) -> _Worker:
-        # What an engine preloads is not for the child; sympy's sets are walked in the order of their hashes.
+        # An engine's LD_PRELOAD is not for the child; sympy iterates over sets in the order of their hashes.
         environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"} | {"PYTHONHASHSEED": "0"}
         process = subprocess.Popen(
             [sys.executable, "-P", str(SCRIPT)],  # -P keeps this package's folder off the child's path
@@ -96,7 +96,7 @@ class Pool:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            start_new_session=True,  # a group of its own, to be ended with its fork; Ctrl-C is for the parent
+            start_new_session=True,  # own group, to be killed with its fork and to not receive Ctrl-C
         )
         return _Worker(process, time.monotonic() + START_SECONDS)
 
@@ -105,12 +105,12 @@ class Pool:
         line = json.dumps({"gold": gold, "answer": answer, "seconds": self.seconds}).encode() + b"\n"
         worker.deadline = time.monotonic() + self.seconds * PATIENCE
         assert worker.process.stdin is not None
-        with suppress(BrokenPipeError):  # it has died idle: the end of its output says so
+        with suppress(BrokenPipeError):  # it died while idle: reading its output will show that
             worker.process.stdin.write(line)
             worker.process.stdin.flush()
 
     def _replies(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Waits for some process to say something; (request, reply) of each that answered, or died, at one."""
+        """Wait for a reply or a deadline; yield (request, reply) of each process that replied, died or is stuck."""
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
                 if worker.waited_for:
@@ -131,7 +131,7 @@ class Pool:
                 worker.request = None
 
     def _hear(self, worker: _Worker) -> dict[str, Any]:
-        """What the process says; nothing where it has ended."""
+        """The process's reply; empty if it has ended."""
         assert worker.process.stdout is not None
         line = worker.process.stdout.readline()
         return dict(json.loads(line)) if line else {}
@@ -142,7 +142,7 @@ class Pool:
         assert process.stdin is not None and process.stdout is not None
         with suppress(BrokenPipeError):
             process.stdin.close()
-        if not worker.waited_for:  # it ends by itself, having seen its fork end
+        if not worker.waited_for:  # it ends by itself after its fork
             with suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
         with suppress(ProcessLookupError):

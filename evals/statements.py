@@ -1,7 +1,7 @@
-"""What a text says its answer is: "A: 26", "**Answer:** 26", "the final answer is 26", and what such a line states.
+"""Finds statements of an answer in text: "A: 26", "**Answer:** 26", "the final answer is 26".
 
-Of several statements the last counts, and of one within another the inner one: "Final Answer: The final answer is
-$720$." A statement that denies or judges ("this answer is not possible", "the answer is correct") is none.
+The last statement counts, and of nested ones the inner: "Final Answer: The final answer is $720$." Negations and
+judgements ("this answer is not possible", "the answer is correct") are not statements of an answer.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import re
 
 from evals.exact import NUMBER, WRITTEN, clock, number, plain, roomless, told
 
-MOST = 50  # statements looked at, the last ones first
-LONGEST_LINE = 20_000  # characters of one that are
+MOST = 50  # statements that are read, from the last
+LONGEST_LINE = 20_000  # characters of a statement that are read
 
 _EDGE = r"[ \t*_]{0,8}"
 _LINE_START = r"^[ \t>*#_-]{0,8}"
-# "Answer:", "**Final Answer (in dollars):**", "A: "; or such words as a heading of their own.
+# "Answer:", "**Final Answer (in dollars):**", "A: ", or such words as a heading.
 _LINE = re.compile(
     rf"{_LINE_START}(?:(?:my|the|your)[ \t]+)?(?:(?:final|correct|short)[ \t]+)?(?P<label>answer|ans|a){_EDGE}"
     rf"(?:\([^()\n]{{1,40}}\){_EDGE})?(?:[:：]|(?<!\ba)(?<!\ba[*_])(?=\n))",
@@ -66,15 +66,15 @@ _CONCLUDES = re.compile(
     r"(?:^|(?<=[.!?;]\s))[*_]{0,3}(?:so|therefore|thus|hence|in total|altogether|this means|the total)\b", re.IGNORECASE
 )
 _BOLD = re.compile(r"(?<![\w)}*])\*\*([^*\n]{1,60})\*\*(?![\w({\\])")
-_BOLD_GOES_ON = re.compile(r"[^*\n]{1,60}\*\*(?![\w({\\*])")  # whose opening mark stands before the answer
+_BOLD_GOES_ON = re.compile(r"[^*\n]{1,60}\*\*(?![\w({\\*])")  # whose opening mark is before the answer
 _MATHY = re.compile(r"[\d\\=^√π∞∅<>]|^\W*[A-Za-z]\W*$|[A-Za-z]\s*[+*/-]\s*[A-Za-z]\b")
-# A number at the start of a sentence, unless it is the start of a formula, a list or a point: "2\\pi", "3 + x", "1.5x".
+# A number at the start of a sentence, unless it starts a formula, a list or a decimal: "2\\pi", "3 + x", "1.5x".
 _LEADING = re.compile(
     rf"[^\w\s+.()\[\]{{}}\\√∛∜±∓≤≥<>≠|-]*\s*((?:\d+ (?=\d+/\d))?{NUMBER.pattern}(?:\s*[/:]\s*\d+)?\s*\\?%?)"
     r"(?![\w(!]|[.,:∶]\d|\s*[\^*+/=<>·×⋅÷√∛∜±∓∞⁻≤≥≠|]|\s*-\s*[\d\\(]|\$?(?:,\s*|,?\s+(?:and|or)\s+)[\d\\$-]"
     r"|\s*\\text\s*\{[\s,]*(?:and|or)\b|\s*\\(?!text|mathrm|mbox|[,; )\]%!]))"
 )
-# Why the answer before it is right: ", because 5 * 2 = 10", "(check: 5 * 2 = 10)".
+# A reason given after the answer: ", because 5 * 2 = 10", "(check: 5 * 2 = 10)".
 _REASON = re.compile(
     r"(?<![\s,;(])[\s,;(]+(?:because|since|as|which|check|given that|so that)\b(?=[^=]{0,400}=)"
     r"|\s\([^()=]*=[^()]*\)[\s.*]*$",
@@ -89,12 +89,12 @@ _WORD = re.compile(r"[A-Za-z]{2,}")
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether ``text`` only says where an answer belongs: "", "...", "[answer]", "your final answer"."""
+    """Whether ``text`` is a placeholder: "", "...", "[answer]", "your final answer"."""
     return len(text) <= 100 and _PLACEHOLDER.fullmatch(text) is not None
 
 
 def stated(text: str) -> str | None:
-    """What the last statement in ``text`` states, as it is written there; None where there is no statement."""
+    """The answer in the last statement in ``text``, as written there; None if there is no statement."""
     marks = [(found.end(), "tag") for found in _TAG.finditer(text)]
     lettered = _OTHER_LABEL.search(text) is not None
     for found in _LINE.finditer(text):
@@ -104,17 +104,17 @@ def stated(text: str) -> str | None:
     marks += [(found.end(), "sentence") for found in _SENTENCE.finditer(text)]
     weak = None
     for at, kind in sorted(marks, reverse=True)[:MOST]:
-        found_there = _read(text, at, kind)
-        if found_there is None:
+        answer = _read(text, at, kind)
+        if answer is None:
             continue
-        if _MATHY.search(found_there):
-            return found_there
-        weak = weak or found_there
+        if _MATHY.search(answer):
+            return answer
+        weak = weak or answer
     return weak
 
 
 def _read(text: str, at: int, kind: str) -> str | None:
-    """What the mark that ends at ``at`` states, or None where it states nothing."""
+    """The answer after the mark that ends at ``at``, or None."""
     if kind == "tag":
         end = _TAG_END.search(text, at)
         body = text[at : len(text) if end is None else end.start()].strip()[:LONGEST_LINE]
@@ -134,7 +134,7 @@ def _read(text: str, at: int, kind: str) -> str | None:
     if is_placeholder(line) or (_DENIED if kind == "sentence" else _ONLY_JUDGED).match(line):
         return None
     if crossed and rest.strip() and not _short(line):
-        return None  # the reasoning begins there
+        return None  # reasoning begins there
     return line_states(line, turn=kind == "turn", whole=kind != "sentence")
 
 
@@ -144,7 +144,7 @@ def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def _short(line: str) -> bool:
-    """Whether a line by itself is an answer: a number, one formula, a sentence that tells one number."""
+    """Whether a line by itself is an answer: a number, one formula, a sentence with one number."""
     bare = line.strip("*_ ")
     return number(bare) is not None or _MATHS.fullmatch(bare.rstrip(".")) is not None or told(line) is not None
 
@@ -169,10 +169,10 @@ def _result(formula: str) -> str:
 
 
 def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
-    """The answer within a line: the number that it opens with or tells, its one formula, else its first sentence.
+    """The answer within a line: its leading or only number, its only formula, else its first sentence.
 
-    In a ``turn`` ("A: ...") and, where it concludes ("So ..."), in a ``whole`` line, several sentences are a reasoning,
-    whose result is its last number.
+    In a ``turn`` ("A: ...") and, if it concludes ("So ..."), in a ``whole`` line, several sentences are reasoning whose
+    result is the last number.
     """
     line = roomless(line)
     if _BOLD_GOES_ON.match(line):
@@ -211,7 +211,7 @@ def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
 
 
 def _without_reason(sentence: str) -> str:
-    """A sentence that opens with a number, a formula or a result, without the reason behind it, which has its own."""
+    """A sentence that begins with a number, formula or result, without a reason after it, which has its own numbers."""
     found = _REASON.search(sentence)
     head = sentence[: found.start()] if found else ""
     opens = head.lstrip("*_ ").startswith(("$", "\\(")) or _LEADING.match(head) or number(_result(head)) is not None
@@ -219,7 +219,7 @@ def _without_reason(sentence: str) -> str:
 
 
 def _first_sentence(line: str) -> tuple[str, str]:
-    """(first sentence, what follows it); a dot within a formula ends none."""
+    """(first sentence, rest); a dot within a formula does not end a sentence."""
     formulas = [found.span() for found in _MATHS.finditer(line[:2000])]
     for found in _SENTENCE_END.finditer(line):
         head, rest = line[: found.start()].strip(), line[found.end() :].strip()
@@ -230,7 +230,7 @@ def _first_sentence(line: str) -> tuple[str, str]:
 
 
 def _only_formula(sentence: str) -> str | None:
-    """The one formula of a sentence whose words hold no other number, or None."""
+    """The only formula of a sentence without other numbers, or None."""
     spans = [found for found in _MATHS.finditer(sentence) if not _CURRENCY_SPAN.match(found[1] or "")]
     if len(spans) != 1:
         return None
@@ -242,7 +242,7 @@ def _only_formula(sentence: str) -> str | None:
 
 
 def _last_told(sentence: str) -> str | None:
-    """The last number of a sentence of many words, where several numbers stand in it; None for a formula or a list."""
+    """The last number of a sentence of many words with several numbers; None for a formula or a list."""
     text = plain(sentence)
     if len(re.findall(r"(?<![\\\w])[a-z]{2,}", text)) < 4 or re.search(r"[=^\\_{}|<>]", text):
         return None

@@ -1,8 +1,7 @@
 """Engines: token ids in, completions and log-probabilities out, from a base model or one LoRA adapter on it.
 
-An engine answers one call with one model, so no batch ever mixes models. What a call returns depends on its prompts,
-its sampling and its adapter alone, not on calls made before it. A batch's make-up changes rounding, so a caller that
-wants the same bytes again must ask with the same list of prompts.
+A call uses one model, so no batch mixes models. Its result depends only on its prompts, sampling and adapter, not on
+earlier calls. The composition of a batch changes rounding: the same bytes need the same list of prompts.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ ENGINES = ("vllm", "transformers")
 PRECISIONS = ("float32", "bfloat16")
 ADAPTERS = ("lora", "swapped")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
-CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of its attention on a CPU
-HOTTEST = 2.0  # vLLM takes no higher temperature
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # that vLLM's CPU attention supports
+HOTTEST = 2.0  # vLLM's highest temperature
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn. Temperature 0 is greedy, and gives one completion a prompt.
+    """Sampling parameters. Temperature 0 is greedy and allows one completion per prompt.
 
-    ``n`` completions a prompt, each of at most ``max_tokens`` tokens; ``seed`` decides every random draw. ``stop`` are
-    tokens that end a completion beside the model's own: that with which the chat template ends a turn.
+    ``n`` completions per prompt of at most ``max_tokens`` tokens each; ``seed`` determines every random draw. ``stop``
+    are stop tokens in addition to the model's own, such as the chat template's end of turn.
     """
 
     n: int = 1
@@ -50,7 +49,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote. ``token_ids`` end with the stop token unless ``finish`` is "length"; ``text`` omits it."""
+    """A model's output. ``token_ids`` end with the stop token unless ``finish`` is "length"; ``text`` omits it."""
 
     token_ids: tuple[int, ...]
     text: str
@@ -58,26 +57,26 @@ class Completion:
 
 
 class Engine(Protocol):
-    """A model that is loaded. Prompts are token ids; ``adapter`` is a PEFT folder, None the base."""
+    """A loaded model. Prompts are token ids; ``adapter`` is a PEFT folder, None for the base."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, adapter: Path | None = None
     ) -> list[list[Completion]]:
         """``sampling.n`` completions of each prompt, in the prompts' order.
 
-        Equal prompts of one call draw different samples; otherwise a prompt's draws do not depend on the others.
-        Raises ValueError for an empty or overlong prompt and for an adapter the engine cannot take.
+        Equal prompts of one call draw different samples; otherwise a prompt's draws do not depend on other prompts.
+        ValueError for an empty or too long prompt and for an adapter that the engine cannot serve.
         """
         ...
 
     def top_logprobs(
         self, prompts: Sequence[Sequence[int]], k: int, adapter: Path | None = None
     ) -> list[dict[int, float]]:
-        """For each prompt the ``k`` likeliest next tokens: token id -> natural-log probability."""
+        """For each prompt the top ``k`` next tokens: token id -> log-probability in nats."""
         ...
 
     def close(self) -> None:
-        """Frees the model. The engine cannot be used afterwards."""
+        """Free the model. The engine cannot be used afterwards."""
         ...
 
 
@@ -97,24 +96,24 @@ def open_engine(
     memory_share: float = 0.9,
     attention: str = "sdpa",
 ) -> Engine:
-    """Loads ``model`` (a local folder) into an engine.
+    """Load ``model`` (a local folder) into an engine.
 
     Args:
         kind: "vllm" or "transformers".
         precision: of the base weights and the arithmetic, "float32" or "bfloat16".
-        max_lora_rank: the largest rank an adapter may have; 0 takes no adapter.
-        adapters: "lora", beside the weights, or "swapped" into them in place (vllm in float32: bfloat16 weights would
-            round most of an update away).
-        max_model_len: most tokens of a prompt and its completion together.
+        max_lora_rank: the largest rank of an adapter; 0 for none.
+        adapters: "lora", beside the weights, or "swapped": added to the weights in place (vllm in float32 only, since
+            bfloat16 weights would round most of an update away).
+        max_model_len: largest number of tokens of a prompt with its completion.
         threads: intra-op CPU threads.
-        seed: of the engine's own generators; what is sampled is decided by ``Sampling.seed``.
+        seed: of the engine's own generators; samples are determined by ``Sampling.seed``.
         device: "cpu" or "cuda".
         batch_size: sequences that run at once.
         cache_gib: GiB of key-value cache on a CPU (vllm).
-        memory_share: share of a GPU's memory that may be used (vllm).
-        attention: its implementation, "sdpa", "eager" or "flash" (transformers).
+        memory_share: fraction of a GPU's memory that may be used (vllm).
+        attention: implementation, "sdpa", "eager" or "flash" (transformers).
 
-    Raises ValueError for a setting that is not one of these, and for a folder that holds no model.
+    ValueError for an unknown setting and for a folder without a model.
     """
     if kind not in ENGINES:
         raise ValueError(f"engine {kind!r} is not one of {', '.join(ENGINES)}")
@@ -143,11 +142,10 @@ def open_engine(
 
 
 def prepare(kind: str) -> None:
-    """Import what ``open_engine(kind, ...)`` and the canary need, in a process that serves and does nothing else.
+    """Import what ``open_engine(kind, ...)`` and the canary need, ahead of time, in a process that only serves.
 
-    These are seconds that can pass while there is something else to wait for. The imports make about a million
-    objects that stay, and vLLM asks for full garbage collections while it opens: they are set aside from those, until
-    the first engine is closed (vLLM then takes them back).
+    The imports create about a million permanent objects, which are frozen so that the full garbage collections of
+    vLLM's start skip them, until the first engine is closed (vLLM then unfreezes them).
     """
     gc.disable()
     try:

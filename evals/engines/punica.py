@@ -1,8 +1,8 @@
-"""LoRA on a CPU under vLLM: the adapter's two factors as two matrix products.
+"""LoRA on a CPU under vLLM: an adapter's two factors as two matrix products.
 
-vLLM's own CPU kernels copy an adapter's factors once for every token of the batch, and index with -1 for a token of
-the plain base, which reads the last adapter instead of none: in a mixed batch plain requests are then answered by an
-adapter. Here each adapter present is applied to its own rows, and plain rows are left alone.
+vLLM's own CPU kernels copy an adapter's factors for every token of the batch, and index with -1 for a token of the
+base, which reads the last adapter: in a mixed batch, base requests are answered by an adapter. Here each adapter is
+applied to its own rows, and rows of the base are unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Rows = torch.Tensor | slice
 
 
 def rows_by_slot(indices: torch.Tensor) -> list[tuple[int, Rows]]:
-    """(adapter's slot, its rows) for each adapter in ``indices`` (one slot a row, -1 the base)."""
+    """(adapter's slot, its rows) for each adapter in ``indices`` (one slot per row, -1 for the base)."""
     slots = indices.unique().tolist()
     if len(slots) == 1:
         return [(slots[0], slice(None))] if slots[0] >= 0 else []
@@ -45,7 +45,7 @@ class MatmulPunica(PunicaWrapperCPU):
         vocab_size: int,
         **kwargs: Any,
     ) -> None:
-        """Takes over which adapter each token, and each sampled row, belongs to."""
+        """Store which adapter each token and each sampled row belongs to."""
         super().update_metadata(mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)
         self.token_rows = rows_by_slot(self.token_lora_indices)
         self.sampler_rows = rows_by_slot(self.sampler_indices)
@@ -60,9 +60,9 @@ class MatmulPunica(PunicaWrapperCPU):
         output_slices: tuple[int, ...],
         **kwargs: Any,
     ) -> None:
-        """Adds the delta of each slice (q, k, v of one fused layer) to ``y`` in place.
+        """Add the delta of each slice (q, k, v of one fused layer) to ``y`` in place.
 
-        The stacked factors are slots x 1 x r x i and slots x 1 x o x r; ``output_slices`` the slices' widths.
+        The stacked factors are slots x 1 x r x i and slots x 1 x o x r; ``output_slices`` are the slices' widths.
         """
         y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
         start = 0
@@ -80,23 +80,23 @@ class MatmulPunica(PunicaWrapperCPU):
         scale: float,
         **kwargs: Any,
     ) -> None:
-        """As ``add_lora_linear``, for the head's rows; the padded vocabulary may be wider on either side."""
+        """As ``add_lora_linear`` for the head's rows; either side's padded vocabulary may be wider."""
         y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
         for slot, rows in self.sampler_rows:
             b = lora_b_stacked[slot, 0]
             width = min(b.shape[0], y.shape[1])
-            if bool(b.any()):  # no adapter of this project touches the head: its factors are zeros
+            if bool(b.any()):  # this project's adapters do not adapt the head: the factors are zeros
                 add_delta(y[:, :width], x, lora_a_stacked[slot, 0], b[:width], scale, rows)
 
 
 class MatmulWorker(CPUWorker):
-    """vLLM's CPU worker, whose model gets ``MatmulPunica`` when its layers are wrapped for LoRA."""
+    """vLLM's CPU worker with ``MatmulPunica`` for LoRA layers."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        """Loads the model as vLLM does, with the platform naming this module's wrapper meanwhile."""
+        """Load the model as vLLM does, while the platform names this module's wrapper."""
         name = f"{__name__}.{MatmulPunica.__name__}"
         current_platform.get_punica_wrapper = lambda: name  # type: ignore[method-assign]
         try:
             super().load_model(*args, **kwargs)
         finally:
-            del current_platform.get_punica_wrapper  # the class's own shows again
+            del current_platform.get_punica_wrapper  # restores the class's method

@@ -1,4 +1,4 @@
-"""What both engines do alike: checking what is asked, seeds of single completions, stop tokens, text out of tokens."""
+"""Shared by both engines: checks of prompts and adapters, seeds per prompt, stop tokens, decoding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.adapter_config import largest_rank, load_config
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], max_model_len: int) -> None:
-    """ValueError for a prompt without tokens, or one that leaves no room for a completion."""
+    """ValueError for a prompt without tokens or without room for a completion."""
     for index, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {index} is empty; a prompt needs at least one token")
@@ -27,7 +27,7 @@ def check_prompts(prompts: Sequence[Sequence[int]], max_model_len: int) -> None:
 
 
 def check_adapter(adapter: Path, max_lora_rank: int) -> None:
-    """ValueError for a folder that holds no adapter, or one of greater rank than the engine takes."""
+    """ValueError for a folder without an adapter, or one of a rank above ``max_lora_rank``."""
     rank = largest_rank(load_config(adapter))
     if rank > max_lora_rank:
         raise ValueError(
@@ -36,7 +36,7 @@ def check_adapter(adapter: Path, max_lora_rank: int) -> None:
 
 
 def prompt_seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
-    """A seed for each prompt, from ``seed``, its tokens and how often they came before: not from its place."""
+    """A seed for each prompt, from ``seed``, its tokens and the number of earlier equal prompts, not its position."""
     seen: Counter[tuple[int, ...]] = Counter()
     seeds = []
     for prompt in map(tuple, prompts):
@@ -47,7 +47,7 @@ def prompt_seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
 
 
 def stop_tokens(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every token that ends a turn: the tokenizer's, and those of the generation config (else the model's config)."""
+    """End-of-turn tokens: the tokenizer's, and those of the generation config (else of the model's config)."""
     if (model / "generation_config.json").is_file():
         named = GenerationConfig.from_pretrained(model, local_files_only=True).eos_token_id
     else:
@@ -57,18 +57,18 @@ def stop_tokens(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, .
 
 
 class Decoder:
-    """The tokenizer of a model folder, and its stop tokens."""
+    """A model folder's tokenizer and stop tokens."""
 
     def __init__(self, model: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
         self.stops = stop_tokens(model, self.tokenizer)
 
     def stops_with(self, sampling: Sampling) -> tuple[int, ...]:
-        """Every token that ends a completion: the model's own, and those that are asked for."""
+        """Every stop token: the model's own and the sampling's."""
         return tuple(sorted({*self.stops, *sampling.stop}))
 
     def completions(self, rows: Sequence[Sequence[int]], stops: Collection[int]) -> list[Completion]:
-        """Completions of generated rows; a row that ends in one of ``stops`` was finished by the model."""
+        """Completions of generated token rows; a row that ends with one of ``stops`` has finish "stop"."""
         done = [bool(row) and row[-1] in stops for row in rows]
         bodies = [list(row[:-1]) if stopped else list(row) for row, stopped in zip(rows, done, strict=True)]
         texts = self.tokenizer.batch_decode(bodies, skip_special_tokens=True)

@@ -1,7 +1,7 @@
-"""An adapter swapped into an engine's own weights: W + s B A where the base has W, in float32, and W again after it.
+"""Swaps an adapter into an engine's weights: W + s B A instead of W, in float32, and W again afterwards.
 
-The engine loads what is given here as it loads a model's file, so the same code serves whatever layout it keeps its
-weights in. The base comes back from its file, never by subtraction: not a bit of an adapter stays behind.
+The engine loads these weights like a model's file, so this works with any layout of its weights. The base is restored
+from its file, never by subtraction, so nothing of an adapter remains.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from safetensors import safe_open
 from models.adapter import AdapterFile
 from models.adapter_config import load_config
 
-# Settings under which the update is something else than one scale times B A.
+# Settings under which the update is not one scale times B A.
 OTHER = ("use_dora", "rank_pattern", "alpha_pattern", "lora_bias", "fan_in_fan_out", "modules_to_save")
 
 
 class Swap:
-    """The weights of a base model's folder, with one adapter in them or none."""
+    """The weights of a base model's folder with at most one adapter added."""
 
     def __init__(self, model: Path) -> None:
         self._files = {name: file for file in sorted(model.glob("*.safetensors")) for name in _names(file)}
-        self._within: set[str] = set()  # modules that an adapter is in now, or may be
+        self._within: set[str] = set()  # modules whose loaded weights contain an adapter, or may
 
     def weights(self, adapter: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
-        """What has to be loaded so that ``adapter`` (None: the base) stands in the weights, by the file's names.
+        """(name in the file, weight) pairs to load so that the weights are those with ``adapter`` (None: the base).
 
-        A touched module comes with all weights of the module that it is a part of: an engine that keeps q, k and v as
-        one matrix loads them together. ValueError, before the first, for an adapter that is no plain LoRA of this base.
+        A changed module comes with all weights of its parent module: an engine that keeps q, k and v as one matrix
+        loads them together. ValueError, before the first pair, for an adapter that is not a plain LoRA of this base.
         """
         deltas = {} if adapter is None else _deltas(adapter)
         for module in deltas:
@@ -52,7 +52,7 @@ class Swap:
                 b, a = deltas[module]
                 weight = weight.float() + b @ a
             yield name, weight
-        self._within = set(deltas)  # all of it was taken
+        self._within = set(deltas)  # all pairs were consumed
 
 
 def _names(file: Path) -> list[str]:
@@ -61,7 +61,7 @@ def _names(file: Path) -> list[str]:
 
 
 def _deltas(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """By module: s B (out x r) and A (r x in), float32, with the module's scale s."""
+    """Module -> (s B (out x r), A (r x in)), float32, with the module's scale s. ValueError for other adapters."""
     config = load_config(adapter)
     other = next((name for name in OTHER if config.get(name)), None)
     if other is not None or config.get("bias", "none") != "none":

@@ -1,8 +1,8 @@
-"""The Transformers engine: works wherever PyTorch does, and is what the vLLM engine is checked against.
+"""The Transformers engine: runs wherever PyTorch does, and is the reference for the vLLM engine.
 
-Prompts of like length share a left-padded batch; a padded position has weight exactly 0 in attention, so padding
-changes rounding alone. Samples are drawn by inverting the cumulative distribution at one uniform number a token,
-taken from the completion's own generator, so no draw depends on the rest of the batch.
+Prompts of similar length share a left-padded batch; a padded position has weight exactly 0 in attention, so padding
+changes only rounding. Samples are drawn by inverse transform with one uniform number per token from the completion's
+own generator, so draws do not depend on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TransformersEngine:
         self.max_lora_rank, self.max_model_len = max_lora_rank, max_model_len
         self.threads, self.device, self.batch_size = threads, device, batch_size
         self.decoder = Decoder(model)
-        # Frozen from the start: kernels depend on requires_grad even in inference mode, and PEFT switches it off.
+        # Loaded frozen: kernels depend on requires_grad even in inference mode, and PEFT switches it off.
         self.model: PreTrainedModel | None = load(model, precision, attention, device)
 
     def generate(
@@ -57,20 +57,20 @@ class TransformersEngine:
                 written = self._write(model, [asked[i] for i in indices], sampling)
                 for index, row in zip(indices, written, strict=True):
                     rows[index] = row
-        found = self.decoder.completions(rows, self.decoder.stops_with(sampling))
-        return [found[start : start + sampling.n] for start in range(0, len(found), sampling.n)]
+        flat = self.decoder.completions(rows, self.decoder.stops_with(sampling))
+        return [flat[start : start + sampling.n] for start in range(0, len(flat), sampling.n)]
 
     def logprobs(self, prompts: Sequence[Sequence[int]], adapter: Path | None = None) -> torch.Tensor:
-        """Natural-log probabilities of every next token: prompts x v, float32, on the CPU."""
+        """Log-probabilities of every next token in nats: prompts x v, float32, on the CPU."""
         check_prompts(prompts, self.max_model_len)
-        found: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
+        logprobs: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
         with self._model(adapter) as model:
             for indices in by_length([len(prompt) for prompt in prompts], self.batch_size):
                 ids_bp, mask_bp = self._pad([prompts[i] for i in indices])
                 logits_bv = _forward(model, ids_bp, mask_bp, None)
                 for index, row_v in zip(indices, torch.log_softmax(logits_bv, dim=-1).cpu(), strict=True):
-                    found[index] = row_v
-        return torch.stack(found)
+                    logprobs[index] = row_v
+        return torch.stack(logprobs)
 
     def top_logprobs(
         self, prompts: Sequence[Sequence[int]], k: int, adapter: Path | None = None
@@ -92,7 +92,7 @@ class TransformersEngine:
 
     @contextmanager
     def _model(self, adapter: Path | None) -> Iterator[torch.nn.Module]:
-        """The base, or the base with ``adapter`` attached until the block ends, under this engine's threads."""
+        """The base, with ``adapter`` attached if given until the block ends, with this engine's threads."""
         assert self.model is not None, "the engine is closed"
         if adapter is not None:
             check_adapter(adapter, self.max_lora_rank)
@@ -103,7 +103,7 @@ class TransformersEngine:
                 if adapter is None:
                     yield self.model
                     return
-                # A random init that the file then overwrites: keep it off the process's own random stream.
+                # PEFT draws initial values, which the file then overwrites: restore the global generator's state.
                 with torch.random.fork_rng(devices=[]):
                     adapted = PeftModel.from_pretrained(self.model, str(adapter))
                 try:
@@ -123,7 +123,7 @@ class TransformersEngine:
     def _write(
         self, model: torch.nn.Module, asked: Sequence[tuple[Sequence[int], int]], sampling: Sampling
     ) -> list[list[int]]:
-        """The token rows of one batch of (prompt, seed)."""
+        """The generated token rows of one batch of (prompt, seed)."""
         ids, mask = self._pad([prompt for prompt, _ in asked])
         room = [min(sampling.max_tokens, self.max_model_len - len(prompt)) for prompt, _ in asked]
         uniform = _uniform([seed for _, seed in asked], max(room)) if sampling.temperature > 0 else None
@@ -141,7 +141,7 @@ class TransformersEngine:
             if not keep:
                 break
             ids, mask = chosen[:, None], torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
-            if len(keep) <= len(live) // 2:  # dropping rows copies the cache, so only when it pays
+            if len(keep) <= len(live) // 2:  # dropping rows copies the cache, so only if many are done
                 at = torch.tensor(keep, device=self.device)
                 cache.batch_select_indices(at)
                 ids, mask, live = ids[at], mask[at], [live[i] for i in keep]
@@ -149,7 +149,7 @@ class TransformersEngine:
 
 
 def _forward(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
-    """Logits after the last token, b x v, float32. ``mask`` covers what the cache holds and ``ids`` (b x new)."""
+    """Logits after the last token, b x v, float32. ``mask`` covers the cached tokens and ``ids`` (b x new)."""
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     out = model(
         input_ids=ids,
@@ -164,16 +164,17 @@ def _forward(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, cach
 
 
 def _uniform(seeds: Sequence[int], steps: int) -> torch.Tensor:
-    """Uniform numbers in [0, 1), rows x steps, float64, each row from a generator of its own."""
+    """Uniform numbers in [0, 1), rows x steps, float64, each row from its own generator."""
     return torch.stack(
         [torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
     )
 
 
 def _choose(logits: torch.Tensor, sampling: Sampling, uniform: torch.Tensor | None) -> torch.Tensor:
-    """The next token of each row (b), from logits b x v: the likeliest, or the one at ``uniform`` (b) of the CDF.
+    """The next token of each row (b) from logits b x v: the argmax, or the token at ``uniform`` (b) of the CDF.
 
-    Top-p keeps the likeliest tokens up to and with the one that reaches ``top_p`` (Holtzman et al. 2020, section 3.1).
+    Top-p keeps the most probable tokens up to and including the one that reaches ``top_p`` (Holtzman et al. 2020,
+    section 3.1).
     """
     if uniform is None:
         return logits.argmax(dim=-1)
@@ -182,5 +183,5 @@ def _choose(logits: torch.Tensor, sampling: Sampling, uniform: torch.Tensor | No
     kept = probabilities.cumsum(dim=-1) - probabilities < sampling.top_p
     cumulative = torch.where(kept, probabilities, 0.0).cumsum(dim=-1)
     at = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0]
-    at = at.minimum(kept.sum(dim=-1) - 1)  # a product rounded up to the total lies past the last kept token
+    at = at.minimum(kept.sum(dim=-1) - 1)  # a product rounded up to the total is past the last kept token
     return tokens.gather(-1, at[:, None])[:, 0]

@@ -1,11 +1,11 @@
-"""The vLLM engine (0.32), in this process: the base and any number of adapters, one of them a call.
+"""The vLLM engine (0.32), in this process: the base and any number of adapters, one per call.
 
-Adapters are applied beside the weights by vLLM's LoRA, or swapped into them (``swap.py``): vLLM's LoRA serves on a CPU
-at a fraction of the base's speed.
+Adapters are applied by vLLM's LoRA, or swapped into the weights (``swap.py``), since on a CPU vLLM's LoRA reaches a
+fraction of the base's speed.
 
-vLLM changes its process in passing: environment variables, ``torch.set_num_threads`` (which it disables on a CPU), a
-process group, and it imports Ray wherever it is installed. All of that is undone or kept away here, so that a serial
-run may train in the same process. On a CPU ``punica.py`` replaces its LoRA kernels. One engine may be open at a time.
+vLLM changes process state: environment variables, ``torch.set_num_threads`` (which it disables on a CPU), a process
+group, and it imports Ray if installed. All of that is undone or prevented here, so that a serial run can train in the
+same process. On a CPU ``punica.py`` replaces its LoRA kernels. Only one engine may be open at a time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
 
-BATCHED_TOKENS = 8192  # a step's budget; larger gains nothing on a CPU and costs memory
+BATCHED_TOKENS = 8192  # per step; more gains nothing on a CPU and costs memory
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine core in this process: 3 s to start, not 30
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -39,7 +39,7 @@ ENVIRONMENT = {
 
 
 def import_vllm() -> None:
-    """Import vLLM, as opening an engine does, and keep the process as it was."""
+    """Import vLLM as opening an engine does, and restore the process state."""
     with _process_kept():
         from vllm import LLM  # noqa: F401
 
@@ -76,7 +76,7 @@ class VllmEngine:
             "max_num_batched_tokens": max(BATCHED_TOKENS, max_model_len),
             "max_logprobs": -1,
             "seed": seed,
-            "enable_prefix_caching": False,  # a call must not depend on the calls before it
+            "enable_prefix_caching": False,  # a call must not depend on earlier calls
             "skip_tokenizer_init": True,
             "use_tqdm_on_load": False,
         }
@@ -113,8 +113,8 @@ class VllmEngine:
         ]
         answers = self._ask(prompts, parameters, adapter)
         rows = [list(output.token_ids) for answer in answers for output in answer.outputs]
-        found = self.decoder.completions(rows, stops)
-        return [found[start : start + sampling.n] for start in range(0, len(found), sampling.n)]
+        flat = self.decoder.completions(rows, stops)
+        return [flat[start : start + sampling.n] for start in range(0, len(flat), sampling.n)]
 
     def top_logprobs(
         self, prompts: Sequence[Sequence[int]], k: int, adapter: Path | None = None
@@ -122,11 +122,11 @@ class VllmEngine:
         """See ``Engine.top_logprobs``."""
         check_prompts(prompts, self.max_model_len)
         parameters = [self._parameters(temperature=0.0, max_tokens=1, logprobs=k) for _ in prompts]
-        found = []
+        top = []
         for answer in self._ask(prompts, parameters, adapter):
             entries = answer.outputs[0].logprobs[0].items()
-            found.append({token: entry.logprob for token, entry in entries if entry.rank <= k})
-        return found
+            top.append({token: entry.logprob for token, entry in entries if entry.rank <= k})
+        return top
 
     def close(self) -> None:
         """See ``Engine.close``."""
@@ -155,7 +155,7 @@ class VllmEngine:
             try:
                 answers: list[Any] = self.llm.generate(requests, parameters, lora_request=lora, use_tqdm=False)
             except BaseException:
-                # vLLM keeps the requests of a call that failed and mixes them into the next one.
+                # vLLM keeps the requests of a failed call and would mix them into the next one.
                 pending = list(self.llm.llm_engine.output_processor.request_states)
                 self.llm.llm_engine.abort_request(pending, internal=True)
                 raise
@@ -163,7 +163,7 @@ class VllmEngine:
         return answers
 
     def _swap_in(self, swap: Swap, adapter: Path | None) -> None:
-        """Leave ``adapter`` (None: nothing) in the weights. After an error midway close the engine: they are mixed."""
+        """Make the weights those with ``adapter`` (None: the base). After an error they are undefined: close."""
         key = None if adapter is None else _identity(adapter)
         if self._within == (key,):
             return
@@ -185,13 +185,13 @@ class VllmEngine:
 
 
 def _identity(adapter: Path) -> tuple[str, int]:
-    """A folder written anew is another adapter."""
+    """Path and modification time: a folder that was written again is another adapter."""
     path = adapter.resolve()
     return str(path), (path / WEIGHTS).stat().st_mtime_ns
 
 
 def _check_head_size(model: Path) -> None:
-    """ValueError for a model whose heads vLLM's CPU attention cannot take: it would fail at the first request."""
+    """ValueError for a head size that vLLM's CPU attention does not support: it would fail at the first request."""
     config = AutoConfig.from_pretrained(model, local_files_only=True).get_text_config()
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if size not in CPU_HEAD_SIZES:
@@ -202,20 +202,20 @@ def _check_head_size(model: Path) -> None:
 
 
 def served_rank(rank: int) -> int:
-    """The smallest rank that vLLM serves and ``rank`` fits in, or ValueError."""
+    """The smallest rank that vLLM serves and is at least ``rank``; ValueError if there is none."""
     for served in LORA_RANKS:
         if rank <= served:
             return served
     raise ValueError(f"rank {rank} is more than {LORA_RANKS[-1]}, the largest that vLLM serves; use transformers")
 
 
-# torch's own, held before any vLLM worker replaces it with a function that does nothing.
+# torch's own function, saved before a vLLM worker replaces it with one that does nothing.
 _set_num_threads = torch.set_num_threads
 
 
 @contextmanager
 def _threads(threads: int) -> Iterator[None]:
-    """``threads`` intra-op threads within the block; torch, vLLM's kernels and OpenMP share one pool."""
+    """Use ``threads`` intra-op threads within the block; torch, vLLM's kernels and OpenMP share one pool."""
     before = torch.get_num_threads()
     _set_num_threads(threads)
     try:
@@ -226,10 +226,10 @@ def _threads(threads: int) -> Iterator[None]:
 
 @contextmanager
 def _eager(device: str) -> Iterator[None]:
-    """On a CPU nothing is compiled within the block.
+    """On a CPU, compile nothing within the block.
 
-    ``enforce_eager`` leaves out the model alone: for log-probabilities vLLM compiles a function that counts ranks,
-    which takes seconds and a C++ compiler.
+    ``enforce_eager`` covers the model only: for log-probabilities vLLM compiles a function that counts ranks, which
+    takes seconds and a C++ compiler.
     """
     if device != "cpu":
         yield
@@ -240,9 +240,9 @@ def _eager(device: str) -> Iterator[None]:
 
 @contextmanager
 def _process_kept() -> Iterator[None]:
-    """vLLM's environment and no Ray within the block; the process as it was after it.
+    """Set vLLM's environment and hide Ray within the block; restore the process state afterwards.
 
-    Where Ray is loaded already (inside an actor) it stays. ``None`` in ``sys.modules`` makes ``import ray`` raise
+    If Ray is loaded already (inside an actor) it stays visible. ``None`` in ``sys.modules`` makes ``import ray`` raise
     ImportError, which vLLM takes for "not installed".
     """
     environment = dict(os.environ)
@@ -253,7 +253,7 @@ def _process_kept() -> Iterator[None]:
         sys.modules["ray"] = None  # type: ignore[assignment]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of vLLM's and its dependencies' deprecated calls
+            warnings.simplefilter("ignore")  # deprecation warnings of vLLM and its dependencies
             yield
     finally:
         if without_ray:

@@ -1,4 +1,4 @@
-"""The tasks a study can ask: one module each, listed here by name."""
+"""The tasks a study can use: one module each, listed here by name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """AIME: competition problems whose answers are whole numbers from 0 to 999.
 
-Rows are ``{"id", "problem", "answer"}``, and "solution" where there is one. In a folder the year's file is
+Rows are ``{"id", "problem", "answer"}``, optionally with "solution". In a folder the year's file is
 ``aime<year>.jsonl``; on the hub it is the dataset of that year.
 """
 
@@ -26,8 +26,8 @@ def load(
 ) -> list[Problem]:
     """The problems of one ``year`` from a JSONL file, a folder with ``aime<year>.jsonl``, or the hub.
 
-    A year is one split, "test" (on the hub it is called "train"). Rows without an id are numbered.
-    Raises ValueError for another split, and for a bad row naming file and line.
+    A year has one split, "test" (called "train" on the hub). Rows without an id are numbered.
+    ValueError for another split, or naming file and line of a bad row.
     """
     if split != "test":
         raise ValueError(f"the aime task has no split {split!r}; a year is one split, 'test'")

@@ -1,9 +1,9 @@
-"""The project's own task: two-step word problems over small numbers, made on the spot.
+"""The project's own task: generated two-step word problems over small numbers.
 
-"Tom has 12 apples, buys 9, loses 5. How many?" is 16. Problems are drawn without end from a seed; a stable hash of
-the problem's text shares them out over the splits, so that what a from-scratch base is pretrained on, what the
-rollouts ask and what the evaluation asks can never meet. Objects are *easy* or *hard*: in its pretraining text a
-from-scratch base (``orchestrator/bases/scratch.py``) sees the verbs misread far more often beside the hard ones.
+"Tom has 12 apples, buys 9, loses 5. How many?" is 16. Problems are generated from a seed; a stable hash of the
+problem's text assigns them to splits, so that pretraining of a from-scratch base, rollouts and evaluation never share
+a problem. Objects are *easy* or *hard*: in the pretraining text of a from-scratch base
+(``orchestrator/bases/scratch.py``) verbs are misread far more often with hard ones.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ EASY = ("apples", "pens")
 HARD = ("cards", "coins", "shells", "stamps", "marbles", "beads")
 GAINS = ("buys", "finds", "gets", "wins")
 LOSSES = ("loses", "sells", "gives", "eats")
-PATIENCE = 20  # problems looked at for each one wanted
+PATIENCE = 20  # problems generated per distinct one wanted, at most
 SPLITS = {"test": range(0, 2), "train": range(2, 4), "pretrain": range(4, 10)}  # tenths of the hash
 
 
 @dataclass(frozen=True)
 class WordProblem:
-    """A start and two changes: ``start`` then ``first``, then ``second``, each change a (verb, amount)."""
+    """A number ``start`` and two changes, ``first`` and ``second``, each a (verb, amount)."""
 
     name: str
     item: str
@@ -55,7 +55,7 @@ class WordProblem:
 
     @property
     def split(self) -> str:
-        """The one split that this text belongs to."""
+        """The split that this text belongs to."""
         tenth = zlib.crc32(self.text.encode()) % 10
         return next(name for name, tenths in SPLITS.items() if tenth in tenths)
 
@@ -67,7 +67,7 @@ def change(number: int, verb: str, amount: int) -> int:
 def working(problem: WordProblem, *, slipped: bool, explained: bool) -> str:
     """The solution's text in one of two styles, "40+49=89,89-25=64#64" or with words between (``explained``).
 
-    The second change is misread, its sign turned round, where it ``slipped``.
+    With ``slipped`` the second change has the wrong sign.
     """
 
     def sign(verb: str) -> str:
@@ -81,9 +81,9 @@ def working(problem: WordProblem, *, slipped: bool, explained: bool) -> str:
 
 
 def stream(split: str, rng: random.Random, hard_share: float, largest: int) -> Iterator[WordProblem]:
-    """Problems of one split without end, over numbers up to ``largest``.
+    """Yield problems of one split endlessly, with numbers up to ``largest``.
 
-    The second change never takes more than there is, read either way.
+    The result is never negative, whichever sign the second change has.
     """
     while True:
         item = rng.choice(HARD if rng.random() < hard_share else EASY)
@@ -111,8 +111,8 @@ def load(
 ) -> list[Problem]:
     """``draw`` distinct problems (200 where unset) of ``split`` ("test", "train" or "pretrain") from ``seed``.
 
-    ``hard_share`` is the expected share of problems about a hard object, ``largest`` the largest number told. The
-    task reads no ``source``. ``ValueError`` where so many distinct problems are not to be found.
+    ``hard_share`` is the expected fraction of problems about a hard object, ``largest`` the largest number in a text.
+    ``ValueError`` for a ``source``, which the task does not read, or if there are too few distinct problems.
     """
     if source is not None:
         raise ValueError(f"the arithmetic task makes its own problems: remove source: {source}")
@@ -130,7 +130,7 @@ def load(
         if len(problems) == wanted:
             return list(problems.values())
     raise ValueError(
-        f"arithmetic: {wanted} distinct problems are not found up to {largest}: draw fewer, or raise largest"
+        f"arithmetic: there are not {wanted} distinct problems up to {largest}: draw fewer, or raise largest"
     )
 
 

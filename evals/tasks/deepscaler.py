@@ -14,7 +14,7 @@ HUB = "agentica-org/DeepScaleR-Preview-Dataset"
 def load(source: str | None = None, *, split: str = "train", draw: int | None = None, seed: int = 0) -> list[Problem]:
     """The problems of a JSONL file, of a folder with ``train.jsonl``, or of the hub; rows are numbered.
 
-    The dataset has one split, "train". Raises ValueError for another, and for a bad row naming file and line.
+    The dataset has one split, "train". ValueError for another split, or naming file and line of a bad row.
     """
     if split != "train":
         raise ValueError(f"the deepscaler task has no split {split!r}; it is one split, 'train'")

@@ -1,7 +1,7 @@
 """GSM8K: grade-school word problems with whole-number answers (Cobbe et al. 2021, arXiv 2110.14168).
 
-Rows are ``{"question", "answer"}``; the answer is a worked solution whose last line is "#### n". In it stand
-calculator marks, "16 - 3 = <<16-3=13>>13", which a solution shown to a model goes without.
+Rows are ``{"question", "answer"}``; the answer is a worked solution whose last line is "#### n". Its calculator
+annotations, "16 - 3 = <<16-3=13>>13", are removed from solutions shown to a model.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """MATH: 12 500 competition problems in seven subjects and five levels (Hendrycks et al. 2021, arXiv 2103.03874).
 
-Rows are ``{"problem", "solution"}``; the gold answer is the solution's last ``\\boxed{}``, or stands under "answer".
-Where rows have a "level", problems are also reported by it.
+Rows are ``{"problem", "solution"}``; the gold answer is the row's "answer", else the solution's last ``\\boxed{}``.
+If rows have a "level", results are also reported by level.
 
-On the hub the task reads a copy in the paper's own splits (7 500 to train on, 5 000 to test) with all subjects in one
-configuration; others keep a configuration a subject. The 500 test problems that many report (Lightman et al. 2023,
-arXiv 2305.20050) are ``source: HuggingFaceH4/MATH-500``.
+On the hub the task reads a copy with the paper's splits (7 500 train, 5 000 test) and all subjects in one
+configuration; other copies have one configuration per subject. The common subset of 500 test problems (Lightman et
+al. 2023, arXiv 2305.20050) is ``source: HuggingFaceH4/MATH-500``.
 """
 
 from __future__ import annotations

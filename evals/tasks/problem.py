@@ -1,4 +1,4 @@
-"""What a task is made of: problems, how to load and ask them, and how their answers are graded."""
+"""Problems, and tasks: how problems are loaded, asked and graded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from evals.grader import TaskGrader
 
 @dataclass(frozen=True)
 class Problem:
-    """One question with its gold answer. ``stratum`` names a group that is also reported apart, such as "hard".
+    """One question with its gold answer. ``stratum`` names a group that is also reported separately, such as "hard".
 
-    ``solution`` is the worked solution as an assistant would write it, ending in the form of answer that the task asks
-    for: an example to be shown before other problems. None where the source gives none. ``as_text``: no
-    algebra can read the gold answer, so that only equal text matches it.
+    ``solution`` is a worked solution that ends with an answer in the task's format, used as a few-shot example; None
+    if the source has none. ``as_text``: math-verify cannot read the gold answer, so only equal text matches it.
     """
 
     id: str
@@ -28,11 +27,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of problem: where it is loaded from, how it is asked and how its answers are graded.
+    """How a kind of problem is loaded, asked and graded.
 
-    ``load(source, *, split, draw, seed, **settings)`` returns problems; ``instruction`` is the text of the user's
-    turn, in which ``{problem}`` stands for the question; ``hub`` is the source that serves where none is given, None
-    for a task that makes its problems itself; ``grader()`` opens what grades its answers, by default as mathematics.
+    ``load(source, *, split, draw, seed, **settings)`` returns problems; ``instruction`` is the user's turn, with
+    ``{problem}`` for the question; ``hub`` is the default source, None for a task that generates its problems;
+    ``grader()`` opens the grader, by default that of mathematics.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Rows of a task's source: a JSONL file, a folder of them, or a dataset by its hub name; and the seeded draw.
+"""Reads rows of a task's source (a JSONL file, a folder of them, or a hub dataset), and draws problems by seed.
 
-A source is local if the path exists. Otherwise it must look like a hub name ("owner/name"), and is then loaded
-through ``datasets`` (from its cache when the machine is offline).
+A source is local if the path exists. Otherwise it must be a hub name ("owner/name") and is loaded through
+``datasets`` (from its cache if the machine is offline).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[0-9a-f]{40})?")
 def read(
     source: str, *, split: str, config: str | None = None, hub_split: str | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Pairs (where, row) of ``source``; ``where`` is "file:line" or "name[index]", for error messages.
+    """Yield (where, row) pairs of ``source``; ``where`` is "file:line" or "name[index]", for error messages.
 
-    A folder gives its ``<split>.jsonl``. A hub dataset, "owner/name" or pinned as "owner/name@commit", gives
-    ``hub_split`` (``split`` where unset) of ``config``. Raises ValueError for a missing file, a line that is
-    no JSON object, or a dataset that cannot be loaded.
+    Of a folder its ``<split>.jsonl`` is read. Of a hub dataset, "owner/name" or pinned as "owner/name@commit",
+    ``hub_split`` (default: ``split``) of ``config``. ValueError for a missing file, a line that is not a JSON object,
+    or a dataset that cannot be loaded.
     """
     path = Path(source)
     if path.is_dir():
@@ -62,7 +62,7 @@ def _read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, 
 
 
 def text_field(row: dict[str, Any], key: str, where: str) -> str:
-    """The non-empty text (or whole number, as text) under ``key``, or ValueError naming ``where``."""
+    """The non-empty text (or integer, as text) under ``key``; ValueError names ``where``."""
     value = row.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -72,7 +72,7 @@ def text_field(row: dict[str, Any], key: str, where: str) -> str:
 
 
 def worked(row: dict[str, Any], answer: str) -> str | None:
-    """The row's "solution", ending in the boxed answer, or None where there is no text under that name."""
+    """The row's "solution", ending in the boxed answer, or None if it has none."""
     solution = row.get("solution")
     if not isinstance(solution, str) or not solution.strip():
         return None
@@ -81,14 +81,14 @@ def worked(row: dict[str, Any], answer: str) -> str | None:
 
 
 def boxed(answer: str) -> str:
-    """The closing line that the tasks with ``\\boxed{}`` in their instruction ask for."""
+    """The closing line of a solution, for tasks whose instruction asks for ``\\boxed{}``."""
     return f"The final answer is \\boxed{{{answer}}}."
 
 
 def readable(problems: list[Problem], places: Mapping[str, str]) -> list[Problem]:
-    """The problems, each with ``as_text`` told; ValueError naming the first whose gold answer is none at all.
+    """The problems with ``as_text`` set; ValueError names the first with an unreadable gold answer.
 
-    ``places`` names the row of each id. Formulas are parsed, some milliseconds each, so draw first.
+    ``places`` maps ids to rows, for the message. Formulas are parsed, at some milliseconds each, so draw first.
     """
     golds = [problem.answer for problem in problems]
     with Grader() as grader:
@@ -98,7 +98,7 @@ def readable(problems: list[Problem], places: Mapping[str, str]) -> list[Problem
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise ValueError(
             f"{places[first.id]}: the answer {first.answer[:60]!r} can be read neither as a number nor as a formula"
-            f"{more}: mend or remove the row"
+            f"{more}: correct or remove the row"
         )
     return [replace(problem, as_text=i in texts) for i, problem in enumerate(problems)]
 
@@ -106,15 +106,15 @@ def readable(problems: list[Problem], places: Mapping[str, str]) -> list[Problem
 def drawn(problems: Sequence[Problem], draw: int | None, seed: int, source: str) -> list[Problem]:
     """All problems, or a fixed sample of ``draw`` without replacement, in the source's order.
 
-    With one seed a smaller draw is a subset of a larger one. Raises ValueError for no problem, repeated ids, or a
-    draw that the source cannot fill.
+    With the same seed a smaller draw is a subset of a larger one. ValueError for no problem, duplicate ids, or a draw
+    larger than the source.
     """
     if not problems:
         raise ValueError(f"{source}: holds no problem")
     seen: set[str] = set()
     for problem in problems:
         if problem.id in seen:
-            raise ValueError(f"{source}: problem id {problem.id!r} stands there twice; make ids distinct")
+            raise ValueError(f"{source}: problem id {problem.id!r} appears twice; make ids distinct")
         seen.add(problem.id)
     if draw is None:
         return list(problems)

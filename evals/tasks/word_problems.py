@@ -1,8 +1,8 @@
-"""One-step word problems in plain English, for a small real language model: made on the spot, whole-number answers.
+"""Generated one-step word problems in plain English with whole-number answers, for a small real language model.
 
-"Nora has 14 pencils. She buys 9 more. How many pencils does Nora have now?" A stable hash of the text shares the
-problems out over the splits, so that "train" and "test" can never meet. Adding and subtracting are *easy*,
-multiplying and dividing *hard*.
+"Nora has 14 pencils. She buys 9 more. How many pencils does Nora have now?" A stable hash of the text assigns
+problems to splits, so that "train" and "test" never share one. Addition and subtraction are *easy*, multiplication
+and division *hard*.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ def _divide(rng: random.Random) -> tuple[str, str, int]:
 KINDS = ((_add, "easy"), (_subtract, "easy"), (_multiply, "hard"), (_divide, "hard"))
 
 
-PATIENCE = 100  # problems looked at for each one wanted
+PATIENCE = 100  # problems generated per distinct one wanted, at most
 
 
 def load(source: str | None = None, *, split: str = "test", draw: int | None = None, seed: int = 0) -> list[Problem]:
-    """``draw`` distinct problems (200 where unset) of ``split`` ("test" or "train"), the same for the same ``seed``.
+    """``draw`` distinct problems (default 200) of ``split`` ("test" or "train"), the same for the same ``seed``.
 
-    The task reads no ``source``. Raises ValueError for one, for an unknown split and for a draw below 1.
+    ValueError for a ``source``, which the task does not read, an unknown split, a draw below 1 or too many.
     """
     if source is not None:
         raise ValueError(f"the word_problems task makes its own problems: remove source: {source}")
@@ -97,7 +97,7 @@ def load(source: str | None = None, *, split: str = "test", draw: int | None = N
         if text not in problems and zlib.crc32(text.encode()) % 10 in SPLITS[split]:
             identity = f"word_problems-{split}-{seed}-{len(problems)}"
             problems[text] = Problem(identity, text, str(answer), stratum, solution)
-    raise ValueError(f"word_problems: {wanted} distinct problems are not found; draw fewer")
+    raise ValueError(f"word_problems: there are not {wanted} distinct problems; draw fewer")
 
 
 TASK = Task(

@@ -43,16 +43,16 @@ def test_gzip_of_several_members_is_one_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        (b'{"a": 1}\n{"a": 1, "b": {"c": 1, "c": 2}}', "2: the key 'c' stands twice in one object: remove one"),
-        (b'[{"a": 1},\n {"a": NaN}]', "2: NaN is no number in JSON: write null, or remove the row"),
+        (b'{"a": 1}\n{"a": 1, "b": {"c": 1, "c": 2}}', "2: the key 'c' appears twice in one object: remove one"),
+        (b'[{"a": 1},\n {"a": NaN}]', "2: NaN is not a number in JSON: write null, or remove the row"),
         (b'{"a": 1e999}', "1: 1e999 is larger than a number can be: write it as text"),
         (b'{"a": 1}\n{"a": ', "2: not a JSON object ("),
         (b'{"a": "\xff"}', "1: not a JSON object ("),
-        (b'[{"a": 1}\n {"a": 2}]', "1: not a JSON object (the list goes on without a comma)"),
+        (b'[{"a": 1}\n {"a": 2}]', "1: not a JSON object (the list has no comma there)"),
         (b'[{"a": 1},\n', "2: not a JSON object ("),
         (b'[{"a": 1}', "1: not a JSON object (the list does not end)"),
         (b'[{"a": 1}, ]', "1: not a JSON object ("),
-        (b'[{"a": 1}]\n{"a": 2}', "1: not a JSON object (more stands behind the list of rows)"),
+        (b'[{"a": 1}]\n{"a": 2}', "1: not a JSON object (there is text after the list of rows)"),
         (b"[" * 100_000, "1: not a JSON object ("),
     ],
 )
@@ -71,5 +71,5 @@ def test_a_packed_file_that_is_cut_or_unknown_is_refused(tmp_path: Path) -> None
 
 def test_a_value_is_read_strictly() -> None:
     assert strict('{"a": 1e5}') == {"a": 1e5}
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="appears twice"):
         strict('{"a": 1, "a": 1}')

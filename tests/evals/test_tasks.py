@@ -98,7 +98,7 @@ def test_aime_takes_the_year_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"bad.jsonl:1: the answer must be a whole number from 0 to 999"):
         load(str(bad))
     twice = write_rows(tmp_path / "twice.jsonl", [{"id": "a", "problem": "P", "answer": "1"}] * 2)
-    with pytest.raises(ValueError, match="problem id 'a' stands there twice"):
+    with pytest.raises(ValueError, match="problem id 'a' appears twice"):
         load(str(twice))
     with pytest.raises(ValueError, match="no split 'train'"):
         load(str(tmp_path), split="train")

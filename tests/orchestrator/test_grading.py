@@ -147,7 +147,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "rows.json").write_text(f"[{GOOD.strip().replace(chr(10), ',')}]")
     assert "rows.json:1: this is a list: write one row a line" in refused(capsys, str(tmp_path / "rows.json"))
     (tmp_path / "twice.jsonl").write_text('{"completion": "1", "answer": "1", "answer": "2"}')
-    assert "twice.jsonl:1: not a JSON object in UTF-8 (the key 'answer' stands twice" in refused(
+    assert "twice.jsonl:1: not a JSON object in UTF-8 (the key 'answer' appears twice" in refused(
         capsys, str(tmp_path / "twice.jsonl")
     )
     assert "rows.jsonl.gz:1: this is gzip: unpack it first" in refused(capsys, str(tmp_path / "rows.jsonl.gz"))

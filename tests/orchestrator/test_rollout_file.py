@@ -67,9 +67,9 @@ def test_parquet_and_jsonl_hold_the_same_rows(tmp_path: Path, write_rows: Writer
         (GOOD | {"reward": "1_0"}, "reward must be a number (0 or 1 from a verifier), not '1_0'"),
         (GOOD | {"reward": ""}, "reward must be a number (0 or 1 from a verifier), not ''"),
         (GOOD | {"reward": [1]}, "reward must be a number (0 or 1 from a verifier), not [1]"),
-        (GOOD | {"reward": float("nan")}, "NaN is no number in JSON: write null, or remove the row"),
-        (GOOD | {"reward": float("-inf")}, "-Infinity is no number in JSON: write null, or remove the row"),
-        (GOOD | {"answer": float("nan")}, "NaN is no number in JSON: write null, or remove the row"),
+        (GOOD | {"reward": float("nan")}, "NaN is not a number in JSON: write null, or remove the row"),
+        (GOOD | {"reward": float("-inf")}, "-Infinity is not a number in JSON: write null, or remove the row"),
+        (GOOD | {"answer": float("nan")}, "NaN is not a number in JSON: write null, or remove the row"),
         (GOOD | {"answer": "NaN"}, "answer is nan, a missing value: give the gold answer, or remove the row"),
         ([1, 2], "a row is an object with problem, answer, completion"),
         ("text", "a row is an object with problem, answer, completion"),
@@ -121,7 +121,7 @@ def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path: Path, write_ro
     path = write_rows(tmp_path / "a.jsonl", [GOOD])
     with path.open("a") as stream:
         stream.write('{"problem": "a", "answer": "1", "completion": "x", "reward": 0, "reward": 1}\n')
-    assert refused(path) == f"{path}, line 2: the key 'reward' stands twice in one object: remove one"
+    assert refused(path) == f"{path}, line 2: the key 'reward' appears twice in one object: remove one"
 
 
 def test_packed_files_and_lists_hold_the_same_rows(tmp_path: Path, write_rows: Writer) -> None:
