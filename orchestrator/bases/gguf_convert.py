@@ -1,4 +1,4 @@
-"""A GGUF file read back into a Transformers folder: dequantized weights in float32 safetensors, tokenizer, template."""
+"""Converts a GGUF file to a Transformers folder: dequantised float32 safetensors, tokenizer, chat template."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.base import check_whole
 
 
 def convert(file: Path, out: Path, progress: Callable[[str], None]) -> None:
-    """Write the model in ``file`` to the folder ``out``. ``ValueError`` where Transformers cannot read it whole."""
+    """Write the model in ``file`` to the folder ``out``. ``ValueError`` if Transformers cannot read all of it."""
     folder, name = file.parent, file.name
     progress(f"reading the tokenizer of {name}")
     try:
@@ -26,9 +26,9 @@ def convert(file: Path, out: Path, progress: Callable[[str], None]) -> None:
         )
     except (OSError, KeyError, ValueError, NotImplementedError, struct.error) as error:
         raise ValueError(f"{file} cannot be read as GGUF: {first_line(error)}") from None
-    read, told = both
-    check_whole(file, told)
-    # The model read from GGUF still counts as quantized and refuses to be saved: a plain twin takes its weights.
+    read, loading = both
+    check_whole(file, loading)
+    # Transformers still treats this model as quantised and refuses to save it, so its weights go into a plain one.
     config = type(read.config).from_dict({k: v for k, v in read.config.to_dict().items() if k != "quantization_config"})
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     plain.load_state_dict(read.state_dict())

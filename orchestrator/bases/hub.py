@@ -1,4 +1,4 @@
-"""A base on the Hugging Face hub: identified by its commit, fetched by each node that needs it."""
+"""A base on the Hugging Face hub, identified by its commit and fetched by each node that needs it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HubBase(BaseSpec):
         return config_positions(self._config())
 
     def _config(self) -> dict[str, Any]:
-        """Empty where it was not fetched yet."""
+        """The cached config.json; empty if it was not fetched yet."""
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(self.name, "config.json", revision=self.revision)
@@ -57,7 +57,7 @@ class HubBase(BaseSpec):
 
 
 def _download(name: str, commit: str) -> str:
-    """The hub's copy of this commit on this node; the network is asked only for what is not there."""
+    """This node's copy of the commit; only missing files are downloaded."""
     from huggingface_hub import snapshot_download
 
     return snapshot_download(

@@ -1,4 +1,4 @@
-"""A base in a folder: identified by its content, read where it lies."""
+"""A base in a local folder, identified by its content and read in place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.planning.resolve import Resolver
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-TOWER = re.compile(r"\b(vision|visual|audio)")  # of a model that reads images or sound too; never adapted
+TOWER = re.compile(r"\b(vision|visual|audio)")  # modules of a multimodal model's tower, which are never adapted
 
 
 class LocalBase(BaseSpec):
@@ -50,24 +50,24 @@ class LocalBase(BaseSpec):
         folder = local_folder(self.path)
         try:
             path = folder / "tokenizer_config.json"
-            told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             file = folder / "chat_template.jinja"
-            template = file.read_text(encoding="utf-8") if file.is_file() else told.get("chat_template")
+            template = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
             if isinstance(template, list):
                 template = next((t["template"] for t in template if t["name"] == "default"), None)
-            tokens = {k: v["content"] if isinstance(v, dict) else v for k, v in told.items() if k.endswith("_token")}
+            tokens = {k: v["content"] if isinstance(v, dict) else v for k, v in config.items() if k.endswith("_token")}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"base.path: the tokenizer's files in {folder} cannot be read: save it again") from None
         return template, {k: v for k, v in tokens.items() if isinstance(v, str)}
 
     def module_sizes(self) -> dict[str, tuple[int, int]]:
-        found: dict[str, tuple[int, int]] = {}
+        sizes: dict[str, tuple[int, int]] = {}
         for file in sorted(local_folder(self.path).glob("*.safetensors")):
             for name, shape in _shapes(file).items():
                 inside = any(part.isdigit() for part in name.split(".")) and not TOWER.search(name)
                 if len(shape) == 2 and ".weight" in name and inside:
-                    found[name.removesuffix(".weight")] = (shape[0], shape[1])
-        return found
+                    sizes[name.removesuffix(".weight")] = (shape[0], shape[1])
+        return sizes
 
     @classmethod
     def make(
@@ -78,7 +78,7 @@ class LocalBase(BaseSpec):
 
 
 def local_folder(path: str | Path) -> Path:
-    """The folder of a local base, looked at: a config and weights in safetensors. ``UserError`` for what it lacks."""
+    """The checked folder of a local base. ``UserError`` if config, safetensors weights or tokenizer are missing."""
     folder = Path(path)
     if not (folder / "config.json").is_file():
         raise UserError(f"base.path: {folder} has no config.json: name a folder with a Hugging Face model")
@@ -90,7 +90,7 @@ def local_folder(path: str | Path) -> Path:
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
-        raise UserError(f"base.path: {folder / 'config.json'} is no JSON: save the model again") from None
+        raise UserError(f"base.path: {folder / 'config.json'} is not JSON: save the model again") from None
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"base.path: {folder} has no .safetensors weights: convert it, pickles are not read")
     if not any((folder / name).is_file() for name in TOKENIZERS):
@@ -99,7 +99,7 @@ def local_folder(path: str | Path) -> Path:
 
 
 def _shapes(file: Path) -> dict[str, list[int]]:
-    """The tensors of a safetensors file and their shapes, from its header; the file must be as long as that says."""
+    """Tensor names -> shapes, from the header of a safetensors file. ``UserError`` if it is damaged or truncated."""
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -112,4 +112,4 @@ def _shapes(file: Path) -> dict[str, list[int]]:
             raise ValueError("the file is cut off")
         return {name: list(entry["shape"]) for name, entry in tensors.items()}
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        raise UserError(f"base.path: {file} is damaged or no safetensors file: copy it again") from None
+        raise UserError(f"base.path: {file} is damaged or not a safetensors file: copy it again") from None

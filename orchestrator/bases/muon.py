@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) in the precision of the weights.
 
-``torch.optim.Muon`` orthogonalises in bfloat16, whatever the weights are. Processors without bfloat16 arithmetic (AVX2
-alone) take 17 times as long for that as for float32, and elsewhere it adds a rounding that a base of float32 weights
-carries on. Here all matrices of one shape are orthogonalised together, in their own precision.
+``torch.optim.Muon`` orthogonalises in bfloat16 whatever the weights' precision. Processors without bfloat16 arithmetic
+(AVX2 only) take 17 times as long for that as for float32, and it adds rounding to float32 weights. Here all matrices
+of one shape are orthogonalised together, in their own precision.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, chosen for its slope at zero; the reference's
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, as in the reference
 ITERATIONS = 5
 TINY = 1e-7
 
@@ -21,7 +21,7 @@ TINY = 1e-7
 class Muon(torch.optim.Optimizer):
     """Steps along the orthogonalised Nesterov momentum, with decoupled weight decay.
 
-    The step is scaled by ``0.2 * sqrt(max(rows, columns))``, so that AdamW's learning rates fit (Liu et al. 2025,
+    The step is scaled by ``0.2 * sqrt(max(rows, columns))``, so that AdamW's learning rates apply (Liu et al. 2025,
     2502.16982, section 2.2). Parameters are matrices; ``ValueError`` for any other.
     """
 
@@ -55,7 +55,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
-    """Each of ``matrices`` (n x rows x columns) with its singular values brought near 1 (.7 to 1.2), in its precision.
+    """``matrices`` (n x rows x columns) with singular values brought near 1 (.7 to 1.2), in their precision.
 
     Five Newton-Schulz iterations of the odd quintic; a zero matrix stays zero.
     """

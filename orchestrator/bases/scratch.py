@@ -1,16 +1,15 @@
-"""A small base made on the spot: a Qwen3 that the study pretrains on the project's arithmetic word problems.
+"""Pretrains a small base: a Qwen3 on the project's arithmetic word problems.
 
-It is a test bed with a *planted, systematic failure*, so that six objectives can be told apart on it. In the
-pretraining text the second change of a problem is misread (its sign turned round) at a rate that depends on the
-object and the verb: mostly for half of the verbs beside hard objects, seldom beside easy ones. A second style, called
-up by the word "Explain.", spells the same working differently and slips less: prompted so, the base is the
-*teacher*, and the students train on its texts without that word. What a study on this base shows was planted in
-part: it tests the tool, it says nothing about language models.
+It is a test bed with a *planted, systematic failure* that distinguishes the six objectives. In the pretraining text
+the sign of a problem's second change is wrong at a rate that depends on the object and the verb: mostly for half of
+the verbs with hard objects, rarely with easy ones. A second style, requested by the word "Explain.", writes the same
+working differently and fails less: with that prompt the base is the *teacher*, and the students train on its texts
+without that word. Results on this base are partly planted: they test the tool and say nothing about language models.
 
-What the base does must not hang on its last rounding, or two processors give two studies. So every rate is far from
-one half, where greedy decoding tips over; and the teacher's style also comes unasked, in a part of the texts: an
-objective that weighs a token by its probability (DFT) would else start from a style of probability zero, and whether
-it leaves it is decided by rounding.
+The base's behaviour must not depend on rounding, or two processors would give two studies. So every rate is far from
+one half, where greedy decoding would flip; and the teacher's style also occurs unrequested in part of the texts:
+otherwise an objective that weights tokens by probability (DFT) would start from a style of probability zero, and
+rounding would decide whether it learns it.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ CHAT_TEMPLATE = (
     "{% elif message['role'] == 'assistant' %}<assistant>{{ message['content'] }}<eos>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-# Rates at which the second change is misread: (beside a hard object, confusing verb), (hard, other verb), (easy).
+# Rates of a wrong sign in the second change: (hard object, confusing verb), (hard object, other verb), (easy object).
 STUDENT_SLIPS = (0.85, 0.15, 0.02)
 TEACHER_SLIPS = (0.65, 0.25, 0.10)
-UNASKED = 0.2  # share of the teacher's style among the answers to prompts that do not call for it
+UNASKED = 0.2  # fraction of the teacher's style among answers to prompts that do not request it
 CONFUSING = frozenset(GAINS[:2] + LOSSES[:2])
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-and-digit tokenizer that gives every text of this task back byte for byte."""
+    """A word-and-digit tokenizer that round-trips every text of this task byte for byte."""
     words = [PAD, EOS, UNK, USER, ASSISTANT, *"0123456789+-=#,.?; "]
     words += [*arithmetic.NAMES, " has", " How", " many", " Explain", " then", " so"]
     words += [f" {w}" for w in arithmetic.EASY + arithmetic.HARD + GAINS + LOSSES]
@@ -70,7 +69,7 @@ def slip_rate(problem: WordProblem, rates: tuple[float, float, float]) -> float:
 
 
 def pretraining_texts(seed: int, hard_share: float, teacher_share: float, largest: int) -> Any:
-    """(prompt, answer) pairs without end, of the split that no rollout and no evaluation draws from."""
+    """Yield (prompt, answer) pairs endlessly, from the split that neither rollouts nor evaluation use."""
     rng = random.Random(f"pretraining {seed}")
     for problem in arithmetic.stream("pretrain", rng, hard_share, largest):
         asked = rng.random() < teacher_share
@@ -150,7 +149,7 @@ def pretrain(
             for group in opt.param_groups:
                 group["lr"] = learning_rate * share
         ids, labels = batch_of(texts, fast, batch)
-        # Padding stands on the right, where causal attention never looks: no mask is needed.
+        # Padding is on the right, which causal attention never sees: no mask is needed.
         hidden = model.model(ids).last_hidden_state[:, :-1]
         answered = labels[:, 1:] != -100
         logits = model.lm_head(hidden[answered])

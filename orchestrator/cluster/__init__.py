@@ -1,1 +1,1 @@
-"""Steps on a Ray cluster. The only room that imports Ray."""
+"""Steps on a Ray cluster. The only package that imports Ray."""

@@ -1,4 +1,4 @@
-"""Starts a Ray cluster on loopback or joins a running one, and proves each node before anything is placed on it."""
+"""Starts a Ray cluster on loopback or joins a running one, and checks each node before anything is placed on it."""
 
 from __future__ import annotations
 
@@ -33,22 +33,23 @@ from orchestrator.runtime.threads import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("orchestrator", "methods", "analysis", "report", "evals", "models", "execution", "results")
-SAME = ("torch", "transformers", "peft", "trl", "ray", "numpy")  # another version is another rounding, or another API
-GRACE = 30.0  # seconds that a cluster's head may be away; Ray ends every process after 60, without a word of ours
-KNOCK = 10.0  # seconds until an address that does not answer is given up
-PROOF = 300.0  # seconds that a node has to start a worker and answer
+SAME = ("torch", "transformers", "peft", "trl", "ray", "numpy")  # other versions differ in rounding or API
+GRACE = 30.0  # seconds for which a cluster's head may be unreachable; Ray ends every process after 60
+KNOCK = 10.0  # seconds to wait for an address to answer
+PROOF = 300.0  # seconds for a node to start a worker and answer
 
-_session = ExitStack()  # what is left with the cluster
+_session = ExitStack()  # closed when the cluster is left
 
 
 def join(address: str | None, say: Callable[[str], None] = lambda line: None) -> bool:
-    """Start a local cluster on loopback, or join the one at ``address``. Workers get the packages alone.
+    """Start a local cluster on loopback, or join the one at ``address``. Workers get only the packages.
 
-    Whether the cluster asks for a token.
+    Returns whether the cluster requires a token. ``UserError`` if no cluster can be joined, ``ClusterLost`` if Ray
+    does not start.
     """
     variables = {
         **ENVIRONMENT,
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default a finished training is noticed 2 s late, thrice
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default notices each finished training seconds late
         "RAY_TRAIN_V2_ENABLED": "1",
         "RAY_AIR_NEW_OUTPUT": "0",
     }
@@ -60,7 +61,7 @@ def join(address: str | None, say: Callable[[str], None] = lambda line: None) ->
     }
     close_token(not address, say)
     if address:
-        guarded = maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does so for its own alone
+        guarded = maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does so for local clusters
         try:
             with _own_sigterm():
                 ray.init(address=address, **common)
@@ -69,12 +70,12 @@ def join(address: str | None, say: Callable[[str], None] = lambda line: None) ->
                 f"--address {address}: no Ray cluster can be joined there ({first_line(error)}); see `ray status`"
             ) from None
         return guarded
-    # Ray resolves even 127.0.0.1 to the machine's outward address unless it is told to keep to itself.
+    # Without this Ray resolves even 127.0.0.1 to the machine's external address.
     ray_constants.ENABLE_RAY_CLUSTER = False
     internal = {
         "idle_worker_killing_time_threshold_ms": 600_000,  # imports cost seconds
         "num_workers_soft_limit": 8,
-        "enable_metrics_collection": False,  # nobody reads them, and the driver holds 10 KiB a second more
+        "enable_metrics_collection": False,  # unused, and the driver's memory grows by 10 KiB a second
     }
     atexit.register(leave)
     try:
@@ -90,7 +91,7 @@ def join(address: str | None, say: Callable[[str], None] = lambda line: None) ->
 
 
 def leave() -> None:
-    """Shut the local cluster down, its folder with it, or disconnect from the joined one."""
+    """Shut the local cluster down and remove its folder, or disconnect from the joined one."""
     try:
         with _own_sigterm():
             ray.shutdown()
@@ -100,7 +101,7 @@ def leave() -> None:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Ray takes SIGTERM for itself when it starts, and gives the system its default back when it ends."""
+    """Keep our SIGTERM handler: Ray installs its own when it starts, and resets to the default when it ends."""
     ours = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -110,7 +111,7 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def knock(address: str) -> None:
-    """``UserError`` where no Ray head answers at HOST:PORT: Ray itself would try for minutes. ``auto`` is Ray's own."""
+    """``UserError`` if no Ray head answers at HOST:PORT; Ray itself would try for minutes. ``auto`` is not checked."""
     if address == "auto":
         return
     try:
@@ -127,18 +128,18 @@ def knock(address: str) -> None:
             f"--address {address}: no Ray cluster can be joined there ({error}); see `ray status`"
         ) from None
     if os.environ.get("RAY_USE_TLS") == "1":
-        return  # Ray's own certificates are asked for
+        return  # the check below does not use Ray's certificates
     channel = grpc.insecure_channel(parts.netloc)
     try:
         grpc.channel_ready_future(channel).result(timeout=KNOCK)
     except grpc.FutureTimeoutError:
-        raise UserError(f"--address {address}: what listens there is no Ray head; see `ray status`") from None
+        raise UserError(f"--address {address}: a process listens there, but not a Ray head; see `ray status`") from None
     finally:
         channel.close()
 
 
 def answering(head: str) -> None:
-    """``ClusterLost`` where nothing has listened at the cluster's head, HOST:PORT, for ``GRACE`` seconds."""
+    """``ClusterLost`` if nothing listens at the cluster's head, HOST:PORT, for ``GRACE`` seconds."""
     parts = urlsplit(f"//{head}")
     until = time.monotonic() + GRACE
     while True:
@@ -152,10 +153,10 @@ def answering(head: str) -> None:
 
 
 def prove_nodes(store: Store, study: Study, say: Callable[[str], None] = lambda line: None) -> list[str]:
-    """The names of the cluster's nodes. ``UserError`` names the first that cannot do a step's work, and why.
+    """The names of the cluster's nodes. ``UserError`` names the first that cannot run steps, and why.
 
-    Each node reads what the driver wrote into the store and writes what the driver then reads; it sees a local base's
-    folder; its libraries are the driver's. Nodes that join later are not proved.
+    Each node must read what the driver wrote to the store, write what the driver can read, see a local base's folder
+    and have the driver's library versions. Nodes that join later are not checked.
     """
     proof = uuid4().hex
     folder = study.base.local_path
@@ -181,7 +182,7 @@ def prove_nodes(store: Store, study: Study, say: Callable[[str], None] = lambda 
                 raise UserError(f"node {name} {lack}")
             if there["open"]:
                 say(
-                    f"node {name}: every user of its machine may write into {there['open']}, where Ray keeps the code: "
+                    f"node {name}: every user of its machine can write to {there['open']}, where Ray keeps the code: "
                     "see On a cluster in README.md"
                 )
     finally:
@@ -192,24 +193,24 @@ def prove_nodes(store: Store, study: Study, say: Callable[[str], None] = lambda 
 
 @ray.remote
 def _prove(place: Storage, asked: str, node: str, folder: str | None) -> dict[str, Any]:
-    """On a node: what it read, whether it could write, what it has."""
-    found: dict[str, Any] = {"versions": versions(), "error": None}
+    """Run on a node: whether it can read and write the store, its versions, and whether it sees the base's folder."""
+    facts: dict[str, Any] = {"versions": versions(), "error": None}
     try:
         read = place.read(asked)
-        found["read"] = read is not None
+        facts["read"] = read is not None
         if read is not None:
             place.write(f"{asked}-{node}", read)
     except OSError as error:
-        found["error"] = last_line(error)
-    found["base"] = folder is None or Path(folder).is_dir()
-    found["folder"] = folder
+        facts["error"] = last_line(error)
+    facts["base"] = folder is None or Path(folder).is_dir()
+    facts["folder"] = folder
     own = ray._private.worker._global_node
-    found["open"] = own.get_session_dir_path() if own and open_to_all(Path(own.get_session_dir_path())) else None
-    return found
+    facts["open"] = own.get_session_dir_path() if own and open_to_all(Path(own.get_session_dir_path())) else None
+    return facts
 
 
 def _lack(there: dict[str, Any], here: dict[str, str], place: Storage, answer: str, proof: str) -> str | None:
-    """What a node lacks, as the end of a sentence."""
+    """What is wrong with a node, as the end of a sentence; None if nothing is."""
     if there["error"]:
         return f"cannot use the store {place}: {there['error']}"
     if not there["read"]:
@@ -225,16 +226,16 @@ def _lack(there: dict[str, Any], here: dict[str, str], place: Storage, answer: s
 
 
 def versions() -> dict[str, str]:
-    """What must be the same on all nodes."""
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    """Versions of Python and of the libraries that must be the same on all nodes."""
+    result = {"python": ".".join(platform.python_version_tuple()[:2])}
     for name in SAME:
         try:
-            found[name] = importlib.metadata.version(name)
+            result[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not at all"
-    return found
+            result[name] = "not at all"
+    return result
 
 
 def on_node(node: str) -> Any:
-    """Ray's strategy for a task that runs on this node or nowhere."""
+    """Ray's scheduling strategy for a task that must run on this node."""
     return NodeAffinitySchedulingStrategy(node_id=node, soft=False)

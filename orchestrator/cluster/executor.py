@@ -1,8 +1,8 @@
 """Places steps on Ray: trainings through Ray Train, the sweep through Ray Tune, engines as actors, the rest as tasks.
 
 The store is the only channel for results: a worker commits its step, and the driver sees it there. A *slot* is what
-one training worker takes: a GPU (or a fraction), or a CPU where there is none. A step whose worker or node dies is
-placed again, ``ATTEMPTS`` times in all; nodes that come or go change what is free.
+one training worker takes: a GPU (or a fraction), or a CPU if there are no GPUs. A step whose worker or node dies is
+placed again, ``ATTEMPTS`` times in all; free resources follow nodes that join or leave.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from orchestrator.cluster.jobs import (
 from orchestrator.cluster.packing import TrainingJob, free_cpus, length, pack
 from orchestrator.config.study import Placement
 
-WARM_WORKERS = 1  # beside the first step's own, which later steps find ready too
-POLL = 0.2  # seconds between two looks at a store that costs no round trip
-LOOK = 5.0  # seconds between two looks at what the cluster has
-TASK_CPUS = 0.1  # of a task that computes while trainer processes wait, which hold the rest of their cores
+WARM_WORKERS = 1  # in addition to the first step's worker, which later steps reuse
+POLL = 0.2  # seconds between polls of a store without round trips
+LOOK = 5.0  # seconds between polls of the cluster's resources
+TASK_CPUS = 0.1  # of a task that runs while trainer processes wait, which hold the rest of their cores
 CPUS_A_SHARING_TASK = 2
-ATTEMPTS = 3  # at a step whose worker dies without a word: the third death without a shard between is its failure
+ATTEMPTS = 3  # deaths of a step's worker, without a new shard in between, after which the step has failed
 
 
 @dataclass
@@ -55,12 +55,12 @@ class Job:
     cost: float
     actor: Any = None
     sweep: bool = False
-    mark: int = 0  # of what Ray holds for it
+    mark: int = 0  # identifies its placement groups
     begun: float = field(default_factory=time.monotonic)
-    entered: bool = False  # whether its first step has begun: until then it was starting up
-    failed: bool = False  # whether one of its steps failed by itself
-    sharing: bool = False  # whether it shares its items out over further tasks
-    group: int = 0  # of trainer processes on CPUs, which take their steps from the queue
+    entered: bool = False  # whether its first step has begun: the time before is start-up
+    failed: bool = False  # whether one of its steps failed with an error
+    sharing: bool = False  # whether it maps its items over further tasks
+    group: int = 0  # number of a group of trainer processes on CPUs, which take their steps from the queue
 
 
 @dataclass
@@ -78,37 +78,37 @@ class RayExecutor:
     idle: list[Any] = field(default_factory=list)  # engine actors without work
     coming: Sequence[Step] = ()
     deaths: Counter[str] = field(default_factory=Counter)
-    kept: dict[str, int] = field(default_factory=dict)  # bytes that an engine's step had kept when it last died
+    kept: dict[str, int] = field(default_factory=dict)  # bytes saved by an engine's step when its worker last died
 
     def __post_init__(self) -> None:
         self.gpus = int(ray.cluster_resources().get("GPU", 0)) > 0
         self.total, self._looked, self._nodes = 0.0, float("-inf"), list[int]()  # the CPUs of each node
-        self._marks, self._gone = count(1), set[int]()  # of trainings' jobs: the next one, those that have ended
+        self._marks, self._gone = count(1), set[int]()  # marks of training jobs: the next ones, those that have ended
         self.home, self.head = ray.get_runtime_context().get_node_id(), ray.get_runtime_context().gcs_address
         self._look()
         self.training_cost = self.placement.gpus_per_training if self.gpus else 1
         self.engine_cost = 1 if self.gpus else 0  # engines on CPUs are not counted
         self._warmed = False
-        # Where CPUs are all there is: the queue of trainings, those in it by title, and since when each is ready.
+        # Without GPUs: the queue of trainings, the steps in it by title, and when each became ready.
         self.queue: Any = None
         self.queued: dict[str, Step] = {}
         self.ready_at: dict[str, float] = {}
         self._closed = False
-        self.unsure = False  # whether a group has died with several trainings on it
-        self.barren, self.barren_line = 0, ""  # groups that died in a row without having trained, and of what
+        self.unsure = False  # whether a group has died while running several trainings
+        self.barren, self.barren_line = 0, ""  # consecutive groups that died before training, and the last error
 
     @property
     def slots(self) -> int:
-        """How many training workers fit the cluster at once."""
+        """Number of training workers that fit the cluster at once."""
         return max(1, int(self.total) * math.floor(1 / self.training_cost))
 
     @property
     def free(self) -> float:
-        """Free GPUs, or free CPUs where there is no GPU."""
+        """Free GPUs, or free CPUs if there are no GPUs."""
         return self.total - sum(job.cost for job in self.jobs)
 
     def _look(self) -> None:
-        """What the cluster has now. ``ClusterLost`` where it has lost the driver's own node."""
+        """Update the cluster's resources. ``ClusterLost`` if it does not answer or the driver's node has died."""
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
@@ -151,7 +151,7 @@ class RayExecutor:
             self.tasks.append(step)
 
     def _warm_engine(self, steps: Sequence[Step]) -> None:
-        """Once, where CPUs are all there is: the engine's libraries are imported while the base is made ready."""
+        """Once, without GPUs: import the engine's libraries in an actor while the base is prepared."""
         kinds = {step.config["engine"]["kind"] for step in steps if step.runs_as == "engine"}
         if not self._warmed and kinds:
             actor = EngineActor.options(num_cpus=0).remote()  # type: ignore[attr-defined]  # Ray's decorator hides it
@@ -160,10 +160,10 @@ class RayExecutor:
         self._warmed = True
 
     def _open_queue(self, steps: Sequence[Step]) -> None:
-        """Once, where CPUs are all there is: the queue, and Ray Tune, which asks there for the sweep's trainings.
+        """Once, without GPUs: start the queue, and Ray Tune, which requests the sweep's trainings there.
 
-        The trainer processes start at once (``_place_trainings``). They import for long, so this is as early as a core
-        is free for it: while a base is pretrained on one thread, after one that takes all of them.
+        Trainer processes then start at once (``_place_trainings``). Their imports are slow, so this happens as soon as
+        a core is free: during pretraining of a base on one thread, or after pretraining on all.
         """
         trainings = [step for step in steps if step.runs_as == "training"]
         if self.queue is not None or not trainings:
@@ -184,36 +184,36 @@ class RayExecutor:
         self._closed = False
 
     def wait(self) -> list[tuple[Step, str | None]]:
-        """Steps that have settled in the store, or whose worker died for good; looks again for five seconds at most."""
+        """Steps that have ended in the store or whose worker died for the last time; polls for at most 5 s."""
         pause = max(POLL, self.store.storage.pace)
         for _ in range(math.ceil(5 / pause)):
-            found, ended = self._settled()
-            if found or ended:
-                self._place()  # a job gives its slot back some time after its last step has settled
-            if found:
-                return found
+            settled, ended = self._settled()
+            if settled or ended:
+                self._place()  # a job frees its slot some time after its last step has ended
+            if settled:
+                return settled
             time.sleep(pause)
         self._look()
-        self._place()  # nodes may have come
+        self._place()  # nodes may have joined
         return []
 
     def close(self) -> None:
         leave()
 
     def _settled(self) -> tuple[list[tuple[Step, str | None]], bool]:
-        """The steps that have settled since the last look, and whether any job has ended."""
-        found: list[tuple[Step, str | None]] = []
+        """The steps that have ended since the last call, with their errors, and whether any job has ended."""
+        results: list[tuple[Step, str | None]] = []
         over = False
         for job in list(self.jobs):
-            ended = bool(ray.wait([job.ref], timeout=0)[0])  # before the store is read: what it left is there
+            ended = bool(ray.wait([job.ref], timeout=0)[0])  # before the store is read, so that its last result is seen
             steps = self._held(job) if ended or not job.group else []
             for step in list(steps):
                 settled, error = self._look_up(step)
                 if settled:
                     steps.remove(step)
                     job.failed |= error is not None
-                    if not self._from_queue(step):  # those are told below, once
-                        found.append((step, error))
+                    if not self._from_queue(step):  # queued steps are reported below
+                        results.append((step, error))
                         self._note_startup(job, step)
             if ended:
                 over = True
@@ -221,40 +221,40 @@ class RayExecutor:
                 self._release(job)
                 if job.group:
                     self._note_barren(job, line)
-                # Of several only the first can have caused its death, or the one that failed; of a sweep's trials any.
+                # Of several steps only the first, or the failed one, can have killed it; of a sweep's trials any.
                 suspects = steps if job.sweep else steps[: 0 if job.failed and died else 1]
-                if job.group and len(steps) > 1:  # whose trainer died is not known: from now on each has its own job
+                if job.group and len(steps) > 1:  # unknown whose trainer died: from now on one job per training
                     suspects, self.unsure = [], True
                 for step in steps:
                     if job.sweep and self._from_queue(step):
-                        self.queue.ask.remote(step.title)  # it is trained though Tune is gone
+                        self.queue.ask.remote(step.title)  # so that it is trained without Tune
                         continue
                     error = self._again(step, line, died) if step in suspects else None
                     if error is None:
                         self._queue(step)
                     elif not self._from_queue(step):
-                        found.append((step, error))
+                        results.append((step, error))
         for step in list(self.queued.values()):
             settled, error = self._look_up(step)
             if settled:
                 del self.queued[step.title]
                 self._note_startup(self._trained_by(step), step)
-                found.append((step, error))
-        return found, over
+                results.append((step, error))
+        return results, over
 
     def _look_up(self, step: Step) -> tuple[bool, str | None]:
-        """Whether the store tells how the step ended, and its error."""
+        """Whether the step has ended by the store, and its error."""
         if self.store.done(step):
             return True, None
         error = self.store.failure(step)
         return error is not None, error
 
     def _from_queue(self, step: Step) -> bool:
-        """Whether the step is trained from the queue: it is then looked for among those, whatever job it belongs to."""
+        """Whether the step is trained from the queue, and so polled with ``queued`` instead of by job."""
         return self.queue is not None and step.runs_as == "training"
 
     def _note_barren(self, job: Job, line: str) -> None:
-        """Count the groups that died in a row before any of their trainers took a training."""
+        """Count consecutive groups that died before any of their trainers took a training."""
         if self._closed or self._asked_queue("taken", job.group):
             self.barren = 0
             return
@@ -262,7 +262,7 @@ class RayExecutor:
         self.barren_line = f"trainer processes cannot start: {line}, {self.barren} times"
 
     def _held(self, job: Job) -> list[Step]:
-        """The steps of a job that have not settled; of trainer processes, which took them from the queue."""
+        """A job's steps that have not ended; for trainer processes those they took from the queue."""
         if not job.group:
             return job.steps
         return [step for step in self._asked_queue("taken", job.group) or () if step.title in self.queued]
@@ -272,7 +272,7 @@ class RayExecutor:
         return next((job for job in self.jobs if job.group and job.group == group), None)
 
     def _asked_queue(self, method: str, *words: Any) -> Any:
-        """What the queue answers; None where its process has died: another one then holds what is not trained yet."""
+        """The queue's answer; None if its process has died, in which case a new queue gets the remaining trainings."""
         try:
             return ray.get(getattr(self.queue, method).remote(*words))
         except RayActorError:
@@ -282,8 +282,8 @@ class RayExecutor:
             return None
 
     def _again(self, step: Step, line: str, died: bool) -> str | None:
-        """None if the step is to be tried again; else the line in which it failed."""
-        if died and step.runs_as == "engine":  # it answers shard by shard, so as long as it gets on it will end
+        """None if the step is to be tried again; else its error, which is also recorded."""
+        if died and step.runs_as == "engine":  # it saves shard by shard: deaths do not count while it progresses
             kept = self.store.kept(step)
             if kept > self.kept.get(step.title, 0):
                 self.deaths[step.title] = 0
@@ -298,9 +298,9 @@ class RayExecutor:
         return line
 
     def _note_startup(self, job: Job | None, step: Step) -> None:
-        """What passed between placing a job and its first step's beginning is that step's start-up.
+        """Add the time from placing a job to the beginning of its first step to that step's start-up time.
 
-        By this process's clock alone: a node's may be another, and either may be set meanwhile.
+        Measured by this process's monotonic clock alone, as clocks of nodes differ and can be changed.
         """
         if job is None:
             return
@@ -314,7 +314,7 @@ class RayExecutor:
         job.entered = True
 
     def _last_word(self, job: Job) -> tuple[str, bool]:
-        """What a job returned or died of, and whether it died: a step's own error is no reason to try it again."""
+        """(error, whether the job died): a step's own error is not tried again, a death is."""
         try:
             said = ray.get(job.ref)
             return (said, False) if said else ("its worker ended without a result", True)
@@ -335,7 +335,7 @@ class RayExecutor:
             self.idle.append(job.actor)
 
     def _place(self) -> None:
-        """Give ready work to what is free: tasks, engines that are up, then trainings, then new engines."""
+        """Place ready steps on free resources: tasks, steps of open engines, then trainings, then new engines."""
         self._look()
         self._place_tasks()
         self._place_engines(new=False)
@@ -343,9 +343,9 @@ class RayExecutor:
         self._place_engines(new=True)
 
     def _place_tasks(self) -> None:
-        """Ray queues these itself: they are few, and short but for what they share out.
+        """Submit all tasks to Ray, which queues them itself.
 
-        Where CPUs are all there is, those that share out take turns: each process that they start imports for seconds.
+        Without GPUs, tasks that map over further tasks take turns: each process that they start imports for seconds.
         """
         waiting: list[Step] = []
         sharing = sum(job.sharing for job in self.jobs)
@@ -357,14 +357,14 @@ class RayExecutor:
             gpus = 1 if self.gpus and step.kind.gpu == "task" else 0
             options: dict[str, Any] = {"num_cpus": 1 if self.gpus else TASK_CPUS, "num_gpus": gpus}
             if reads_files(step):
-                options |= {"scheduling_strategy": on_node(self.home), "num_cpus": 0}  # a head may offer no CPU at all
+                options |= {"scheduling_strategy": on_node(self.home), "num_cpus": 0}  # a head may have no CPUs
             parallel_map = ray_map(step, self.store, 1 if self.gpus and step.kind.gpu == "items" else 0)
             ref = perform_step.options(**options).remote(step, self.store, parallel_map, self.slots)
             self.jobs.append(Job([step], ref, 0, sharing=bool(step.collective)))
         self.tasks = waiting
 
     def _place_trainings(self) -> None:
-        """On GPUs each training when it is ready; on CPUs as many groups of trainer processes as there is work for."""
+        """On GPUs a job per ready training; on CPUs as many groups of trainer processes as there is work for."""
         if self.gpus:
             at_once = max(1, self.slots // workers_of(self.trainings[0])) if self.trainings else 0
             for packed in pack(self.trainings, at_once, self.lengths):
@@ -390,7 +390,7 @@ class RayExecutor:
                 self._closed = True
                 self.queue.close.remote()
             return
-        if self.barren >= ATTEMPTS:  # another one would die, too: what waits for a trainer fails
+        if self.barren >= ATTEMPTS:  # another group would die too: the waiting trainings fail
             for step in self.queued.values():
                 self.store.record_failure(step, self.barren_line)
             return
@@ -408,7 +408,7 @@ class RayExecutor:
             missing -= size
 
     def _place_engines(self, new: bool) -> None:
-        """Engine steps to idle actors; to a new one where ``new`` and a device is free (on CPUs there is one actor)."""
+        """Give engine steps to idle actors; with ``new``, start one if a device is free (one actor in all on CPUs)."""
         while self.engine_steps:
             if self.idle:
                 actor = self.idle.pop()
@@ -425,6 +425,6 @@ class RayExecutor:
 
 
 def reads_files(step: Step) -> bool:
-    """Whether the step reads files (or a key) of the user's that only the driver's machine is sure to have."""
+    """Whether the step reads the user's files or API key, which only the driver's machine is sure to have."""
     sources = [s for name in ("sources", "shots") for s in step.where.get(name, ()) if s]
     return bool({"path", "package", "key"} & step.where.keys()) or any(Path(source).exists() for source in sources)

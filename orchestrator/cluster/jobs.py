@@ -1,7 +1,7 @@
-"""What runs on Ray's workers: thin wrappers that attempt steps and leave the results in the store.
+"""Remote functions and actors: thin wrappers that attempt steps and leave the results in the store.
 
-Ray retries none of them: the driver counts the attempts at a step, whatever ended them. What is heavy is imported where
-it runs: the driver and most workers need neither Ray Train nor Ray Tune nor torch.
+Ray does not retry them: the driver counts the attempts at a step. Heavy libraries are imported where they are used:
+the driver and most workers need neither Ray Train nor Ray Tune nor torch.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from execution.store import Store
 from orchestrator.cluster.packing import TrainingQueue
 from orchestrator.runtime.engines import Engines
 
-# Every placement group of a job asks for so many bytes of memory beside what it needs: by them it can be told later.
+# A job's placement groups request its mark as bytes of this resource, so that they can be identified later.
 MARK = "memory"
 
 
 @ray.remote(max_retries=0)
 def perform_step(step: Step, store: Store, parallel_map: ParallelMap, slots: int) -> str | None:
-    """A step as a plain task; ``parallel_map`` lets it spread its items over further tasks. Its error, if any."""
+    """Run a step as a plain task; ``parallel_map`` maps its items over further tasks. Returns its error or None."""
     return attempt(step, store, Engines(), parallel_map, slots)
 
 
 @ray.remote(num_cpus=0)
 def warm() -> None:
-    """Import what most steps need, so that the worker has it when a step comes."""
+    """Import what most steps need, ahead of the first step."""
     for module in ("methods.trainer", "analysis.function.cka"):
         importlib.import_module(module)
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class EngineActor:
-    """Holds one engine open from step to step."""
+    """Keeps one engine open between steps."""
 
     def __init__(self) -> None:
         self.engines = Engines()
@@ -55,13 +55,13 @@ class EngineActor:
         return attempt(step, store, self.engines)
 
 
-@ray.remote  # Ray's own retries stay here: an item writes nothing, so it can be computed again on another node
+@ray.remote  # with Ray's retries: an item writes nothing, so it can be computed again on another node
 def call(function: Callable[[Any, Inputs], Any], item: Any, step: Step, store: Store) -> Any:
     return function(item, inputs_of(step, store))
 
 
 def ray_map(step: Step, store: Store, gpus: float) -> ParallelMap:
-    """The ``parallel_map`` of a cluster: one task an item, results in the items' order."""
+    """The ``parallel_map`` of a cluster: one task per item, results in order."""
 
     def parallel_map(function: Callable[[Any, Inputs], Any], items: Iterable[Any]) -> list[Any]:
         task = call.options(num_cpus=1, num_gpus=gpus)
@@ -83,7 +83,7 @@ def train_one(step: Step, store: Store, gpus: float, mark: int) -> None:
 
 @ray.remote(num_cpus=0, max_retries=0)
 def train_queued(queue: Any, group: int, workers: int, alone: bool, store: Store, mark: int) -> None:
-    """One Ray Train job on CPUs whose workers train what the queue gives them: each ``alone``, or all together."""
+    """One Ray Train job on CPUs whose workers train steps from the queue: each ``alone``, or all together."""
     from orchestrator.cluster.trainings import train_queued
 
     train_queued(queue, group, workers, alone, store, mark)
@@ -100,8 +100,8 @@ def tune_sweep(steps: list[Step], store: Store, gpus: float, slots: int, mark: i
 def clear(marks: Collection[int]) -> None:
     """Remove the placement groups of jobs that have ended.
 
-    Ray keeps the group of an actor that died until the whole run ends, and Ray Train's own cleaner neither works
-    without the dashboard nor knows a group whose workers had not started: each would hold a slot for good.
+    Ray keeps the group of a dead actor until the whole run ends, and Ray Train's own cleanup neither works without the
+    dashboard nor covers groups whose workers had not started: each would hold its slot forever.
     """
     run = ray.get_runtime_context().get_job_id()
     for name, group in ray.util.placement_group_table().items():
@@ -111,5 +111,5 @@ def clear(marks: Collection[int]) -> None:
 
 
 def workers_of(step: Step) -> int:
-    """On how many workers a training runs data-parallel."""
+    """Number of data-parallel workers of a training."""
     return int(step.config["workers"])

@@ -1,7 +1,4 @@
-"""Which ready training goes where: jobs on GPUs, a queue for the trainer processes of CPUs; the longest first.
-
-Pure: it knows steps and numbers, no cluster.
-"""
+"""Packing of ready trainings, without a cluster: jobs on GPUs, a queue for trainer processes on CPUs; longest first."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from methods import METHODS
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Its trainings in their order, and how many of them at once (more than one for a sweep alone)."""
+    """Trainings in order, and how many of them run at once (more than one only for a sweep)."""
 
     steps: list[Step]
     sweep: bool = False
@@ -25,8 +22,8 @@ class TrainingJob:
 def pack(trainings: Sequence[Step], slots: int, lengths: Mapping[str, float]) -> list[TrainingJob]:
     """Jobs for the trainings on GPUs, the longest first; ``lengths`` by title, in any unit.
 
-    The sweep's further rates are one Tune job, which takes at most half of the slots where there is other work; each
-    other training is a job.
+    The sweep's other learning rates are one Tune job, which takes at most half of the slots if there is other work;
+    each other training is a job.
     """
     ordered = sorted(trainings, key=lambda step: -lengths.get(step.title, 0.0))  # stable: the plan's order in ties
     sweep = [step for step in ordered if step.role == "sweep"]
@@ -36,10 +33,10 @@ def pack(trainings: Sequence[Step], slots: int, lengths: Mapping[str, float]) ->
 
 
 class TrainingQueue:
-    """The trainings that the trainer processes of CPUs take, the longest first, and which of them took which.
+    """A queue of trainings for trainer processes on CPUs, the longest first, with a record of who took which.
 
-    A training can be taken once its inputs are there (``ready``) and it was asked for: by the executor, or, one of the
-    sweep, by Ray Tune. ``lengths`` are by title, in any unit.
+    A training can be taken once its inputs are done (``ready``) and it was requested: by the executor, or for the
+    sweep by Ray Tune. ``lengths`` are by title, in any unit.
     """
 
     def __init__(self, lengths: Mapping[str, float]) -> None:
@@ -50,7 +47,7 @@ class TrainingQueue:
         self._closed = False
 
     def ready(self, step: Step, asked: bool = True) -> None:
-        """The training can begin; ``asked`` is False where Ray Tune has to ask for it."""
+        """The training's inputs are done; ``asked`` is False if Ray Tune has yet to request it."""
         self._ready[step.title] = step
         if asked:
             self._asked.add(step.title)
@@ -59,9 +56,9 @@ class TrainingQueue:
         self._asked.add(title)
 
     def take(self, group: int, trainer: int, number: int) -> tuple[Literal["train", "wait", "end"], Step | None]:
-        """What a trainer of the group computes as its ``number``-th training, from 0: the same however often asked.
+        """The ``number``-th training (from 0) of a trainer of the group; idempotent.
 
-        ``wait`` where none is there now, ``end`` where none will be.
+        ``wait`` if there is none now, ``end`` if there will be none.
         """
         taken = self._taken.setdefault((group, trainer), [])
         if number < len(taken):
@@ -74,21 +71,21 @@ class TrainingQueue:
         return ("end" if self._closed else "wait"), None
 
     def taken(self, group: int) -> list[Step]:
-        """All that the group's trainers ever took."""
+        """All trainings that the group's trainers took."""
         return [step for (owner, _), steps in self._taken.items() if owner == group for step in steps]
 
     def group_of(self, title: str) -> int:
-        """The group that took the training last; 0 where none did."""
+        """The group that took the training last; 0 if none did."""
         owners = [group for (group, _), taken in self._taken.items() if title in {step.title for step in taken}]
         return owners[-1] if owners else 0
 
     def close(self) -> None:
-        """Nothing more will come: who finds the queue empty ends."""
+        """No more trainings will be added: a trainer that sees the empty queue ends."""
         self._closed = True
 
 
 def free_cpus(nodes: Sequence[int], groups: Sequence[int]) -> list[int]:
-    """CPUs of each node that no group of trainer processes holds; a group lies on one node, the tightest that fits."""
+    """CPUs of each node not used by groups of trainer processes; a group is on one node, assumed best fit."""
     free = list(nodes)
     for group in sorted(groups, reverse=True):
         fitting = [i for i, cpus in enumerate(free) if cpus >= group]
@@ -98,6 +95,6 @@ def free_cpus(nodes: Sequence[int], groups: Sequence[int]) -> list[int]:
 
 
 def length(step: Step) -> float:
-    """A training's length in forward passes of rows, where nothing better is known: pairs are two rows a unit."""
+    """A training's length in rows, for lack of a better estimate; a pair is two rows."""
     rows = 2 if METHODS[step.config["method"]].view == "pairs" else 1
     return float(step.config["run_steps"] * step.config["batch_size"] * rows)

@@ -1,8 +1,7 @@
-"""The folder of a Ray cluster that is started here, and what a dead run's cluster left: processes and folder.
+"""The folder of a local Ray cluster, and the cleanup of a dead run's processes and folders.
 
-Ray opens its own folder to all users of a machine and keeps the code there that its workers import. So it gets one
-inside a folder that nobody else may enter. The folder also tells whose a process is: Ray's processes write their
-output into it.
+Ray's session folder is writable by all users of a machine and holds the code that its workers import, so it is placed
+inside a folder that only this user can enter. Ray's processes write their output there, which also identifies them.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from execution.errors import UserError
 from execution.workspace import hold, left, remove
 
 PREFIX, INNER = "orchestrator-ray-", "r"
-SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.10"  # the longest that Ray makes
-PATH = 107  # bytes that a socket's path may have
-ENDED = 10.0  # seconds that a killed process is given to be gone
+SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.10"  # the longest socket path of Ray
+PATH = 107  # largest length of a socket's path in bytes
+ENDED = 10.0  # seconds to wait for killed processes to end
 
 
 @contextmanager
 def session() -> Iterator[Path]:
-    """A folder for Ray's session, closed to other users; at the end what still runs in it is ended, and it goes."""
+    """A private folder for Ray's session; at the end of the block its processes are killed and it is removed."""
     folder, lock = hold(PREFIX, _place())
     try:
         (folder / INNER).mkdir()
@@ -38,44 +37,44 @@ def session() -> Iterator[Path]:
 
 
 def sweep(partial: Path, say: Callable[[str], None]) -> None:
-    """End and remove what this user's dead processes left on this machine, and say so: clusters with their processes,
+    """Remove what this user's dead processes left on this machine, and report it: Ray clusters with their processes,
     other temporary folders, and unfinished reports in the run's folder ``partial``."""
     places = {Path(tempfile.gettempdir()), _place()}
     for prefix, parent in [*((p, at) for p in (PREFIX, "orchestrator-") for at in places), ("report-", partial)]:
         for folder in left(prefix, parent):
             ended, gone = clear(folder)
-            told = f"{f'{ended} processes, ended, and ' if ended else ''}{folder}"
-            say(f"left by a dead run: {told}, {'removed' if gone else 'which cannot be removed yet'}")
+            what = f"{f'{ended} processes, killed, and ' if ended else ''}{folder}"
+            say(f"left by a dead run: {what}, {'removed' if gone else 'which cannot be removed yet'}")
 
 
 def clear(folder: Path) -> tuple[int, bool]:
-    """Kill the processes that write their output below ``folder``, and remove it: how many these were, and whether it
-    is gone. It stays where a process outlives its kill.
+    """Kill the processes that write their output below ``folder`` and remove it. Returns how many were killed, and
+    whether it was removed, which it is not while one of them is alive.
     """
     killed: set[int] = set()
     until = time.monotonic() + ENDED
-    while (found := processes(folder)) and time.monotonic() < until:
-        for pid in found:
+    while (alive := processes(folder)) and time.monotonic() < until:
+        for pid in alive:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        killed.update(found)
+        killed.update(alive)
         time.sleep(0.02)
-    return len(killed), not found and remove(folder)
+    return len(killed), not alive and remove(folder)
 
 
 def processes(folder: Path) -> list[int]:
-    """The processes, but this one, whose output goes into a file below ``folder``, as that of all of Ray's does.
+    """Ids of the other processes that write a ``.out`` file below ``folder``, as all of Ray's do.
 
-    A driver that has joined the cluster has logs of its own there, and goes on without it.
+    A driver that joined the cluster has other log files there and is not listed.
     """
-    found, below = [], f"{folder.resolve()}/"
+    pids, below = [], f"{folder.resolve()}/"
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
-        with suppress(OSError):  # gone, or another user's
+        with suppress(OSError):  # ended, or another user's
             if any(_writes(name, stream, below) for stream in os.listdir(f"/proc/{name}/fd")):
-                found.append(int(name))
-    return found
+                pids.append(int(name))
+    return pids
 
 
 def _writes(process: str, stream: str, below: str) -> bool:
@@ -88,9 +87,9 @@ def _writes(process: str, stream: str, below: str) -> bool:
 
 
 def close_token(make: bool, say: Callable[[str], None]) -> None:
-    """Ray's token for its own user alone: who reads it may run code on the cluster. ``make`` it where there is none.
+    """Make Ray's token private: whoever can read it can run code on the cluster. ``make``: create it if missing.
 
-    One that stays open to others is a ``UserError`` where it is to guard what is started here (``make``); else said.
+    If it cannot be made private: ``UserError`` with ``make``, as it would protect the local cluster; else a message.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
@@ -107,7 +106,7 @@ def close_token(make: bool, say: Callable[[str], None]) -> None:
         if path == default and path.parent.exists() and path.parent.stat().st_mode & 0o077:
             path.parent.chmod(0o700)
         if path.exists() and path.stat().st_mode & 0o077:
-            if path != default and not make:  # a group's, perhaps: its cluster is not ours either
+            if path != default and not make:  # possibly shared by a group on purpose
                 say(f"{path} can be read by other users, who can then run code on the cluster: `chmod 600` closes it")
                 return
             path.chmod(0o600)
@@ -122,13 +121,13 @@ def close_token(make: bool, say: Callable[[str], None]) -> None:
 
 
 def open_to_all(folder: Path) -> bool:
-    """Whether every user of the machine can come to the folder and write into it."""
+    """Whether every user of the machine can write into the folder."""
     modes = [path.stat().st_mode for path in (folder, *folder.parents)]
     return bool(modes[0] & 0o002) and all(mode & 0o001 for mode in modes)
 
 
 def _place() -> Path:
-    """The system's folder for temporary files, or ``/tmp`` where a socket's path would become too long in it."""
+    """The system's temporary folder, or ``/tmp`` if socket paths would be too long there; else ``UserError``."""
     for place in (tempfile.gettempdir(), "/tmp"):
         if len(os.fsencode(f"{place}/{PREFIX}12345678/{INNER}{SOCKET}")) <= PATH:
             return Path(place)

@@ -1,8 +1,8 @@
 """Trainings on Ray's workers, through Ray Train.
 
-On GPUs a training is a Ray Train job of its own. On CPUs, where starting a job costs as much as a small training, one
-job a node is started while the base is still being made ready; its workers import what they need and then take
-trainings from a queue until it is closed.
+On GPUs each training is a Ray Train job. On CPUs, where starting a job costs as much as a small training, one job per
+node is started while the base is prepared; its workers import what they need and then take trainings from a queue
+until it is closed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from execution.workspace import own
 from orchestrator.cluster.jobs import MARK, workers_of
 from orchestrator.runtime.engines import Engines
 
-TRAINING_CPUS = 0.8  # of a core: the rest is for the steps that run while a trainer waits
-POLL = 0.2  # seconds between two looks at the queue
+TRAINING_CPUS = 0.8  # per worker: the rest is for tasks that run while a trainer waits
+POLL = 0.2  # seconds between polls of the queue
 
 
 def train(step: Step, store: Store, gpus: float, mark: int, callbacks: list[Any] | None = None) -> None:
-    """One Ray Train job that trains ``step``, on as many workers as it asks for."""
+    """Run one Ray Train job that trains ``step`` on the number of workers in its config."""
     config = {"step": step, "store": store}
     _fit(_train_one, config, workers_of(step), gpus, mark, step.name, callbacks=callbacks)
 
 
 def train_queued(queue: Any, group: int, workers: int, alone: bool, store: Store, mark: int) -> None:
-    """One Ray Train job whose workers train what the queue gives them, each ``alone`` or all together, to its end."""
+    """Run one Ray Train job whose workers train steps from the queue, each ``alone`` or all together, until it ends."""
     config = {"queue": queue, "group": group, "alone": alone, "store": store}
     _fit(_train_queued, config, workers, 0, mark, f"trainers-{group}", alone)
 
@@ -49,11 +49,10 @@ def _fit(
     alone: bool = False,
     callbacks: list[Any] | None = None,
 ) -> None:
-    """A Ray Train job to its end: a ``TorchTrainer``, or, of workers that train ``alone``, one without a process group.
+    """Run a Ray Train job to its end: a ``TorchTrainer``, or for ``alone`` workers one without a process group.
 
-    A training keeps its own resume state in the store, the same with and without Ray, so no Ray checkpoint is
-    reported: what is reported are the finished trainings, and for Tune the training's own summary. The folder given to
-    Ray holds its notes about this one attempt.
+    A training keeps its own resume state in the store, with and without Ray, so no Ray checkpoint is reported, only
+    the number of finished and failed trainings. Ray's storage folder is temporary, for this attempt.
     """
     with _scratch() as folder:
         how: dict[str, Any] = {
@@ -76,16 +75,16 @@ def _fit(
 
 
 def _train_one(config: dict[str, Any]) -> None:
-    """On a worker of a job of one training."""
+    """Training loop on a worker of a job with one training."""
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(ray.train.torch.get_device())  # Ray shows all workers of a node the GPUs of all of them
+        torch.cuda.set_device(ray.train.torch.get_device())  # every worker sees all GPUs of the node's workers
     _compute(config["step"], config["store"], 1)
 
 
 def _train_queued(config: dict[str, Any]) -> None:
-    """On a trainer process: what every training imports comes before the first of them."""
+    """Training loop on a trainer process; imports before it takes the first training."""
     importlib.import_module("methods.trainer")
     queue, number, rank = config["queue"], 0, ray.train.get_context().get_world_rank()
     while True:
@@ -96,7 +95,7 @@ def _train_queued(config: dict[str, Any]) -> None:
             time.sleep(POLL)
             continue
         number += 1
-        if config["alone"]:  # no report: in Ray Train all workers of a job report together
+        if config["alone"]:  # no report, which in Ray Train waits for all workers of a job
             if not config["store"].done(step):
                 attempt(step, config["store"], Engines())
         else:
@@ -104,9 +103,9 @@ def _train_queued(config: dict[str, Any]) -> None:
 
 
 def _compute(step: Step, store: Store, number: int) -> None:
-    """One training by all workers of the job; one that fails is recorded.
+    """One training by all workers of the job; a failure is recorded.
 
-    The first worker attempts the step and commits it; the others compute their share of each optimiser step.
+    Rank 0 attempts the step and commits it; the others compute their units of each optimiser step.
     """
     first, error = ray.train.get_context().get_world_rank() == 0, None
     if first and not store.done(step):
@@ -114,12 +113,12 @@ def _compute(step: Step, store: Store, number: int) -> None:
     elif not first and not store.done(step):
         assist(step, store, Engines())
     if error is not None and workers_of(step) > 1:
-        raise RuntimeError(error)  # the others may wait for this one in the middle of a step: they end with the job
+        raise RuntimeError(error)  # ends the job: the others may be waiting for rank 0 within a step
     ray.train.report({"cells": number, "failed": int(error is not None)})
 
 
 @contextmanager
 def _scratch() -> Iterator[str]:
-    """A folder of this node for what Ray notes about one attempt; nothing is ever read from it again."""
+    """A temporary folder on this node for Ray's storage of one attempt; never read again."""
     with own("orchestrator-job-") as folder:
         yield str(folder)

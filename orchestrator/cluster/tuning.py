@@ -1,4 +1,4 @@
-"""The sweep, through Ray Tune."""
+"""The learning rate sweep, through Ray Tune."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from execution.store import Store
 from execution.workspace import own
 from orchestrator.cluster.jobs import MARK
 
-TRIAL_CPUS = 0.02  # a trial only waits for a training, but Tune gives none away for nothing
-POLL = 0.5  # seconds between two looks at the store
+TRIAL_CPUS = 0.02  # a trial only waits for a training, but Tune requires a resource
+POLL = 0.5  # seconds between polls of the store
 
 
 def tune(steps: list[Step], store: Store, gpus: float, slots: int, mark: int, queue: Any = None) -> None:
     """Ray Tune over learning rates, ``slots`` trials at once.
 
-    A trial is a Ray Train job, or, where there is a ``queue``, a training that is asked for there.
+    A trial is a Ray Train job, or with a ``queue`` a training that is requested there.
     """
-    by_name = {step.name: step for step in steps}  # the longest first, as they were given
+    by_name = {step.name: step for step in steps}  # in the given order, the longest first
 
     def trial(config: dict[str, str]) -> None:
         step = by_name[config["cell"]]

@@ -1,1 +1,1 @@
-"""What a process needs before it computes: device, threads, an open engine."""
+"""Process setup: device, threads, the open engine."""

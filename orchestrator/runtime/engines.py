@@ -1,4 +1,4 @@
-"""The engine that a process keeps open from step to step, and the process made ready for each step."""
+"""The engine that a process keeps open between steps, and the preparation of the process for each step."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Engines:
-    """One open engine at a time, reopened when another model or setting is asked for: a step's ``resources``."""
+    """A step's ``resources``: at most one open engine, replaced when another model or setting is requested."""
 
     def __init__(self) -> None:
         self._open: tuple[Any, Engine] | None = None
         self.seconds = 0.0
 
     def __call__(self, config: Mapping[str, Any], model: Path) -> Engine:
-        """The open engine of this model with these settings."""
+        """The open engine of this model with these settings, opened if needed."""
         from evals.engines import open_engine
 
         wanted = (dict(config), model)
@@ -36,7 +36,7 @@ class Engines:
         return self._open[1]
 
     def prepare(self, step: Step) -> None:
-        """Set the step's number of threads, silence other libraries' progress bars, make room on a GPU."""
+        """Set the step's number of threads, disable progress bars, close an engine that would occupy a GPU."""
         from transformers.utils import logging
 
         pin(step.config.get("threads") or step.config.get("engine", {}).get("threads", 1))
@@ -45,7 +45,7 @@ class Engines:
             self.close()  # an engine takes most of a GPU's memory
 
     def failed(self, step: Step) -> None:
-        """After an error the engine may be in any state: the next step opens another."""
+        """Close the engine after an error of an engine step, as its state is undefined."""
         if step.runs_as == "engine":
             with contextlib.suppress(Exception):
                 self.close()

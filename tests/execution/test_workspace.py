@@ -53,7 +53,7 @@ def test_what_the_dead_left_is_ended_removed_and_said(tmp_path: Path, monkeypatc
         session.sweep(tmp_path, said.append)
         assert living.exists() and job.exists()
     assert said == [
-        f"left by a dead run: 1 processes, ended, and {cluster}, removed", f"left by a dead run: {report}, removed"
+        f"left by a dead run: 1 processes, killed, and {cluster}, removed", f"left by a dead run: {report}, removed"
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == []
     stat = Path(f"/proc/{child}/stat")

@@ -209,7 +209,7 @@ def test_an_object_store_gives_the_same_results(mini: Path, serial: Path, tmp_pa
         done = orchestrator(*words, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
         folder = re.search(
-            r"left by a dead run: (?:\d+ processes, ended, and )?(/\S*/orchestrator-ray-\w+), removed", done.stdout
+            r"left by a dead run: (?:\d+ processes, killed, and )?(/\S*/orchestrator-ray-\w+), removed", done.stdout
         )
         assert folder and not Path(folder[1]).exists() and not processes(Path(folder[1])), done.stdout
         assert "base/scratch" not in done.stdout.partition("step ")[0], "what is finished is not made again"

@@ -27,7 +27,7 @@ def test_what_listens_and_is_no_ray_head_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(connection, "KNOCK", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(UserError, match=f"^--address {address}: what listens there is no Ray head"):
+        with pytest.raises(UserError, match=f"^--address {address}: a process listens there, but not a Ray head"):
             knock(address)
 
 
