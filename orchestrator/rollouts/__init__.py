@@ -1,1 +1,1 @@
-"""Rollouts from their sources into one frozen dataset."""
+"""Collects rollouts from their sources into one frozen table."""

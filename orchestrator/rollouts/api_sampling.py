@@ -1,9 +1,8 @@
-"""Many questions to a teacher at once: kept as they are answered, and never beyond what they may cost.
+"""Concurrent requests to a teacher's API, with a journal of answers and a cost limit.
 
-What came is appended to a journal, a sealed line an answer or a refusal, so that a kill costs what was under way and
-nothing else. A line that was damaged since is asked for again, and counts as the most that it can have cost. The cost
-is that of the journal's tokens at the study's prices. What a server bills for an answer that never arrived (a timeout,
-a kill) is not known here.
+Every answer or refusal is appended to a journal as a sealed line, so that a kill loses only pending requests. A
+damaged line is requested again and counted at its highest possible cost. Cost is the journal's tokens at the study's
+prices; what a server bills for answers that never arrived (a timeout, a kill) is unknown.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from execution import durable
 from orchestrator.rollouts.openai_client import Answer, Question, Refused, Teacher
 
 JOURNAL = "answers.jsonl"
-PATIENCE = 20  # problems refused without an answer between them, after which the server is not asked further
+PATIENCE = 20  # problems refused in a row after which no more requests are sent
 REFUSED = "refused by the teacher"
 
 Sample = tuple[str, int]  # problem id, number of the sample
@@ -30,7 +29,7 @@ Tokens = Counter[int]  # 0: of prompts, 1: of completions
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a question has no answer, and the tokens that its reply is billed by."""
+    """Why a question has no answer, and the billed tokens of its reply."""
 
     refused: str
     prompt_tokens: int
@@ -38,7 +37,7 @@ class Refusal:
 
 
 class Journal:
-    """Answers and refusals in a file. A last line that a kill left half-written does not count, and is written over."""
+    """Answers and refusals in a file. An incomplete last line, left by a kill, is ignored and overwritten."""
 
     def __init__(self, path: Path) -> None:
         if path.is_dir():
@@ -60,9 +59,9 @@ class Journal:
         self._stream.truncate(end)
 
     def add(self, question: Question, what: Answer | Refusal) -> None:
-        """Writes it down, or raises ``OSError`` and leaves the file as it was."""
-        told = {"of": [question.problem_id, question.sample], "came": asdict(what)}
-        line = durable.seal(told).encode() + b"\n"
+        """Append it, fsynced; ``OSError`` leaves the file as it was."""
+        entry = {"of": [question.problem_id, question.sample], "came": asdict(what)}
+        line = durable.seal(entry).encode() + b"\n"
         written = 0
         try:
             while written < len(line):
@@ -87,7 +86,7 @@ class Journal:
 
 
 class Budget:
-    """Tokens in dollars: a journal's, and those that requests under way may come to; ``most`` None: no cap."""
+    """Cost in dollars of the journal's tokens and at most of pending requests; ``most`` is the limit, None for none."""
 
     def __init__(self, journal: Journal, prices: Sequence[float], most: float | None) -> None:
         self.journal, self.prices, self.most = journal, prices, most
@@ -97,7 +96,7 @@ class Budget:
         return sum(tokens[i] * price for i, price in enumerate(self.prices)) / 1e6
 
     def fits(self, tokens: Tokens) -> bool:
-        """Whether a request that may take these ``tokens`` keeps within the cap, whatever the others come to."""
+        """Whether a request of up to ``tokens`` stays within the limit even if all pending ones take their most."""
         return self.most is None or self.dollars(self.journal.billed + self.pending + tokens) <= self.most
 
     def spent(self) -> float:
@@ -105,9 +104,9 @@ class Budget:
 
 
 class Asking:
-    """One round of asking. ``keep()`` is called after every ``shard`` problems, and at the end however it ends.
+    """One round of requests. ``keep()`` is called after every ``shard`` problems and at the end, also after an error.
 
-    What was refused is not asked again, but where no question was ever answered: then once more, after all others.
+    Refused questions are not asked again, unless no question was ever answered: then once more, after all others.
     """
 
     def __init__(
@@ -129,19 +128,19 @@ class Asking:
         if not answers:
             self.todo += [q for q in questions if (q.problem_id, q.sample) in refused]
         self.samples = Counter(q.problem_id for q in questions)
-        self.left = Counter(q.problem_id for q in self.todo)  # samples of a problem that are not settled
-        self.settled = len(self.samples) - len(self.left)  # problems without such a sample
+        self.left = Counter(q.problem_id for q in self.todo)  # open samples by problem
+        self.settled = len(self.samples) - len(self.left)  # problems without open samples
         self.in_a_row: Counter[str] = Counter()  # refusals since the last answer, by problem
-        self.why = ""  # the last of them
+        self.why = ""  # the last refusal
         self.retries = sum(answer.retries for answer in answers.values())
-        self.ended: str | None = None  # why nothing more is asked
+        self.ended: str | None = None  # why no more requests are sent
         self.mend = "the same command goes on from there"
         self.changed = asyncio.Condition()
 
     def run(self) -> tuple[dict[Sample, Answer], dict[str, Any], Counter[str]]:
-        """All answers, what they took, and how many questions were refused; ``ValueError`` says in a line why not.
+        """All answers, their counts and tokens, and the number of refused questions.
 
-        What they took is told by the answers alone: not by when they came, nor by how often they were asked for.
+        Counts and tokens depend only on the answers, not on timing or retries. One-line ``ValueError`` on failure.
         """
         try:
             asyncio.run(self._all())
@@ -155,13 +154,13 @@ class Asking:
             raise ValueError(f"{self.ended}; {self._kept()}: {self.mend}")
         settled: list[Answer | Refusal] = [*answers.values(), *refused.values()]
         tokens = sum(map(_billed, settled), Tokens())
-        told = {
+        counts = {
             "answers": len(answers),
             "refused": len(refused),
             "prompt_tokens": tokens[0],
             "completion_tokens": tokens[1],
         }
-        return answers, told, Counter({REFUSED: len(refused)} if refused else {})
+        return answers, counts, Counter({REFUSED: len(refused)} if refused else {})
 
     async def _all(self) -> None:
         todo = iter(self.todo)
@@ -175,14 +174,14 @@ class Asking:
                 raise error
 
     async def _worker(self, todo: Iterator[Question]) -> None:
-        """Asks the next question as long as there is one: all workers share the iterator."""
+        """Ask questions until none is left; all workers share the iterator."""
         for question in todo:
             most = Tokens(dict(enumerate(self.teacher.most(question))))
             if not await self._may_ask(most):
                 return
             try:
                 await self._ask(question)
-            except Exception as error:  # what came cannot be kept: a full disk
+            except Exception as error:  # the answer cannot be written, e.g. disk full
                 self._end(str(error))
                 raise
             finally:
@@ -201,9 +200,9 @@ class Asking:
             self._answered(question, answer)
 
     async def _may_ask(self, most: Tokens) -> bool:
-        """Waits until the request fits the budget; False where it never will, or where nothing more is asked.
+        """Wait until the request fits the budget; False if it never will, or if no more requests are sent.
 
-        Requests under way are always waited for: they are paid for.
+        Pending requests are always waited for, since they are billed.
         """
         budget = self.budget
         async with self.changed:

@@ -1,4 +1,4 @@
-"""Rollouts of whichever source, verified and frozen into the one table."""
+"""The rollouts step: collects from the source, tokenises, applies limits and freezes the table."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from orchestrator.steps.rollouts import STATISTICS
 
 
 def build(context: Context) -> None:
-    """Writes ``rollouts.parquet`` (one row a completion) and ``statistics.json``: see ``dataset.py``."""
+    """Write ``rollouts.parquet`` (one row per completion) and ``statistics.json``; see ``dataset.py``.
+
+    ``ValueError`` if no rollout remains.
+    """
     config = context.config
     base = model_folder(context.inputs["base"])
     prompter = Prompter(base, config["prompt"])
     source = SOURCES[config["source"]]
-    found, told, dropped = source.collect(context, prompter)
+    collected, told, dropped = source.collect(context, prompter)
     with source.grader(config) as grader:
-        rows, again = joined(found, grader.canonical)
+        rows, again = joined(collected, grader.canonical)
     rows, tokens = tokenized(prompter, rows, context.progress)
     told |= {"tokens": tokens} | ({"joined": again} if again else {})
-    means = group_means(rows)  # of all that was found: what the limits leave out was tried, too
+    means = group_means(rows)  # over all rollouts, including those that the limits leave out
     kept, limited = fit(rows, config["prompt"], positions(base, rows))
     lost = Counter[str]()
     if config["table"]["cut"] == "drop":

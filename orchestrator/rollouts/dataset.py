@@ -1,4 +1,4 @@
-"""The one frozen table of rollouts: what every method trains on, in one order, with what there was to learn."""
+"""The frozen table of rollouts that every method trains on: limits, splits, statistics, reading and writing."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ COLUMNS = (
 
 
 def normal(problem: str) -> str:
-    """A problem's text without case and spacing: what counts as the same problem."""
+    """A problem's text without case and spacing; problems are the same if this is equal."""
     return "".join(unicodedata.normalize("NFC", problem).casefold().split())
 
 
 def joined(
     rows: Sequence[dict[str, Any]], canonical: Callable[[str], str | None] = canonical
 ) -> tuple[list[dict[str, Any]], int]:
-    """The rows with problems that are the same, by :func:`normal` and by their gold answer, as one: under the first's
-    id and text. Space and case alone may tell two problems apart ("2 3/4" and "23/4"), and then their golds do.
+    """Rows in which equal problems, by :func:`normal` and gold answer, have the id and text of the first.
 
-    Also how many rows were joined to a problem that came before them under another id or in another spelling.
+    The gold answers are compared since problems can differ in space and case only ("2 3/4" and "23/4"). Also returns
+    how many rows were changed.
     """
     first: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    found, count = [], 0
+    merged, count = [], 0
     for row in rows:
         alike = first[normal(row["problem"])]
-        told = next((other for other in alike if _one_gold(other["answer"], row["answer"], canonical)), None)
-        if told is None:
-            told = row
+        same = next((other for other in alike if _one_gold(other["answer"], row["answer"], canonical)), None)
+        if same is None:
+            same = row
             alike.append(row)
-        count += (told["problem_id"], told["problem"]) != (row["problem_id"], row["problem"])
-        found.append(row | {name: told[name] for name in ("problem_id", "problem")})
-    return found, count
+        count += (same["problem_id"], same["problem"]) != (row["problem_id"], row["problem"])
+        merged.append(row | {name: same[name] for name in ("problem_id", "problem")})
+    return merged, count
 
 
 def _one_gold(one: str, other: str, canonical: Callable[[str], str | None]) -> bool:
-    """Whether two golds are the same, however they are written."""
+    """Whether two golds are equal after normalisation."""
     return one == other or canonical(one) == canonical(other)
 
 
 def group_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The mean reward of each problem's rows, by its id."""
+    """Problem id -> mean reward of its rows."""
     rewards: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         rewards[row["problem_id"]].append(row["reward"])
-    return {problem: statistics.fmean(found) for problem, found in rewards.items()}
+    return {problem: statistics.fmean(values) for problem, values in rewards.items()}
 
 
 def fit(
     rows: list[dict[str, Any]], prompt: Mapping[str, Any], positions: int | None = None
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Rows within the token limits, ``cut`` where they lost tokens, and how many were dropped or cut, by reason.
+    """Rows within the token limits, with ``cut`` set where they lost tokens, and counts of dropped and cut rows by
+    reason.
 
-    ``rows`` carry prompt_ids, completion_ids and ``ended`` (False where generation ran out of tokens), and ``blank``
-    where no token comes before the end. ``positions``:
-    the longest row that the base takes, prompt and completion together.
+    ``rows`` have prompt_ids, completion_ids, ``ended`` (False if generation ran out of tokens) and ``blank`` (no token
+    before the end). ``positions``: the base's limit of prompt and completion tokens together.
     """
     kept, counts = [], Counter[str]()
     for row in rows:
@@ -90,7 +90,7 @@ def fit(
 
 
 def distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows without those whose completion an earlier one of the same problem has, but for space around it."""
+    """The rows without later duplicates of a completion of the same problem, ignoring surrounding space."""
     first: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         first.setdefault((row["problem_id"], row["completion"].strip()), row)
@@ -100,16 +100,16 @@ def distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def freeze(
     rows: list[dict[str, Any]], spec: Mapping[str, Any], means: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """Number the rows, hold a share of the problems out, and cut the training rows to the limit, whole groups.
+    """Number the rows, split off the held-out problems, and limit the training rows by whole groups.
 
-    ``means`` are the problems' mean rewards over all that was found of them; those of ``rows`` where None.
+    ``means`` are the problems' mean rewards over all their rollouts; None: over ``rows``.
     """
     means = group_means(rows) if means is None else means
     texts = {row["problem_id"]: normal(row["problem"]) for row in rows}
     problems = list(texts)
     shuffled = random.Random(f"held out {spec['seed']}").sample(problems, len(problems))
     apart = {texts[problem] for problem in shuffled[: round(spec["heldout"] * len(problems))]}
-    held = {problem for problem in problems if texts[problem] in apart}  # one text never stands in both splits
+    held = {problem for problem in problems if texts[problem] in apart}  # a text is never in both splits
     sizes = Counter(row["problem_id"] for row in rows)
     allowed, total = set(), 0
     for problem in (p for p in shuffled if p not in held):
@@ -131,10 +131,10 @@ def freeze(
 
 
 def statistics_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What there was to learn: shares, mixed groups, lengths, teachers. Counts training and held-out rows.
+    """Statistics of training and held-out rows: accuracy, mixed groups, lengths, teachers.
 
-    A row is right where its reward is above 0. ``right_counts``: entry k counts the problems with k right rows.
-    ``length``, in tokens, is told of right and of wrong rows too (None without such a row).
+    A row is right if its reward is above 0. ``right_counts``: entry k counts the problems with k right rows.
+    ``length``, in tokens, is also given for right and for wrong rows (None without such rows).
     """
     groups: dict[str, list[bool]] = defaultdict(list)
     teachers: dict[str, list[bool]] = defaultdict(list)
@@ -161,7 +161,7 @@ def statistics_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "duplicates": len(right) - len(set(right)),
         "right_counts": [counts[k] for k in range(max(counts) + 1)],
         "length": _quantiles([*lengths["right"], *lengths["wrong"]])
-        | {kind: _quantiles(found) if found else None for kind, found in lengths.items()},
+        | {kind: _quantiles(values) if values else None for kind, values in lengths.items()},
         "teachers": [
             {"name": name, "rows": len(rewards), "share_right": statistics.fmean(rewards)}
             for name, rewards in sorted(teachers.items())
@@ -170,7 +170,7 @@ def statistics_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _quantiles(lengths: list[int]) -> dict[str, Any]:
-    """Median, 95th percentile and largest."""
+    """Median, 95th percentile and maximum."""
     ordered = sorted(lengths)
     return {
         "median": statistics.median(ordered),
@@ -196,12 +196,12 @@ def read_table(folder: Path, split: str | None = None) -> list[dict[str, Any]]:
 
 
 def training_rollouts(folder: Path) -> list[Rollout]:
-    """The training rows as the methods read them."""
+    """The training rows as :class:`Rollout`."""
     return _rollouts(read_table(folder, "train"))
 
 
 def heldout_rollouts(folder: Path) -> list[Rollout]:
-    """The rows that no method trains on."""
+    """The held-out rows as :class:`Rollout`."""
     return _rollouts(read_table(folder, "heldout"))
 
 

@@ -1,7 +1,7 @@
-"""A teacher behind an OpenAI-compatible API: one chat completion a question, and what goes wrong in one line.
+"""Client of a teacher behind an OpenAI-compatible API: one chat completion per question, with one-line errors.
 
-The key is read from the environment, sent as the bearer token, and told to nobody: it is cut out of whatever a server
-says. Certificates are checked; a proxy is the environment's own (``HTTPS_PROXY``).
+The key is read from the environment, sent as the bearer token and removed from everything that a server returns.
+Certificates are checked; a proxy is taken from the environment (``HTTPS_PROXY``).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from urllib.parse import urlsplit
 from execution.errors import UserError
 from methods.seeds import derive
 
-LONGEST = 200  # characters of what a server says
-FINISH = 40  # characters of the reason why it ended an answer
-UNUSABLE = (400, 413, 422)  # answers to one request that say nothing about the next: too long, filtered
-TEMPLATE_TOKENS = 256  # that a chat template may add to what is asked
+LONGEST = 200  # characters of a server's message
+FINISH = 40  # characters of a finish reason
+UNUSABLE = (400, 413, 422)  # statuses that concern one request only: too long, filtered
+TEMPLATE_TOKENS = 256  # that a chat template may add to a prompt
 OPENAI = "api.openai.com"  # where max_tokens is called max_completion_tokens
-SECRET = 8  # characters from which on a key is cut out of completions: a shorter one may be a word of theirs
+SECRET = 8  # shortest key that is removed from completions: a shorter one could be an ordinary word
 
 
 class Refused(ValueError):
-    """A request that the server does not take, or a reply without a completion: others may fare better.
+    """The server refused this request, or its reply has no completion; other requests may succeed.
 
-    ``tokens`` of prompt and completion are what the reply is billed by.
+    ``tokens``: billed tokens of prompt and completion.
     """
 
     def __init__(self, said: str, tokens: tuple[int, int] = (0, 0)) -> None:
@@ -43,13 +43,13 @@ class Question:
     text: str
 
     def seed(self, of: int) -> int:
-        """Of this request, in [0, 2^31): from the study's seed, the problem and the sample's number alone."""
+        """This request's seed in [0, 2^31), from the study's seed ``of``, the problem and the sample's number."""
         return derive("teacher", of, self.problem_id, self.sample) % 2**31
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the text, the reasoning told apart from it, why it ended, and the tokens that it is billed by."""
+    """A reply: text, separately returned reasoning, finish reason, billed tokens, retries."""
 
     text: str
     reasoning: str
@@ -60,22 +60,22 @@ class Answer:
 
 
 def key_of(name: str | None) -> str | None:
-    """The key in the environment variable ``name``; None for None. ``UserError`` where there is none."""
+    """The key in the environment variable ``name``; None for None. ``UserError`` if it is missing or malformed."""
     if name is None:
         return None
     key = os.environ.get(name, "").strip()
     if not key:
         raise UserError(
             f"rollouts.key: the environment variable {name} is not set here: export the key in it, or set "
-            "rollouts.key=null for a server that asks for none"
+            "rollouts.key=null for a server that needs none"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise UserError(f"rollouts.key: what {name} holds is no key: it has spaces or characters that no key has")
+        raise UserError(f"rollouts.key: {name} does not hold a key: it has spaces or characters that no key has")
     return key
 
 
 class Teacher:
-    """Asks by the rollouts' ``config``, as their ``where`` allows (key, retries, timeout). Close it in its loop."""
+    """Client for a rollouts ``config`` and runtime inputs ``where`` (key, retries, timeout). Close it in its loop."""
 
     def __init__(self, config: Mapping[str, Any], where: Mapping[str, Any]) -> None:
         from openai import AsyncOpenAI, Omit
@@ -83,14 +83,14 @@ class Teacher:
         self.config, self.where = config, where
         self.key = key_of(where["key"])
         self.openai = urlsplit(config["base_url"]).hostname == OPENAI
-        self.headers = {} if self.key else {"Authorization": Omit()}  # the client would look for a key of its own
+        self.headers = {} if self.key else {"Authorization": Omit()}  # else the client would look for OPENAI_API_KEY
         self.client = AsyncOpenAI(
             api_key=self.key or "none",
             base_url=config["base_url"],
             max_retries=where["retries"],
             timeout=where["timeout"],
         )
-        if not self.openai:  # what the environment holds for OpenAI (OPENAI_ORG_ID and the like) is no one else's
+        if not self.openai:  # OpenAI's settings in the environment (OPENAI_ORG_ID etc.) are not for other servers
             self.client.organization = self.client.project = None
             self.client._custom_headers = {}
 
@@ -98,15 +98,15 @@ class Teacher:
         await self.client.close()
 
     def most(self, question: Question) -> tuple[int, int]:
-        """Tokens of prompt and completion that the answer may be billed by, at most: a token is a byte or more."""
+        """Upper limit of billed prompt and completion tokens: a token is at least a byte."""
         system = self.config["prompt"]["system"] or ""
         return len((system + question.text).encode()) + TEMPLATE_TOKENS, self.config["max_tokens"]
 
     async def ask(self, question: Question) -> Answer:
-        """``Refused`` for a request that this server does not answer, ``ValueError`` where none is worth sending.
+        """The answer. ``Refused`` if the server refuses this request, ``ValueError`` if further ones would fail too.
 
-        The client itself waits and asks again, ``retries`` times, after 408, 409, 429, 5xx, a timeout and a lost
-        connection: as long as ``Retry-After`` says (up to two minutes), else 0.5 s, doubled up to 8 s, with jitter.
+        The client retries up to ``retries`` times after 408, 409, 429, 5xx, a timeout or a lost connection, after the
+        time in ``Retry-After`` (up to two minutes), else 0.5 s doubled up to 8 s, with jitter.
         """
         import openai
 
@@ -126,7 +126,7 @@ class Teacher:
         return self._read(reply.http_response, question, reply.retries_taken)
 
     def request(self, question: Question) -> dict[str, Any]:
-        """What is sent."""
+        """The request's fields."""
         config = self.config
         system = config["prompt"]["system"]
         return {
@@ -158,26 +158,26 @@ class Teacher:
                 raise TypeError
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             said = self._said(response.text) or "empty"
-            raise Refused(f"its reply is no chat completion: {said}", tokens) from None
+            raise Refused(f"its reply is not a chat completion: {said}", tokens) from None
         return Answer(self._text(text), self._text(reasoning), self._said(finish)[:FINISH], *tokens, retries)
 
     def _tokens(self, reply: Any, question: Question) -> tuple[int, int]:
-        """What a reply is billed by. A completion that does not say it is billed by the most that it can be."""
+        """A reply's billed tokens; the upper limit for a completion without usage."""
         usage = reply.get("usage")
-        told = usage if isinstance(usage, dict) else {}
+        given = usage if isinstance(usage, dict) else {}
         most = self.most(question) if reply.get("choices") else (0, 0)
 
         def of(name: str, else_: int) -> int:
-            found = told.get(name)
-            return found if isinstance(found, int) and found >= 0 else else_
+            value = given.get(name)
+            return value if isinstance(value, int) and value >= 0 else else_
 
         return of("prompt_tokens", most[0]), of("completion_tokens", most[1])
 
     def _line(self, status: int, said: str) -> str:
-        """A status that stops the asking, in a line with its mend."""
+        """The message for a status that stops all requests, with what to do."""
         name = self.where["key"]
         if status == 401 and name is None:
-            return f"{self._server()} wants a key ({said}): name its environment variable in rollouts.key"
+            return f"{self._server()} needs a key ({said}): name its environment variable in rollouts.key"
         if status == 401:
             return f"{self._server()} refuses the key that {name} holds ({said}): export another one"
         if status == 403:
@@ -188,7 +188,7 @@ class Teacher:
                 "rollouts.model and rollouts.base_url"
             )
         if status == 429:
-            return f"{self._server()} takes no more, {self._times()} ({said}): lower rollouts.at_once, or wait"
+            return f"{self._server()} limits requests, {self._times()} ({said}): lower rollouts.at_once, or wait"
         return f"{self._server()} fails{f', {self._times()}' if status in (408, 409) or status >= 500 else ''} ({said})"
 
     def _server(self) -> str:
@@ -199,7 +199,7 @@ class Teacher:
         return "asked once" if times == 1 else f"asked {times} times"
 
     def _said(self, body: object) -> str:
-        """What a server says, in a few words on one line and without the key."""
+        """A server's message, shortened to one line and without the key."""
         message = body.get("message", body) if isinstance(body, dict) else body
         text = " ".join(str(message).split())
         text = "".join(c for c in text if c.isprintable())
@@ -208,7 +208,6 @@ class Teacher:
         return text[:LONGEST]
 
     def _text(self, text: str | None) -> str:
-        """A text of the server's, without the key, and with question marks for halves of characters: no file takes
-        those."""
+        """A server's text without the key, and with question marks for lone surrogates, which no file can hold."""
         text = (text or "").encode("utf-8", "replace").decode()
         return text.replace(self.key, "[key]") if self.key and len(self.key) >= SECRET else text

@@ -1,4 +1,4 @@
-"""One completion of a problem as its source gives it, checked so that whatever is wrong is named with its place."""
+"""One completion of a problem as its source gives it, with checks that name the place of an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evals.answers import canonical
 from execution.errors import UserError
 from orchestrator.rollouts.dataset import normal
 
-LARGEST = 1e30  # size of a reward: losses are float32
+LARGEST = 1e30  # largest absolute reward: losses are float32
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?", re.ASCII)
 TRUTH = {"true": 1.0, "false": 0.0}
 NO_GOLD = "nan"  # what a missing value becomes in a table of numbers
@@ -21,7 +21,7 @@ NO_GOLD = "nan"  # what a missing value becomes in a table of numbers
 
 @dataclass(frozen=True)
 class Row:
-    """One completion. ``reward`` is None where the file gives none."""
+    """One completion. ``reward`` is None if the source has none."""
 
     problem_id: str
     problem: str
@@ -32,14 +32,14 @@ class Row:
 
 
 def whole(rows: list[Row], source: str, draw: int | None, seed: int) -> list[Row]:
-    """The rows of ``source``, or those of a fixed ``draw`` of problems; ``UserError`` where they are at odds."""
+    """The rows of ``source``, or those of a fixed ``draw`` of problems; ``UserError`` if they are inconsistent."""
     if not rows:
         raise UserError(f"{source} holds no rollouts")
     if len({row.reward is None for row in rows}) > 1:
         raise UserError(f"{source}: some rows have a reward and some have none: give all or none")
-    told: dict[str, Row] = {}
+    by_id: dict[str, Row] = {}
     for row in rows:
-        first = told.setdefault(row.problem_id, row)
+        first = by_id.setdefault(row.problem_id, row)
         same = first.answer == row.answer or canonical(first.answer) == canonical(row.answer)
         if normal(first.problem) != normal(row.problem) or not same:
             called = " ".join(row.problem_id.split())[:80]
@@ -54,12 +54,12 @@ def whole(rows: list[Row], source: str, draw: int | None, seed: int) -> list[Row
 
 
 def _drawn_as(row: Row) -> str:
-    """Its id; without one of its own, its problem however that is spelled."""
+    """The row's id, or without one its normalised problem text."""
     return normal(row.problem) if row.problem_id == row.problem else row.problem_id
 
 
 def row_of(record: Any, where: str) -> Row:
-    """A record as a row; ``UserError`` says what is wrong with it, and ``where`` it stands."""
+    """A record as a row; ``UserError`` says what is wrong with it and ``where``."""
     if not isinstance(record, dict):
         raise UserError(f"{where}: a row is an object with problem, answer, completion")
     for name in ("problem", "answer", "completion"):
@@ -89,9 +89,9 @@ def row_of(record: Any, where: str) -> Row:
 
 
 def reward_of(value: Any, where: str) -> float:
-    """A reward as a number: a number, true (1) or false (0), or one of these written as text.
+    """A reward as a number, from a number, true (1) or false (0), or one of these as text.
 
-    The one rule of files, datasets and their lists. ``UserError`` for anything else, and for what float32 cannot hold.
+    ``UserError`` for anything else and for numbers too large for float32.
     """
     number = float(value) if isinstance(value, Decimal) else value
     if isinstance(value, str):
@@ -105,7 +105,7 @@ def reward_of(value: Any, where: str) -> float:
 
 
 def _whole(text: str, name: str, where: str) -> str:
-    """The text; ``UserError`` where it cannot be written in UTF-8."""
+    """The text; ``UserError`` if it cannot be encoded in UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Rollouts as tokens: each held against the base's chat template, its limits and the answer that it must not lose."""
+"""Tokenises rollouts, compares them with the chat template's tokens, finds rows that were cut before their answer."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ CUT, CUT_OFF = "answer cut", "cut before its answer"
 def tokenized(
     prompter: Prompter, rows: Iterable[dict[str, Any]], say: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows with ``prompt_ids`` and ``completion_ids`` (kept where they are there: as an engine drew them), and what
-    the statistics tell of them: ``rows``, how many ``parted`` from the template's own tokens and the ``first`` of
-    them in a line, what was ``mended`` (rows by reason), how many stay ``as_drawn`` though the template writes their
-    text in other tokens, and the token that is the ``end`` of a turn.
+    """The rows with ``prompt_ids`` and ``completion_ids`` (an engine's own ids are kept), and statistics.
+
+    These are ``rows``, how many ``parted`` from the template's tokens with the ``first`` of them as a line, what was
+    ``mended`` (rows by reason), how many are kept ``as_drawn`` although the template tokenises their text differently,
+    and the end-of-turn token ``end``.
     """
     rows = list(rows)
     prompts: dict[tuple[str, str], list[int]] = {}
     mended, parted, drawn, first = Counter[str](), 0, 0, None
-    found = []
+    result = []
     for number, row in enumerate(rows):
         if number % EVERY == 0:
             say(f"{number}/{len(rows)} rollouts tokenized")
@@ -43,17 +44,17 @@ def tokenized(
             parted += 1
             first = first or f"{' '.join(row['problem_id'].split())[:60]}: {where}"
         blank = list(ids[:1]) in ([], [prompter.turn.end_id])
-        found.append(row | {"prompt_ids": prompt, "completion_ids": list(ids), "blank": blank})
+        result.append(row | {"prompt_ids": prompt, "completion_ids": list(ids), "blank": blank})
     if first:
         say(f"{parted} of {len(rows)} rows have other tokens than the chat template writes; {first}")
-    told = {"rows": len(rows), "parted": parted, "first": first, "mended": dict(sorted(mended.items()))}
-    return found, told | {"as_drawn": drawn, "end": prompter.end_token}
+    stats = {"rows": len(rows), "parted": parted, "first": first, "mended": dict(sorted(mended.items()))}
+    return result, stats | {"as_drawn": drawn, "end": prompter.end_token}
 
 
 def positions(base: Path, rows: Sequence[dict[str, Any]]) -> int | None:
-    """The longest row that the base takes, in tokens; None where its config does not say.
+    """The base's limit of tokens per row; None if its config has none.
 
-    ``ValueError`` names a row with a token that the base does not know.
+    ``ValueError`` names a row with a token outside the base's vocabulary.
     """
     from transformers import AutoConfig
 
@@ -66,17 +67,17 @@ def positions(base: Path, rows: Sequence[dict[str, Any]]) -> int | None:
                 f"{row['problem_id'][:60]}: its tokenizer makes token {largest} of it, {base.name} knows {vocabulary}: "
                 "save tokenizer and model together"
             )
-    found = getattr(config, "max_position_embeddings", None)
-    return found if isinstance(found, int) else None
+    limit = getattr(config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) else None
 
 
 def with_answers(
     prompter: Prompter, rows: Sequence[dict[str, Any]], grader: TaskGrader
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Without the right rows that were cut before their answer: what is left of them does not earn their reward.
+    """Drop right rows that were cut before their answer; returns the other rows, and changes of the counts.
 
-    A cut row stays where the grader finds its gold answer in the tokens that are kept, where it was wrong anyway, and
-    where the grader does not find the answer in the whole completion either (``graded``): its reward is another's word.
+    A cut row is kept if the grader finds the gold answer in the remaining tokens, if it was wrong, or if the grader
+    did not find it in the whole completion either (not ``graded``: the reward came from elsewhere).
     """
     cut = [i for i, row in enumerate(rows) if row["cut"] and row["reward"] > 0 and row["graded"]]
     if not cut:
@@ -90,5 +91,5 @@ def with_answers(
 
 
 def _thinks(row: dict[str, Any]) -> bool:
-    """Whether the whole completion was graded as one that begins within a thought, or holds one."""
+    """Whether the whole completion begins within or contains a reasoning block."""
     return bool(row["opening"]) or spoken(row["completion"]) != row["completion"]

@@ -323,7 +323,7 @@ read_dataset("some/dataset", "0" * 40, HubRollouts(source="hub", name="some/data
         ({"reward": [1.0]}, {"reward": "reward"}, "2 completions and 1 rewards: give each its own"),
         ({"reward": 1.0}, {"reward": "reward"}, "2 completions and one reward: the reward must be a list too"),
         ({"who": ["a"]}, {"teacher": "who"}, "2 completions and 1 teachers: give each its own"),
-        ({}, {"answer": None}, "columns.answer: null takes one completion a problem, and here is a list"),
+        ({}, {"answer": None}, "columns.answer: null needs one completion per row, and this is a list"),
     ],
 )
 def test_lists_at_odds_are_named(
@@ -564,9 +564,9 @@ def test_pair_rules_are_known_beforehand(
     [
         ("base_url: 'ftp://a/v1'", "rollouts: base_url must be http"),
         ("base_url: 'http://me:secret@a/v1'", "must not carry a secret"),
-        ("base_url: 'http://me:secret@a:b/v1'", "base_url is no address"),
+        ("base_url: 'http://me:secret@a:b/v1'", "base_url is not an address"),
         ("base_url: 'http://a/v1', body: {max_tokens: 3}", "rollouts: body: max_tokens is set by the study's own"),
-        ("base_url: 'http://a/v1', body: {when: 2024-01-01}", "rollouts: body holds what JSON does not"),
+        ("base_url: 'http://a/v1', body: {when: 2024-01-01}", "rollouts: body is not JSON"),
         ("base_url: 'http://a/v1', max_cost: 3", "rollouts: max_cost needs prices"),
         ("base_url: 'http://a/v1', key: secret", "rollouts: key names the environment variable with the key"),
         ("base_url: 'http://a/v1', reasoning: maybe", "rollouts.reasoning"),

@@ -120,9 +120,9 @@ def test_a_server_without_a_key_is_sent_none(tmp_path: Path, monkeypatch: pytest
         (None, "the environment variable MY_KEY is not set here"),
         ("", "the environment variable MY_KEY is not set here"),
         (" \n", "the environment variable MY_KEY is not set here"),
-        ("sk-one\nsk-two", "what MY_KEY holds is no key"),
-        ("sk one", "what MY_KEY holds is no key"),
-        ("sk-é", "what MY_KEY holds is no key"),
+        ("sk-one\nsk-two", "MY_KEY does not hold a key"),
+        ("sk one", "MY_KEY does not hold a key"),
+        ("sk-é", "MY_KEY does not hold a key"),
     ],
 )
 def test_a_key_that_is_none_is_named_by_its_variable(
@@ -176,7 +176,7 @@ def test_what_may_pass_is_asked_again(tmp_path: Path, status: int) -> None:
     ("status", "part"),
     [
         (500, "fails, asked 2 times (500: oh no)"),
-        (429, "takes no more, asked 2 times (429: oh no): lower rollouts.at_once, or wait"),
+        (429, "limits requests, asked 2 times (429: oh no): lower rollouts.at_once, or wait"),
         (401, "refuses the key that TEACHER_KEY holds (401: oh no): export another one"),
         (403, "does not allow this (403: oh no): see rollouts.key and rollouts.model"),
         (
@@ -209,7 +209,7 @@ def test_the_key_is_cut_out_of_what_a_server_says(tmp_path: Path) -> None:
 def test_a_server_that_wants_a_key_and_is_given_none(tmp_path: Path) -> None:
     with chat_server(lambda n, body: (401, "no")) as server:
         line = refused(asking(server.url, tmp_path, key=None))
-    assert "wants a key (401: no): name its environment variable in rollouts.key" in line
+    assert "needs a key (401: no): name its environment variable in rollouts.key" in line
 
 
 def test_no_answer_in_time(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_reply_that_is_no_completion(tmp_path: Path, body: Any) -> None:
         server.asked.clear()
         (tmp_path / "other").mkdir()
         line = refused(asking(server.url, tmp_path / "other", QUESTIONS[:2], config={"model": "bad"}))
-    assert "answered none of 2 requests (its reply is no chat completion: " in line
+    assert "answered none of 2 requests (its reply is not a chat completion: " in line
 
 
 def test_a_request_that_is_refused_says_nothing_about_the_next(tmp_path: Path) -> None:

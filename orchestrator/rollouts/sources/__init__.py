@@ -1,4 +1,4 @@
-"""The sources of rollouts, one file each: a source answers for itself (``source.py`` says what is asked of it)."""
+"""The sources of rollouts, one file each; ``source.py`` is their interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is common to rollouts that a model is asked for, wherever it is served."""
+"""Common part of sources that sample completions from a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class AskedRollouts(RolloutSource):
-    """K completions a problem, asked of a model."""
+    """K completions per problem, sampled from a model."""
 
     problems: Problems
     samples: Count = 4
@@ -29,8 +29,8 @@ class AskedRollouts(RolloutSource):
     top_p: TopP = 1.0
     max_tokens: Count = 1024
     seed: Seed = 0
-    shard: Count = 500  # problems a call; the unit that is taken up again
-    instruction: str | None = None  # what the model is asked, where it differs from the students' prompt
+    shard: Count = 500  # problems per call; the unit of resume
+    instruction: str | None = None  # the model's prompt, if it differs from the students'
     table: Table = Table()
 
     @model_validator(mode="after")
@@ -62,7 +62,7 @@ class AskedRollouts(RolloutSource):
         )
 
     def asked_config(self, planned: Planned, without: set[str]) -> dict[str, Any]:
-        """What decides the answers: the settings but for those in ``without``, and the problems' content."""
+        """What determines the answers: the settings not in ``without``, and the problems' content."""
         from orchestrator.steps.problems import problems_config
 
         config = self.model_dump(exclude=dict.fromkeys(without | {"problems"}, True) | PAIRING)
@@ -70,19 +70,19 @@ class AskedRollouts(RolloutSource):
         return config | {"prompt": planned.study.prompt.model_dump()}
 
     def asked_where(self, planned: Planned) -> dict[str, Any]:
-        """Where the problems are read from."""
+        """Runtime inputs: where the problems are read from."""
         from orchestrator.steps.problems import pinned
 
         return {"sources": [pinned(self.problems.task, self.problems.source, planned.resolved)]}
 
     @staticmethod
     def grader(config: Mapping[str, Any]) -> TaskGrader:
-        """The grader of the task whose problems are asked."""
+        """The grader of the problems' task."""
         return TASKS[config["problems"]["task"]].grader()
 
 
 def instruction_of(config: Mapping[str, Any]) -> str:
-    """What the teacher is asked, which may differ from what the students are."""
+    """The teacher's instruction, which can differ from the students'."""
     return config["instruction"] or _students(config["problems"])
 
 
@@ -93,7 +93,7 @@ def _students(spec: dict[str, Any]) -> str:
 def verified(
     context: Context, found: Sequence[tuple[Problem, str, bool]], teacher: str, opening: str = ""
 ) -> list[dict[str, Any]]:
-    """Rows of (problem, completion, whether it ended by itself), graded; with the prompt's own ``opening``."""
+    """Graded rows from (problem, completion, ended by itself) tuples; ``opening`` is the prompt's reasoning tag."""
     context.progress(f"grading {len(found)} rollouts")
     with AskedRollouts.grader(context.config) as grader:
         verdicts = grader.grade([(opening + text, problem.answer) for problem, text, _ in found])

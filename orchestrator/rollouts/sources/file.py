@@ -1,4 +1,4 @@
-"""Rollouts of a file on this machine, read row by row, so that whatever is wrong with it is named with its line."""
+"""Rollouts from a local file; errors name file and line."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ class FileRollouts(GivenRollouts):
 def read_rollouts(path: Path, draw: int | None = None, seed: int = 0) -> list[Row]:
     """All rows of a JSON or Parquet file, or those of a fixed ``draw`` of problems, in the file's order.
 
-    JSON is read as ``evals/json_rows.py`` says. ``UserError`` names file and line (for Parquet: row) of the first bad
-    row.
+    JSON is read by ``evals/json_rows.py``. ``UserError`` names file and line (for Parquet: row) of the first bad row.
     """
     try:
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""What is common to rollouts that exist already, wherever their rows lie."""
+"""Common part of sources of existing rollouts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,12 @@ if TYPE_CHECKING:
 
 
 class GivenRollouts(RolloutSource):
-    """Completions that exist already. A source of them says where they lie, what they are, and reads them.
-
-    ``places`` are those of its settings that say where the rows lie: they are no part of the step's identity.
-    """
+    """Existing completions. ``places`` names the settings for their location, which are not part of the step's
+    identity."""
 
     instruction: str = "{problem}"
-    draw: Count | None = None  # a fixed draw of so many problems
-    rewards: Literal["given", "graded"] = "given"  # graded: by this tool's own grader, whatever the rows say
+    draw: Count | None = None  # number of problems of a fixed draw
+    rewards: Literal["given", "graded"] = "given"  # graded: by this tool's grader, ignoring the rows' rewards
     table: Table = Table()
     places: ClassVar[frozenset[str]]
 
@@ -42,25 +40,25 @@ class GivenRollouts(RolloutSource):
     @property
     @abstractmethod
     def place(self) -> str:
-        """Where the rows lie: a path, or a hub's name."""
+        """Location of the rows: a path or a hub name."""
 
     @abstractmethod
     def identity(self, resolver: Resolver) -> str:
-        """A content hash, or a hub's commit. ``UserError`` for what is not there."""
+        """A content hash or a hub commit. ``UserError`` if the rows are missing."""
 
     @classmethod
     @abstractmethod
     def read(
         cls, config: Mapping[str, Any], where: Mapping[str, Any], progress: Callable[[str], None]
     ) -> tuple[list[Row], Counter[str]]:
-        """The rows at ``where["path"]``, and how many completions were left out, by reason. ``UserError`` names a row.
+        """The rows at ``where["path"]``, and counts of completions left out, by reason. ``UserError`` names a bad row.
 
-        ``config`` holds the settings but for ``places``; of a hub's dataset ``where["revision"]`` is the commit.
+        ``config`` holds the settings without ``places``; for a hub dataset ``where["revision"]`` is the commit.
         """
 
     @property
     def locator(self) -> str:
-        """Under which name the resolved inputs hold what the rows are."""
+        """The rows' name among the resolved inputs."""
         return f"{self.source}:{self.place}"
 
     @property
@@ -93,16 +91,16 @@ class GivenRollouts(RolloutSource):
 
 
 def _graded(context: Context, read: list[Row]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows with their own rewards or the grader's, and how far the two agree."""
+    """Rows with their own rewards or the grader's, and the agreement of the two."""
     config = context.config
     given = read[0].reward is not None
-    told: dict[str, Any] = {}
+    stats: dict[str, Any] = {}
     context.progress(f"grading {len(read)} rollouts")
     with GivenRollouts.grader(context.config) as grader:
         verdicts = [float(v.correct) for v in grader.grade([(row.completion, row.answer) for row in read])]
     if given:
         agreed = sum(v == ((row.reward or 0) > 0) for v, row in zip(verdicts, read, strict=True))
-        told["grader_agreement"] = {"rows": len(read), "agreed": agreed}
+        stats["grader_agreement"] = {"rows": len(read), "agreed": agreed}
     rewards = [r.reward if given and config["rewards"] == "given" else v for v, r in zip(verdicts, read, strict=True)]
     rows = [
         {
@@ -119,4 +117,4 @@ def _graded(context: Context, read: list[Row]) -> tuple[list[dict[str, Any]], di
         }
         for row, reward, verdict in zip(read, rewards, verdicts, strict=True)
     ]
-    return rows, told
+    return rows, stats

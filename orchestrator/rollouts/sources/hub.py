@@ -1,4 +1,4 @@
-"""Rollouts of a dataset, by its hub name or from a local folder: its columns under our names, lists taken apart."""
+"""Rollouts from a hub dataset or local dataset folder: maps columns to our names and splits lists of completions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from orchestrator.rollouts.sources.given import GivenRollouts
 if TYPE_CHECKING:
     from orchestrator.planning.resolve import Resolver
 
-LISTED = ("completion", "reward", "teacher")  # what may hold a list, an entry a completion
-WITHOUT, TWO = "without a final answer", "with two golds"  # why completions whose own answer is the gold are left out
+LISTED = ("completion", "reward", "teacher")  # columns that may hold a list with an entry per completion
+WITHOUT, TWO = "without a final answer", "with two golds"  # reasons to leave out completions without a gold column
 
 
 class Columns(Frozen):
-    """Under which names a dataset's rows hold what a rollout is made of.
+    """The dataset's column names of a rollout's fields.
 
-    Where ``completion`` holds a list, each of it is a rollout; ``reward`` is then a list too, and ``teacher`` may be.
+    If ``completion`` holds a list, each entry is a rollout; ``reward`` must then be a list too, and ``teacher`` can be.
     """
 
     problem: str = "problem"
@@ -39,7 +39,7 @@ class Columns(Frozen):
 
 
 class HubRollouts(GivenRollouts):
-    """Rows of a dataset by its hub name, or of a local folder that ``datasets`` reads as one."""
+    """Rows of a dataset by its hub name, or of a local folder that ``datasets`` can read."""
 
     source: Literal["hub"]
     name: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -54,7 +54,7 @@ class HubRollouts(GivenRollouts):
         return self.name
 
     def identity(self, resolver: Resolver) -> str:
-        """A folder's content, or the commit that a hub name stands for."""
+        """A folder's content hash, or a hub name's commit."""
         folder = here(self.name)
         if folder is not None and folder.is_dir():
             return folder_hash(folder)
@@ -63,7 +63,7 @@ class HubRollouts(GivenRollouts):
         return resolver.commit(self.name, self.revision, "dataset")
 
     def rows_at_hand(self) -> list[Row]:
-        """A folder's; a hub's are not fetched."""
+        """The rows of a local folder; hub datasets are not fetched."""
         if here(self.name) is None:
             return []
         return read_dataset(self.name, None, self.model_dump(), self.draw, self.table.seed)[0]
@@ -81,9 +81,9 @@ def read_dataset(
 ) -> tuple[list[Row], Counter[str]]:
     """The rows of ``name`` (a folder, or a hub name at the commit ``revision``), or of a fixed ``draw`` of problems.
 
-    ``spec`` says ``config``, ``split`` and ``columns`` (see ``Columns``). Where a completion's own final answer is the
-    gold, the second value counts those left out, by reason: they state none, or a problem's completions state two.
-    ``UserError`` names the row.
+    ``spec`` has ``config``, ``split`` and ``columns`` (see ``Columns``). Without a gold column each completion's own
+    final answer is the gold; the second value then counts completions left out, by reason: without a final answer, or
+    of a problem whose completions have different ones. ``UserError`` names a bad row.
     """
     columns, rows, dropped = spec["columns"], [], Counter[str]()
     for where, record in _records(name, revision, spec):
@@ -95,19 +95,19 @@ def read_dataset(
                     continue
             rows.append(row_of(one, place))
     if columns["answer"] is None:
-        found = len(rows)
+        before = len(rows)
         rows = _of_one_gold(rows)
-        dropped += Counter({TWO: found - len(rows)})
+        dropped += Counter({TWO: before - len(rows)})
         if dropped and not rows:
-            said = "the completions of each problem state two" if found else "no completion states a"
+            said = "the completions of each problem state two" if before else "no completion states a"
             raise UserError(
-                f"{name}: {said} final answer{'s' * bool(found)}: name the gold answers' column in columns.answer"
+                f"{name}: {said} final answer{'s' * bool(before)}: name the gold answers' column in columns.answer"
             )
     return whole(rows, name, draw, seed), dropped
 
 
 def _of_one_gold(rows: list[Row]) -> list[Row]:
-    """Without the problems whose rows have different golds, however they are written."""
+    """The rows of problems whose golds are all equal after normalisation."""
     golds: dict[str, set[str | None]] = defaultdict(set)
     for row in rows:
         golds[normal(row.problem)].add(canonical(row.answer))
@@ -115,14 +115,14 @@ def _of_one_gold(rows: list[Row]) -> list[Row]:
 
 
 def _records(name: str, revision: str | None, spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Pairs (``name[index]``, the row's fields under our names)."""
+    """Yield (``name[index]``, the row's fields under our names) pairs."""
     from datasets import disable_progress_bars, load_dataset
 
     disable_progress_bars()
     of = f" of {spec['config']}" if spec["config"] else ""
     try:
         table = load_dataset(name, spec["config"], split=spec["split"], revision=revision)
-    except Exception as error:  # the library and its client raise a zoo; each means: not read
+    except Exception as error:  # the library and its client raise many types
         text = joined(error.__cause__ or error)
         mend = ": name a local folder, or go online" if isinstance(error, ConnectionError) else ""
         raise UserError(f"rollouts.name: {name}: cannot load split {spec['split']}{of} ({text}){mend}") from None
@@ -138,14 +138,14 @@ def _records(name: str, revision: str | None, spec: Mapping[str, Any]) -> Iterat
 
 
 def _apart(record: dict[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The record, or one for each of its completions where it holds a list of them; a null completion is empty."""
+    """The record, or if it holds a list of completions one record for each; a null completion becomes empty."""
     texts = record["completion"]
     if not isinstance(texts, list):
         yield where, record | {"completion": "" if texts is None else texts}
         return
     if "answer" not in record:
         raise UserError(
-            f"{where}: columns.answer: null takes one completion a problem, and here is a list: name the gold's column"
+            f"{where}: columns.answer: null needs one completion per row, and this is a list: name the gold's column"
         )
     listed = {name: record[name] for name in LISTED if isinstance(record.get(name), list)}
     if record.get("reward") is not None and "reward" not in listed:

@@ -1,4 +1,4 @@
-"""Rollouts of a teacher behind an OpenAI-compatible API."""
+"""Rollouts from a teacher behind an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from orchestrator.planning.plan import Planned
     from orchestrator.prompts.prompter import Prompter
 
-# Fields of a request that the study sets itself: in ``body`` they would be two truths.
+# Fields of a request that other settings determine, and so are refused in ``body``.
 OWN_FIELDS = {
     "model", "messages", "n", "seed", "temperature", "top_p", "max_tokens", "max_completion_tokens", "stream",
 }  # fmt: skip
 
 Price = Annotated[float, Field(ge=0)]
-HOW = {"key", "prices", "max_cost", "at_once", "retries", "timeout", "shard"}  # settings that decide no answer
+HOW = {"key", "prices", "max_cost", "at_once", "retries", "timeout", "shard"}  # settings that do not affect answers
 
 
 class ApiRollouts(AskedRollouts):
-    """From a teacher behind an OpenAI-compatible API: its chat completions.
+    """Chat completions of a teacher behind an OpenAI-compatible API.
 
-    The key is read from the environment variable that ``key`` names, where the step runs, and is written nowhere; null
-    sends none. ``prices`` are dollars a million tokens; with ``max_cost`` no request is sent that could go beyond it.
+    The key is read, where the step runs, from the environment variable that ``key`` names, and never written; null
+    sends none. ``prices`` are dollars per million tokens; with ``max_cost`` no request is sent that could exceed it.
     """
 
     source: Literal["openai"]
@@ -42,13 +42,13 @@ class ApiRollouts(AskedRollouts):
     model: Annotated[str, Field(min_length=1, max_length=200)]
     key: str | None = "OPENAI_API_KEY"
     body: dict[str, Any] = Field(default_factory=dict)  # further fields of each request, such as a thinking switch
-    reasoning: Literal["drop", "keep"] = "drop"  # what the server tells apart: keep it as <think>...</think> in front
-    shard: Count = 50  # problems between two times that what came is sent to the store
+    reasoning: Literal["drop", "keep"] = "drop"  # of the server's separate reasoning: keep it as <think>...</think>
+    shard: Count = 50  # problems between two uploads of the journal to the store
     prices: Two[Price] = (0.0, 0.0)  # of prompt, of completion
     max_cost: Positive | None = None
-    at_once: Count = 16  # requests under way
-    retries: Every = 6  # of a request, with exponential back-off
-    timeout: Positive = 600.0  # seconds a request
+    at_once: Count = 16  # concurrent requests
+    retries: Every = 6  # per request, with exponential back-off
+    timeout: Positive = 600.0  # seconds per request
 
     @model_validator(mode="after")
     def _reachable(self) -> ApiRollouts:
@@ -58,7 +58,7 @@ class ApiRollouts(AskedRollouts):
             parts = urlsplit(self.base_url)
             parts.port  # noqa: B018  # raises for a port that is none
         except ValueError:
-            raise ValueError("base_url is no address: its port is no number, or its brackets do not close") from None
+            raise ValueError("base_url is not an address: its port or its brackets are invalid") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("base_url must be http(s)://HOST[:PORT]/PATH, as in http://127.0.0.1:8000/v1")
         if parts.username or parts.password or parts.query or parts.fragment:
@@ -68,11 +68,9 @@ class ApiRollouts(AskedRollouts):
         try:
             canonical(certain(self.body))
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(
-                f"body holds what JSON does not: text, numbers, true, false, null alone ({error})"
-            ) from None
+            raise ValueError(f"body is not JSON: only text, numbers, true, false and null ({error})") from None
         if self.max_cost is not None and not any(self.prices):
-            raise ValueError("max_cost needs prices: dollars a million tokens, prompt and completion")
+            raise ValueError("max_cost needs prices: dollars per million tokens of prompt and completion")
         return self
 
     @property
@@ -88,7 +86,7 @@ class ApiRollouts(AskedRollouts):
         yield f"teacher    at {self.base_url}, {self.at_once} requests at once{self._completions_cost()}; {cap}"
 
     def _completions_cost(self) -> str:
-        """What the completions cost if each is as long as it may be, where the study says how many they are."""
+        """The cost of completions of the longest length, if their number is known."""
         if not any(self.prices) or self.problems.draw is None:
             return ""
         dollars = self.problems.draw * self.samples * self.max_tokens * self.prices[1] / 1e6
@@ -107,8 +105,8 @@ class ApiRollouts(AskedRollouts):
 
     @classmethod
     def collect(cls, context: Context, prompter: Prompter) -> Found:
-        """K completions a problem. Those that ended otherwise than by themselves or at the limit (filtered, a call of
-        a tool) are dropped, by reason."""
+        """K completions per problem. Those with another finish reason than "stop" or "length" (filtered, a tool call)
+        are dropped and counted by reason."""
         from orchestrator.evaluation.problems import load_problems
         from orchestrator.rollouts.api_sampling import JOURNAL, Asking
         from orchestrator.rollouts.openai_client import Question, Teacher

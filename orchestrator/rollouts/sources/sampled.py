@@ -1,4 +1,4 @@
-"""Rollouts sampled from a model that the study's own engine serves: its base, or another model as teacher."""
+"""Rollouts sampled by the study's engine, from its base or from another model as teacher."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class SampledRollouts(AskedRollouts):
-    """From a model that the study's engine serves."""
+    """Completions sampled by the study's engine."""
 
     source: Literal["vllm"]
     model: Literal["base"] | Base = "base"
@@ -62,7 +62,7 @@ class SampledRollouts(AskedRollouts):
         return Step(kind, "sampled", config, inputs, where)
 
     def seconds(self, study: Study) -> float:
-        """Of sampling alone, and only where the sampled model's shape is known."""
+        """Estimated seconds of sampling, 0 if the model's shape is not known."""
         shape = self.sampled_from(study.base).shape
         if shape is None:
             return 0.0
@@ -70,7 +70,7 @@ class SampledRollouts(AskedRollouts):
 
     @classmethod
     def collect(cls, context: Context, prompter: Prompter) -> Found:
-        """K completions a problem from the model that the study's engine serves."""
+        """K completions per problem from the model that the study's engine serves."""
         from orchestrator.evaluation.problems import load_problems
         from orchestrator.prompts.prompter import Prompter
         from orchestrator.steps.base import NOTE, model_folder
@@ -81,21 +81,21 @@ class SampledRollouts(AskedRollouts):
         model = model_folder(context.inputs["model"])
         engine_settings = config["engine"] | engine_placement(context)
         alone = context.inputs["model"] == context.inputs["base"]
-        own = {} if alone else {"template": None}  # the study's is the base's
+        own = {} if alone else {"template": None}  # the study's template is for the base
         teacher_prompter = Prompter(model, config["prompt"] | own)
         completions = _shards(context, teacher_prompter, engine_settings, model, problems, instruction_of(config))
         teacher = json.loads((context.inputs["model"] / NOTE).read_text())["name"]
-        of = [(p, c) for p, found in zip(problems, completions, strict=True) for c in found]
+        of = [(p, c) for p, samples in zip(problems, completions, strict=True) for c in samples]
         alike = teacher_prompter.writes_as(prompter)
         texts = [(p, c.text if alike else begun(teacher_prompter, c.text), c.finish == "stop") for p, c in of]
         rows = verified(context, texts, teacher, teacher_prompter.opening if alike else "")
-        if alike:  # the tokens that were drawn, which the text does not tell
+        if alike:  # keep the sampled tokens, which tokenising the text may not reproduce
             rows = [row | {"completion_ids": list(c.token_ids)} for row, (_, c) in zip(rows, of, strict=True)]
         return Found(rows, {"asked": instruction_of(config)}, Counter())
 
 
 def begun(teacher: Prompter, text: str) -> str:
-    """A completion with the thought that its teacher's prompt began, which another base's prompt does not begin."""
+    """A completion with the opening reasoning tag of its teacher's prompt, which another base's prompt may lack."""
     return teacher.opening + text if text.strip() else text
 
 
@@ -107,9 +107,9 @@ def _shards(
     problems: list[Problem],
     asked: str,
 ) -> list[list[Completion]]:
-    """Completions shard by shard; a finished shard is read back, so a killed step goes on where it stood."""
+    """Completions by shards; finished shards are read back, so that a killed step resumes."""
     config, size = context.config, context.config["shard"]
-    found: list[list[Completion]] = []
+    completions: list[list[Completion]] = []
     for first in range(0, len(problems), size):
         shard = problems[first : first + size]
         path = context.work / f"shard-{first}-{key([p.id for p in shard])}.json"
@@ -130,5 +130,5 @@ def _shards(
                 path, {"answers": [[[list(c.token_ids), c.text, c.finish] for c in row] for row in answers]}
             )
             context.keep()
-        found += [[Completion(tuple(ids), text, finish) for ids, text, finish in row] for row in kept["answers"]]
-    return found
+        completions += [[Completion(tuple(ids), text, finish) for ids, text, finish in row] for row in kept["answers"]]
+    return completions

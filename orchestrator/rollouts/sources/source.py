@@ -1,4 +1,4 @@
-"""What every source of rollouts answers: its identity, what is known of it before a run, its step, its completions."""
+"""The interface of every source of rollouts: identity, facts known before a run, its step, its completions."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from orchestrator.prompts.prompter import Prompter
     from orchestrator.rollouts.row import Row
 
-PAIRING: dict[str, Any] = {"table": {"pair_rule", "pairs"}}  # settings of the trainings, not of the table
+PAIRING: dict[str, Any] = {"table": {"pair_rule", "pairs"}}  # settings of trainings, not part of the table's identity
 
 
 class Table(Frozen):
-    """From rollouts to the one frozen table: what is kept, what is held out, how pairs are picked."""
+    """How the table is made from rollouts: what is kept, what is held out, how pairs are chosen."""
 
-    heldout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the problems
-    rows: Count | None = None  # at most so many training rows, whole groups in a seeded order
+    heldout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # fraction of the problems
+    rows: Count | None = None  # largest number of training rows, whole groups in a seeded order
     duplicates: Literal["keep", "drop"] = "keep"  # a problem's equal completions, beyond the first
     cut: Literal["drop", "keep"] = "drop"  # right rows that prompt.overlong=truncate cuts before their answer
-    pairs: Count | None = None  # at most so many (chosen, rejected) pairs
-    pair_rule: Literal[PAIR_RULES] = "one"  # type: ignore[valid-type]  # methods/view.py says what each is
+    pairs: Count | None = None  # largest number of (chosen, rejected) pairs
+    pair_rule: Literal[PAIR_RULES] = "one"  # type: ignore[valid-type]  # see methods/view.py
     seed: Seed = 0
 
 
 class Found(NamedTuple):
-    """Rows before the limits (see ``fit``), what else the statistics tell, and what was dropped already, by reason."""
+    """Rows before the limits (see ``fit``), further statistics, and counts of dropped rows by reason."""
 
     rows: list[dict[str, Any]]
     told: dict[str, Any]
@@ -49,10 +49,10 @@ class Found(NamedTuple):
 
 
 class RolloutSource(Frozen):
-    """One source of rollouts: its settings, and the answers that the rest asks for instead of asking which it is.
+    """One source of rollouts: its settings and its behaviour, so that no other code depends on the source.
 
-    The defaults are those of completions that exist already. ``collect`` works on a step's config: there the spec
-    itself is no longer at hand.
+    The defaults are those of existing completions. ``collect`` works on a step's config, where the spec is not
+    available.
     """
 
     runs_as: ClassVar[RunsAs] = "task"
@@ -63,71 +63,71 @@ class RolloutSource(Frozen):
 
     @property
     def asked_problems(self) -> Problems | None:
-        """The problems that a model is asked; None where completions exist already."""
+        """The problems that a model is asked; None for existing completions."""
         return None
 
     @property
     def samples_a_problem(self) -> int | None:
-        """Completions of each problem; None where only the rows tell."""
+        """Completions per problem; None if only the rows tell."""
         return None
 
     @property
     def keeps_rewards(self) -> bool:
-        """Whether rewards that its rows bring count; else the grader's verdicts do."""
+        """Whether the rows' own rewards are used instead of the grader's verdicts."""
         return False
 
     @property
     def engine_tokens(self) -> int | None:
-        """The longest completion that the study's engine is asked for; None where it is asked for none."""
+        """The largest number of tokens per completion from the study's engine; None if it is not used."""
         return None
 
     @property
     def teacher(self) -> Base | None:
-        """The model that the study must make ready beside its base; None where it needs no other."""
+        """The model that must be prepared in addition to the study's base, or None."""
         return None
 
     def sampled_from(self, base: Base) -> Base | None:
-        """The model that the study's engine samples, which may be the study's ``base``; None where it samples none."""
+        """The model that the study's engine samples from, possibly ``base``; None if it does not."""
         return None
 
     def shaped(self) -> Any:
-        """This spec with its teacher's shape, where the teacher's files tell it."""
+        """This spec with its teacher's shape filled in, if known."""
         return self
 
     @abstractmethod
     def problem_count(self) -> int | None:
-        """How many problems, as far as settings tell."""
+        """Number of problems, if the settings determine it."""
 
     def facts(self, resolver: Resolver) -> dict[str, str]:
-        """What its names outside the study were resolved to. ``UserError`` for a file that is not there."""
+        """Resolved inputs: names outside the study -> hash or commit. ``UserError`` for a missing file."""
         return {}
 
     def rows_at_hand(self) -> list[Row]:
-        """Rollouts that lie on this machine. None are fetched. ``UserError`` names the first bad row."""
+        """Rollouts on this machine; nothing is fetched. ``UserError`` names the first bad row."""
         return []
 
     def check_access(self) -> None:
-        """``UserError`` where this environment lacks what rollouts that are still to come need."""
+        """``UserError`` if this environment lacks what collecting needs, such as an API key."""
 
     @abstractmethod
     def describe(self) -> Iterator[str]:
-        """Its lines of a plan."""
+        """Yield the source's lines of a plan."""
 
     @abstractmethod
     def step(self, kind: StepKind, planned: Planned) -> Step:
-        """The step that makes the rollouts."""
+        """The step that collects the rollouts."""
 
     def seconds(self, study: Study) -> float:
-        """Estimated time of sampling on one GPU: what is read or asked elsewhere takes none."""
+        """Estimated seconds of sampling on one GPU; 0 for rollouts that are read or sampled elsewhere."""
         return 0.0
 
     def api_cost(self, told: Mapping[str, Any]) -> float | None:
-        """Dollars for the tokens that an API's statistics tell; None without prices."""
+        """Dollars for the tokens in an API's statistics ``told``; None without prices."""
         return None
 
     @staticmethod
     def grader(config: Mapping[str, Any]) -> TaskGrader:
-        """What grades the completions of a step with this config: of those that exist already, the math grader."""
+        """The grader for a step with this config; for existing completions the math grader."""
         from evals.answers import Grader
 
         return Grader()
@@ -135,4 +135,4 @@ class RolloutSource(Frozen):
     @classmethod
     @abstractmethod
     def collect(cls, context: Context, prompter: Prompter) -> Found:
-        """The rollouts of the step whose ``context`` this is, graded; ``prompter`` is the study's base's."""
+        """The graded rollouts of the step; ``prompter`` is that of the study's base."""
