@@ -1,1 +1,1 @@
-"""The evaluation's problems, the models' answers, and what the verdicts say."""
+"""The evaluation's problems, the models' answers, and statistics of the verdicts."""

@@ -1,4 +1,4 @@
-"""One model's verdicts, or a part of them: the canary first, then every task's problems through the study's engine."""
+"""The evaluate step: the canary, then every task's problems (or a part of them) answered by one model and graded."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ COLUMNS = (
 
 
 def answer(context: Context) -> None:
-    """Writes ``verdicts.parquet`` (a row a problem and sample, with its completion) and ``canary.json``.
+    """Write ``verdicts.parquet`` (one row per problem and sample, with its completion) and ``canary.json``.
 
-    ``RuntimeError`` where the engine's log-probabilities are not those of the model asked for: no verdict is then kept.
+    ``RuntimeError`` if the canary fails: the engine does not answer with the requested model.
     """
     config = context.config
     model = model_folder(context.inputs["base"])
@@ -42,13 +42,13 @@ def answer(context: Context) -> None:
 def _check(
     context: Context, engine: Engine, model: Path, adapter: Path | None, problems: Sequence[dict[str, Any]]
 ) -> None:
-    """The canary: of the base, of an adapter of zeros and of this step's own adapter, one after another."""
+    """Run the canary on the base, an adapter of zeros and this step's adapter."""
     context.progress("canary: comparing log-probabilities with Transformers and PEFT")
     settings = context.config["canary"]
     with own("orchestrator-canary-") as scratch:
         zero = canary.zero_adapter(scratch, model, context.config["targets"])
         models: dict[str, Path | None] = {"base": None, "zero": zero}
-        found = canary.check(
+        checks = canary.check(
             engine,
             model,
             models if adapter is None else models | {"adapter": adapter},
@@ -56,8 +56,8 @@ def _check(
             k=settings["top"],
             tolerance=settings["tolerance"] or canary.TOLERANCE[context.config["engine"]["precision"]],
         )
-    write_json(context.out / CANARY, found)
-    for row in found:
+    write_json(context.out / CANARY, checks)
+    for row in checks:
         if not row["passed"]:
             raise RuntimeError(
                 f"canary: the engine's log-probabilities of {_called(row['name'])} are off by "
@@ -70,7 +70,7 @@ def _called(name: str) -> str:
 
 
 def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path | None) -> list[dict[str, Any]]:
-    """Verdicts of one task, in shards fixed by the plan; a finished shard is read back after a kill."""
+    """Verdicts of one task, in shards fixed by the plan; finished shards are read back after a kill."""
     config, rows = context.config, []
     drawn = config["sampling"][task["task"]]
     sampling = Sampling(
@@ -92,12 +92,12 @@ def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path 
                 context.progress(f"{task['task']}: {first}/{len(mine)} answered")
                 answers = engine.generate([p["prompt_ids"] for p in problems], sampling, adapter)
                 kept = durable.keep(
-                    path, {"answers": [[[a.text, len(a.token_ids), a.finish] for a in found] for found in answers]}
+                    path, {"answers": [[[a.text, len(a.token_ids), a.finish] for a in samples] for samples in answers]}
                 )
                 context.keep()
             saved = kept["answers"]
-            assert len(saved) == len(problems) and all(len(found) == sampling.n for found in saved)
-            answered = [(p, i, a) for p, found in zip(problems, saved, strict=True) for i, a in enumerate(found)]
+            assert len(saved) == len(problems) and all(len(samples) == sampling.n for samples in saved)
+            answered = [(p, i, a) for p, samples in zip(problems, saved, strict=True) for i, a in enumerate(samples)]
             verdicts = grader.grade([(opening + text, p["answer"]) for p, _, (text, _, _) in answered])
             for (problem, sample, (text, tokens, finish)), verdict in zip(answered, verdicts, strict=True):
                 rows.append(
@@ -123,6 +123,6 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
     import pyarrow.parquet
 
     kinds = dict.fromkeys(COLUMNS, pyarrow.int64()) | dict.fromkeys(TEXTS, pyarrow.string())
-    schema = pyarrow.schema(kinds | {"correct": pyarrow.bool_()})  # also of a part without a problem
+    schema = pyarrow.schema(kinds | {"correct": pyarrow.bool_()})  # explicit, for a part without problems
     table = pyarrow.table({name: [row[name] for row in rows] for name in COLUMNS}, schema=schema)
     pyarrow.parquet.write_table(table, out / VERDICTS, compression="zstd")

@@ -1,4 +1,5 @@
-"""The evaluation's problems, drawn once for all models, with what stands in the rollouts refused or left out."""
+"""The problems step: draws the evaluation's problems once for all models; problems in the rollouts are refused or
+excluded."""
 
 from __future__ import annotations
 
@@ -19,14 +20,13 @@ FILE = "problems.json"
 
 
 def draw(context: Context) -> None:
-    """Writes ``problems.json``: the tasks with their problems and prompts, the contamination counts, the golds that are
-    compared as text.
+    """Write ``problems.json``: the tasks with problems and prompts, contamination counts, golds compared as text.
 
-    A task's ``stop`` is the token with which the template ends a turn, its ``opening`` what a prompt begins the answer
-    with itself (``<think>``): the answer is read with it.
+    A task's ``stop`` is the template's end-of-turn token; its ``opening`` is the start of the answer that is part of
+    the prompt (``<think>``) and is prepended for grading.
 
-    ``ValueError`` where a problem also stands in the rollouts and ``contamination`` is "refuse", where a task has no
-    problem left, too few solved ones for its shots, or a prompt that leaves an engine no room to answer.
+    ``ValueError`` if a problem is also in the rollouts and ``contamination`` is "refuse", if a task has no problem
+    left or too few solved ones for its shots, or if a prompt leaves no room for an answer.
     """
     prompter = Prompter(model_folder(context.inputs["base"]), context.config["prompt"])
     asked = {normal(row["problem"]) for row in read_table(context.inputs["rollouts"])}
@@ -37,7 +37,7 @@ def draw(context: Context) -> None:
         met = len(problems) - len(clean)
         if met and context.config["contamination"] == "refuse":
             raise ValueError(
-                f"{met} of {len(problems)} {spec['name']} problems stand in the rollouts too: draw others, or set "
+                f"{met} of {len(problems)} {spec['name']} problems are in the rollouts too: draw others, or set "
                 "evaluation.contamination=exclude"
             )
         if not clean:
@@ -56,7 +56,7 @@ def draw(context: Context) -> None:
     contamination = {"policy": context.config["contamination"], "checked": checked, "excluded": excluded}
     if as_text:
         named = ", ".join(f"{gold['id']} ({gold['answer'][:40]})" for gold in as_text[:3])
-        context.progress(f"{len(as_text)} gold answers no algebra can read, compared as text: {named}")
+        context.progress(f"{len(as_text)} gold answers cannot be read as formulas and are compared as text: {named}")
     write_json(context.out / FILE, {"tasks": tasks, "contamination": contamination, "as_text": as_text})
 
 
@@ -75,7 +75,7 @@ def _task(
 
 
 def _shots(spec: dict[str, Any], source: str | None, evaluated: Collection[str]) -> list[tuple[str, str]]:
-    """Solved problems of the task, (problem, solution), none of them among the ``evaluated`` ones (normal texts)."""
+    """A draw of (problem, solution) of the task, none of them among the ``evaluated`` normalised texts."""
     shots = spec["shots"]
     if shots is None:
         return []
@@ -83,14 +83,14 @@ def _shots(spec: dict[str, Any], source: str | None, evaluated: Collection[str])
     solved = [(p.problem, p.solution) for p in known if p.solution and normal(p.problem) not in evaluated]
     if len(solved) < shots["count"]:
         raise ValueError(
-            f"{spec['name']}: {shots['count']} shots asked for, {len(solved)} solved problems are there that are not "
-            "evaluated: name others in shots.source or shots.split"
+            f"{spec['name']}: {shots['count']} shots needed, but only {len(solved)} solved problems are not evaluated: "
+            "name others in shots.source or shots.split"
         )
     return random.Random(f"shots {shots['seed']}").sample(solved, shots["count"])
 
 
 def load_problems(spec: dict[str, Any], source: str | None) -> list[Problem]:
-    """The problems that a study names, through their task's own loader."""
+    """The problems of a study's setting, by their task's loader."""
     return TASKS[spec["task"]].load(
         source, split=spec["split"], draw=spec["draw"], seed=spec["seed"], **spec["settings"]
     )

@@ -1,4 +1,4 @@
-"""From the verdicts of the evaluate steps to accuracies, tests between models, and the answers to be shown."""
+"""Accuracies, tests between models and answers to show, from the verdicts of the evaluate steps."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from report.text_pages import SAMPLES as SHOWN_SAMPLES
 from report.text_pages import chosen
 
 LEVEL = 0.05
-NAMED = 20  # ids of problems that one model alone solves
-COUNTED = ("task", "id", "sample", "stratum", "extracted", "vote", "correct", "tokens", "finish")  # all but the texts
-CONTROLS = ("base", "zero")  # what each canary checks before its own adapter
+NAMED = 20  # listed ids of problems that only one model solves
+COUNTED = ("task", "id", "sample", "stratum", "extracted", "vote", "correct", "tokens", "finish")  # without texts
+CONTROLS = ("base", "zero")  # checked by each canary before the step's adapter
 
 Row = dict[str, Any]
 Rows = list[list[Row]]  # problems x samples
@@ -31,7 +31,7 @@ Rows = list[list[Row]]  # problems x samples
 
 @dataclass(frozen=True)
 class Answered:
-    """A model that has answered every problem: its evaluate steps, one a part, and their folders."""
+    """A model that has answered every problem: its evaluate steps, one per part, and their folders."""
 
     name: str
     steps: tuple[Step, ...]
@@ -46,58 +46,58 @@ class Answered:
 
 
 def answered(steps: Iterable[Step], folders: Mapping[str, Path]) -> tuple[list[Answered], list[dict[str, Any]]]:
-    """Models with all parts of their evaluation, in the steps' order, and those of which only some parts are there."""
+    """Models with all parts of their evaluation, in the steps' order, and those with only some parts."""
     parts: dict[str, list[Step]] = defaultdict(list)
     for step in steps:
         if step.kind.name == "evaluate":
             parts[step.role].append(step)
     whole, incomplete = [], []
-    for name, found in parts.items():
-        if len(found) == found[0].config["parts"]:
-            whole.append(Answered(name, tuple(found), tuple(folders[step.title] for step in found)))
+    for name, own in parts.items():
+        if len(own) == own[0].config["parts"]:
+            whole.append(Answered(name, tuple(own), tuple(folders[step.title] for step in own)))
         else:
-            incomplete.append({"name": name, "parts": len(found), "of": found[0].config["parts"]})
+            incomplete.append({"name": name, "parts": len(own), "of": own[0].config["parts"]})
     return whole, incomplete
 
 
 def read(
     model: Answered, task: Mapping[str, Any], columns: Sequence[str] = COUNTED, ids: Collection[str] | None = None
 ) -> Rows:
-    """A model's rows of one task, by problem in the task's order and by sample; of the problems ``ids`` alone if given.
+    """A model's rows of one task (problems x samples), in the task's order; only of the problems ``ids`` if given.
 
-    ``ValueError`` where a problem lacks a sample or has one twice: such verdicts are not to be counted.
+    ``ValueError`` if a problem lacks a sample or has one twice.
     """
     import pyarrow.parquet
 
     wanted: list[Any] = [("task", "=", task["task"])]
     if ids is not None:
         wanted.append(("id", "in", list(ids)))
-    found: dict[str, list[Row]] = defaultdict(list)
+    by_id: dict[str, list[Row]] = defaultdict(list)
     for folder in model.folders:
         table = pyarrow.parquet.read_table(folder / VERDICTS, columns=list(columns), filters=wanted)
         for row in table.to_pylist():
-            found[row["id"]].append(row)
+            by_id[row["id"]].append(row)
     asked = [p["id"] for p in task["problems"] if ids is None or p["id"] in ids]
-    rows = [sorted(found[problem], key=lambda row: row["sample"]) for problem in asked]
+    rows = [sorted(by_id[problem], key=lambda row: row["sample"]) for problem in asked]
     whole = list(range(model.samples(task["task"])))
-    if any([row["sample"] for row in of] != whole for of in rows) or len(found) != len(asked):
-        raise ValueError(f"the verdicts of {model.name} on {task['task']} are not one a problem and sample")
+    if any([row["sample"] for row in of] != whole for of in rows) or len(by_id) != len(asked):
+        raise ValueError(f"the verdicts of {model.name} on {task['task']} are not one per problem and sample")
     return rows
 
 
 def evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[str, Any]:
-    """Accuracy for every model that has answered every problem, every pair of them on the same problems, the canaries.
+    """The ``evaluation`` part of the results: accuracies, comparisons of pairs of models, canaries.
 
-    ``incomplete`` names models of which only some parts are finished: nothing of theirs is counted.
+    ``incomplete`` lists models with unfinished parts; they are left out.
     """
     models, incomplete = answered(done.values(), folders)
-    told = {"incomplete": incomplete} if incomplete else {}
+    missing = {"incomplete": incomplete} if incomplete else {}
     if not models:
-        return told
+        return missing
     tasks = [_task(models, task) for task in read_problems(folders["problems/evaluation"])]
     config = models[0].config
     engine = dict(config["engine"]) | {"shard": config["shard"], "parts": config["parts"]}
-    return {"tasks": tasks, **_canaries(models), "engine": engine, **told}
+    return {"tasks": tasks, **_canaries(models), "engine": engine, **missing}
 
 
 def _task(models: Sequence[Answered], task: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,12 +125,12 @@ def _task(models: Sequence[Answered], task: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _right(rows: Rows) -> list[int]:
-    """Right samples of each problem."""
+    """Number of right samples per problem."""
     return [sum(row["correct"] for row in of) for of in rows]
 
 
 def _accuracy(rows: Rows) -> dict[str, Any]:
-    """One model on one task; counts are of rows, so of n x samples."""
+    """One model on one task; counts are of rows, n x samples in all."""
     n, samples, right = len(rows), len(rows[0]), _right(rows)
     flat = [row for of in rows for row in of]
     lengths = sorted(row["tokens"] for row in flat)
@@ -154,18 +154,18 @@ def _accuracy(rows: Rows) -> dict[str, Any]:
 
 
 def _strata(rows: Rows) -> list[dict[str, Any]]:
-    found: dict[str, list[float]] = defaultdict(list)
+    by_stratum: dict[str, list[float]] = defaultdict(list)
     for of, right in zip(rows, _right(rows), strict=True):
         if of[0]["stratum"] is not None:
-            found[of[0]["stratum"]].append(right / len(of))
+            by_stratum[of[0]["stratum"]].append(right / len(of))
     return [
         {"stratum": name, "n": len(shares), "accuracy": statistics.fmean(shares)}
-        for name, shares in sorted(found.items())
+        for name, shares in sorted(by_stratum.items())
     ]
 
 
 def _compared(right: Mapping[str, Sequence[int]], samples: int) -> list[dict[str, Any]]:
-    """Every pair of models on the same problems. ``difference`` is the second's accuracy less the first's."""
+    """Every pair of models on the same problems. ``difference`` is the second's accuracy minus the first's."""
     pairs = []
     for a, b in itertools.combinations(right, 2):
         steps = [second - first for first, second in zip(right[a], right[b], strict=True)]
@@ -184,16 +184,16 @@ def _compared(right: Mapping[str, Sequence[int]], samples: int) -> list[dict[str
 
 
 def _smallest(n: int, samples: int, pairs: int) -> dict[str, float | None]:
-    """The smallest difference that these problems could show, in one comparison and at Holm's first step.
+    """The smallest significant difference on these problems, in one comparison and at Holm's first step.
 
-    With several samples each of the problems that it takes need move by one sample only.
+    With several samples per problem, each problem that differs has to differ by one sample only.
     """
-    found = {"single": smallest_difference(n, LEVEL), "holm": smallest_difference(n, LEVEL, max(1, pairs))}
-    return {name: None if value is None else value / samples for name, value in found.items()}
+    least = {"single": smallest_difference(n, LEVEL), "holm": smallest_difference(n, LEVEL, max(1, pairs))}
+    return {name: None if value is None else value / samples for name, value in least.items()}
 
 
 def _solved(right: Mapping[str, Sequence[int]], ids: Sequence[str]) -> dict[str, Any]:
-    """Problems that all models, none, or one alone solve: with at least one right sample."""
+    """Problems solved, with at least one right sample, by all models, by none, or by one only."""
     by = [[name for name, counts in right.items() if counts[i]] for i in range(len(ids))]
     alone = {name: [id for id, solved in zip(ids, by, strict=True) if solved == [name]] for name in right}
     return {
@@ -204,7 +204,7 @@ def _solved(right: Mapping[str, Sequence[int]], ids: Sequence[str]) -> dict[str,
 
 
 def _canaries(models: Sequence[Answered]) -> dict[str, Any]:
-    """Each model's own canary, the worst of its parts; and the base and the adapter of zeros over all canaries."""
+    """Each model's canary, the worst of its parts; and the worst of the base and the zero adapter over all canaries."""
     own, controls = [], defaultdict(list)
     for model in models:
         mine = []
@@ -223,9 +223,9 @@ def _worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def answers(done: Mapping[str, Step], folders: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Completions as ``report.text_pages`` shows them: some problems a task, those on which models differ first."""
+    """Completions for ``report.text_pages``: some problems per task, those on which models differ first."""
     models, _ = answered(done.values(), folders)
-    found = []
+    pages = []
     for task in read_problems(folders["problems/evaluation"]) if models else []:
         right = {model.name: _right(read(model, task, ("task", "id", "sample", "correct"))) for model in models}
         picked, differing = chosen(list(zip(*right.values(), strict=True)), SHOWN_PROBLEMS)
@@ -240,6 +240,6 @@ def answers(done: Mapping[str, Step], folders: Mapping[str, Path]) -> list[dict[
             for place, rows in zip(order, read(model, task, columns, set(ids)), strict=True):
                 counts = {"right": right[model.name][picked[place]], "samples": len(rows)}
                 shown[place]["models"].append({"name": model.name, **counts, "answers": rows[:SHOWN_SAMPLES]})
-        told = {"task": task["task"], "title": task["title"], "n": len(task["problems"]), "differing": differing}
-        found.append(told | {"problems": shown})
-    return found
+        page = {"task": task["task"], "title": task["title"], "n": len(task["problems"]), "differing": differing}
+        pages.append(page | {"problems": shown})
+    return pages

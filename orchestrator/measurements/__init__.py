@@ -1,1 +1,1 @@
-"""What the measuring steps compute, shared out over a cluster."""
+"""The computations of the measurement steps, as parallel tasks."""

@@ -1,4 +1,4 @@
-"""What the updates do to the inputs that their modules really get: the geometry that survives another initial A."""
+"""Activation-weighted geometry: updates compared by their effect on their modules' inputs on the base."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Shard = dict[str, tuple[Matrix, Matrix]]  # module -> M x M and the first adapte
 
 
 class Task(NamedTuple):
-    """What one worker gets: shards of rows, and the adapters."""
+    """One worker's task: shards of rows, and the adapters."""
 
     shards: list[list[Row]]
     modules: list[str]
@@ -39,14 +39,14 @@ class Task(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What one worker gives back: its shards' sums with their tokens, and why some modules are not in them."""
+    """One worker's result: sums and token counts of its shards, and the reason for each module that is left out."""
 
     shards: list[tuple[Shard, int]]
     left_out: dict[str, str]
 
 
 def spread(rows: Sequence[Any], count: int) -> list[Any]:
-    """``count`` of the rows, or all where there are fewer, evenly spaced."""
+    """``count`` evenly spaced rows, or all if there are fewer."""
     return [rows[i * len(rows) // count] for i in range(count)] if len(rows) > count else list(rows)
 
 
@@ -60,11 +60,11 @@ def survey(
     progress: Any,
     attention: str | None = None,
 ) -> dict[str, Any]:
-    """The ``activations`` part of the results: rows, what ``summarise_activations`` tells, and chance: the root mean
+    """The ``activations`` part of the results: rows, the keys of ``summarise_activations``, and chance: the root mean
     square of the cosine of two random deltas on the first adapter's A.
 
-    ``left_out`` are the modules whose inputs a pass over the base does not give, each with why. Where there are any,
-    each pair has ``plain`` beside its cosine, the plain one of the modules that remain, and ``plain_chance`` is its.
+    ``left_out`` lists the modules whose inputs a pass over the base does not give, with reasons. If there are any, each
+    pair also has ``plain``, the unweighted cosine over the remaining modules, with its ``plain_chance``.
     """
     modules = shared(list(places.values()), inputs)
     rows = [row for row in rows if row[1]]
@@ -75,9 +75,9 @@ def survey(
     tasks = [Task(shards[i::workers], modules, list(places.values()), threads, attention) for i in range(workers)]
     progress(f"{len(places)} adapters at {len(modules)} modules on {len(rows)} rows")
     dealt = parallel_map(measure, tasks)
-    # Back into the order of the rows, whoever measured them.
+    # In the order of the rows, independent of the number of workers.
     parts = [dealt[i % workers].shards[i // workers] for i in range(len(shards))]
-    why = {module: reason for found in dealt for module, reason in found.left_out.items()}
+    why = {module: reason for part in dealt for module, reason in part.left_out.items()}
     left = {m: why.get(m, "not reached by every token") for m in modules if any(m not in sums for sums, _ in parts)}
     modules = [module for module in modules if module not in left]
     left_out = [{"module": module, "why": reason} for module, reason in left.items()]
@@ -90,19 +90,19 @@ def survey(
         (*first.shape(module), torch.tensor(_mean([sums[module][1] for sums, _ in parts], tokens), dtype=torch.float64))
         for module in modules
     ]
-    found = summarise_activations(list(places), grams, tokens)
-    found |= {"rows": len(rows), "modules": len(modules), "chance": expected_cosines(given_a)["shared_a"]}
+    result = summarise_activations(list(places), grams, tokens)
+    result |= {"rows": len(rows), "modules": len(modules), "chance": expected_cosines(given_a)["shared_a"]}
     if left_out:
-        _tell_plain(found, places, inputs, modules)
-    return found | {"left_out": left_out}
+        _add_plain(result, places, inputs, modules)
+    return result | {"left_out": left_out}
 
 
 class Unweighed(ValueError):
-    """No module can be weighed by its inputs: nothing is wrong with the adapters or the base."""
+    """No module can be weighted by its inputs; adapters and base are valid."""
 
 
-def _tell_plain(found: dict[str, Any], places: dict[str, Place], inputs: Inputs, modules: Sequence[str]) -> None:
-    """Adds the plain cosine of the same modules to each pair: S = 1 in place of the inputs' second moment."""
+def _add_plain(result: dict[str, Any], places: dict[str, Place], inputs: Inputs, modules: Sequence[str]) -> None:
+    """Add the unweighted cosine over the same modules to each pair: S = 1 instead of the inputs' second moment."""
     files = [AdapterFile(place.path(inputs)) for place in places.values()]
     grams, given_a = {}, []
     for module in modules:
@@ -110,19 +110,19 @@ def _tell_plain(found: dict[str, Any], places: dict[str, Place], inputs: Inputs,
         stacked = torch.cat([factors.a for factors in held])
         grams[module] = weighted_gram(stacked @ stacked.T, held)
         given_a.append((*files[0].shape(module), held[0].a @ held[0].a.T))
-    plain = summarise_activations(list(places), grams, found["tokens"])["pairs"]
-    for weighted, entry in zip(found["pairs"], plain, strict=True):
+    plain = summarise_activations(list(places), grams, result["tokens"])["pairs"]
+    for weighted, entry in zip(result["pairs"], plain, strict=True):
         weighted["plain"] = entry["cosine"]
-    found["plain_chance"] = expected_cosines(given_a)["shared_a"]
+    result["plain_chance"] = expected_cosines(given_a)["shared_a"]
 
 
 def _mean(sums: Sequence[Matrix], tokens: int) -> Matrix:
-    """Of matrices that were summed over tokens, part by part."""
+    """Mean over tokens of matrices given as partial sums."""
     return [[math.fsum(values) / tokens for values in zip(*lines, strict=True)] for lines in zip(*sums, strict=True)]
 
 
 def measure(task: Task, inputs: Inputs) -> Measured:
-    """Each shard's sums over its tokens, how many these are, and the modules at which no delta can be attached."""
+    """Each shard's sums over its tokens with their number, and the modules at which no delta can be attached."""
     pin(task.threads)
     model = load(model_folder(inputs["base"]), "float32", task.attention, device())
     why = {module: unattachable(model, module) for module in task.modules}

@@ -1,4 +1,4 @@
-"""Losses on held-out rows: at every model, and along the straight path between pairs of them."""
+"""Losses on held-out rows at every model, and on the straight path between pairs of models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BATCH = 8
 
 
 class Task(NamedTuple):
-    """What one worker gets: held-out rows, and which models and points to measure."""
+    """One worker's task: held-out rows, and the models and points to measure."""
 
     right: list[Row]
     wrong: list[Row]
@@ -39,7 +39,7 @@ class Task(NamedTuple):
 
 
 def measure_paths(context: Context) -> None:
-    """Writes ``connectivity.json``: ``losses`` (nll of right and wrong rows, KL to base) and ``paths``."""
+    """Write ``connectivity.json``: ``losses`` (nll of right and wrong rows, KL to base) and ``paths``."""
     config, adapters = context.config, adapters_of(context.inputs)
     held = read_table(context.inputs["rollouts"], "heldout")
     rows = {
@@ -57,9 +57,9 @@ def measure_paths(context: Context) -> None:
         for i in range(n)
     ]
     context.progress(f"{len(names)} models, {len(points)} points between them")
-    found = context.parallel_map(measure, [t for t in tasks if t.names or t.points])
-    losses = {name: entry for part in found for name, entry in part["losses"].items()}
-    between_ends = {tuple(p): loss for part in found for p, loss in part["points"]}
+    parts = context.parallel_map(measure, [t for t in tasks if t.names or t.points])
+    losses = {name: entry for part in parts for name, entry in part["losses"].items()}
+    between_ends = {tuple(p): loss for part in parts for p, loss in part["points"]}
     paths = []
     for a, b in pairs:
         path = [
@@ -90,7 +90,7 @@ def measure_paths(context: Context) -> None:
 
 
 def measure(task: Task, inputs: Inputs) -> dict[str, Any]:
-    """Losses of some models and of some points between models."""
+    """Losses of the task's models and points."""
     pin(task.threads)
     model = load(model_folder(inputs["base"]), "float32", task.attention, device())
     adapters = adapters_of(inputs)
@@ -131,5 +131,5 @@ def _mean(scores: Sequence[tuple[float, int]]) -> float | None:
 
 
 def _finite(value: float) -> float | None:
-    """None for what is not finite: an exploded adapter must not take the others' losses with it."""
+    """None if not finite, so that one diverged adapter does not fail the step."""
     return value if math.isfinite(value) else None

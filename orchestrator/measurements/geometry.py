@@ -1,4 +1,4 @@
-"""What the objectives did to the weights: every pair of adapters at every module, from the low-rank factors."""
+"""Weight geometry: every pair of adapters at every module, from the low-rank factors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODULES_A_TASK = 16  # a Ray task costs more than a module
 
 
 class Place(NamedTuple):
-    """Where an adapter lies: in which input, by role, and where in its folder."""
+    """Location of an adapter: the input's role, and the folder within it."""
 
     role: str
     folder: str
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """One adapter to be measured: the seed of its A0, or the place of an adapter that holds it; its checkpoints."""
+    """One adapter to measure: the seed of its initial A or an adapter that contains it, and its checkpoints by step."""
 
     name: str
     place: Place
@@ -43,7 +43,7 @@ class Subject(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What one worker gets: some of the modules, and how they are measured."""
+    """One worker's task: some of the modules, and the settings."""
 
     modules: list[str]
     subjects: list[Subject]
@@ -52,8 +52,8 @@ class Task(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What is found at one module. ``itself``: the first adapter and the same delta in other factors. ``along``: by
-    checkpoint, the adapters that have it, and each one's inner product with its own end."""
+    """The result at one module. ``itself``: the first adapter against the same delta in other factors. ``along``: per
+    checkpoint step, the geometry of the adapters that have it and their inner products with their final deltas."""
 
     module: str
     geometry: ModuleGeometry
@@ -77,9 +77,9 @@ def survey(
     result = summarise(names, {part.module: part.geometry for part in parts})
     itself = summarise([names[0], "itself"], {part.module: part.itself for part in parts})["pairs"][0]
     result["itself"] = itself | {"b": names[0]}
-    _tell_starts(result, parts)
+    _add_starts(result, parts)
     result["along"] = _along(subjects, parts, result)
-    progress("the floors of chance")
+    progress("computing chance levels")
     generator = torch.Generator().manual_seed(config["seed"])
     first = AdapterFile(subjects[0].place.path(inputs))
     factors = {module: first.factors(module) for module in modules}
@@ -89,7 +89,7 @@ def survey(
 
 
 def shared(places: Sequence[Place], inputs: Inputs) -> list[str]:
-    """The modules that all adapters have, of one shape; ValueError where there is none."""
+    """The modules that all adapters have with the same shape; ValueError if there is none."""
     files = [AdapterFile(place.path(inputs)) for place in places]
     both = shared_modules([file.modules for file in files])
     alike = [module for module in both if len({file.shape(module) for file in files}) == 1]
@@ -105,7 +105,7 @@ def _shapes(files: Sequence[AdapterFile], module: str) -> str:
 
 
 def measure(task: Task, inputs: Inputs) -> list[Part]:
-    """All adapters at some of the modules, one module in memory at a time."""
+    """All adapters at the task's modules, with one module in memory at a time."""
     pin(task.threads)
     files = [AdapterFile(subject.place.path(inputs)) for subject in task.subjects]
     starts = [_start(subject, inputs) for subject in task.subjects]
@@ -113,7 +113,7 @@ def measure(task: Task, inputs: Inputs) -> list[Part]:
         (step, have, [AdapterFile(task.subjects[i].checkpoints[step].path(inputs)) for i in have])
         for step, have in _common_steps(task.subjects)
     ]
-    found = []
+    result = []
     for module in task.modules:
         ends = [file.factors(module) for file in files]
         left = [None if start is None else _left(start, module, f) for start, f in zip(starts, ends, strict=True)]
@@ -128,12 +128,12 @@ def measure(task: Task, inputs: Inputs) -> list[Part]:
                 raise ValueError(f"module {module}: a checkpoint at step {step} has another shape than its end")
             onward = [inner(f, ends[i]) for f, i in zip(then, have, strict=True)]
             path[step] = (module_geometry(then, task.top), onward)
-        found.append(Part(module, module_geometry(ends, task.top), itself, left, path))
-    return found
+        result.append(Part(module, module_geometry(ends, task.top), itself, left, path))
+    return result
 
 
 def _common_steps(subjects: Sequence[Subject]) -> list[tuple[int, list[int]]]:
-    """The steps at which two adapters or more were kept, and which."""
+    """Steps with checkpoints of two or more subjects, and the indices of these."""
     steps = sorted({step for subject in subjects for step in subject.checkpoints})
     having = [(step, [i for i, subject in enumerate(subjects) if step in subject.checkpoints]) for step in steps]
     return [(step, have) for step, have in having if len(have) > 1]
@@ -155,15 +155,15 @@ def _left(start: int | AdapterFile, module: str, factors: Factors) -> Left:
 
 
 def refactored(factors: Factors) -> Factors:
-    """The same delta from other factors, B G and G^-1 A with a fixed random rotation G: what rounding alone gives."""
+    """The same delta in other factors, B G and G^-1 A with a fixed random rotation G, to measure rounding."""
     rank = factors.a.shape[0]
     generator = torch.Generator().manual_seed(0)
     turn = torch.linalg.qr(torch.randn(rank, rank, generator=generator, dtype=torch.float64)).Q
     return Factors(factors.b.double() @ turn, turn.T @ factors.a.double())
 
 
-def _tell_starts(result: dict[str, Any], parts: Sequence[Part]) -> None:
-    """Adds a_moved_rel and start_share to what the result tells of each adapter, over all modules and at each."""
+def _add_starts(result: dict[str, Any], parts: Sequence[Part]) -> None:
+    """Add a_moved_rel and start_share to the result's entries of each adapter, over all modules and at each."""
     whole = over_modules({part.module: part.left for part in parts})
     entries = [*zip(result["adapters"], whole, strict=True)]
     ordered = sorted(parts, key=lambda part: natural_key(part.module))
@@ -175,15 +175,15 @@ def _tell_starts(result: dict[str, Any], parts: Sequence[Part]) -> None:
 
 
 def _along(subjects: Sequence[Subject], parts: Sequence[Part], result: Mapping[str, Any]) -> dict[str, Any]:
-    """The pairs and the adapters at every common checkpoint, with each one's cosine to its own end."""
+    """Pairs and adapters at every common checkpoint, with each adapter's cosine to its final delta."""
     ordered = sorted(parts, key=lambda part: natural_key(part.module))
     norms = [entry["norm"] for entry in result["adapters"]]
     pairs, adapters = [], []
     for step, have in _common_steps(subjects):
-        found = summarise([subjects[i].name for i in have], {part.module: part.along[step][0] for part in ordered})
-        pairs += [{"step": step, **entry} for entry in found["pairs"]]
+        summary = summarise([subjects[i].name for i in have], {part.module: part.along[step][0] for part in ordered})
+        pairs += [{"step": step, **entry} for entry in summary["pairs"]]
         onward = [math.fsum(column) for column in zip(*(part.along[step][1] for part in ordered), strict=True)]
-        for entry, product, end in zip(found["adapters"], onward, (norms[i] for i in have), strict=True):
+        for entry, product, end in zip(summary["adapters"], onward, (norms[i] for i in have), strict=True):
             scale = entry["norm"] * end
             to_end = max(-1.0, min(1.0, product / scale)) if scale > 0 else None
             adapters.append({"step": step, **entry, "to_end": to_end})

@@ -1,4 +1,4 @@
-"""CKA between the models: of the hidden states at every layer, and of what every adapted projection puts out."""
+"""CKA between models, of the hidden states at every layer and of every adapted projection's output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Grams = dict[str, dict[Any, np.ndarray]]  # "hidden" by layer, "modules" by name
 
 
 class Task(NamedTuple):
-    """What one worker gets for the forward passes."""
+    """One worker's task for the forward passes."""
 
     prompts: list[list[int]]
     modules: list[str]
@@ -37,7 +37,7 @@ class Task(NamedTuple):
 
 
 def measure_similarity(context: Context) -> None:
-    """Writes ``similarity.json``: debiased CKA a pair and layer (interval, shuffled control), a pair and module."""
+    """Write ``similarity.json``: debiased CKA per pair and layer (interval, shuffled control), per pair and module."""
     config, adapters = context.config, adapters_of(context.inputs)
     if not adapters:
         raise ValueError("no adapter was trained: similarity has nothing to compare with the base")
@@ -71,36 +71,36 @@ def measure_similarity(context: Context) -> None:
 
 
 def observe(task: Task, inputs: Inputs) -> dict[str, Grams]:
-    """The Grams of some models' activations: all that CKA needs of them."""
+    """The Grams of the task's models' activations, all that CKA needs."""
     pin(task.threads)
     model = load(model_folder(inputs["base"]), "float32", task.attention, device())
     adapters = adapters_of(inputs)
-    found: dict[str, Grams] = {}
+    grams: dict[str, Grams] = {}
     for name in task.names:
         factors = {} if name == "base" else load_factors(adapters[name], dtype=torch.float32)
         with attached(model, factors):
             seen = features(model, task.prompts, task.position, task.modules)
-        found[name] = {kind: {k: gram(x).numpy() for k, x in by.items()} for kind, by in seen.items()}
-    return found
+        grams[name] = {kind: {k: gram(x).numpy() for k, x in by.items()} for kind, by in seen.items()}
+    return grams
 
 
 def compare(
     share: tuple[list[tuple[str, str, Grams, Grams]], int, int], inputs: Inputs
 ) -> list[tuple[str, str, list, list]]:
-    """CKA of some pairs of models. Controls are drawn per layer from the seed, whatever the share holds."""
+    """CKA of the task's pairs of models. Controls are drawn per layer from the seed, independent of the partition."""
     pairs, groups, seed = share
     pin(1)
-    found = []
+    result = []
     for a, b, first, second in pairs:
         hidden, modules = [], []
         for layer in first["hidden"]:
             generator = torch.Generator().manual_seed(seed + layer)
             x, y = (torch.tensor(g["hidden"][layer]) for g in (first, second))
-            # Transformers' state 0 is the embeddings', state l + 1 that after layer l: here, too, layers count from 0
+            # Transformers' state 0 is the embeddings', state l + 1 that after layer l; our layers count from 0
             hidden.append({"a": a, "b": b, "layer": layer - 1, **similarity(x, y, generator, groups)})
         where = places(first["modules"])
         for name in first["modules"]:
             x, y = (torch.tensor(g["modules"][name]) for g in (first, second))
             modules.append({"a": a, "b": b, "module": name, **where[name], "cka": linear_cka(x, y)})
-        found.append((a, b, hidden, modules))
-    return found
+        result.append((a, b, hidden, modules))
+    return result

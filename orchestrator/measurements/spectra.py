@@ -1,4 +1,4 @@
-"""The updates beside the base weights: what lies in their top directions, what comes from outside."""
+"""Updates against the base weights: shares in their top singular directions, and intruder dimensions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODULES_A_TASK = 4  # seconds each
 
 
 class Task(NamedTuple):
-    """What one worker gets: some of the modules, and the adapters."""
+    """One worker's task: some of the modules, and the adapters."""
 
     modules: list[str]
     adapters: list[Place]
@@ -32,7 +32,7 @@ def survey(
 ) -> dict[str, Any]:
     """The ``spectra`` part of the results. ``config``: top, threshold, threads.
 
-    ``left_out`` are the modules that have no weight of their own in the base, or one of another vocabulary: with why.
+    ``left_out`` lists the modules without a weight of their own in the base, or with another vocabulary, with reasons.
     """
     base = BaseFile(model_folder(inputs["base"]))
     held = list(places.values())
@@ -53,16 +53,16 @@ def survey(
         for i in range(0, len(modules), MODULES_A_TASK)
     ]
     progress(f"{len(places)} adapters beside {len(modules)} base weights")
-    found = {module: geometry for part in parallel_map(measure, chunks) for module, geometry in part}
-    return summarise_base(list(places), found) | {"left_out": left_out}
+    by_module = {module: geometry for part in parallel_map(measure, chunks) for module, geometry in part}
+    return summarise_base(list(places), by_module) | {"left_out": left_out}
 
 
 class NothingBeside(ValueError):
-    """The only adapted modules are tied to others: nothing is wrong with the adapters or the base."""
+    """All adapted modules are tied to others; adapters and base are valid."""
 
 
 def _why_not(base: BaseFile, module: str, shape: tuple[int, int]) -> str | None:
-    """Why a module has no weight to lie beside. One of a layer that is there has to fit, or it is another base's."""
+    """Why a module is left out, or None. A layer's weight with another shape is not left out but an error later."""
     if not base.has(module):
         return base.lacks(module)
     if layer_of(module) is None and base.shape(module) not in (shape, shape[::-1]):
@@ -71,7 +71,7 @@ def _why_not(base: BaseFile, module: str, shape: tuple[int, int]) -> str | None:
 
 
 def measure(task: Task, inputs: Inputs) -> list[tuple[str, BaseGeometry]]:
-    """All adapters beside some of the base's weights."""
+    """All adapters against the base weights of the task's modules."""
     pin(task.threads)
     base = BaseFile(model_folder(inputs["base"]))
     files = [AdapterFile(place.path(inputs)) for place in task.adapters]

@@ -1,6 +1,6 @@
 """The kinds of steps, one file each: how a kind is planned, run, placed, estimated and read back.
 
-These files are light. What computes is imported where a step runs.
+These files import nothing heavy; the computations are imported where a step runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from orchestrator.steps import (
     train,
 )
 
-# In the order in which they are planned: each reads steps of the kinds above it.
+# In planning order: each kind reads steps of the kinds above it.
 STEP_KINDS: dict[str, StepKind] = {
     "base": base.KIND,
     "rollouts": rollouts.KIND,

@@ -1,4 +1,4 @@
-"""What the updates do to the inputs that their modules really get: the geometry that survives another initial A."""
+"""Activation-weighted geometry: updates compared by their effect on their modules' inputs on the base."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from orchestrator.planning.plan import Planned
 
 FILE = "activations.json"
-ROWS_A_SHARD = 16  # fixed, so that sums do not depend on how many workers there are
-MODULES_A_PASS = 32  # whose stacked factors lie on the device together
+ROWS_A_SHARD = 16  # fixed, so that sums do not depend on the number of workers
+MODULES_A_PASS = 32  # whose stacked factors are on the device together
 
 
 class Settings(Frozen):
-    """The activation-weighted geometry: on how many training rows; 0 leaves it out."""
+    """Activation-weighted geometry on this many training rows; 0 leaves it out."""
 
     rows: Every = 64
 
@@ -41,7 +41,7 @@ def plan(planned: Planned) -> list[Step]:
 
 
 def run(context: Context) -> None:
-    """Writes ``activations.json``: activation-weighted norms, cosines and Gram of all adapters, on training rows."""
+    """Write ``activations.json``: activation-weighted norms, cosines and Gram of all adapters, on training rows."""
     from orchestrator.measurements.activations import spread, survey
     from orchestrator.measurements.geometry import Place
     from orchestrator.rollouts.dataset import read_table
@@ -62,7 +62,7 @@ def parts(step: Step) -> int:
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """Forward passes of the base over the rows, some modules at a time; the factors' part is small beside them."""
+    """Forward passes of the base over the rows, some modules at a time; the factors' products are negligible."""
     passes = math.ceil(shape.layers * len(study.adapter.targets) / MODULES_A_PASS)
     return cost.measuring_seconds(shape, passes * step.config["rows"] * cost.row_tokens(study))
 

@@ -1,4 +1,4 @@
-"""The base model made ready: a folder that Transformers and vLLM load, or the note of where the hub's copy lies."""
+"""The base step: prepares a folder that Transformers and vLLM can load, or records where the model is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOTE = "base.json"
 
 
 def plan(planned: Planned) -> list[Step]:
-    """The study's base, and the model that rollouts are sampled from where it is another one."""
+    """The study's base, and the model that rollouts are sampled from if it is another one."""
     base = _step(planned.study.base, planned.resolved)
     if planned.study.rollouts.teacher is None:
         return [base]
@@ -35,12 +35,12 @@ def plan(planned: Planned) -> list[Step]:
 
 
 def _step(base: BaseSpec, resolved: Mapping[str, str]) -> Step:
-    """A model made ready: its identity is its content or commit, or the recipe that makes it."""
+    """The step that prepares a model; its identity is the content, the commit, or the settings that create it."""
     return Step(KIND, base.name.replace("/", "--"), base.step_config(resolved), {}, base.step_where())
 
 
 def run(context: Context) -> None:
-    """Writes ``model/`` (from_scratch, GGUF) or refers to where the model is; ``base.json`` states its sizes."""
+    """Write ``model/`` (from_scratch, GGUF), and ``base.json`` with the model's location and sizes."""
     config = context.config
     kind = BASES[config["kind"]]
     model, told = kind.make(config, context.where, context.out / "model", context.progress)
@@ -50,15 +50,15 @@ def run(context: Context) -> None:
 
 
 def model_folder(base: Path) -> Path:
-    """Where the model of a finished base step lies on this node; a hub's is fetched where it is not there yet."""
+    """The model's folder on this node, from a finished base step; a hub model is fetched if needed."""
     kind, note = _noted(base)
     return kind.folder(note, base)
 
 
 def address(base: Path) -> tuple[str, str | None]:
-    """Where others find the model of a finished base step: its name on the hub and the commit, else its folder.
+    """Where PEFT can load a finished base step's model from: hub name and commit, else its folder and None.
 
-    The one thing in an adapter that depends on where the run lies; no key and no result is made of it.
+    It is the only part of an adapter that depends on the run's location, and enters no key and no result.
     """
     kind, note = _noted(base)
     return kind.address(note, base)
@@ -86,7 +86,7 @@ def sizes(model: Path) -> dict[str, int]:
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """Of a base made on the spot: what is read or downloaded takes no time."""
+    """Seconds to create the base; reading and downloading are not counted."""
     return BASES[step.config["kind"]].seconds(step.config)
 
 

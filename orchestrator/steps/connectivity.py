@@ -1,4 +1,4 @@
-"""Losses on held-out rows: at every model, and along the straight path between pairs of them."""
+"""Losses on held-out rows at every model, and on the straight path between pairs of models."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FILE = "connectivity.json"
 
 
 class Settings(Frozen):
-    """Losses on held-out rows at the models and along straight paths between pairs of them."""
+    """Losses on held-out rows at the models and on straight paths between pairs of them."""
 
     pairs: Several[Two[str]] = ()
     points: Annotated[int, Field(ge=3)] = 5  # ends included
-    rows: Count = 64  # held-out right rows, at most
+    rows: Count = 64  # largest number of held-out right rows, and of wrong ones
 
 
 def plan(planned: Planned) -> list[Step]:
@@ -41,26 +41,26 @@ def plan(planned: Planned) -> list[Step]:
 
 
 def run(context: Context) -> None:
-    """Writes ``connectivity.json``: ``losses`` (nll of right and wrong rows, KL to base) and ``paths``."""
+    """Write ``connectivity.json``: ``losses`` (nll of right and wrong rows, KL to base) and ``paths``."""
     from orchestrator.measurements.connectivity import measure_paths
 
     measure_paths(context)
 
 
 def parts(step: Step) -> int:
-    """Every worker takes some of the models and some of the points."""
+    """Each worker takes some of the models and some of the points."""
     return max(1 + len(step.spare_roles), points_between(step))
 
 
 def points_between(step: Step) -> int:
-    """The points between models at which a loss is taken."""
+    """Number of points between models at which the loss is computed."""
     return len(step.config["pairs"]) * (step.config["points"] - 2)
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """Forward passes over held-out rows: right and wrong ones at the models, right ones on the paths between.
+    """Forward passes over held-out rows: right and wrong ones at the models, right ones on the paths.
 
-    The pass over the base that every worker makes for itself is left out: how many there are is not the study's.
+    Each worker's own pass over the base is not counted, since the number of workers is not known.
     """
     rows = step.config["rows"] * (2 * (1 + len(step.spare_roles)) + points_between(step))
     return cost.measuring_seconds(shape, rows * cost.row_tokens(study))

@@ -1,4 +1,4 @@
-"""One model's verdicts, or a part of them: every task's problems through the study's engine."""
+"""The evaluate step: every task's problems (or a part of them) answered by one model and graded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plan(planned: Planned) -> list[Step]:
         "canary": spec.canary.model_dump(),
         "targets": study.adapter.targets,
     }
-    # which task's grader an evaluated task has, by its name; in the key it is with the problems
+    # The task of each evaluated task's name, for its grader; it is part of the problems step's key already.
     where = {"engine": engine_where(study, adapters=True), "tasks": {t.known_as: t.task for t in spec.tasks}}
     common = {"base": planned.first("base"), "problems": planned.first("problems")}
     models = {"base": common} | {t.name: common | {"adapter": t} for t in planned.of("train")}
@@ -37,12 +37,12 @@ def plan(planned: Planned) -> list[Step]:
 
 
 def part_name(model: str, part: int, parts: int) -> str:
-    """The name of the step that answers one of ``parts`` shares of a model's problems."""
+    """The name of the step that answers part ``part`` of ``parts`` of a model's problems."""
     return model if parts == 1 else f"{model}-part{part + 1}of{parts}"
 
 
 def run(context: Context) -> None:
-    """Writes ``verdicts.parquet`` and ``canary.json``."""
+    """Write ``verdicts.parquet`` and ``canary.json``."""
     from orchestrator.evaluation.answer import answer
 
     answer(context)

@@ -1,4 +1,4 @@
-"""What the objectives did to the weights: every pair of adapters at every module, from the low-rank factors."""
+"""Weight geometry: every pair of adapters at every module, from the low-rank factors."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def plan(planned: Planned) -> list[Step]:
     if len(trainings) < 2:
         return []
     config = spec.model_dump(include={"top", "chance_draws", "seed", "threads"})
-    where = {"init_seeds": {t.name: t.config["init_seed"] for t in trainings}}  # the trainings' keys hold them already
+    where = {"init_seeds": {t.name: t.config["init_seed"] for t in trainings}}  # part of the trainings' keys already
     return [Step(KIND, "weights", config, as_inputs(planned), where, collective=ADAPTER)]
 
 
 def run(context: Context) -> None:
-    """Writes ``geometry.json``: adapters, pairs, layers, the Gram, the checkpoints, and the floors that need no other
+    """Write ``geometry.json``: adapters, pairs, layers, the Gram, the checkpoints, and the floors that need no further
     training: chance, and an adapter against itself."""
     from orchestrator.measurements.geometry import Place, Subject, survey
 
@@ -50,7 +50,7 @@ def run(context: Context) -> None:
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """Algebra of low-rank factors: some products of rank x rank x width a pair of adapters and module."""
+    """Algebra of low-rank factors: some products of rank x rank x width per pair of adapters and module."""
     known, rank = cost.module_shapes(shape), study.adapter.rank
     width = shape.layers * sum(sum(known[t]) for t in study.adapter.targets if t in known)
     pairs = sum(1 for _ in combinations(step.inputs, 2))

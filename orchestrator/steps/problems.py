@@ -1,4 +1,5 @@
-"""The evaluation's problems, drawn once for all models, with what stands in the rollouts refused or left out."""
+"""The problems step: draws the evaluation's problems once for all models; problems in the rollouts are refused or
+excluded."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def plan(planned: Planned) -> list[Step]:
 
 
 def run(context: Context) -> None:
-    """Writes ``problems.json``."""
+    """Write ``problems.json``."""
     from orchestrator.evaluation.problems import draw
 
     draw(context)
@@ -45,7 +46,7 @@ def problems_config(problems: Problems, resolved: Mapping[str, str]) -> dict[str
 
 
 def _task_config(task: EvaluatedTask, resolved: Mapping[str, str]) -> dict[str, Any]:
-    """An evaluated task's problems, the name they go by and their shots: how they are answered is not in it."""
+    """An evaluated task's problems, name and shots, without the sampling settings."""
     config = problems_config(task, resolved) | {"name": task.known_as, "shots": None}
     if task.shots:
         content = resolved[f"task:{task.task}:{_shots_source(task)}"]
@@ -58,13 +59,13 @@ def _shots_source(task: EvaluatedTask) -> str | None:
 
 
 def pinned(task: str, source: str | None, resolved: Mapping[str, str]) -> str | None:
-    """Where a task's loader reads: a path as it is, a hub name with its commit."""
+    """The source for a task's loader: a path unchanged, a hub name with its commit."""
     commit = resolved[f"task:{task}:{source}"]
     return f"{source}@{commit}" if is_commit(commit) else source
 
 
 def is_commit(identity: str) -> bool:
-    """Whether it is a hub's commit, and no content hash or word."""
+    """Whether it is a hub commit, not a content hash or another word."""
     return len(identity) == COMMIT
 
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of training rows under the base, once for all trainings that measure against it."""
+"""Log-probabilities of training rows under the base, computed once for all trainings that need them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAIRS, ALL_ROWS = "base", "all-rows"  # names of the two steps
 
 
 def plan(planned: Planned) -> list[Step]:
-    """Two steps at most, so that a method which reads all rows takes nothing from those that read pairs."""
+    """At most two steps, so that adding a method that reads all rows does not change the step for pairs."""
     study = planned.study
     inputs = {"base": planned.first("base"), "rollouts": planned.first("rollouts")}
     common = study.training.model_dump(include={"precision", "attention", "head_chunk", "micro_batch", "threads"})
@@ -30,7 +30,7 @@ def plan(planned: Planned) -> list[Step]:
 
 
 def name_for(study: Study, method: str) -> str | None:
-    """The step that the study's method of this name reads; None where it needs no reference."""
+    """The name of the step that the study's method reads; None if it needs no reference."""
     objective = METHODS[study.objective(method)]
     if not objective.needs_reference(study.settings_of(method)):
         return None
@@ -38,14 +38,14 @@ def name_for(study: Study, method: str) -> str | None:
 
 
 def run(context: Context) -> None:
-    """Writes ``reference.safetensors``."""
+    """Write ``reference.safetensors``."""
     from orchestrator.training.reference import compute
 
     compute(context)
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """One forward pass over all training rows, or over those of pairs, as many as the settings allow."""
+    """One forward pass over all training rows, or over those in pairs, as estimated from the settings."""
     spec, table = study.rollouts, study.rollouts.table
     problems = spec.problem_count()
     every = step.config["rows"] == "all"
@@ -53,7 +53,7 @@ def seconds(study: Study, shape: Shape, step: Step) -> float:
         rows = float(table.rows)
     elif not every and table.pairs is not None:
         rows = 2.0 * table.pairs
-    elif problems is None:  # a file without a draw: the rows that one training takes
+    elif problems is None:  # a file without a draw: assume the rows of one training
         rows = 2.0 * study.training.last_step * study.training.batch_size
     else:
         every = every or table.pair_rule == "all"

@@ -1,4 +1,4 @@
-"""Rollouts: completions of problems, from a file, a dataset, a served model or an API, verified and frozen."""
+"""The rollouts step: completions of problems from a file, a dataset, a served model or an API, graded and frozen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plan(planned: Planned) -> list[Step]:
 
 
 def run(context: Context) -> None:
-    """Writes ``rollouts.parquet`` (one row a completion) and ``statistics.json``."""
+    """Write ``rollouts.parquet`` (one row per completion) and ``statistics.json``."""
     from orchestrator.rollouts.build import build
 
     build(context)

@@ -1,4 +1,4 @@
-"""The engine of the steps that let a model answer: how it will run, and what it needs to know of the machine."""
+"""Engine settings of the steps that sample from a model: those in their identity, and those of the machine."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 def engine_config(study: Study, resolved: Mapping[str, str]) -> dict[str, Any]:
-    """The engine as it will run: ``auto`` replaced by what this machine has."""
+    """The engine's settings with ``auto`` resolved for this machine."""
     config = study.engine.model_dump() | {"kind": resolved["engine"], "adapters": resolved["adapters"]}
-    if resolved["engine"] == "transformers":  # vLLM has its own
+    if resolved["engine"] == "transformers":  # vLLM chooses its own
         config["attention"] = attention_in(study, study.engine.precision)
     return config
 
 
 def attention_in(study: Study, precision: str) -> str:
-    """The trainings' attention where the base is served or measured too; flash serves half precision alone."""
+    """The trainings' attention, for serving and measuring; "sdpa" instead of flash in float32."""
     chosen = study.training.attention
     return "sdpa" if chosen == "flash" and precision == "float32" else chosen
 
 
 def engine_where(study: Study, adapters: bool) -> dict[str, Any]:
-    """How the engine uses the machine. An engine that may meet adapters later is opened for them at once."""
+    """Runtime inputs of the engine. With ``adapters`` it is opened for adapters from the start."""
     placement = study.placement
     return {
         "cache_gib": placement.cache_gib,
@@ -37,5 +37,5 @@ def engine_where(study: Study, adapters: bool) -> dict[str, Any]:
 
 
 def engine_placement(context: Context) -> dict[str, Any]:
-    """What an engine needs to know of this machine; never part of an identity."""
+    """The engine's device and memory settings, which are not part of any identity."""
     return {"device": device(), **context.where["engine"]}

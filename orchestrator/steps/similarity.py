@@ -1,4 +1,4 @@
-"""CKA between the models: of the hidden states at every layer, and of what every adapted projection puts out."""
+"""CKA between models, of the hidden states at every layer and of every adapted projection's output."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plan(planned: Planned) -> list[Step]:
 
 
 def run(context: Context) -> None:
-    """Writes ``similarity.json``: debiased CKA a pair and layer (interval, shuffled control), a pair and module."""
+    """Write ``similarity.json``: debiased CKA per pair and layer (interval, shuffled control), per pair and module."""
     from orchestrator.measurements.similarity import measure_similarity
 
     measure_similarity(context)
@@ -50,7 +50,7 @@ def parts(step: Step) -> int:
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """Forward passes over prompts; the comparison of Grams is small beside them."""
+    """Forward passes over prompts; comparing Grams is negligible."""
     tokens = step.config["prompts"] * cost.TOKENS_A_ROW * study.prompt.max_prompt_tokens
     return cost.measuring_seconds(shape, (1 + len(step.spare_roles)) * tokens)
 

@@ -1,4 +1,4 @@
-"""The updates beside the base weights: what lies in their top directions, what comes from outside."""
+"""Updates against the base weights: shares in their top singular directions, and intruder dimensions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from orchestrator.planning.plan import Planned
 
 FILE = "spectra.json"
-EIGEN = 10  # n^3: what all eigenvectors of an n x n matrix take, about
-PRODUCTS = 12  # of a base weight with a vector that each rank of a model's update takes, about
+EIGEN = 10  # times n^3 operations for all eigenvectors of an n x n matrix, about
+PRODUCTS = 12  # products of a base weight with a vector per rank of an update, about
 
 
 class Settings(Frozen):
-    """The updates beside the base weights' own singular directions: how many of them; 0 leaves it out.
+    """Updates against the base weights' ``top`` singular directions; 0 leaves it out.
 
     ``threshold`` is the cosine below which a direction of the sum is an intruder.
     """
@@ -45,13 +45,13 @@ def plan(planned: Planned) -> list[Step]:
 
 
 def run(context: Context) -> None:
-    """Writes ``spectra.json``: shares, relative norms and intruder dimensions of every adapter."""
+    """Write ``spectra.json``: shares, relative norms and intruder dimensions of every adapter."""
     from orchestrator.measurements.geometry import Place
     from orchestrator.measurements.spectra import survey
 
     places = {name: Place(f"{ADAPTER}{name}", "adapter") for name in adapters(context.inputs)}
     if not places:
-        raise ValueError("no adapter was trained: there is no update to look at")
+        raise ValueError("no adapter was trained: there is no update to measure")
     result = survey(places, context.inputs, context.config, context.parallel_map, context.progress)
     write_json(context.out / FILE, result)
 

@@ -1,4 +1,4 @@
-"""One training: an objective, a learning rate, two seeds, on the study's one substrate."""
+"""The train step: one objective at one learning rate with two seeds."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from orchestrator.config.study import Study
     from orchestrator.planning.plan import Planned
 
-ADAPTER = "adapter:"  # how the roles of trainings begin among the inputs of what measures them together
+ADAPTER = "adapter:"  # role prefix of trainings among the inputs of collective steps
 
 
 def plan(planned: Planned) -> list[Step]:
     study, training = planned.study, planned.study.training
-    saving = training.model_dump(include={"resume_every", "resume_seconds"})  # decides no result
+    saving = training.model_dump(include={"resume_every", "resume_seconds"})  # does not affect results
     common = training.model_dump(exclude={"learning_rate", "report_step", "run_steps", *saving})
     common |= {"report_step": training.report_step or training.last_step, "run_steps": training.last_step}
     common |= {"pair_rule": study.rollouts.table.pair_rule, "pairs": study.rollouts.table.pairs}
@@ -45,14 +45,14 @@ def plan(planned: Planned) -> list[Step]:
 
 
 def run(context: Context) -> None:
-    """Writes ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` where asked for."""
+    """Write ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` if configured."""
     from orchestrator.training.train import train
 
     train(context)
 
 
 def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> None:
-    """A further worker's part in a data-parallel training; writes nothing."""
+    """The part of ranks above 0 in a data-parallel training; writes nothing."""
     from orchestrator.training.train import assist
 
     assist(config, where, inputs)
@@ -65,7 +65,7 @@ def adapters(inputs: Inputs) -> dict[str, Path]:
 
 
 def as_inputs(planned: Planned) -> dict[str, Step]:
-    """All trainings, by the roles in which a step reads them together."""
+    """All trainings by their roles among a collective step's inputs."""
     return {f"{ADAPTER}{step.name}": step for step in planned.of("train")}
 
 
@@ -74,7 +74,7 @@ def runs_as(step: Step) -> RunsAs:
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """On what its workers hold of their GPUs together."""
+    """Estimated seconds on the GPU share that its workers have together."""
     held = study.placement.gpus_per_training * study.training.workers
     return cost.training_seconds(study, shape, step.config["method"]) / held
 

@@ -1,1 +1,1 @@
-"""The training steps around ``methods``."""
+"""The train and reference steps, which call ``methods``."""

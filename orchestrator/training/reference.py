@@ -1,4 +1,4 @@
-"""Log-probabilities of training rows under the base, once for all trainings that measure against it."""
+"""Log-probabilities of training rows under the base, computed once for all trainings that need them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FILE = "reference.safetensors"
 
 
 def compute(context: Context) -> None:
-    """Writes ``reference.safetensors``: ``logp``, float32, nats, one a completion token, row after row in the table's
-    order, and ``lengths``, int64, how many each row has.
+    """Write ``reference.safetensors``: ``logp``, float32, nats, one per completion token, rows concatenated in the
+    table's order, and ``lengths``, int64, the tokens per row.
 
-    Rows that were not asked for (with ``rows`` "pairs" those that stand in none) have length 0.
+    Rows that are not needed (with ``rows`` "pairs" those in no pair) have length 0.
     """
     rollouts = training_rollouts(context.inputs["rollouts"])
     config = context.config

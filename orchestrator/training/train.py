@@ -1,4 +1,4 @@
-"""One training: an objective, a learning rate, two seeds, on the study's one substrate."""
+"""The train step: one objective at one learning rate with two seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.training.reference import read_reference
 
 
 def train(context: Context) -> None:
-    """Writes ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` where asked for."""
+    """Write ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` if configured."""
     config = train_config(context.config, context.where, context.inputs["base"])
     if context.config["backend"] == "trl":
         from methods.trl_backend import train as train_adapter
@@ -24,13 +24,13 @@ def train(context: Context) -> None:
         from methods.trainer import train as train_adapter
 
     def tell(line: Mapping[str, Any]) -> None:
-        told = ", a gradient of rounding alone" if line["noise"] else ""
-        context.progress(f"step {line['step']}/{config.run_steps}, loss {line['loss']:.4g}{told}")
+        noise = ", gradient within rounding" if line["noise"] else ""
+        context.progress(f"step {line['step']}/{config.run_steps}, loss {line['loss']:.4g}{noise}")
 
     reference = context.inputs.get("reference")
     rollouts = training_rollouts(context.inputs["rollouts"])
     if equal := equal_pairs(config.method, rollouts, config.pair_rule):
-        context.progress(f"{equal} pairs are left out: right and wrong are the same tokens")
+        context.progress(f"{equal} pairs are left out: both sides are the same tokens")
     train_adapter(
         config,
         model_folder(context.inputs["base"]),
@@ -46,7 +46,7 @@ def train(context: Context) -> None:
 
 
 def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> None:
-    """A further worker's part in a data-parallel training; writes nothing."""
+    """The part of ranks above 0 in a data-parallel training; writes nothing."""
     from methods.trainer import assist as assist_training
 
     reference = inputs.get("reference")
@@ -60,7 +60,7 @@ def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) 
 
 
 def train_config(config: Mapping[str, Any], where: Mapping[str, Any], base: Path) -> TrainConfig:
-    """A training step's settings as the trainer takes them, with where the finished base step ``base`` has the base."""
+    """A train step's config for the trainer, with the address of the base from the finished base step ``base``."""
     flat = {k: v for k, v in config.items() if k not in ("backend", "adapter")}
     name, revision = address(base)
     return TrainConfig(**flat, **config["adapter"], **where, base_name=name, base_revision=revision)

@@ -70,7 +70,7 @@ def test_problems_are_written_with_their_prompts(perform: Callable[..., Path]) -
 
 
 def test_a_problem_of_the_rollouts_is_refused(perform: Callable[..., Path]) -> None:
-    with pytest.raises(ValueError, match=r"^2 of 3 gsm8k problems stand in the rollouts too: .*contamination=exclude$"):
+    with pytest.raises(ValueError, match=r"^2 of 3 gsm8k problems are in the rollouts too: .*contamination=exclude$"):
         perform(["3 + 4", "5", "A B"], ["3  +4\n", "a b"], "refuse")
 
 
@@ -106,7 +106,7 @@ def test_a_prompt_that_fills_the_engine_is_named_before_anything_is_trained(perf
 
 
 def test_too_few_solved_problems_for_the_shots_are_named(perform: Callable[..., Path]) -> None:
-    with pytest.raises(ValueError, match=r"^gsm8k: 2 shots asked for, 1 solved problems are there that are not evalu"):
+    with pytest.raises(ValueError, match=r"^gsm8k: 2 shots needed, but only 1 solved problems are not evalu"):
         perform(["3 + 4", "5"], ["6"], "refuse", shown=["10", " 5"], shots=SHOTS)
 
 

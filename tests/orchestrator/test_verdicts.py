@@ -143,7 +143,7 @@ def test_the_same_verdicts_give_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lose", ["2/1", "3/0"])
 def test_a_missing_sample_is_refused(tmp_path: Path, lose: str) -> None:
-    with pytest.raises(ValueError, match="the verdicts of base on toy are not one a problem and sample"):
+    with pytest.raises(ValueError, match="the verdicts of base on toy are not one per problem and sample"):
         evaluation(*write(tmp_path, SAMPLED, lose=[lose]))
 
 
