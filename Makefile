@@ -3,6 +3,8 @@ PYTHON ?= python3
 # Compiled below, on all cores: where PYTHONDONTWRITEBYTECODE is set (many containers) every process would do it anew.
 INSTALL := .venv/bin/python -m pip --disable-pip-version-check install -q --no-compile
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu)
+# Two processes: what tests of a process share, and in which order they come, is in tests/conftest.py.
+PYTEST := .venv/bin/python -m pytest -q -n 2
 KIND := $(if $(GPU),gpu,cpu)
 
 .PHONY: run test check install smollm2 clean
@@ -11,14 +13,14 @@ run: .venv/ready
 	.venv/bin/python -m orchestrator run $(ARGS)
 
 test: .venv/ready
-	.venv/bin/python -m pytest -q $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest -q
+	$(PYTEST)
 
 install: .venv/ready
 

@@ -16,7 +16,32 @@ set_environment()  # as in every process of a study: on a busy machine, threads 
 import numpy as np  # noqa: E402
 
 Agreement = Callable[[str, Any, Any, float], None]
-DIFFERENCES = pytest.StashKey[list[tuple[str, float, float]]]()
+ROOMS = ("tests/integration/on_ray/", "tests/integration/")  # that take longest, the longest first
+
+
+def shared(nodeid: str) -> str:
+    """What the tests share that a process of pytest-xdist takes together: a file has its fixtures; those that run a
+    study all begin with the same finished one; and of two studies on Ray the one would disturb the other.
+    """
+    return next((room for room in ROOMS if nodeid.startswith(room)), nodeid.partition("::")[0])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no process waits for the other at the end."""
+    items.sort(key=lambda item: ROOMS.index(room) if (room := shared(item.nodeid)) in ROOMS else len(ROOMS))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n``: each group of tests goes to one process, in the order of the collection."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return shared(nodeid)
+
+    config.option.loadscopereorder = False
+    return Together(config, log)
 
 
 @pytest.fixture
@@ -29,7 +54,7 @@ def agreement(request: pytest.FixtureRequest) -> Agreement:
         one, two = (np.asarray(values, dtype=np.float64) for values in (found, expected))
         assert one.shape == two.shape
         difference = float(np.abs(one - two).max() / max(1e-300, np.abs(two).max()))
-        request.config.stash.setdefault(DIFFERENCES, []).append((oracle, difference, limit))
+        request.node.user_properties.append(("agreement", (oracle, difference, limit)))
         assert difference <= limit, oracle
 
     return check
@@ -39,7 +64,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Where tests of agreement were asked for by name: each oracle with its largest difference."""
     if "agreement" not in config.option.keyword:
         return
-    rows = config.stash.get(DIFFERENCES, [])
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    rows = [tuple(value) for report in reports for name, value in report.user_properties if name == "agreement"]
     terminalreporter.write_sep("-", "largest difference, relative to the largest value")
     for oracle, difference, limit in sorted(rows):
         terminalreporter.write_line(f"{oracle:<60} {difference:8.1e}  (limit {limit:.0e})")

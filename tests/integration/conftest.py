@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from filelock import FileLock
 
 from execution.storage import Storage
 from orchestrator.cli import main
@@ -24,6 +25,14 @@ MINI = ROOT / "configs" / "mini.yaml"
 UNFINISHED = (
     *(f"{kind}/{name}" for kind in ("train", "evaluate") for name in ("dft", "dpo", "dpo-lr3e-4")),
     *(f"{kind}/*" for kind in ("geometry", "activations", "spectra", "connectivity", "similarity")),
+)
+
+TITLES = (
+    ["base/scratch", "rollouts/sampled", "problems/evaluation", "reference/base"]
+    + [f"train/{m}" for m in ("sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4", "sft-order43")]
+    + [f"evaluate/{m}" for m in ("base", "sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4")]
+    + ["evaluate/sft-order43", "geometry/weights", "activations/rows", "spectra/base"]
+    + ["connectivity/paths", "similarity/cka"]
 )
 
 
@@ -61,16 +70,24 @@ def command_line(words: tuple[str, ...], first: Callable[[], None] | None) -> No
 
 @pytest.fixture(scope="session")
 def serial(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished serial run, in a process that ended without having imported Ray or vLLM."""
-    out = tmp_path_factory.mktemp("serial")
+    """The folder of a finished serial run, made once for all processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "serial"
+    with FileLock(f"{out}.lock"):
+        if not (out / "report" / "report.html").exists():
+            run_serially(mini, out)
+    return out
+
+
+def run_serially(study: Path, out: Path) -> None:
+    """A serial run in a process that ends without having imported Ray or vLLM."""
     code = (
         "import sys\nfrom orchestrator.cli import main\ncode = main(sys.argv[1:])\n"
         "print(code, sorted({m.split('.')[0] for m in sys.modules} & {'ray', 'vllm'}))\n"
     )
-    words = [sys.executable, "-c", code, "run", str(mini), "--serial", "--out", str(out)]
+    words = [sys.executable, "-c", code, "run", str(study), "--serial", "--out", str(out)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.stdout.splitlines()[-1:] == ["0 []"], done.stdout + done.stderr
-    return out
 
 
 def handed_over(serial: Path, to: Storage | Path, *left_out: str) -> list[str]:
@@ -86,3 +103,30 @@ def handed_over(serial: Path, to: Storage | Path, *left_out: str) -> list[str]:
         else:
             to.publish(record.parent, name)
     return titles
+
+
+def finished(out: Path) -> set[str]:
+    """The steps that a run's folder holds, by their records."""
+    return {str(p.parent.relative_to(out)).rpartition("-")[0] for p in out.glob("*/*/step.json")}
+
+
+def committed(out: Path) -> dict[str, int]:
+    """When each finished step was committed: what is redone changes."""
+    return {str(p): p.stat().st_mtime_ns for p in out.glob("*/*/step.json")}
+
+
+def results(out: Path) -> bytes:
+    return (out / "report" / "results.json").read_bytes()
+
+
+@pytest.fixture
+def begun(serial: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A run's folder in which only some kinds of steps are finished."""
+
+    def copy(*kinds: str) -> Path:
+        out = tmp_path / "out"
+        for kind in kinds:
+            shutil.copytree(serial / kind, out / kind)
+        return out
+
+    return copy

@@ -92,7 +92,7 @@ def server(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     ):
         root = f"http://127.0.0.1:{port}"
         try:
-            until = time.monotonic() + 300
+            until = time.monotonic() + 600
             while not _up(f"{root}/health"):
                 assert process.poll() is None and time.monotonic() < until, log.read_text()[-3000:]
                 time.sleep(1)

@@ -40,7 +40,7 @@ def followed(nodes: Nodes, words: list[str], victim: tuple[Node, str] | None) ->
         [sys.executable, "-m", "orchestrator", "run", *words, "--address", nodes.address], cwd=ROOT,
         env=os.environ | nodes.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as process:  # fmt: skip
-        limit = threading.Timer(400, process.kill)
+        limit = threading.Timer(800, process.kill)
         limit.start()
         try:
             assert process.stdout is not None
