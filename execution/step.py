@@ -42,8 +42,8 @@ class StepKind:
     ``items`` that it shares out, which are at most ``parts(step)``.
 
     ``seconds(study, shape, step)`` estimates its time on one GPU, all parts after one another; ``words`` say in a plan
-    what a task runs as; ``read(folder)`` gives what a finished step contributes to the results, by name; ``settings``
-    is the schema of the kind's own settings, where it has any.
+    what a task runs as; ``read(folder)`` gives what a finished step contributes to the results, in the
+    project's own type; ``settings`` is the schema of the kind's own settings, where it has any.
     """
 
     name: str
@@ -56,7 +56,7 @@ class StepKind:
     parts: Callable[[Step], int] | None = None
     seconds: Callable[[Any, Any, Step], float] = _no_time
     words: str = "task"
-    read: Callable[[Path], dict[str, Any]] | None = None
+    read: Callable[[Path], Any] | None = None
     settings: type | None = None
 
 

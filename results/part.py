@@ -37,6 +37,13 @@ class _NeverNull:
 
 
 MayBeAbsent = Annotated[T | None, _NeverNull()]
+
+
+def present(**parts: Any) -> dict[str, Any]:
+    """Those of the parts that are not None: what ``MayBeAbsent`` fields are made of."""
+    return {name: part for name, part in parts.items() if part is not None}
+
+
 Number = int | float
 """A number that is whole in some files and not in others, such as a median of counts: each keeps the kind it has."""
 
