@@ -178,7 +178,7 @@ def test_the_results_are_the_runs_own(ran: Callable[..., Any], tmp_path: Path, p
             assert (config["output_type"], config["repeats"]) == ("generate_until", model.samples)
             assert [m["metric"] for m in config["metric_list"]] == rows[0]["metrics"]
             assert told["n-shot"] == {"arithmetic": 0, "drawn_4": 0}
-            peft = "" if model.name == "base" else f",peft={model['name']}"
+            peft = "" if model.name == "base" else f",peft={model.name}"
             assert told["config"]["model_args"] == f"pretrained=scratch,dtype=float32{peft}"
 
 
