@@ -42,7 +42,8 @@ class StepKind:
     that it maps in parallel, at most ``parts(step)`` of them.
 
     ``seconds(study, shape, step)`` estimates its time on one GPU, all parts in sequence; ``words`` is how a plan
-    describes the task; ``read(folder)`` returns what a finished step contributes to the results, by name; ``settings``
+    describes the task; ``read(folder)`` returns what a finished step contributes to the
+    results, in the project's own type; ``settings``
     is the schema of the kind's own settings, if any.
     """
 
@@ -56,7 +57,7 @@ class StepKind:
     parts: Callable[[Step], int] | None = None
     seconds: Callable[[Any, Any, Step], float] = _no_time
     words: str = "task"
-    read: Callable[[Path], dict[str, Any]] | None = None
+    read: Callable[[Path], Any] | None = None
     settings: type | None = None
 
 

@@ -8,18 +8,30 @@ from pydantic import Field
 
 from results.evaluation import Evaluation, Task
 from results.function import Activations, Connectivity, Losses, Similarity
-from results.headline import HeadlineRow, Listed
+from results.headline import PREFERRED, HeadlineRow, Listed
 from results.part import MayBeAbsent, Part
 from results.rollouts import Rollouts
 from results.study import Base, Comparison, Failure, StudyFacts, Unfinished
 from results.trainings import AnyTraining, Curve, Sweep
-from results.weights import Directions, Geometry, Spectra
+from results.weights import Directions, Geometry, MeasuredGeometry, Spectra
 
 VERSION: Literal[1] = 1  # docs/results.md says when it goes up
-PREFERRED = "sft"  # the method that others are compared to, where there is one of this name
 
 
-class Results(Part):
+class Measured(Part):
+    """What was measured of the trainings, each part by a step of its own (``StepKind.read``)."""
+
+    geometry: MayBeAbsent[MeasuredGeometry] = Field(default=None, description="Absent where it was not measured.")
+    activations: MayBeAbsent[Activations] = Field(default=None, description="Absent where it was not measured.")
+    spectra: MayBeAbsent[Spectra] = Field(default=None, description="Absent where it was not measured.")
+    losses: MayBeAbsent[list[Losses]] = Field(
+        default=None, description="Of every model, base first. Absent where it was not measured."
+    )
+    connectivity: MayBeAbsent[Connectivity] = Field(default=None, description="Absent where losses are.")
+    similarity: MayBeAbsent[Similarity] = Field(default=None, description="Absent where it was not measured.")
+
+
+class Results(Measured):
     """All parts. Which are there depends on what was run: a study has ``study``, a comparison ``comparison``."""
 
     version: Literal[1] = Field(description="Of this schema.")
@@ -34,13 +46,6 @@ class Results(Part):
     )
     evaluation: MayBeAbsent[Evaluation] = Field(default=None, description="Absent where nothing was evaluated.")
     geometry: MayBeAbsent[Geometry] = Field(default=None, description="Absent where it was not measured.")
-    activations: MayBeAbsent[Activations] = Field(default=None, description="Absent where it was not measured.")
-    spectra: MayBeAbsent[Spectra] = Field(default=None, description="Absent where it was not measured.")
-    losses: MayBeAbsent[list[Losses]] = Field(
-        default=None, description="Of every model, base first. Absent where it was not measured."
-    )
-    connectivity: MayBeAbsent[Connectivity] = Field(default=None, description="Absent where losses are.")
-    similarity: MayBeAbsent[Similarity] = Field(default=None, description="Absent where it was not measured.")
     failures: MayBeAbsent[list[Failure]] = Field(
         default=None, description="Steps that failed; empty where none did. Absent in a comparison."
     )

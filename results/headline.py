@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from results.part import Part
 
+PREFERRED = "sft"  # the method that others are compared to, where there is one of this name
 ITSELF = "of the reference itself"
 Matched = Literal["as published", "learning rate", "sweep"]
+
+
+def reference_among(names: Sequence[str]) -> str:
+    """Which of the models the others are compared to: SFT where it is one of them, else the first."""
+    return PREFERRED if PREFERRED in names else names[0]
 
 
 class Listed(Part):

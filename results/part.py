@@ -21,10 +21,18 @@ from pydantic_core import CoreSchema
 T = TypeVar("T")
 
 
+_SHARED: dict[frozenset[str], set[str]] = {}
+
+
 class Part(BaseModel):
     """A part of the results. Strict: a number is no text, a boolean no number; no number is NaN or infinite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, serialize_by_alias=True)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Parts with the same keys share the set of them: a row's own takes more memory than its values."""
+        own = self.__pydantic_fields_set__
+        object.__setattr__(self, "__pydantic_fields_set__", _SHARED.setdefault(frozenset(own), own))
 
 
 class _NeverNull:
@@ -37,6 +45,13 @@ class _NeverNull:
 
 
 MayBeAbsent = Annotated[T | None, _NeverNull()]
+
+
+def present(**parts: Any) -> dict[str, Any]:
+    """Those of the parts that are not None: what ``MayBeAbsent`` fields are made of."""
+    return {name: part for name, part in parts.items() if part is not None}
+
+
 Number = int | float
 """A number that is whole in some files and not in others, such as a median of counts: each keeps the kind it has."""
 

@@ -94,8 +94,8 @@ class GoldAsText(Part):
     answer: str
 
 
-class Rollouts(Part):
-    """The one frozen table. A row is a completion; it is right where its reward is above 0."""
+class FrozenTable(Part):
+    """The one frozen table of rollouts. A row is a completion; it is right where its reward is above 0."""
 
     rows: int = Field(description="Training and held-out rows.")
     problems: int = Field(description="Their problems.")
@@ -122,6 +122,11 @@ class Rollouts(Part):
     )
     dropped: dict[str, int] = Field(description="Rows that were left out or cut, by reason.")
     source: str = Field(description="Where the rows come from: file, hub, vllm, openai, or a source of one's own.")
+
+
+class Rollouts(FrozenTable):
+    """The one frozen table. A row is a completion; it is right where its reward is above 0."""
+
     views: list[View] = Field(description="Of each method.")
     contamination: MayBeAbsent[Contamination] = Field(
         default=None, description="Absent where the evaluation's problems are not drawn yet."

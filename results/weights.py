@@ -200,8 +200,8 @@ class Floors(Part):
         return [*found, ("itself", self.itself)]
 
 
-class Geometry(Part):
-    """Every adapter, every pair of them, and the floors."""
+class MeasuredGeometry(Part):
+    """What is measured of the weights: every adapter, every pair of them, and chance."""
 
     k: int = Field(description="The largest k of a pair at a module; what was asked for where no pair has one.")
     adapters: list[Adapter] = Field(description="The adapters in the order of the trainings, or as they were given.")
@@ -218,7 +218,6 @@ class Geometry(Part):
     )
     along: Along
     chance: Chance
-    floors: Floors
 
     def pair(self, a: str, b: str) -> Pair | None:
         """The pair of ``a`` and ``b``, whichever way round it stands; None where it was not measured."""
@@ -227,6 +226,12 @@ class Geometry(Part):
     @cached_property
     def _by_names(self) -> dict[frozenset[str], Pair]:
         return {frozenset((pair.a, pair.b)): pair for pair in self.pairs}
+
+
+class Geometry(MeasuredGeometry):
+    """Every adapter, every pair of them, and the floors."""
+
+    floors: Floors
 
 
 class Share(Part):

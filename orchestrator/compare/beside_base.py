@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from execution.context import Inputs, ParallelMap
 from execution.errors import UserError, joined
@@ -17,6 +17,9 @@ from execution.workspace import own
 
 PROMPT = {"max_prompt_tokens": 2048, "max_answer_tokens": 2048}
 INSTRUCTION = "{problem}"
+if TYPE_CHECKING:
+    from results.document import Measured
+
 ShareOf = Callable[[Inputs], ParallelMap]
 
 
@@ -30,12 +33,13 @@ def look(base: str, rollouts: Path | None) -> None:
 
 def survey(
     places: Mapping[str, Any], inputs: Mapping[str, Path], options: argparse.Namespace, share_of: ShareOf, say: Any
-) -> tuple[str, dict[str, Any], list[str]]:
+) -> tuple[str, Measured, list[str]]:
     """The base's folder, the ``spectra`` and ``activations`` of the results, and what is not in them, a line each."""
     from transformers.utils.logging import disable_progress_bar
 
     from orchestrator.measurements import activations, spectra
     from report import formats
+    from results.document import Measured
 
     disable_progress_bar()
     found: dict[str, Any] = {}
@@ -66,7 +70,7 @@ def survey(
             notes.append(f"{words}, left out: {formats.left_out(left_out)}.")
     for note in notes:
         say(note)
-    return str(base), found, notes
+    return str(base), Measured.model_validate(found), notes
 
 
 def _base(base: str, folder: Path) -> Path:

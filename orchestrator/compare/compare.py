@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from execution.clock import Began
 from execution.context import Inputs, ParallelMap
@@ -23,6 +25,13 @@ from execution.workspace import own
 from orchestrator.compare import beside_base
 from orchestrator.compare.adapter_names import Given, hub_name, resolve
 from report.escape import tell
+
+if TYPE_CHECKING:
+    from results import Results
+    from results.document import Measured
+    from results.study import Comparison
+    from results.trainings import AnyTraining
+    from results.weights import MeasuredGeometry
 
 ANALYSIS = {"top": 10, "threads": 1, "seed": 0, "chance_draws": 8}
 PARTS = ("results.json", "report.html", "provenance.json", "csv", "figures")  # the first makes the folder ours
@@ -39,7 +48,6 @@ def compare(options: argparse.Namespace, say: Say) -> int:
         given = resolve(options.adapters)
         _look(given, options)
         results, noted = _measure(given, options, say)
-    _fits_schema(results)
     try:
         _write(results, _provenance(given, options, begun) | noted, out)
     except OSError as error:
@@ -51,10 +59,10 @@ def compare(options: argparse.Namespace, say: Say) -> int:
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """What input has wrong with it, in one line."""
+    """What input has wrong with it, in one line. Results that do not fit their types are a defect of this tool."""
     try:
         yield
-    except UserError:
+    except (UserError, ValidationError):
         raise
     except (ValueError, OSError) as error:
         raise UserError(joined(error, 600)) from None
@@ -76,11 +84,13 @@ def _look(given: Sequence[Given], options: argparse.Namespace) -> None:
         beside_base.look(options.base, options.rollouts)
 
 
-def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The results with the keys of a study's, and what of the input goes into the provenance."""
+def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> tuple[Results, dict[str, Any]]:
+    """The results, and what of the input goes into the provenance."""
     from models.adapter import AdapterFile
     from orchestrator.measurements import geometry
-    from results import VERSION
+    from results.document import Measured
+    from results.study import ComparedAdapter, Comparison
+    from results.weights import MeasuredGeometry
 
     inputs: dict[str, Path] = {f"adapter:{i}": one.path for i, one in enumerate(given)}
     places = {one.name: geometry.Place(f"adapter:{i}", ".") for i, one in enumerate(given)}
@@ -90,30 +100,20 @@ def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> t
     subjects = _subjects(given, files, modules, options.start, inputs, notes)
     for note in notes:
         say(note)
-    results: dict[str, Any] = {}
+    measured = Measured()
     base = None
     if options.base is not None:
         # Before the geometry: what is wrong with the base is said before any work is done.
-        base, results, more = beside_base.survey(places, inputs, options, threads, say)
+        base, measured, more = beside_base.survey(places, inputs, options, threads, say)
         notes += more
     top = min(options.top, max(f.rank(module) for f in files.values() for module in modules))
-    results |= _geometry(given, subjects, inputs, top, say)
-    results["comparison"] = {
-        "adapters": [
-            {"name": name, "base": f.base, "modules": len(f.modules), "rslora": bool(f.config.get("use_rslora"))}
-            for name, f in files.items()
-        ],
-        "shared_modules": len(modules),
-        "notes": notes,
-    }
-    return {"version": VERSION} | results, {"base_folder": base}
-
-
-def _fits_schema(results: Mapping[str, Any]) -> None:
-    """What does not fit the published schema is a defect of this tool, not of the input: nothing is written."""
-    from results import Results
-
-    Results.model_validate(results)
+    adapters = [
+        ComparedAdapter(name=name, base=f.base, modules=len(f.modules), rslora=bool(f.config.get("use_rslora")))
+        for name, f in files.items()
+    ]
+    comparison = Comparison(adapters=adapters, shared_modules=len(modules), notes=notes)
+    found = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), say)
+    return _joined(given, measured, MeasuredGeometry.model_validate(found), comparison), {"base_folder": base}
 
 
 def _notes(given: Sequence[Given], files: Mapping[str, Any], modules: Sequence[str]) -> list[str]:
@@ -192,61 +192,53 @@ def _subjects(
     return subjects
 
 
-def _geometry(
-    given: Sequence[Given], subjects: Sequence[Any], inputs: dict[str, Path], top: int, say: Say
-) -> dict[str, Any]:
-    """The parts of the results that the adapters alone give."""
-    from orchestrator.measurements import geometry
-    from orchestrator.results.gather import floors, spread
+def _joined(given: Sequence[Given], measured: Measured, geometry: MeasuredGeometry, comparison: Comparison) -> Results:
+    """The results, with what the adapters are beside the one that the others are compared to."""
+    from orchestrator.results.reference import directions, listed, with_floors
+    from results import VERSION, Results
+    from results.headline import reference_among
+    from results.part import present
 
-    found = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), say)
     names = [one.name for one in given]
-    reference = "sft" if "sft" in names else names[0]
+    reference = reference_among(names)
     rows = trainings(given, reference)
-    found["floors"] = floors(rows, found, reference)
-    told = spread(rows, found, reference, alike={one.name: _method(one) for one in given})
-    known = {"geometry": found, "trainings": rows, "headline": _headline(names, rows, reference)}
-    return known | ({"directions": told} if told else {})
+    alike = {one.name: _method(one) for one in given}
+    parts = dict(measured) | {
+        "geometry": with_floors(geometry, rows, reference),
+        "headline": list(listed(names, rows, reference)),
+        "directions": directions(geometry, rows, reference, alike=alike),
+    }
+    return Results(version=VERSION, trainings=rows, comparison=comparison, **present(**parts))
 
 
-def _headline(names: Sequence[str], rows: Sequence[Mapping[str, Any]], reference: str) -> list[dict[str, Any]]:
-    """Every adapter that is no floor, to be compared to the reference; what is not here is read off the geometry."""
-    known = {row["name"]: row for row in rows}
-    rate = known.get(reference, {}).get("learning_rate")
-    found = []
-    for name in names:
-        role = known.get(name, {}).get("role")
-        matched = {"method": "as published", "sweep": "sweep"}.get(role or "")
-        if role == "sweep" and known[name]["learning_rate"] == rate:
-            matched = "learning rate"
-        if role in (None, "method", "sweep"):
-            found.append({"name": name, "compared_to": reference, "matched": matched})
-    return found
-
-
-def trainings(given: Sequence[Given], reference: str) -> list[dict[str, Any]]:
+def trainings(given: Sequence[Given], reference: str) -> list[AnyTraining]:
     """Rows as a study's results have them, for adapters that this tool trained; replicas are known as such.
 
     A replica is the same training but for MAY_DIFFER: same code, base, rollouts, settings, and step; ``of`` is the
     first such. Another learning rate is a floor of the reference, and a point of a sweep of any other method.
     """
-    rows: list[dict[str, Any]] = []
+    from results.trainings import GivenTraining, Role
+
+    rows: list[AnyTraining] = []
     known: dict[str, list[Given]] = {}
     for one in (one for one in given if one.record):
-        role, same = "method", known.setdefault(_identity(one), [])
+        role: Role = "method"
+        same = known.setdefault(_identity(one), [])
         for first in same:
             differs = [key for key in MAY_DIFFER if one.config.get(key) != first.config.get(key)]
             # Anything may be repeated in another order, its sweep's points too.
             if differs == ["order_seed"] or (len(differs) == 1 and first is same[0]):
-                role = {"learning_rate": "sweep", "init_seed": "init", "order_seed": "order"}[differs[0]]
-                role = "rate" if role == "sweep" and first.name == reference else role
+                rate: Role = "rate" if first.name == reference else "sweep"
+                roles: dict[str, Role] = {"learning_rate": rate, "init_seed": "init", "order_seed": "order"}
+                role = roles[differs[0]]
                 break
         of = same[0].name if same else None
         same.append(one)
-        method = one.config.get("method")
-        row = {"name": one.name, "method": method, "objective": method, "role": role, "of": of}
-        row |= {key: one.config.get(key) for key in MAY_DIFFER} | {"report_step": one.step}
-        rows.append(row | {"status": "done", "error": None})
+        assert one.step is not None, "a record has one"
+        told = {key: one.config[key] for key in ("method", *MAY_DIFFER)} | {"objective": one.config["method"]}
+        rows.append(
+            GivenTraining(name=one.name, role=role, of=of, report_step=one.step, status="done", error=None, **told)
+        )
     return rows
 
 
@@ -323,7 +315,7 @@ def _is_comparison(out: Path) -> bool:
     return isinstance(told, dict) and isinstance(told.get("comparison"), dict)
 
 
-def _write(results: dict[str, Any], provenance: dict[str, Any], out: Path) -> None:
+def _write(results: Results, provenance: dict[str, Any], out: Path) -> None:
     """Rendered aside, then put in place part by part."""
     from report.render import render
 
@@ -338,10 +330,12 @@ def _write(results: dict[str, Any], provenance: dict[str, Any], out: Path) -> No
         raise
 
 
-def _replace(render: Callable[..., None], results: dict[str, Any], provenance: dict[str, Any], out: Path) -> None:
+def _replace(render: Callable[..., None], results: Results, provenance: dict[str, Any], out: Path) -> None:
+    from results import dump
+
     with own(ASIDE, out) as folder:
         aside = folder / "report"
-        render(results, provenance, aside)
+        render(dump(results), provenance, aside)  # typed soon
         for name in PARTS:
             target = out / name
             if target.is_symlink() or target.is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,12 +12,31 @@ from typing import Any
 
 from analysis.statistics.sampling import difference_interval, ladder, majority, pass_at, share_interval
 from analysis.statistics.significance import holm, mcnemar_exact, sign_flip, smallest_difference
+from execution.errors import UserError
 from execution.step import Step
 from orchestrator.evaluation.answer import CANARY, VERDICTS
 from orchestrator.evaluation.problems import read_problems
+from orchestrator.results.read import fitting, read_part
 from report.text_pages import PROBLEMS as SHOWN_PROBLEMS
 from report.text_pages import SAMPLES as SHOWN_SAMPLES
 from report.text_pages import chosen
+from results.evaluation import (
+    CanaryRow,
+    ComparedPair,
+    Control,
+    Engine,
+    Evaluation,
+    Incomplete,
+    McNemarPair,
+    Sampling,
+    Score,
+    SignFlipPair,
+    SmallestDifference,
+    SolvedAlone,
+    Stratum,
+    Task,
+)
+from results.part import present
 
 LEVEL = 0.05
 NAMED = 20  # listed ids of problems that only one model solves
@@ -45,7 +63,7 @@ class Answered:
         return self.config["sampling"][task]["samples"]
 
 
-def answered(steps: Iterable[Step], folders: Mapping[str, Path]) -> tuple[list[Answered], list[dict[str, Any]]]:
+def answered(steps: Iterable[Step], folders: Mapping[str, Path]) -> tuple[list[Answered], list[Incomplete]]:
     """Models with all parts of their evaluation, in the steps' order, and those with only some parts."""
     parts: dict[str, list[Step]] = defaultdict(list)
     for step in steps:
@@ -56,7 +74,7 @@ def answered(steps: Iterable[Step], folders: Mapping[str, Path]) -> tuple[list[A
         if len(own) == own[0].config["parts"]:
             whole.append(Answered(name, tuple(own), tuple(folders[step.title] for step in own)))
         else:
-            incomplete.append({"name": name, "parts": len(own), "of": own[0].config["parts"]})
+            incomplete.append(Incomplete(name=name, parts=len(own), of=own[0].config["parts"]))
     return whole, incomplete
 
 
@@ -65,7 +83,7 @@ def read(
 ) -> Rows:
     """A model's rows of one task (problems x samples), in the task's order; only of the problems ``ids`` if given.
 
-    ``ValueError`` if a problem lacks a sample or has one twice.
+    ``UserError`` if a problem lacks a sample or has one twice.
     """
     import pyarrow.parquet
 
@@ -74,54 +92,66 @@ def read(
         wanted.append(("id", "in", list(ids)))
     by_id: dict[str, list[Row]] = defaultdict(list)
     for folder in model.folders:
-        table = pyarrow.parquet.read_table(folder / VERDICTS, columns=list(columns), filters=wanted)
+        with fitting(folder / VERDICTS):
+            table = pyarrow.parquet.read_table(folder / VERDICTS, columns=list(columns), filters=wanted)
         for row in table.to_pylist():
             by_id[row["id"]].append(row)
     asked = [p["id"] for p in task["problems"] if ids is None or p["id"] in ids]
     rows = [sorted(by_id[problem], key=lambda row: row["sample"]) for problem in asked]
     whole = list(range(model.samples(task["task"])))
     if any([row["sample"] for row in of] != whole for of in rows) or len(by_id) != len(asked):
-        raise ValueError(f"the verdicts of {model.name} on {task['task']} are not one per problem and sample")
+        steps = ", ".join(step.folder for step in model.steps)
+        raise UserError(
+            f"the verdicts of {model.name} on {task['task']} are not one per problem and sample: remove {steps} from "
+            "the store, and run makes them again"
+        )
     return rows
 
 
-def evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[str, Any]:
+def evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> Evaluation | None:
     """The ``evaluation`` part of the results: accuracies, comparisons of pairs of models, canaries.
 
-    ``incomplete`` lists models with unfinished parts; they are left out.
+    ``incomplete`` lists models with unfinished parts; they are left out. None if nothing was evaluated.
     """
     models, incomplete = answered(done.values(), folders)
-    missing = {"incomplete": incomplete} if incomplete else {}
-    if not models:
-        return missing
-    tasks = [_task(models, task) for task in read_problems(folders["problems/evaluation"])]
-    config = models[0].config
-    engine = dict(config["engine"]) | {"shard": config["shard"], "parts": config["parts"]}
-    return {"tasks": tasks, **_canaries(models), "engine": engine, **missing}
+    told = present(incomplete=incomplete or None)
+    if models:
+        config = models[0].config
+        canary, controls = _canaries(models)
+        told |= {
+            "tasks": [_task(models, task) for task in read_problems(folders["problems/evaluation"])],
+            "canary": canary,
+            "controls": controls,
+            "engine": Engine(**config["engine"], shard=config["shard"], parts=config["parts"]),
+        }
+    return Evaluation(**told) if told else None
 
 
-def _task(models: Sequence[Answered], task: Mapping[str, Any]) -> dict[str, Any]:
-    accuracies, strata, right = [], [], {}
-    sampling = models[0].config["sampling"][task["task"]]
+def _task(models: Sequence[Answered], task: Mapping[str, Any]) -> Task:
+    scores, strata, right = [], [], {}
+    sampling = Sampling(**models[0].config["sampling"][task["task"]])
     for model in models:
         rows = read(model, task)
-        accuracies.append({"name": model.name, **_accuracy(rows)})
-        strata += [{"name": model.name, **entry} for entry in _strata(rows)]
+        scores.append(_score(model.name, rows))
+        strata += _strata(model.name, rows)
         right[model.name] = _right(rows)
-    pairs = _compared(right, sampling["samples"])
+    pairs = _compared(right, sampling.samples)
     ids = [problem["id"] for problem in task["problems"]]
-    return {
-        "task": task["task"],
-        "title": task["title"],
-        "n": len(ids),
-        "samples": sampling["samples"],
-        "sampling": sampling,
-        "models": accuracies,
-        "pairs": pairs,
-        "strata": strata,
-        "smallest_difference": _smallest(len(ids), sampling["samples"], len(pairs)),
-        **_solved(right, ids),
-    }
+    solved = [[name for name, counts in right.items() if counts[i]] for i in range(len(ids))]
+    return Task(
+        task=task["task"],
+        title=task["title"],
+        n=len(ids),
+        samples=sampling.samples,
+        sampling=sampling,
+        models=scores,
+        pairs=pairs,
+        strata=strata,
+        smallest_difference=_smallest(len(ids), sampling.samples, len(pairs)),
+        solved_by_all=sum(len(names) == len(right) for names in solved),
+        solved_by_none=sum(not names for names in solved),
+        alone=_alone(list(right), ids, solved),
+    )
 
 
 def _right(rows: Rows) -> list[int]:
@@ -129,97 +159,101 @@ def _right(rows: Rows) -> list[int]:
     return [sum(row["correct"] for row in of) for of in rows]
 
 
-def _accuracy(rows: Rows) -> dict[str, Any]:
+def _score(name: str, rows: Rows) -> Score:
     """One model on one task; counts are of rows, n x samples in all."""
     n, samples, right = len(rows), len(rows[0]), _right(rows)
     flat = [row for of in rows for row in of]
     lengths = sorted(row["tokens"] for row in flat)
     low, high = share_interval(right, samples)
     votes = [majority([row["vote"] for row in of], [row["correct"] for row in of]) for of in rows]
-    return {
-        "n": n,
-        "samples": samples,
-        "correct": sum(right),
-        "accuracy": sum(right) / (n * samples),
-        "low": low,
-        "high": high,
-        "pass_at": {str(k): statistics.fmean(pass_at(k, c, samples) for c in right) for k in ladder(samples)},
-        "maj": statistics.fmean(votes) if samples > 1 else None,
-        "truncated": sum(row["finish"] == "length" for row in flat),
-        "not_found": sum(row["extracted"] is None for row in flat),
-        "mean_tokens": sum(lengths) / len(lengths),
-        "median_tokens": statistics.median(lengths),
-        "p95_tokens": lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))],
-    }
+    return Score(
+        name=name,
+        n=n,
+        samples=samples,
+        correct=sum(right),
+        accuracy=sum(right) / (n * samples),
+        low=low,
+        high=high,
+        pass_at={str(k): statistics.fmean(pass_at(k, c, samples) for c in right) for k in ladder(samples)},
+        maj=statistics.fmean(votes) if samples > 1 else None,
+        truncated=sum(row["finish"] == "length" for row in flat),
+        not_found=sum(row["extracted"] is None for row in flat),
+        mean_tokens=sum(lengths) / len(lengths),
+        median_tokens=statistics.median(lengths),
+        p95_tokens=lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))],
+    )
 
 
-def _strata(rows: Rows) -> list[dict[str, Any]]:
+def _strata(model: str, rows: Rows) -> list[Stratum]:
     by_stratum: dict[str, list[float]] = defaultdict(list)
     for of, right in zip(rows, _right(rows), strict=True):
         if of[0]["stratum"] is not None:
             by_stratum[of[0]["stratum"]].append(right / len(of))
     return [
-        {"stratum": name, "n": len(shares), "accuracy": statistics.fmean(shares)}
+        Stratum(name=model, stratum=name, n=len(shares), accuracy=statistics.fmean(shares))
         for name, shares in sorted(by_stratum.items())
     ]
 
 
-def _compared(right: Mapping[str, Sequence[int]], samples: int) -> list[dict[str, Any]]:
-    """Every pair of models on the same problems. ``difference`` is the second's accuracy minus the first's."""
-    pairs = []
-    for a, b in itertools.combinations(right, 2):
-        steps = [second - first for first, second in zip(right[a], right[b], strict=True)]
-        n, fell, rose = len(steps), sum(d < 0 for d in steps), sum(d > 0 for d in steps)
-        pair: dict[str, Any] = {"a": a, "b": b}
+def _compared(right: Mapping[str, Sequence[int]], samples: int) -> list[ComparedPair]:
+    """Every pair of models on the same problems. ``difference`` is the second's accuracy less the first's."""
+    steps = {
+        (a, b): [second - first for first, second in zip(right[a], right[b], strict=True)]
+        for a, b in itertools.combinations(right, 2)
+    }
+    ends = [(sum(d < 0 for d in of), sum(d > 0 for d in of)) for of in steps.values()]
+    if samples == 1:
+        p = [mcnemar_exact(fell, rose) for fell, rose in ends]
+    else:
+        p = [sign_flip(of) for of in steps.values()]
+    pairs: list[ComparedPair] = []
+    for ((a, b), of), (fell, rose), own, adjusted in zip(steps.items(), ends, p, holm(p), strict=True):
+        n = len(of) * samples
+        low, high = difference_interval(of, samples)
+        told: dict[str, Any] = {"a": a, "b": b, "p": own, "difference": sum(of) / n, "low": low, "high": high}
+        told |= {"agreement": 1 - sum(map(abs, of)) / n, "p_holm": adjusted}
         if samples == 1:
-            pair |= {"test": "mcnemar", "only_a": fell, "only_b": rose, "p": mcnemar_exact(fell, rose)}
+            pairs.append(McNemarPair(test="mcnemar", only_a=fell, only_b=rose, **told))
         else:
-            pair |= {"test": "sign flip", "more_a": fell, "more_b": rose, "p": sign_flip(steps)}
-        low, high = difference_interval(steps, samples)
-        pair |= {"difference": sum(steps) / (n * samples), "low": low, "high": high}
-        pairs.append(pair | {"agreement": 1 - sum(map(abs, steps)) / (n * samples)})
-    for pair, adjusted in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
-        pair["p_holm"] = adjusted
+            pairs.append(SignFlipPair(test="sign flip", more_a=fell, more_b=rose, **told))
     return pairs
 
 
-def _smallest(n: int, samples: int, pairs: int) -> dict[str, float | None]:
+def _smallest(n: int, samples: int, pairs: int) -> SmallestDifference:
     """The smallest significant difference on these problems, in one comparison and at Holm's first step.
 
     With several samples per problem, each problem that differs has to differ by one sample only.
     """
-    least = {"single": smallest_difference(n, LEVEL), "holm": smallest_difference(n, LEVEL, max(1, pairs))}
-    return {name: None if value is None else value / samples for name, value in least.items()}
+    single, first = (smallest_difference(n, LEVEL, tests) for tests in (1, max(1, pairs)))
+    return SmallestDifference(
+        single=None if single is None else single / samples, holm=None if first is None else first / samples
+    )
 
 
-def _solved(right: Mapping[str, Sequence[int]], ids: Sequence[str]) -> dict[str, Any]:
-    """Problems solved, with at least one right sample, by all models, by none, or by one only."""
-    by = [[name for name, counts in right.items() if counts[i]] for i in range(len(ids))]
-    alone = {name: [id for id, solved in zip(ids, by, strict=True) if solved == [name]] for name in right}
-    return {
-        "solved_by_all": sum(len(solved) == len(right) for solved in by),
-        "solved_by_none": sum(not solved for solved in by),
-        "alone": [{"name": name, "count": len(of), "ids": of[:NAMED]} for name, of in alone.items() if len(right) > 1],
-    }
+def _alone(names: Sequence[str], ids: Sequence[str], solved: Sequence[list[str]]) -> list[SolvedAlone]:
+    """Problems that only one model solves, with at least one right sample; empty for a single model."""
+    alone = {name: [id for id, by in zip(ids, solved, strict=True) if by == [name]] for name in names}
+    return [SolvedAlone(name=n, count=len(of), ids=of[:NAMED]) for n, of in alone.items() if len(names) > 1]
 
 
-def _canaries(models: Sequence[Answered]) -> dict[str, Any]:
+def _canaries(models: Sequence[Answered]) -> tuple[list[CanaryRow], list[Control]]:
     """Each model's canary, the worst of its parts; and the worst of the base and the zero adapter over all canaries."""
     own, controls = [], defaultdict(list)
     for model in models:
         mine = []
         for folder in model.folders:
-            rows = {row["name"]: row for row in json.loads((folder / CANARY).read_text())}
+            rows = {row.name: row for row in read_part(list[CanaryRow], folder / CANARY)}
             mine.append(rows.get("adapter", rows["base"]))
             for control in CONTROLS:
                 controls[control].append(rows[control])
-        own.append(_worst(mine) | {"name": model.name})
-    return {"canary": own, "controls": [_worst(rows) | {"checks": len(rows)} for rows in controls.values()]}
+        own.append(CanaryRow(**_worst(mine) | {"name": model.name}))
+    return own, [Control(**_worst(rows), checks=len(rows)) for rows in controls.values()]
 
 
-def _worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    flags = {flag: all(row[flag] for row in rows) for flag in ("passed", "told_apart")}
-    return dict(max(rows, key=lambda row: row["max_difference"])) | flags
+def _worst(rows: Sequence[CanaryRow]) -> dict[str, Any]:
+    flags = {"passed": all(row.passed for row in rows), "told_apart": all(row.told_apart for row in rows)}
+    worst = max(rows, key=lambda row: row.max_difference)
+    return dict(worst) | flags
 
 
 def answers(done: Mapping[str, Step], folders: Mapping[str, Path]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
+    from results.trainings import Role
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class TrainingRun:
 
     name: str
     method: str
-    role: str  # "method", "sweep", "order", "init" or "rate"
+    role: Role
     learning_rate: float
     init_seed: int
     order_seed: int

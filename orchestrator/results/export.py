@@ -48,7 +48,7 @@ def export(study: Study, steps: list[Step], store: Store, to: Path, say: Callabl
     folders = {t: store.folder(s) for t, s in done.items() if s.kind.name in ("problems", "evaluate")}
     models, incomplete = answered(done.values(), folders)
     for row in incomplete:
-        say(f"{row['name']} is left out: {row['parts']} of {row['of']} parts of its evaluation are finished")
+        say(f"{row.name} is left out: {row.parts} of {row.of} parts of its evaluation are finished")
     if not models:
         raise UserError("no model of this run has answered every problem yet: let it run on, then export")
     tasks = read_problems(folders["problems/evaluation"])

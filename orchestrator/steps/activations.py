@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from execution.context import Context
 from execution.step import Step, StepKind
@@ -19,6 +18,7 @@ from orchestrator.steps.train import ADAPTER, adapters, as_inputs
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
     from orchestrator.planning.plan import Planned
+    from results.document import Measured
 
 FILE = "activations.json"
 ROWS_A_SHARD = 16  # fixed, so that sums do not depend on the number of workers
@@ -67,8 +67,12 @@ def seconds(study: Study, shape: Shape, step: Step) -> float:
     return cost.measuring_seconds(shape, passes * step.config["rows"] * cost.row_tokens(study))
 
 
-def read(folder: Path) -> dict[str, Any]:
-    return {"activations": json.loads((folder / FILE).read_text())}
+def read(folder: Path) -> Measured:
+    from orchestrator.results.read import read_part
+    from results.document import Measured
+    from results.function import Activations
+
+    return Measured(activations=read_part(Activations, folder / FILE))
 
 
 KIND = StepKind(

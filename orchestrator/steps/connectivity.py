@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -19,6 +18,7 @@ from orchestrator.steps.train import ADAPTER, as_inputs
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
     from orchestrator.planning.plan import Planned
+    from results.document import Measured
 
 FILE = "connectivity.json"
 
@@ -66,8 +66,11 @@ def seconds(study: Study, shape: Shape, step: Step) -> float:
     return cost.measuring_seconds(shape, rows * cost.row_tokens(study))
 
 
-def read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / FILE).read_text())
+def read(folder: Path) -> Measured:
+    from orchestrator.results.read import read_part
+    from results.document import Measured
+
+    return read_part(Measured, folder / FILE)
 
 
 KIND = StepKind(

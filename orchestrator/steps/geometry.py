@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from execution.context import Context
 from execution.step import Step, StepKind
@@ -17,6 +16,7 @@ from orchestrator.steps.train import ADAPTER, adapters, as_inputs
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
     from orchestrator.planning.plan import Planned
+    from results.document import Measured
 
 FILE = "geometry.json"
 CHECKPOINTS = "checkpoints"
@@ -57,8 +57,12 @@ def seconds(study: Study, shape: Shape, step: Step) -> float:
     return pairs * 4 * rank**2 * width / cost.CPU_FLOPS
 
 
-def read(folder: Path) -> dict[str, Any]:
-    return {"geometry": json.loads((folder / FILE).read_text())}
+def read(folder: Path) -> Measured:
+    from orchestrator.results.read import read_part
+    from results.document import Measured
+    from results.weights import MeasuredGeometry
+
+    return Measured(geometry=read_part(MeasuredGeometry, folder / FILE))
 
 
 KIND = StepKind("geometry", version=3, plan=plan, run=run, seconds=seconds, words="tasks over modules", read=read)

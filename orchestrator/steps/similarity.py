@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -19,6 +18,7 @@ from orchestrator.steps.train import ADAPTER, as_inputs
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
     from orchestrator.planning.plan import Planned
+    from results.document import Measured
 
 FILE = "similarity.json"
 
@@ -55,8 +55,12 @@ def seconds(study: Study, shape: Shape, step: Step) -> float:
     return cost.measuring_seconds(shape, (1 + len(step.spare_roles)) * tokens)
 
 
-def read(folder: Path) -> dict[str, Any]:
-    return {"similarity": json.loads((folder / FILE).read_text())}
+def read(folder: Path) -> Measured:
+    from orchestrator.results.read import read_part
+    from results.document import Measured
+    from results.function import Similarity
+
+    return Measured(similarity=read_part(Similarity, folder / FILE))
 
 
 KIND = StepKind(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -20,6 +19,7 @@ from orchestrator.steps.train import ADAPTER, adapters, as_inputs
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
     from orchestrator.planning.plan import Planned
+    from results.document import Measured
 
 FILE = "spectra.json"
 EIGEN = 10  # times n^3 operations for all eigenvectors of an n x n matrix, about
@@ -65,8 +65,12 @@ def seconds(study: Study, shape: Shape, step: Step) -> float:
     return shape.layers * (once + len(step.spare_roles) * each) / cost.CPU_FLOPS
 
 
-def read(folder: Path) -> dict[str, Any]:
-    return {"spectra": json.loads((folder / FILE).read_text())}
+def read(folder: Path) -> Measured:
+    from orchestrator.results.read import read_part
+    from results.document import Measured
+    from results.weights import Spectra
+
+    return Measured(spectra=read_part(Spectra, folder / FILE))
 
 
 KIND = StepKind(

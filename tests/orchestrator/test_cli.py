@@ -24,7 +24,7 @@ from orchestrator.planning import resolve as facts
 from orchestrator.runtime.threads import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "ray", "transformers", "vllm", "matplotlib", "peft", "pandas", "datasets", "numpy")
+HEAVY = ("torch", "ray", "transformers", "vllm", "matplotlib", "peft", "pandas", "datasets", "numpy", "results")
 
 
 @pytest.fixture(autouse=True)

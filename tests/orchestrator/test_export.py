@@ -65,7 +65,7 @@ def write_step(step: Step, out: Path) -> None:
                     values = (task, f"q{i}", k, None, str(i + 1), text, said, said, right, 7, "stop")
                     rows.append(dict(zip(COLUMNS, values, strict=True)))
         pyarrow.parquet.write_table(pyarrow.table({c: [r[c] for r in rows] for c in COLUMNS}), out / VERDICTS)
-        check = {"max_difference": 0.0, "passed": True, "told_apart": True}
+        check = {"max_difference": 0.0, "tolerance": 5e-4, "passed": True, "effect": 0.1, "told_apart": True}
         write_json(out / CANARY, [check | {"name": name} for name in ("base", "zero", "adapter")])
 
 
@@ -155,18 +155,19 @@ def test_the_results_are_the_runs_own(ran: Callable[..., Any], tmp_path: Path, p
     export("out")
     done = {step.title: step for step in steps}
     own = evaluation(done, {step.title: store.folder(step) for step in steps})
-    for task in own["tasks"]:
-        for model in task["models"]:
-            folder = tmp_path / "out" / model["name"]
+    assert own is not None and own.tasks is not None
+    for task in own.tasks:
+        for model in task.models:
+            folder = tmp_path / "out" / model.name
             told = json.loads(only(folder, "results_*.json").read_text())
             assert told.keys() == RESULTS
-            scores, name = told["results"][task["task"]], task["task"]
+            scores, name = told["results"][task.task], task.task
             assert (scores["alias"], scores["sample_len"]) == (name, 5)
-            assert scores["exact_match,extract"] == pytest.approx(model["accuracy"])
-            for k, value in model["pass_at"].items():
+            assert scores["exact_match,extract"] == pytest.approx(model.accuracy)
+            for k, value in model.pass_at.items():
                 assert k == "1" or scores[f"pass@{k},extract"] == pytest.approx(value)
-            if model["samples"] > 1:
-                assert scores["maj@4,extract"] == pytest.approx(model["maj"])
+            if model.samples > 1:
+                assert scores["maj@4,extract"] == pytest.approx(model.maj)
             rows = lines(only(folder, f"samples_{name}_*.jsonl"))
             values = [row["exact_match"] for row in rows]
             assert scores["exact_match_stderr,extract"] == pytest.approx(statistics.stdev(values) / 5**0.5)
@@ -174,10 +175,10 @@ def test_the_results_are_the_runs_own(ran: Callable[..., Any], tmp_path: Path, p
             assert told["task_hashes"][name] == sha(joined)
             assert told["n-samples"][name] == {"original": 5, "effective": 5}
             config = told["configs"][name]
-            assert (config["output_type"], config["repeats"]) == ("generate_until", model["samples"])
+            assert (config["output_type"], config["repeats"]) == ("generate_until", model.samples)
             assert [m["metric"] for m in config["metric_list"]] == rows[0]["metrics"]
             assert told["n-shot"] == {"arithmetic": 0, "drawn_4": 0}
-            peft = "" if model["name"] == "base" else f",peft={model['name']}"
+            peft = "" if model.name == "base" else f",peft={model.name}"
             assert told["config"]["model_args"] == f"pretrained=scratch,dtype=float32{peft}"
 
 

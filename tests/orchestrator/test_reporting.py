@@ -16,6 +16,7 @@ from orchestrator.config.study import Study
 from orchestrator.results import write_report as reporting
 from orchestrator.results.report_fingerprint import FILE, outdated
 from orchestrator.results.write_report import write_report
+from results import VERSION, Results
 
 NAMES = ("report.html", "results.json", "figures/spectra.svg", "csv/pairs.csv")
 
@@ -34,8 +35,9 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
                 told["during"](page)
 
     monkeypatch.setattr(reporting, "render", render)
-    for name in ("gather", "shown", "provenance"):
+    for name in ("shown", "provenance"):
         monkeypatch.setattr(reporting, name, lambda *given: {})
+    monkeypatch.setattr(reporting, "gather", lambda *given: Results(version=VERSION, trainings=[]))
     return told
 
 

@@ -15,18 +15,21 @@ import pyarrow.parquet
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
+from execution.errors import UserError
 from execution.runner import DagRunner, Outcome
 from execution.step import Step
 from execution.store import Store, open_store, write_json
 from orchestrator import cli
 from orchestrator.config.study import Study
 from orchestrator.evaluation.answer import CANARY, VERDICTS
-from orchestrator.results.gather import gather, settings_of, spread
+from orchestrator.results.gather import gather, settings_of
+from orchestrator.results.reference import directions
 from orchestrator.results.report_fingerprint import stamp
 from orchestrator.results.write_report import RUN, provenance, shown
 from orchestrator.rollouts.dataset import freeze, statistics_of, write_table
 from orchestrator.runtime.threads import ENVIRONMENT
 from orchestrator.steps.base import NOTE
+from results import dump
 
 NORMS = {"sft": 2.0, "rft": 1.5, "dpo": 0.2, "dpo-lr3e-4": 1.9, "sft-order43": 2.1, "sft-init43": 2.2}
 # Which of the four problems each model answers; problems 0 and 1 are easy.
@@ -201,9 +204,14 @@ def ran(
     return run
 
 
+def told(*run: Any) -> dict[str, Any]:
+    """What is gathered of a run, as ``results.json`` holds it."""
+    return dump(gather(*run))
+
+
 @pytest.fixture
 def results(ran: Callable[..., Any]) -> dict[str, Any]:
-    return gather(*ran())
+    return told(*ran())
 
 
 def pair(entries: list[dict[str, Any]], a: str, b: str) -> dict[str, Any]:
@@ -262,7 +270,7 @@ def test_every_model_has_its_canary(results: dict[str, Any]) -> None:
 
 def test_parts_of_an_evaluation_are_one(ran: Callable[..., Any], results: dict[str, Any]) -> None:
     """In any number of parts the verdicts are the same, in the problems' order; the worst canary counts."""
-    found = gather(*ran("evaluation.parts=3", name="parts"))["evaluation"]
+    found = told(*ran("evaluation.parts=3", name="parts"))["evaluation"]
     assert found["tasks"] == results["evaluation"]["tasks"] and "incomplete" not in found
     assert [row["max_difference"] for row in found["canary"]] == [3e-6] * 7
     assert {row["checks"] for row in found["controls"]} == {21}
@@ -270,7 +278,7 @@ def test_parts_of_an_evaluation_are_one(ran: Callable[..., Any], results: dict[s
 
 def test_a_model_without_all_its_parts_is_left_out_and_said(ran: Callable[..., Any]) -> None:
     study, outcome, store = ran("evaluation.parts=2", fails=["evaluate/dpo-part2of2", "evaluate/rft-part1of2"])
-    found = gather(study, outcome, store)["evaluation"]
+    found = told(study, outcome, store)["evaluation"]
     assert [m["name"] for m in found["tasks"][0]["models"]] == [n for n in ("base", *NORMS) if n not in ("rft", "dpo")]
     assert found["incomplete"] == [{"name": "rft", "parts": 1, "of": 2}, {"name": "dpo", "parts": 1, "of": 2}]
     problem = shown(study, outcome, store)["answers"][0]["problems"][0]
@@ -353,22 +361,23 @@ def test_directions_are_told_from_the_gram(results: dict[str, Any]) -> None:
     assert told["p"] == 1.0 and told["exact"]
 
 
-def test_an_update_without_a_direction_has_no_part_in_the_spread(results: dict[str, Any]) -> None:
-    trainings, geometry = results["trainings"], results["geometry"]
-    marked = [row | {"noise": row["name"] == "dpo"} for row in trainings]
-    found = spread(marked, geometry, "sft")
-    assert found is not None
+def test_an_update_without_a_direction_has_no_part_in_the_spread(ran: Callable[..., Any]) -> None:
+    results = gather(*ran())
+    trainings, geometry = results.trainings, results.geometry
+    assert geometry is not None
+
+    def noisy(name: str) -> list[Any]:
+        return [row.model_copy(update={"noise": row.name == name}) for row in trainings]
+
+    found = directions(geometry, noisy("dpo"), "sft")
+    assert found is not None and found.variance is not None
     left = [name for name in NORMS if name != "dpo"]
-    assert [row["name"] for row in found["adapters"]] == left
-    assert {row["name"]: row["span_of"] for row in found["adapters"]} == {
-        n: 2 if n.startswith("dpo") else 1 for n in left
-    }
-    assert (found["variance"]["methods"], found["variance"]["deltas"]) == (2, 3)
-    zero = geometry | {
-        "adapters": [row | {"norm": row["norm"] * (row["name"] != "dpo")} for row in geometry["adapters"]]
-    }
-    assert spread(trainings, zero, "sft") == found
-    assert spread([row | {"noise": row["name"] == "sft"} for row in trainings], geometry, "sft") is None
+    assert [row.name for row in found.adapters] == left
+    assert {row.name: row.span_of for row in found.adapters} == {n: 2 if n.startswith("dpo") else 1 for n in left}
+    assert (found.variance.methods, found.variance.deltas) == (2, 3)
+    adapters = [row.model_copy(update={"norm": row.norm * (row.name != "dpo")}) for row in geometry.adapters]
+    assert directions(geometry.model_copy(update={"adapters": adapters}), trainings, "sft") == found
+    assert directions(geometry, noisy("sft"), "sft") is None
 
 
 def test_the_headline_compares_every_training_with_sft(results: dict[str, Any]) -> None:
@@ -400,13 +409,13 @@ def test_nothing_has_failed(results: dict[str, Any]) -> None:
 
 
 def test_the_order_in_which_steps_end_changes_nothing(ran: Callable[..., Any], results: dict[str, Any]) -> None:
-    assert gather(*ran(name="other", latest=True)) == results
+    assert told(*ran(name="other", latest=True)) == results
 
 
 def test_a_second_run_reports_the_same(ran: Callable[..., Any], results: dict[str, Any]) -> None:
     study, outcome, store = ran()
     assert not outcome.made
-    assert gather(study, outcome, store) == results
+    assert told(study, outcome, store) == results
 
 
 @pytest.fixture
@@ -460,7 +469,7 @@ def test_a_failed_step_is_exit_code_one_and_mended_by_the_next_run(command: Call
 
 
 def test_a_failed_training_is_a_row_and_its_dependants_are_named(ran: Callable[..., Any]) -> None:
-    found = gather(*ran(fails=["train/dpo"]))
+    found = told(*ran(fails=["train/dpo"]))
     row = next(r for r in found["trainings"] if r["name"] == "dpo")
     assert (row["status"], row["error"]) == ("failed", "planted")
     assert found["failures"] == [{"step": "train/dpo", "error": "planted", "dependants": ["evaluate/dpo"]}]
@@ -474,7 +483,7 @@ def test_a_failed_training_is_a_row_and_its_dependants_are_named(ran: Callable[.
 
 
 def test_dependants_of_dependants_are_named_too(ran: Callable[..., Any]) -> None:
-    found = gather(*ran(fails=["reference/base"]))
+    found = told(*ran(fails=["reference/base"]))
     (failure,) = found["failures"]
     assert set(failure["dependants"]) == {f"{k}/{n}" for k in ("train", "evaluate") for n in ("dpo", "dpo-lr3e-4")}
     row = next(r for r in found["trainings"] if r["name"] == "dpo")
@@ -482,7 +491,7 @@ def test_dependants_of_dependants_are_named_too(ran: Callable[..., Any]) -> None
 
 
 def test_without_the_reference_there_are_no_multiples_of_it(ran: Callable[..., Any]) -> None:
-    found = gather(*ran(fails=["train/sft"]))
+    found = told(*ran(fails=["train/sft"]))
     assert "directions" not in found
     assert [a["name"] for a in found["geometry"]["adapters"]] == list(NORMS)[1:]
     assert list(found["geometry"]["floors"]) == ["learning_rate", "itself"], "a replica has nothing to stand beside"
@@ -491,7 +500,7 @@ def test_without_the_reference_there_are_no_multiples_of_it(ran: Callable[..., A
 @pytest.mark.parametrize("title", ["geometry/weights", "activations/rows", "spectra/base", "similarity/cka"])
 def test_a_measurement_that_failed_takes_no_other_with_it(ran: Callable[..., Any], title: str) -> None:
     parts = {"geometry", "activations", "spectra", "connectivity", "similarity"}
-    found = gather(*ran(fails=[title]))
+    found = told(*ran(fails=[title]))
     assert parts - found.keys() == {title.split("/")[0]}
     assert ("directions" in found) == (title != "geometry/weights")
 
@@ -504,14 +513,14 @@ def test_a_measurement_that_failed_takes_no_other_with_it(ran: Callable[..., Any
     ],
 )  # fmt: skip
 def test_results_are_gathered_whatever_failed(ran: Callable[..., Any], fails: list[str]) -> None:
-    found = gather(*ran(fails=fails))
+    found = told(*ran(fails=fails))
     assert [f["step"] for f in found["failures"]] == fails
     assert len(found["trainings"]) == 6
     json.dumps(found, allow_nan=False)
 
 
 def test_the_base_of_the_results_is_the_studys_not_the_teacher(ran: Callable[..., Any]) -> None:
-    found = gather(*ran("rollouts.model={kind: hub, name: big/teacher}", latest=True))
+    found = told(*ran("rollouts.model={kind: hub, name: big/teacher}", latest=True))
     assert found["base"]["name"] == "scratch"
 
 
@@ -550,10 +559,62 @@ def test_answers_cost_what_the_studys_prices_say_now(ran: Callable[..., Any], ma
     path = next(store.folder(s) for s in outcome.steps if s.kind.name == "rollouts") / "statistics.json"
     api = {"answers": 9, "refused": 1, "prompt_tokens": 1000, "completion_tokens": 3000, "with_reasoning": 0}
     write_json(path, json.loads(path.read_text()) | {"api": api})
-    assert gather(study, outcome, store)["rollouts"]["api"] == api
+    assert told(study, outcome, store)["rollouts"]["api"] == api
     for prices, cost in (([2, 4], 0.014), ([1, 0], 0.001)):
-        found = gather(make_study(asked.format(prices)), outcome, store)
+        found = told(make_study(asked.format(prices)), outcome, store)
         assert found["rollouts"]["api"] == api | {"cost": pytest.approx(cost)}
+
+
+def _changed(*way: Any, to: Any) -> Callable[[str], str]:
+    """A change of one value of a JSON text, at the end of the ``way``."""
+
+    def change(text: str) -> str:
+        value = part = json.loads(text)
+        for key in way[:-1]:
+            part = part[key]
+        part[way[-1]] = to
+        return json.dumps(value)
+
+    return change
+
+
+MISFITS: dict[str, tuple[str, str, Callable[[str], str], str]] = {
+    "a base without a name": ("base/scratch", NOTE, _changed("name", to=None), "name: "),
+    "a table with a key too many": ("rollouts/sampled", "statistics.json", _changed("x", to=1), "x: "),
+    "problems of no policy": (
+        "problems/evaluation", "problems.json", _changed("contamination", "policy", to="?"), "contamination.policy: ",
+    ),
+    "a course with a text": ("train/dpo", "training.json", _changed("b_norm", to="0.3"), "b_norm: "),
+    "a log without a loss": ("train/dpo", "log.jsonl", lambda text: '{"step": 1}\n', "KeyError: 'loss'"),
+    "a log with a text": ("train/dpo", "log.jsonl", lambda text: text.replace("2.0", '"2"', 1), "grad_norm.0: "),
+    "a log that ends early": ("train/dpo", "log.jsonl", lambda text: text[:-9], "JSONDecodeError: "),
+    "a canary that says nothing": ("evaluate/dpo", CANARY, _changed(0, "passed", to=None), "0.passed: "),
+    "verdicts that are none": ("evaluate/dpo", VERDICTS, lambda text: "verdicts", "ArrowInvalid: "),
+    "a cosine in text": (
+        "geometry/weights", "geometry.json", _changed("pairs", 3, "cosine", to="1"), "pairs.3.cosine: ",
+    ),
+    "rows that are none": ("activations/rows", "activations.json", _changed("rows", to=1.5), "rows: "),
+    "no JSON": ("spectra/base", "spectra.json", lambda text: text[:-9], "the file: Invalid JSON"),
+    "losses of nobody": (
+        "connectivity/paths", "connectivity.json", _changed("losses", 0, "name", to=None), "losses.0.name: ",
+    ),
+    "an unknown position": ("similarity/cka", "similarity.json", _changed("position", to="first"), "position: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MISFITS)
+def test_a_file_that_does_not_fit_is_refused_in_a_line(ran: Callable[..., Any], what: str) -> None:
+    """It names the step, its file and the field, and how to go on."""
+    title, file, change, field = MISFITS[what]
+    study, outcome, store = ran()
+    step = next(step for step in outcome.steps if step.title == title)
+    path = store.folder(step) / file
+    path.write_text(change("" if file == VERDICTS else path.read_text()))
+    with pytest.raises(UserError) as error:
+        gather(study, outcome, store)
+    assert str(error.value).startswith(f"{step.folder}: {file} is not what this version of the step writes ({field}")
+    assert str(error.value).endswith(f": remove {step.folder} from the store, and run makes it again")
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_provenance_tells_the_times_of_the_steps(ran: Callable[..., Any]) -> None:
@@ -577,12 +638,12 @@ def test_provenance_tells_the_times_of_the_steps(ran: Callable[..., Any]) -> Non
 
 def test_what_a_report_midway_lacks_is_counted_and_named(ran: Callable[..., Any], plan_of: Callable[..., Any]) -> None:
     study, outcome, store = ran(fails=["train/rft"])
-    assert "unfinished" not in gather(*ran(name="whole"))
+    assert "unfinished" not in told(*ran(name="whole"))
     plan = plan_of(study)
     done = next(step for step in outcome.steps if step.title == "train/dpo")
     shutil.rmtree(store.folder(done))
     midway = DagRunner(plan, store, lambda line: None).survey()
-    found = gather(study, midway, store)["unfinished"]
+    found = told(study, midway, store)["unfinished"]
     collective = ["connectivity/paths", "geometry/weights", "similarity/cka"]
     waiting = sorted(["evaluate/dpo", "evaluate/rft", "train/dpo", *collective])
     assert (found["failed"], found["early"]) == (["train/rft"], [])
@@ -591,7 +652,7 @@ def test_what_a_report_midway_lacks_is_counted_and_named(ran: Callable[..., Any]
     geometry = next(step for step in outcome.steps if step.title == "geometry/weights")
     midway.steps.append(geometry)  # as measured aside for this report
     del midway.blocked[geometry.title]
-    aside = gather(study, midway, store, {geometry.title: store.folder(geometry)})["unfinished"]
+    aside = told(study, midway, store, {geometry.title: store.folder(geometry)})["unfinished"]
     assert aside == found | {"early": [geometry.title]}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -81,10 +82,17 @@ def write(root: Path, said: Mapping[str, Sequence[str]], parts: int = 1, *, lose
     return {step.title: step for step in steps}, folders
 
 
+def told(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[str, Any]:
+    """The evaluation as ``results.json`` holds it."""
+    found = evaluation(done, folders)
+    assert found is not None
+    return found.model_dump(mode="json", exclude_unset=True)
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_several_samples_by_hand(tmp_path: Path, parts: int) -> None:
     """base has 4, 1, 0, 1 right of 4; sft 4, 2, 1, 0."""
-    (task,) = evaluation(*write(tmp_path, SAMPLED, parts))["tasks"]
+    (task,) = told(*write(tmp_path, SAMPLED, parts))["tasks"]
     base, sft = task["models"]
     assert (base["n"], base["samples"], base["correct"], base["accuracy"]) == (4, 4, 6, 6 / 16)
     assert base["pass_at"]["1"] == pytest.approx(6 / 16)
@@ -111,7 +119,7 @@ def test_several_samples_by_hand(tmp_path: Path, parts: int) -> None:
 
 def test_one_sample_is_mcnemars_test_and_both_ways_agree(tmp_path: Path) -> None:
     said = {"base": ["7"] * 9 + ["8"] * 11, "sft": ["8"] + ["7"] * 16 + ["-"] * 3, "rft": ["7"] * 20}
-    (task,) = evaluation(*write(tmp_path, said))["tasks"]
+    (task,) = told(*write(tmp_path, said))["tasks"]
     first = task["pairs"][0]
     assert (first["test"], first["only_a"], first["only_b"]) == ("mcnemar", 1, 8)
     assert first["p"] == mcnemar_exact(1, 8) == pytest.approx(sign_flip([-1] + [1] * 8))
@@ -124,40 +132,41 @@ def test_one_sample_is_mcnemars_test_and_both_ways_agree(tmp_path: Path) -> None
 @pytest.mark.parametrize("samples", [1, 4])
 def test_verdicts_are_of_the_published_types(tmp_path: Path, samples: int) -> None:
     said = {model: [" ".join(of.split()[:samples]) for of in rows] for model, rows in SAMPLED.items()}
-    found = evaluation(*write(tmp_path, said))
+    found = told(*write(tmp_path, said))
     assert found["tasks"][0]["pairs"][0]["test"] == ("mcnemar" if samples == 1 else "sign flip")
     assert Evaluation.model_validate(found).model_dump(exclude_unset=True) == found
 
 
 def test_with_more_samples_smaller_differences_could_show(tmp_path: Path) -> None:
     said = {"base": ["7 8"] * 12, "sft": ["7 7"] * 12}
-    (task,) = evaluation(*write(tmp_path, said))["tasks"]
+    (task,) = told(*write(tmp_path, said))["tasks"]
     assert task["smallest_difference"]["single"] == 6 / 12 / 2
     assert task["pairs"][0]["p"] == 2 / 2**12
 
 
 def test_the_same_verdicts_give_the_same_bytes(tmp_path: Path) -> None:
-    texts = [json.dumps(evaluation(*write(tmp_path / name, SAMPLED, parts))) for name, parts in (("a", 1), ("b", 1))]
+    texts = [json.dumps(told(*write(tmp_path / name, SAMPLED, parts))) for name, parts in (("a", 1), ("b", 1))]
     assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("lose", ["2/1", "3/0"])
 def test_a_missing_sample_is_refused(tmp_path: Path, lose: str) -> None:
     with pytest.raises(ValueError, match="the verdicts of base on toy are not one per problem and sample"):
-        evaluation(*write(tmp_path, SAMPLED, lose=[lose]))
+        told(*write(tmp_path, SAMPLED, lose=[lose]))
 
 
 def test_some_parts_of_a_model_count_for_nothing(tmp_path: Path) -> None:
     done, folders = write(tmp_path, SAMPLED, 2)
     del done["evaluate/sft-part2of2"]
-    found = evaluation(done, folders)
+    found = told(done, folders)
     assert [row["name"] for row in found["tasks"][0]["models"]] == ["base"] and found["tasks"][0]["pairs"] == []
     assert found["incomplete"] == [{"name": "sft", "parts": 1, "of": 2}]
     assert found["tasks"][0]["alone"] == [], "one model alone is alone with everything"
     assert [row["name"] for row in found["canary"]] == ["base"]
     del done["evaluate/base-part1of2"]
-    assert evaluation(done, folders) == {"incomplete": [{"name": n, "parts": 1, "of": 2} for n in ("base", "sft")]}
+    assert told(done, folders) == {"incomplete": [{"name": n, "parts": 1, "of": 2} for n in ("base", "sft")]}
     assert answers(done, folders) == []
+    assert evaluation({}, {}) is None, "nothing was evaluated"
 
 
 def test_answers_are_those_on_which_models_differ_first(tmp_path: Path) -> None:

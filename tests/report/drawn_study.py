@@ -12,8 +12,9 @@ from analysis.statistics.significance import holm, mcnemar_exact, paired_interva
 from analysis.weights.geometry import module_geometry
 from analysis.weights.summary import summarise
 from models.adapter import Factors
-from orchestrator.results.gather import floors
-from results import VERSION
+from orchestrator.results.reference import with_floors
+from results import VERSION, Results
+from results.weights import MeasuredGeometry
 
 LABELS = {"sft": "SFT", "rft": "RFT", "dft": "DFT", "offline_grpo": "Offline GRPO", "dpo": "DPO"}
 RATE = 1e-3
@@ -239,7 +240,9 @@ def drawn(seed: int) -> Drawn:
     else:
         for row in results["trainings"]:
             row |= {"noise": True, "noise_steps": 100} if row["status"] == "done" and marks.random() < 0.05 else {}
-    results["geometry"]["floors"] = floors(results["trainings"], results["geometry"], "sft")
+    found = Results.model_validate({"version": VERSION, "trainings": results["trainings"]})
+    geometry = with_floors(MeasuredGeometry.model_validate(results["geometry"]), found.trainings, "sft")
+    results["geometry"]["floors"] = geometry.floors.model_dump(exclude_unset=True)
     return Drawn(results, keys, {row["name"] for row in results["trainings"] if row.get("noise")})
 
 

@@ -99,6 +99,16 @@ def test_types_are_frozen(found: Results) -> None:
         found.geometry.pairs[0].cosine = 1.0  # type: ignore[misc]
 
 
+def test_rows_share_the_set_of_their_keys_and_a_copy_has_its_own(found: Results) -> None:
+    """What is absent of one row stays absent of it."""
+    assert found.activations is not None
+    one, other, *_ = found.activations.pairs
+    assert one.model_fields_set is other.model_fields_set == {"a", "b", "cosine"}
+    more = one.model_copy(update={"plain": 0.5})
+    assert more.model_dump(exclude_unset=True) == one.model_dump(exclude_unset=True) | {"plain": 0.5}
+    assert other.model_fields_set == {"a", "b", "cosine"}
+
+
 def test_a_pair_is_found_whichever_way_round(found: Results) -> None:
     for part in (found.geometry, found.activations):
         assert part is not None
