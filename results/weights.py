@@ -220,6 +220,11 @@ class Geometry(Part):
     chance: Chance
     floors: Floors
 
+    @property
+    def norms(self) -> dict[str, float]:
+        """The norm of every update, by name."""
+        return {adapter.name: adapter.norm for adapter in self.adapters}
+
     def pair(self, a: str, b: str) -> Pair | None:
         """The pair of ``a`` and ``b``, whichever way round it stands; None where it was not measured."""
         return self._by_names.get(frozenset((a, b)))
