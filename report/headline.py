@@ -12,13 +12,15 @@ from dataclasses import dataclass, field, replace
 
 from analysis.weights.replicas import noise, runs
 from report import formats
-from report.model_index import BASE, ModelIndex, other, pair
+from report.model_index import BASE, ModelIndex, other
+from results import Results
+from results.trainings import Untrained
+from results.weights import ByChance, Pair
 
 AS_PUBLISHED = "as published"
 MATCHED_RATE = "learning rate"
-SWEEP = "sweep"
-_MEASURES = ("cosine", "angle_min_median_deg", "angle_max_median_deg", "u1", "v1")
-_COMPARED = ("method", "sweep")  # roles of which each training has a row beside the reference
+_KINDS = ("reference", "method", "matched")  # in reading order
+_FLOORS = {"order": "another order of rows", "init": "another initial A", "learning_rate": "another learning rate"}
 
 
 @dataclass(frozen=True)
@@ -44,49 +46,80 @@ class Row:
     u1: float | None = None
     v1: float | None = None
     weighted: float | None = None
-    accuracy: dict = field(default_factory=dict)
+    accuracy: dict[str, float | None] = field(default_factory=dict)
     error: str = ""
     to_reference: bool = True
     noise: tuple[str, ...] = ()
 
 
-def tasks(results: dict) -> list[str]:
-    """The tasks' names: those evaluated, then any that only the headline names."""
-    names = [task.get("task") for task in (results.get("evaluation") or {}).get("tasks") or []]
-    for row in results.get("headline") or []:
-        names += list(row.get("accuracy") or {})
-    return [name for name in dict.fromkeys(names) if name is not None]
+def rows(results: Results, index: ModelIndex) -> list[Row]:
+    """All rows in reading order: reference, methods, matched, floors, chance, base, failed trainings."""
+    listed = {row.name: row.matched or "" for row in results.headline or ()}
+    if not listed:  # nothing was measured: accuracies alone
+        listed = {model.name: "" for model in index.models.values() if model.role == "method" and not model.error}
+    compared = [_row(results, index, name, _kind(index, name, matched), matched) for name, matched in listed.items()]
+    reference = index.models.get(index.reference or "")
+    if reference and not reference.error and reference.name not in listed:
+        compared.append(_row(results, index, reference.name, "reference"))
+    compared.sort(key=lambda row: _KINDS.index(row.kind))
+    compared += [*_floor_rows(results, index, listed), *_chance_rows(results)]
+    if BASE in index.models:
+        compared.append(Row(BASE, index.label(BASE), "base", BASE, accuracy=_accuracy(results, BASE)))
+    failed = [model for model in index.models.values() if model.error]
+    return [*compared, *(Row(model.name, model.label, "failed", error=model.error) for model in failed)]
 
 
-def task_title(results: dict, task: str) -> str:
-    """The task's title where the evaluation gives one, its key otherwise."""
-    for row in (results.get("evaluation") or {}).get("tasks") or []:
-        if row.get("task") == task:
-            return row.get("title") or task
-    return task
+def _kind(index: ModelIndex, name: str, matched: str) -> str:
+    if name == index.reference:
+        return "reference"
+    return "method" if matched in ("", AS_PUBLISHED) else "matched"
 
 
-def verdict(results: dict, task: str, name: str) -> dict:
-    """The evaluation's row of one model on one task, empty where it was not evaluated."""
-    for row in (results.get("evaluation") or {}).get("tasks") or []:
-        if row.get("task") == task:
-            for model in row.get("models") or []:
-                if model.get("name") == name:
-                    return model
-    return {}
+def _row(
+    results: Results, index: ModelIndex, name: str, kind: str, matched: str = "", floor: Pair | None = None
+) -> Row:
+    """A training beside the reference, or the replica of a ``floor`` beside the run that it repeats."""
+    geometry, model, reference = results.geometry, index.models[name], index.reference or ""
+    norms = geometry.norms if geometry else {}
+    pair = floor or (geometry and geometry.pair(name, reference))
+    two = (floor.a, floor.b) if floor else (name, reference)
+    marked = noise(map(vars, results.trainings))
+    row = Row(
+        name=name,
+        label=model.label,
+        kind=kind,
+        method=model.method,
+        matched=matched,
+        learning_rate=model.learning_rate,
+        norm=norms.get(name),
+        norm_ratio=ratio(norms.get(name), norms.get(reference)),
+        rate_steps_ratio=ratio(_exposure(results, name), _exposure(results, reference)),
+        accuracy=_accuracy(results, name),
+        noise=tuple(one for one in dict.fromkeys(two) if one in marked),
+    )
+    if row.noise:
+        return row
+    row = replace(row, weighted=_weighted(results, *two))
+    if name == reference and row.norm:
+        return replace(row, cosine=1.0, angle_min=0.0, angle_max=0.0, u1=1.0, v1=1.0)
+    return _measured(row, pair) if pair else row
 
 
-def _accuracy(results: dict, name: str, given: dict | None) -> dict:
-    found = {task: verdict(results, task, name).get("accuracy") for task in tasks(results)}
-    return {**found, **{task: value for task, value in (given or {}).items() if value is not None}}
+def _measured(row: Row, by: Pair | ByChance) -> Row:
+    angles = by.angle_min_median_deg, by.angle_max_median_deg
+    return replace(row, cosine=by.cosine, angle_min=angles[0], angle_max=angles[1], u1=by.u1, v1=by.v1)
 
 
-def _exposure(results: dict, name: str | None) -> float | None:
+def _accuracy(results: Results, name: str) -> dict[str, float | None]:
+    return {task.task: results.accuracy(task.task, name) for task in results.tasks}
+
+
+def _exposure(results: Results, name: str) -> float | None:
     """Learning rate × optimiser steps: what Adam with clipping makes of the norm before any loss speaks."""
-    for row in results.get("trainings") or []:
-        if row.get("name") == name and row.get("learning_rate") is not None and row.get("report_step"):
-            return row["learning_rate"] * row["report_step"]
-    return None
+    training = results.training(name)
+    if training is None or isinstance(training, Untrained):
+        return None
+    return training.learning_rate * training.report_step
 
 
 def ratio(value: float | None, to: float | None) -> float | None:
@@ -94,172 +127,59 @@ def ratio(value: float | None, to: float | None) -> float | None:
     return None if value is None or not to else value / to
 
 
-def _weighted(results: dict, a: str | None, b: str | None) -> float | None:
+def _weighted(results: Results, a: str, b: str) -> float | None:
     """The activation-weighted cosine of two updates; 1 of one that does something to itself.
 
     None where it is over fewer modules than the plain one beside it: both stand in a table of their own.
     """
-    found = results.get("activations") or {}
-    if found.get("left_out"):
+    found = results.activations
+    if found is None or found.left_out:
         return None
     if a == b:
-        return 1.0 if any(row.get("name") == a and row.get("norm") for row in found.get("adapters") or []) else None
-    for row in found.get("pairs") or []:
-        if {row.get("a"), row.get("b")} == {a, b}:
-            return row.get("cosine")
-    return None
+        return 1.0 if any(effect.name == a and effect.norm for effect in found.adapters) else None
+    pair = found.pair(a, b)
+    return pair.cosine if pair else None
 
 
-def _norms(results: dict) -> dict[str, float | None]:
-    adapters = (results.get("geometry") or {}).get("adapters") or []
-    return {row.get("name"): row.get("norm") for row in adapters}
-
-
-def _row(results: dict, index: ModelIndex, name: str, given: dict, kind: str, matched: str) -> Row:
-    """One row: what the headline gives, filled from the geometry, the trainings and the evaluation."""
-    norms = _norms(results)
-    measured = pair(results, name, index.reference) if index.reference else {}
-    merged = {**measured, **{key: value for key, value in given.items() if value is not None}}
-    model = index.models.get(name)
-    two = (given.get("a"), given.get("b")) if given.get("b") else (name, index.reference)
-    marked = noise(results.get("trainings") or [])
-    rounding = tuple(one for one in dict.fromkeys(two) if one in marked) if name != BASE else ()
-    if rounding:
-        merged |= dict.fromkeys(_MEASURES)
-    norm = merged["norm"] if "norm" in merged else norms.get(name)
-    rate = merged.get("learning_rate")
-    to_itself = bool(name == index.reference and norm and not rounding)
-    return Row(
-        name=name,
-        label=index.label(name),
-        kind=kind,
-        method=model.method if model else "",
-        matched=matched,
-        learning_rate=rate if rate is not None else (model.learning_rate if model else None),
-        norm=norm,
-        norm_ratio=None if kind == "base" else ratio(norm, norms.get(index.reference or "")),
-        rate_steps_ratio=ratio(_exposure(results, name), _exposure(results, index.reference)),
-        cosine=1.0 if to_itself else merged.get("cosine"),
-        angle_min=0.0 if to_itself else merged.get("angle_min_median_deg"),
-        angle_max=0.0 if to_itself else merged.get("angle_max_median_deg"),
-        u1=1.0 if to_itself else merged.get("u1"),
-        v1=1.0 if to_itself else merged.get("v1"),
-        weighted=None if rounding else _weighted(results, *two),
-        noise=rounding,
-        accuracy=_accuracy(results, name, given.get("accuracy")),
-    )
-
-
-def _kind(index: ModelIndex, name: str, matched: str) -> str:
-    if name == BASE:
-        return "base"
-    if name == index.reference:
-        return "reference"
-    if index.role(name) in ("order", "init"):
-        return "floor"
-    return "method" if matched in ("", AS_PUBLISHED) else "matched"
-
-
-def pairs_of_floors(results: dict) -> list[tuple[str, dict]]:
-    """Every measured floor with its kind: another order, another initial A, another rate; last, what rounding gives."""
-    found = (results.get("geometry") or {}).get("floors") or {}
-    rows = [(kind, entry) for kind, of in found.items() for entry in (of if isinstance(of, list) else [of]) if entry]
-    known = {"order": 0, "init": 1, "learning_rate": 2, "itself": 4}
-    return sorted(rows, key=lambda row: known.get(row[0], 3))
-
-
-def _floor_rows(results: dict, index: ModelIndex, shown: Collection[str]) -> list[Row]:
+def _floor_rows(results: Results, index: ModelIndex, shown: Collection[str]) -> list[Row]:
     """A row for each replica of a method that is not in ``shown``; the pairs' table has all pairs, and rounding's."""
-    rows = []
-    for floor, entry in pairs_of_floors(results):
-        names = [entry.get("a"), entry.get("b")]
-        own = {run.method for run in runs(results.get("trainings") or [], [name for name in names if name])}
-        if floor == "itself" or own.isdisjoint(names) or (names[1] in shown and names[0] in shown):
+    found = []
+    for kind, pair in results.geometry.floors.pairs if results.geometry else ():
+        own = runs(map(vars, results.trainings), [pair.a])[0].method
+        if kind == "itself" or own not in (pair.a, pair.b) or (pair.a in shown and pair.b in shown):
             continue
-        found = other(entry, index.reference)
-        replica = found or next((name for name in names if name not in own), names[1]) or floor
-        row = _row(results, index, replica, entry, "floor", floor)
-        rows.append(replace(row, to_reference=found is not None))
-    return rows
+        beside = index.reference if other(pair, index.reference) else own
+        replica = other(pair, beside)
+        assert replica is not None, "a floor is between two runs"
+        row = _row(results, index, replica, "floor", kind, pair)
+        found.append(replace(row, to_reference=beside == index.reference))
+    return found
 
 
-def _chance_rows(results: dict) -> list[Row]:
-    chance = (results.get("geometry") or {}).get("chance") or {}
-    weighed = results.get("activations") or {}
-    labels = {"shared_a": "Chance, same initial A", "ambient": "Chance, random"}
-    rows = []
-    for key, words in labels.items():
-        entry = chance.get(key) or {}
-        if entry:
-            rows.append(
-                Row(
-                    name=key,
-                    label=words,
-                    kind="chance",
-                    cosine=entry.get("cosine"),
-                    angle_min=entry.get("angle_min_median_deg"),
-                    angle_max=entry.get("angle_max_median_deg"),
-                    u1=entry.get("u1"),
-                    v1=entry.get("v1"),
-                    weighted=weighed.get("chance") if key == "shared_a" and not weighed.get("left_out") else None,
-                )
-            )
-    return rows
-
-
-def _given(results: dict, index: ModelIndex) -> list[dict]:
-    """The headline's own rows, or one a model where the results hold none."""
-    if results.get("headline"):
-        return [row for row in results["headline"] if row.get("name")]
-    return [{"name": name} for name, model in index.models.items() if model.role in ("base", "method")]
-
-
-def rows(results: dict, index: ModelIndex) -> list[Row]:
-    """All rows in reading order: reference, methods, matched, floors, chance, base, failed trainings."""
-    made: dict[str, list[Row]] = {kind: [] for kind in ("reference", "method", "matched", "base", "failed")}
-    given_rows = _given(results, index)
-    floors = _floor_rows(results, index, {row["name"] for row in given_rows if index.role(row["name"]) in _COMPARED})
-    for given in given_rows:
-        name, matched = given["name"], given.get("matched") or ""
-        kind = _kind(index, name, matched)
-        model = index.models[name]
-        if model.error:
-            continue
-        if kind == "floor":
-            if name not in {row.name for row in floors}:
-                floors.append(_row(results, index, name, given, kind, model.role))
-            continue
-        made[kind].append(_row(results, index, name, given, kind, matched))
-    if index.reference and not made["reference"] and not index.models[index.reference].error:
-        made["reference"].append(_row(results, index, index.reference, {}, "reference", ""))
-    if not made["base"] and BASE in index.models:
-        made["base"].append(_row(results, index, BASE, {}, "base", ""))
-    for name, model in index.models.items():
-        if model.error:
-            made["failed"].append(Row(name, model.label, "failed", error=model.error))
-    ordered = [*made["reference"], *made["method"], *made["matched"], *floors, *_chance_rows(results)]
-    return [*ordered, *made["base"], *made["failed"]]
+def _chance_rows(results: Results) -> list[Row]:
+    if results.geometry is None:
+        return []
+    chance, weighed = results.geometry.chance, results.activations
+    weighted = weighed.chance if weighed and not weighed.left_out else None
+    shared = Row("shared_a", "Chance, same initial A", "chance", weighted=weighted)
+    return [_measured(shared, chance.shared_a), _measured(Row("ambient", "Chance, random", "chance"), chance.ambient)]
 
 
 def match_label(index: ModelIndex, row: Row) -> str:
     """What a row holds equal to the reference, in words."""
-    if row.kind == "reference":
-        return "reference"
     if row.kind == "floor":
-        known = {"order": "another order of rows", "init": "another initial A"}
-        return f"floor: {known.get(row.matched, 'another ' + row.matched.replace('_', ' '))}"
-    if row.kind in ("chance", "base", "failed"):
-        return {"chance": "floor", "base": "no update", "failed": "failed"}[row.kind]
+        return f"floor: {_FLOORS[row.matched]}"
+    told = {"reference": "reference", "chance": "floor", "base": "no update", "failed": "failed"}
+    if row.kind in told:
+        return told[row.kind]
     if row.matched == AS_PUBLISHED:
         held = row.learning_rate is not None and row.learning_rate == index.rate
         return f"{index.label(index.reference)}’s rate" if held else "own rate"
-    if not row.matched:
-        return formats.MISSING
-    if row.matched == SWEEP:
-        return "sweep"
-    return f"{index.label(index.reference)}’s {'rate' if row.matched == MATCHED_RATE else row.matched}"
+    if row.matched == MATCHED_RATE:
+        return f"{index.label(index.reference)}’s rate"
+    return row.matched or formats.MISSING
 
 
-def reference_norm(results: dict, index: ModelIndex) -> float | None:
+def reference_norm(results: Results, index: ModelIndex) -> float | None:
     """The norm of the reference's update."""
-    return _norms(results).get(index.reference or "")
+    return results.geometry.norms.get(index.reference or "") if results.geometry else None

@@ -7,14 +7,18 @@ have one label.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
 from report import formats
 from report.escape import line as one_line
+from results import Results
+from results.places import Between
+from results.trainings import AnyTraining
+from results.weights import Measures
 
 BASE = "base"
-PREFERRED_REFERENCE = "sft"
 
 # Okabe and Ito's palette, told apart under the common forms of colour blindness; its yellow is left out
 # because it fades on white paper.
@@ -37,6 +41,17 @@ BRIEF = 22  # characters of a label that fit beside an axis
 _WIDE = 0x3000  # from here on a character takes the room of several
 
 Line = str | tuple[int, tuple[int, ...]]
+
+
+@runtime_checkable
+class OfModel(Protocol):
+    """A row of one model."""
+
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=OfModel)
 
 
 @dataclass(frozen=True)
@@ -88,9 +103,9 @@ class ModelIndex:
         wanted = set(names)
         return [name for name in self.models if name in wanted]
 
-    def in_order(self, rows: Iterable[dict]) -> list[dict]:
+    def in_order(self, rows: Iterable[T]) -> list[T]:
         """One row a model, by its ``name``, in the index's order; rows of models that it does not hold are left out."""
-        named = {row.get("name"): row for row in rows}
+        named = {row.name: row for row in rows}
         return [named[name] for name in self.order(named)]
 
     def role(self, name: str) -> str:
@@ -98,28 +113,11 @@ class ModelIndex:
         return self.models[name].role if name in self.models else "method"
 
 
-def _names(results: dict) -> Iterator[str]:
-    if results.get("evaluation") or results.get("losses"):
-        yield BASE
-    for row in results.get("trainings") or []:
-        yield row.get("name")
-    for row in results.get("headline") or []:
-        yield row.get("name")
-    for row in (results.get("geometry") or {}).get("adapters") or []:
-        yield row.get("name")
-    for task in (results.get("evaluation") or {}).get("tasks") or []:
-        for row in task.get("models") or []:
-            yield row.get("name")
-    for key in ("losses", "curves"):
-        for row in results.get(key) or []:
-            yield row.get("name")
-    for row in (results.get("sweep") or {}).get("points") or []:
-        yield row.get("name")
-    similarity = results.get("similarity") or {}
-    paths = (results.get("connectivity") or {}).get("paths") or []
-    for row in [*(similarity.get("hidden") or []), *(similarity.get("modules") or []), *paths]:
-        yield row.get("a")
-        yield row.get("b")
+def _names(results: Results) -> list[str]:
+    """Every model once: a study lists all its trainings, a comparison's adapters are those of its geometry."""
+    base = [BASE] if results.evaluation or results.losses or results.similarity else []
+    adapters = results.geometry.adapters if results.geometry else []
+    return list(dict.fromkeys([*base, *(row.name for row in (*results.trainings, *adapters))]))
 
 
 def label(name: str) -> str:
@@ -166,10 +164,11 @@ def distinct(names: Sequence[str], *ways: Callable[[str], str]) -> dict[str, str
     return called
 
 
-def _model(name: str, called: tuple[str, str], training: dict, variant: int, newcomer: int, spare: list[str]) -> Model:
-    method = training.get("method") or name.partition("-")[0]
+def _model(
+    name: str, called: tuple[str, str], training: AnyTraining | None, variant: int, newcomer: int, spare: list[str]
+) -> Model:
     objective = _objective(training, name)
-    role = "base" if name == BASE else training.get("role") or "method"
+    role = "base" if name == BASE else training.role if training else "method"
     colour = _COLOURS.get(objective, spare[newcomer % len(spare)])
     marker = _MARKERS.get(objective, _SPARE_MARKERS[newcomer % len(_SPARE_MARKERS)])
     line: Line = "-" if variant == 0 else _VARIANT_LINES[(variant - 1) % len(_VARIANT_LINES)]
@@ -179,84 +178,65 @@ def _model(name: str, called: tuple[str, str], training: dict, variant: int, new
         colour, marker, line = "#000000", "|", "-"
     if role in ("order", "init"):
         colour, marker, line = _GREY, "X" if role == "order" else "d", "-." if role == "order" else ":"
-    failed = training.get("status") == "failed"
-    error = (training.get("error") or "no reason recorded") if failed else ""
-    rate = training.get("learning_rate")
+    failed = training is not None and training.status == "failed"
     return Model(
         name,
         *called,
         role,
-        method,
-        rate,
-        error,
-        colour,
-        marker,
-        line,
+        method=training.method if training else _head(name),
+        learning_rate=training.learning_rate if training else None,
+        error=(training.error or "no reason recorded") if training and failed else "",
+        colour=colour,
+        marker=marker,
+        line=line,
         filled=variant == 0 or role in ("order", "init"),
     )
 
 
-def _objective(training: dict, name: str) -> str:
+def _head(name: str) -> str:
+    return name.partition("-")[0]
+
+
+def _objective(training: AnyTraining | None, name: str) -> str:
     """What a model was trained with, whose colour it wears: variants of one objective under their own names too."""
-    return training.get("objective") or training.get("method") or name.partition("-")[0]
+    return training.objective if training else _head(name)
 
 
-def model_index(results: dict) -> ModelIndex:
-    """Every model that any part of ``results`` names: base, methods, sweep points, then the seeds' runs."""
-    names = [name for name in dict.fromkeys(_names(results)) if name is not None]
-    trainings = {row.get("name"): row for row in results.get("trainings") or []}
-    methods = {_objective(trainings.get(name) or {}, name) for name in names}
+def model_index(results: Results) -> ModelIndex:
+    """Every model of ``results``: base, methods, sweep points, then the seeds' runs."""
+    names = _names(results)
+    trainings = {training.name: training for training in results.trainings}
+    objectives = {name: _objective(trainings.get(name), name) for name in names}
     # methods without a colour of their own take first the colours that no other method here wears
-    spare = sorted(_COLOURS.values(), key=lambda colour: any(_COLOURS.get(method) == colour for method in methods))
+    worn = {_COLOURS.get(objective) for objective in objectives.values()}
+    spare = sorted(_COLOURS.values(), key=lambda colour: colour in worn)
     # an adapter is listed as the user named it where its usual name is another's too
     labels = distinct(names, lambda name: one_line(label(name)), one_line)
     briefs = distinct(names, lambda name: brief(labels[name]))
     seen: dict[str, int] = {}
     models = []
     newcomers = 0
-    for name in names:
-        training = trainings.get(name) or {}
-        objective = _objective(training, name)
+    for name, objective in objectives.items():
         variant = seen.get(objective, 0)
         seen[objective] = variant + 1
-        models.append(_model(name, (labels[name], briefs[name]), training, variant, newcomers, spare))
+        models.append(_model(name, (labels[name], briefs[name]), trainings.get(name), variant, newcomers, spare))
         if objective not in _COLOURS and name != BASE:
             newcomers += 1
-    models.sort(key=lambda model: _ROLE_ORDER.index(model.role) if model.role in _ROLE_ORDER else 1)
-    return ModelIndex({model.name: model for model in models}, _reference(results, names))
+    models.sort(key=lambda model: _ROLE_ORDER.index(model.role))
+    return ModelIndex({model.name: model for model in models}, results.reference)
 
 
-def _reference(results: dict, names: list[str]) -> str | None:
-    for row in results.get("headline") or []:
-        if row.get("compared_to"):
-            return row["compared_to"]
-    if PREFERRED_REFERENCE in names:
-        return PREFERRED_REFERENCE
-    adapters = (results.get("geometry") or {}).get("adapters") or []
-    return adapters[0].get("name") if adapters else None
-
-
-def pair(results: dict, a: str, b: str) -> dict:
-    """The geometry entry of the pair {a, b} in either order, empty where it was not measured."""
-    for row in (results.get("geometry") or {}).get("pairs") or []:
-        if {row.get("a"), row.get("b")} == {a, b} and a != b:
-            return row
-    return {}
-
-
-def dimensions(results: dict, rows: Iterable[dict]) -> str:
+def dimensions(results: Results, rows: Iterable[Measures]) -> str:
     """The k of the subspaces whose angles ``rows`` (pairs) hold, a number or the range over pairs and modules.
 
     Where the pairs do not tell it is the geometry's own, the largest; empty where that is not known either.
     """
-    told = formats.span(value for row in rows for value in (row.get("k"), row.get("k_max")))
-    return told or formats.span([(results.get("geometry") or {}).get("k")])
+    told = formats.span(k for row in rows for k in (row.k, row.k_max))
+    return told or formats.span([results.geometry.k] if results.geometry else [])
 
 
-def other(row: dict, name: str | None) -> str | None:
-    """The other member of a row with keys ``a`` and ``b``, or None where ``name`` is neither or both."""
-    if name is None or row.get("a") == row.get("b"):
+def other(row: Between, name: str | None) -> str | None:
+    """The other member of a pair, or None where ``name`` is neither or both."""
+    if name is None or row.a == row.b:
         return None
-    if row.get("a") == name:
-        return row.get("b")
-    return row.get("a") if row.get("b") == name else None
+    return {row.a: row.b, row.b: row.a}.get(name)

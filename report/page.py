@@ -8,12 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from report import findings, formats, text_pages
+from report import findings, formats, text_pages, typed_soon  # typed soon
 from report.figures import Drawn
-from report.model_index import ModelIndex, dimensions
+from report.model_index import ModelIndex  # typed soon
 from report.section import Section, Source
 from report.sections import SECTIONS
 from report.tables import Table
+from results import Results  # typed soon
 
 _PLANTED = (
     "The base was pretrained by this study itself, with a failure planted in it. This report is a test of "
@@ -68,12 +69,12 @@ def values(source: Source, sections: Sequence[Filled], files: Sequence[str], bes
         "partial": partial(results),
         "note": study.get("note") or "",
         "banner": _PLANTED if (results.get("base") or {}).get("kind") == "from_scratch" else "",
-        "found": findings.findings(results, index, source.headline),
+        "found": findings.findings(Results.model_validate(results), index, source.headline),  # typed soon
         "notes": comparison.get("notes") or [],
         "opening": opening,
         "sections": below,
         "reference": index.label(index.reference),
-        "k": dimensions(results, (results.get("geometry") or {}).get("pairs") or []) or "k",
+        "k": typed_soon.dimensions(results, (results.get("geometry") or {}).get("pairs") or []) or "k",  # typed soon
         "update": _update(comparison, index),
         "citation": _citation(study, source.provenance, bool(comparison)),
         "files": files,

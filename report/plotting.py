@@ -15,8 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from report import formats, headline
-from report.model_index import BRIEF, Model, ModelIndex, brief, other
+from report import formats  # typed soon
+from report import typed_soon as headline  # typed soon
+from report.model_index import BRIEF, Model, ModelIndex, brief  # typed soon
+from report.typed_soon import other  # typed soon
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

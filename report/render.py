@@ -19,6 +19,7 @@ from report import csv_export, figures, page, text_pages
 from report.escape import shown as as_shown
 from report.model_index import model_index
 from report.section import Source
+from results import Results  # typed soon
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "report.html"
@@ -42,13 +43,15 @@ def render(results: dict, provenance: dict, out: Path, shown: dict | None = None
     out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (out / name).write_text(content, encoding="utf-8")
-    source = Source(results, provenance, model_index(results))
+    source = Source(results, provenance, model_index(Results.model_validate(results)))  # typed soon
     written = csv_export.write(results, out / "csv")
     drawn = figures.draw(results, source.index, out / "figures")
     sections = page.fill(source, drawn)
     environment, style = _environment(), _read("style.css")
     tables, sheet = page.tables_beside(sections), style + _read("sheet.css")
-    beside = text_pages.make(shown or {}, results, source.index, tables, environment, sheet)
+    beside = text_pages.make(
+        shown or {}, Results.model_validate(results), source.index, tables, environment, sheet
+    )  # typed soon
     values = page.values(source, sections, written, list(beside))
     made = {PAGE: environment.get_template(PAGE).render(**values, style=Markup(style), language="en"), **beside}
     for name, text in made.items():

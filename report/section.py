@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from report import headline
 from report.model_index import ModelIndex
 from report.tables import Table
+from results import Results  # typed soon
 
 if TYPE_CHECKING:
     from report.plotting import Canvas, Made
@@ -28,7 +29,7 @@ class Source:
     @cached_property
     def headline(self) -> list[headline.Row]:
         """Every method against the reference, with the floors."""
-        return headline.rows(self.results, self.index)
+        return headline.rows(Results.model_validate(self.results), self.index)  # typed soon
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,16 @@ No HTML is made here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from report import formats
-from report.model_index import BASE, ModelIndex
+from report.model_index import BASE, ModelIndex, OfModel
+from results.function import Activations
+from results.weights import Spectra
+
+T = TypeVar("T")
 
 ZERO_UPDATE = "undefined, as for a zero update"
 
@@ -74,33 +78,36 @@ def text(value: Any, note: str = "") -> Cell:
     return Cell(str(value), "text", "", note)
 
 
-def named(index: ModelIndex, title: str = "Model", chance: str = "Chance") -> tuple[Column, Callable[[dict], Cell]]:
-    """The first column of a table with one row a model; a row with a true ``chance`` is called so."""
-    return Column(title, kind="text"), lambda row: text(chance if row.get("chance") else index.label(row.get("name")))
+def named(index: ModelIndex, title: str = "Model", chance: str = "Chance") -> tuple[Column, Callable[[object], Cell]]:
+    """The first column of a table with one row a model; a row without a name is what ``chance`` gives."""
+    return Column(title, kind="text"), lambda row: text(index.label(row.name) if isinstance(row, OfModel) else chance)
 
 
-def tint(index: ModelIndex, row: dict, rate: bool = False) -> str:
+def tint(index: ModelIndex, row: object, rate: bool = False) -> str:
     """The tint of a model's row: chance, base, floor or none; another learning rate is a floor too with ``rate``."""
-    if row.get("chance"):
+    if not isinstance(row, OfModel):
         return "chance"
-    if row.get("name") == BASE:
+    if row.name == BASE:
         return "base"
-    return "floor" if index.role(row.get("name") or "") in ("order", "init", *(["rate"] if rate else [])) else ""
+    return "floor" if index.role(row.name) in ("order", "init", *(["rate"] if rate else [])) else ""
 
 
-def size(key: str, digits: int) -> Callable[[dict], Cell]:
+def size(key: str, digits: int) -> Callable[[object], Cell]:
     """Cells of a size, which a zero update and chance have not."""
-    return lambda row: number(
-        formats.significant(row.get(key), digits),
-        "chance has no size of its own" if row.get("chance") else ZERO_UPDATE,
-    )
+
+    def cell(row: object) -> Cell:
+        if not isinstance(row, OfModel):
+            return number(formats.MISSING, "chance has no size of its own")
+        return number(formats.significant(getattr(row, key), digits), ZERO_UPDATE)
+
+    return cell
 
 
-def left_out(found: dict, subject: str) -> str:
+def left_out(found: Activations | Spectra, subject: str) -> str:
     """Words for a caption: which modules a measurement left out, empty where it has all."""
-    rows = found.get("left_out") or []
-    kept = formats.count(found["modules"]) if isinstance(found.get("modules"), int) else "the other"
-    return f" {subject} {kept} modules; left out: {formats.left_out(rows)}." if rows else ""
+    kept = formats.count(found.modules) if isinstance(found, Activations) else "the other"
+    reasons = formats.left_out([vars(row) for row in found.left_out])
+    return f" {subject} {kept} modules; left out: {reasons}." if reasons else ""
 
 
 def failed(label: str, error: str, width: int) -> Line:
@@ -136,11 +143,11 @@ def _picked(line: Line, kept: list[int], left_out: int) -> Line:
 def records(
     key: str,
     title: str,
-    rows: Iterable[dict],
-    columns: list[tuple[Column, Callable[[dict], Cell]]],
+    rows: Iterable[T],
+    columns: Sequence[tuple[Column, Callable[[T], Cell]]],
     caption: str,
     *,
-    kind: Callable[[dict], str] = lambda row: "",
+    kind: Callable[[T], str] = lambda row: "",
     folded: bool = False,
 ) -> Table | None:
     """A table with one line a record, None where there is no record; columns of which nothing is known are left out."""
@@ -150,12 +157,12 @@ def records(
     return filled(Table(key, title, tuple(column for column, _ in columns), lines, caption, folded))
 
 
-def flat(value: dict, prefix: str = "") -> dict[str, Any]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested keys joined by dots: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
     result: dict[str, Any] = {}
     for key, inner in value.items():
         name = f"{prefix}{key}"
-        if isinstance(inner, dict):
+        if isinstance(inner, Mapping):
             result.update(flat(inner, f"{name}."))
         else:
             result[name] = inner
@@ -177,7 +184,7 @@ def plain(value: Any) -> str:
     return str(value)
 
 
-def pairs(key: str, title: str, values: dict, caption: str, *, folded: bool = False) -> Table | None:
+def pairs(key: str, title: str, values: Mapping[str, Any], caption: str, *, folded: bool = False) -> Table | None:
     """A two-column table of names and values, None where there is none."""
     lines = tuple(Line((text(name), text(plain(value)))) for name, value in flat(values).items())
     if not lines:

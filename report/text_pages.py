@@ -16,6 +16,7 @@ from report import formats
 from report.escape import shown as as_shown
 from report.model_index import ModelIndex
 from report.tables import Table
+from results import Results
 
 ANSWERS, ROLLOUTS = "answers.html", "rollouts.html"
 TITLES = {ANSWERS: "Answers side by side", ROLLOUTS: "The rollouts themselves"}
@@ -54,7 +55,7 @@ def chosen(right: Sequence[Sequence[int]], most: int = PROBLEMS) -> tuple[list[i
 
 def make(
     shown: dict,
-    results: dict,
+    results: Results,
     index: ModelIndex,
     tables: Mapping[str, list[Table]],
     environment: Environment,
@@ -67,8 +68,8 @@ def make(
     correct, tokens, finish). ``shown["rollouts"]``: of (problems in the table), seed and ``problems`` (id, problem,
     answer, split, ``rows``: teacher, reward, completion, tokens).
     """
-    study = results.get("study") or {}
-    common = {"of": study.get("title") or study.get("name") or "Study", "style": Markup(style), "language": "en"}
+    of = (results.study.title or results.study.name) if results.study else "Study"
+    common = {"of": of, "style": Markup(style), "language": "en"}
     made = {}
     if shown.get("answers"):
         tasks = [_task(task, index) for task in shown["answers"]]
@@ -97,7 +98,7 @@ def _task(task: dict, index: ModelIndex) -> dict:
             "“python -m orchestrator export --to FOLDER” writes every completion of every problem."
         )
     return {
-        "title": task.get("title") or task["task"],
+        "title": task["title"],
         "told": told,
         "problems": [_problem(problem, index) for problem in problems],
     }

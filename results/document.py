@@ -68,6 +68,10 @@ class Results(Measured):
             return PREFERRED
         return self.geometry.adapters[0].name if self.geometry else None
 
+    def training(self, name: str | None) -> AnyTraining | None:
+        """The training of this name; None for base, and for an adapter that this tool did not train."""
+        return next((training for training in self.trainings if training.name == name), None)
+
     @property
     def tasks(self) -> list[Task]:
         """The tasks that were evaluated; none where no model has answered every problem."""

@@ -120,6 +120,10 @@ class Task(Part):
         """What ``model`` has on this task; None where it was not evaluated."""
         return next((score for score in self.models if score.name == model), None)
 
+    def pair(self, a: str, b: str) -> ComparedPair | None:
+        """The pair of ``a`` and ``b``, whichever way round it stands; None where it was not tested."""
+        return next((pair for pair in self.pairs if {pair.a, pair.b} == {a, b}), None)
+
 
 class CanaryRow(Named):
     """The engine's log-probabilities beside those of Transformers and PEFT in float32."""

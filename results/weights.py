@@ -219,6 +219,11 @@ class MeasuredGeometry(Part):
     along: Along
     chance: Chance
 
+    @property
+    def norms(self) -> dict[str, float]:
+        """The norm of every update, by name."""
+        return {adapter.name: adapter.norm for adapter in self.adapters}
+
     def pair(self, a: str, b: str) -> Pair | None:
         """The pair of ``a`` and ``b``, whichever way round it stands; None where it was not measured."""
         return self._by_names.get(frozenset((a, b)))

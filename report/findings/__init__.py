@@ -7,7 +7,7 @@ accuracies is a paired test's (``function``); ``limits`` tells what they rest on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from report.findings import direction, function, limits, rate
@@ -15,6 +15,7 @@ from report.findings.claim import Claim
 from report.findings.evidence import evidence
 from report.headline import Row
 from report.model_index import ModelIndex
+from results import Results
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Findings:
         return {point: " ".join(words) for point, words in found.items()}
 
 
-def findings(results: Mapping, index: ModelIndex, rows: Sequence[Row]) -> Findings:
+def findings(results: Results, index: ModelIndex, rows: Sequence[Row]) -> Findings:
     """The opening sentences of a report, from ``results`` and its headline ``rows``."""
     warnings = tuple(limits.warnings(results, index))
     if index.reference is None:

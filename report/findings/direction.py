@@ -257,7 +257,7 @@ def floors(ev: Evidence, said: Sequence[Claim]) -> list[Claim]:
             many = "one pair of runs" if len(values) == 1 else f"{len(values)} pairs of runs"
             text = f"{words} alone gives {of} a cosine to itself of {cosines(values)} ({many})."
             found.append(Claim(f"floor {kind}", "floors", text, names, {kind: ends(values)}))
-    chance = (((ev.results.get("geometry") or {}).get("chance") or {}).get("shared_a") or {}).get("cosine")
+    chance = ev.results.geometry.chance.shared_a.cosine if ev.results.geometry else None
     if chance is not None:
         text = f"Random updates from the same initial A have cosines of ±{formats.significant(chance, 2)}."
         found.append(Claim("chance", "floors", text, (), {"shared_a": (chance, chance)}))

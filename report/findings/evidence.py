@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
 from analysis.weights.replicas import RATE, Run, families, noise, repeats, runs
 from report.model_index import ModelIndex
+from results import Results
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Family:
 class Evidence:
     """``families``: all that were measured. ``reference``: the one the others are compared to, perhaps without runs."""
 
-    results: Mapping
+    results: Results
     index: ModelIndex
     families: tuple[Family, ...]
     reference: Family
@@ -46,14 +46,13 @@ class Evidence:
     @cached_property
     def known(self) -> dict[frozenset, float]:
         """The defined cosines, by pair."""
-        rows = (self.results.get("geometry") or {}).get("pairs") or []
-        return {frozenset((r.get("a"), r.get("b"))): r["cosine"] for r in rows if r.get("cosine") is not None}
+        pairs = self.results.geometry.pairs if self.results.geometry else []
+        return {frozenset((pair.a, pair.b)): pair.cosine for pair in pairs if pair.cosine is not None}
 
     @cached_property
     def norms(self) -> dict[str, float]:
         """The norms that were measured, by name."""
-        rows = (self.results.get("geometry") or {}).get("adapters") or []
-        return {row["name"]: row["norm"] for row in rows if row.get("name") and row.get("norm") is not None}
+        return self.results.geometry.norms if self.results.geometry else {}
 
     @cached_property
     def repeated(self) -> dict[str, dict[frozenset, float]]:
@@ -70,7 +69,7 @@ class Evidence:
     @cached_property
     def noise(self) -> tuple[str, ...]:
         """Trainings whose update, not zero, was made of rounding alone."""
-        marked = noise(self.results.get("trainings") or [])
+        marked = noise(map(vars, self.results.trainings))
         return tuple(name for name, norm in self.norms.items() if norm != 0 and name in marked)
 
     def cross(self, a: Family, b: Family) -> list[float]:
@@ -113,7 +112,7 @@ class Evidence:
 
     def own(self, method: str) -> Family | None:
         """A method at its own learning rate, of the reference's initial A where it was run so."""
-        key = runs(self.results.get("trainings") or [], [method])[0].family
+        key = runs(map(vars, self.results.trainings), [method])[0].family
         return self._family((*key[:2], self.reference.init)) or self._family(key)
 
     def matched(self, method: str) -> Family | None:
@@ -136,19 +135,18 @@ class Evidence:
         return self.index.label(family.method if self.own(family.method) == family else family.name)
 
 
-def evidence(results: Mapping, index: ModelIndex) -> Evidence:
+def evidence(results: Results, index: ModelIndex) -> Evidence:
     """The evidence in ``results``; ``index.reference`` must not be None.
 
     An update of noise (its training's row says so) or of zero is no run: it has no direction. Where it is a method's
     own or the reference, its repetitions in other orders are none either: they cannot stand for it.
     """
     assert index.reference is not None
-    trainings = results.get("trainings") or []
-    adapters = (results.get("geometry") or {}).get("adapters") or []
-    names = dict.fromkeys(row["name"] for row in adapters if row.get("name"))
-    dead = noise(trainings) | {row.get("name") for row in adapters if row.get("norm") == 0}
-    lost = {r.family for r in runs(trainings, [*names]) if r.name in dead and r.name in (r.method, index.reference)}
-    measured = families(runs(trainings, [name for name in names if name not in dead]))
+    trainings = [vars(training) for training in results.trainings]
+    norms = results.geometry.norms if results.geometry else {}
+    dead = noise(trainings) | {name for name, norm in norms.items() if norm == 0}
+    lost = {r.family for r in runs(trainings, [*norms]) if r.name in dead and r.name in (r.method, index.reference)}
+    measured = families(runs(trainings, [name for name in norms if name not in dead]))
     found = tuple(Family(*key, tuple(of)) for key, of in measured.items() if key not in lost)
     key = runs(trainings, [index.reference])[0].family
     return Evidence(results, index, found, next((family for family in found if family.key == key), Family(*key)))

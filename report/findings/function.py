@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations, product
 
 from report import formats
 from report.findings.claim import Claim, between, ends
 from report.findings.evidence import Evidence, Family
-from report.findings.trials import LEVEL, Tested, accuracies, by_several_samples, tasks, tested, title
+from report.findings.trials import LEVEL, Tested, accuracies, tasks, tested
 from report.model_index import BASE, ModelIndex
+from results import Results
+from results.evaluation import Task
 
 # From this share of cut answers on it is said beside the accuracy, which it can hold down by as much.
 MANY_CUT = 0.1
 SOME = "some in function"
 
 
-def points(results: Mapping, index: ModelIndex) -> list[Claim]:
+def points(results: Results, index: ModelIndex) -> list[Claim]:
     """For each task: who stands above or below the base, and what keeps the task from telling."""
     return [claim for task in tasks(results) for claim in (*_beside_base(task, index), *_cut(task, index))]
 
 
-def _beside_base(task: Mapping, index: ModelIndex) -> Iterator[Claim]:
+def _beside_base(task: Task, index: ModelIndex) -> Iterator[Claim]:
     found = accuracies(task)
     others = index.order(name for name in found if name != BASE)
-    point = f"accuracy {task['task']}"
-    head = f"{title(task)} (n = {formats.count(task.get('n'))}): "
+    point = f"accuracy {task.task}"
+    head = f"{task.title} (n = {formats.count(task.n)}): "
     if len(found) > 1 and set(found.values()) in ({0.0}, {1.0}):
         share = next(iter(found.values()))
         words = f"all {len(found)} models stand at {formats.percent(share)}: this task cannot tell them apart."
@@ -44,7 +46,7 @@ def _beside_base(task: Mapping, index: ModelIndex) -> Iterator[Claim]:
                 open_.append(name)
     numbers = {BASE: (found[BASE], found[BASE])}
     text = f"{head}the base stands at {formats.percent(found[BASE])}"
-    how = "sign-flip test" if by_several_samples(task) else "McNemar"
+    how = "sign-flip test" if task.samples > 1 else "McNemar"
     test_words = f"({how}, Holm-adjusted p < {LEVEL})"
     shown = [(side, names) for side, names in sides.items() if names]
     if not shown and not open_:
@@ -65,21 +67,12 @@ def _listed(index: ModelIndex, names: Sequence[str], of: int) -> str:
     return f"all {of} trained models" if len(names) == of > 1 else formats.listing([index.label(n) for n in names])
 
 
-def _share_cut(row: Mapping) -> float | None:
-    cut, answers = row.get("truncated"), (row.get("n") or 0) * (row.get("samples") or 1)
-    if cut is None or (isinstance(cut, int) and not answers):
-        return None
-    return cut / answers if isinstance(cut, int) else cut  # counts and shares are both met
-
-
-def _cut(task: Mapping, index: ModelIndex) -> Iterator[Claim]:
-    rows = task.get("models") or []
-    shares = {row["name"]: share for row in rows if row.get("name") and (share := _share_cut(row)) is not None}
+def _cut(task: Task, index: ModelIndex) -> Iterator[Claim]:
+    shares = {score.name: score.truncated / (score.n * score.samples) for score in task.models}
     many = {name: shares[name] for name in index.order(shares) if shares[name] >= MANY_CUT}
     if not many:
         return
-    most = (task.get("sampling") or {}).get("max_tokens")
-    at = f"at max_tokens ({formats.count(most)})" if most else "at max_tokens"
+    at = f"at max_tokens ({formats.count(task.sampling.max_tokens)})"
     held = "their accuracy is held down by that (a floor effect), and a difference in it may be one in length"
     shown = between([formats.percent(value) for value in ends(list(many.values()))])
     names = formats.listing([index.label(name) for name in many])
@@ -89,7 +82,7 @@ def _cut(task: Mapping, index: ModelIndex) -> Iterator[Claim]:
         of = "each model’s answers" if len(many) == len(shares) > 1 else f"the answers of {names}"
         words = f"{shown} of {of} were cut off {at}"
     numbers = {name: (value, value) for name, value in many.items()}
-    yield Claim("cut", f"accuracy {task['task']}", f"On {title(task)} {words}: {held}.", tuple(many), numbers)
+    yield Claim("cut", f"accuracy {task.task}", f"On {task.title} {words}: {held}.", tuple(many), numbers)
 
 
 def differs(ev: Evidence, families: Sequence[Family], point: str) -> list[Claim]:
@@ -106,7 +99,7 @@ def differs(ev: Evidence, families: Sequence[Family], point: str) -> list[Claim]
     )
 
 
-def _differs(ev: Evidence, family: Family, task: Mapping, point: str) -> Claim | None:
+def _differs(ev: Evidence, family: Family, task: Task, point: str) -> Claim | None:
     names, reference = ev.label(family), ev.label(ev.reference)
     tests = tested(task, ev.reference.names, family.names)
     shown = [test for test in tests if test.shown]
@@ -120,11 +113,11 @@ def _differs(ev: Evidence, family: Family, task: Mapping, point: str) -> Claim |
     subjects, numbers = (*family.names, *ev.reference.names), {"points": steps}
     if len(shown) == len(tests) and len(signs) == 1 and steps[0] > 100 * size:
         side = "above" if signs == {True} else "below"
-        words = f"{names} stands {by} {side} {reference} on {title(task)} ({p})."
+        words = f"{names} stands {by} {side} {reference} on {task.title} ({p})."
         return Claim(f"{side} in function", point, words, subjects, numbers)
     orders = f"; two orders of one of them by up to {formats.fixed(100 * size, 1)} points" if size else ""
     words = (
-        f"{names} and {reference} differ in accuracy on {title(task)} in {len(shown)} of {len(tests)} pairs of runs "
+        f"{names} and {reference} differ in accuracy on {task.title} in {len(shown)} of {len(tests)} pairs of runs "
         f"(by {by}, {p}){orders}."
     )
     return Claim(SOME, point, words, subjects, numbers)
@@ -136,7 +129,7 @@ def _p(tests: Sequence[Tested]) -> str:
     return f"Holm p {shown}" if len(tests) == 1 or shown.startswith("<") else f"Holm p at most {shown}"
 
 
-def _within(task: Mapping, *of: Family) -> list[Tested]:
+def _within(task: Task, *of: Family) -> list[Tested]:
     pairs = [pair for family in of for pair in combinations(family.names, 2)]
     return [test for a, b in pairs for test in tested(task, [a], [b])]
 
@@ -154,8 +147,8 @@ def changed(ev: Evidence, first: Family, second: Family, point: str) -> Iterator
         subjects, numbers = (*first.names, *second.names), {first.name: ends(here[0]), second.name: ends(here[1])}
         if len(shown) == len(tests) and len(signs) == 1:
             way = "rises" if signs == {True} else "falls"
-            words = f"Its accuracy on {title(task)} {way} from {shares[0]} to {shares[1]} ({_p(tests)})."
+            words = f"Its accuracy on {task.title} {way} from {shares[0]} to {shares[1]} ({_p(tests)})."
             yield Claim(f"accuracy {way}", point, words, subjects, numbers)
         elif not shown:
-            words = f"Its accuracy on {title(task)}, {shares[0]} and {shares[1]}, is not shown to change."
+            words = f"Its accuracy on {task.title}, {shares[0]} and {shares[1]}, is not shown to change."
             yield Claim("accuracy open", point, words, subjects, numbers)

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from report import formats
 from report.findings.claim import Claim
 from report.model_index import BASE, ModelIndex
+from results import Results
+from results.evaluation import Evaluation
 
 # From this share of groups on that are right in all rollouts, methods see nearly the same rows.
 NEARLY_ALL = 0.9
 
 
-def learning(results: Mapping) -> list[Claim]:
+def learning(results: Results) -> list[Claim]:
     """What there was to learn from: shares of right rollouts and of mixed groups."""
-    rollouts = results.get("rollouts") or {}
-    groups = rollouts.get("groups") or {}
-    counts = {key: groups.get(key) or 0 for key in ("mixed", "all_right", "all_wrong")}
-    right, total = rollouts.get("share_right"), sum(counts.values())
-    if right is None or not total:
+    if results.rollouts is None:
         return []
-    mixed = counts["mixed"] / total
+    right, groups = results.rollouts.share_right, results.rollouts.groups
+    total = groups.mixed + groups.all_right + groups.all_wrong
+    if not total:
+        return []
+    mixed = groups.mixed / total
     text = (
         f"What there was to learn: {formats.percent(right)} of the rollouts are right and "
         f"{formats.percent(mixed)} of the groups hold both right and wrong."
     )
     claim = Claim("learning", "learning", text, (), {"right": (right, right), "mixed": (mixed, mixed)})
-    share = counts["all_right"] / total
+    share = groups.all_right / total
     if share < NEARLY_ALL:
         return [claim]
     text = (
@@ -36,41 +36,42 @@ def learning(results: Mapping) -> list[Claim]:
     return [claim, Claim("by construction", "learning", text, (), {"all_right": (share, share)})]
 
 
-def warnings(results: Mapping, index: ModelIndex) -> list[str]:
+def warnings(results: Results, index: ModelIndex) -> list[str]:
     """What keeps parts of the results from being used."""
+    found = _of_evaluation(results.evaluation, index) if results.evaluation else []
+    broken = [model for model in index.models.values() if model.error]
+    if broken:
+        labels = formats.listing([model.label for model in broken])
+        found.append(f"Training failed: {labels}. The reasons stand in the tables.")
+    steps = [failure.step for failure in results.failures or ()]
+    others = [step for step in steps if not any(model.name in step for model in broken)]
+    if others:
+        found.append(f"Did not finish: {formats.listing(others)}. See “What failed, and why”.")
+    return found
+
+
+def _of_evaluation(evaluation: Evaluation, index: ModelIndex) -> list[str]:
     found = []
-    canary = (results.get("evaluation") or {}).get("canary") or []
-    failed = [index.label(row.get("name")) for row in canary if row.get("passed") is False]
+    canary = evaluation.canary or ()
+    failed = [index.label(row.name) for row in canary if not row.passed]
     if failed:
         found.append(
             f"The canary failed for {formats.listing(failed)}: the engine did not serve these weights, "
             "and their accuracy must not be used."
         )
-    for row in (results.get("evaluation") or {}).get("controls") or []:
-        if row.get("passed") is False:
-            what = "the base" if row.get("name") == BASE else "an adapter of zeros"
+    for row in evaluation.controls or ():
+        if not row.passed:
+            what = "the base" if row.name == BASE else "an adapter of zeros"
             found.append(f"The canary failed for {what}: no accuracy here can be relied on.")
-    for row in (results.get("evaluation") or {}).get("incomplete") or []:
+    for part in evaluation.incomplete or ():
         found.append(
-            f"Left out of the accuracies: {index.label(row.get('name'))}, of whose evaluation {row.get('parts')} of "
-            f"{row.get('of')} parts are finished."
+            f"Left out of the accuracies: {index.label(part.name)}, of whose evaluation {part.parts} of {part.of} "
+            "parts are finished."
         )
-    blind = [
-        index.label(row.get("name"))
-        for row in canary
-        if row.get("told_apart") is False and row.get("name") != BASE and row.get("passed") is not False
-    ]
+    blind = [index.label(row.name) for row in canary if row.passed and not row.told_apart and row.name != BASE]
     if blind:
         found.append(
             f"The canary cannot tell {formats.listing(blind)} from the base: the update moves the "
             "log-probabilities less than the tolerance."
         )
-    broken = [model.label for model in index.models.values() if model.error]
-    if broken:
-        found.append(f"Training failed: {formats.listing(broken)}. The reasons stand in the tables.")
-    steps = [str(row["step"]) for row in results.get("failures") or [] if row.get("step")]
-    known = [model.name for model in index.models.values() if model.error]
-    others = [step for step in steps if not any(name in step for name in known)]
-    if others:
-        found.append(f"Did not finish: {formats.listing(others)}. See “What failed, and why”.")
     return found

@@ -87,8 +87,7 @@ def norms(ev: Evidence, rows: Sequence[Row]) -> list[Claim]:
             continue
         if row.kind == "method" and round(row.rate_steps_ratio, 6) == 1:
             continue
-        pairs = product(family.names, ev.reference.names)
-        ratios = [ev.norms[a] / ev.norms[b] for a, b in pairs if a in ev.norms and ev.norms.get(b)]
+        ratios = [ev.norms[a] / ev.norms[b] for a, b in product(family.names, ev.reference.names)]
         if ratios:
             shown = between([formats.times(value) for value in ends(ratios)])
             parts.append(f"{row.label} {shown} ({formats.times(row.rate_steps_ratio)} expected)")

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from report import formats
-from report.findings.trials import SIGN_FLIP
+from report import (
+    formats,
+    typed_soon,  # typed soon
+)
 from report.model_index import BASE, ModelIndex
 from report.plotting import PAGE, Canvas, Made, called, look, shared_range, short
 from report.section import Section, Source, rows_at
-from report.tables import Cell, Column, Line, Table, failed, named, number, records, text, tint
+from report.tables import Cell, Column, Line, Table, failed, number, records, text  # typed soon
 from report.text_pages import ANSWERS
+from report.typed_soon import (  # typed soon
+    SIGN_FLIP,  # typed soon
+    named,
+    tint,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +129,7 @@ def _accuracy_caption(task: dict) -> str:
 
 def accuracy_table(task: dict, index: ModelIndex) -> Table | None:
     """One task: accuracy with its interval, pass@k and maj@k, the difference to the base and its test, lengths."""
-    rows = index.in_order(task.get("models") or [])
+    rows = typed_soon.in_order(index, task.get("models") or [])  # typed soon
     samples = _samples(task)
     of = formats.count(task.get("n")) + (f" × {samples}" if samples > 1 else "")
 
@@ -262,7 +269,7 @@ def agreement_table(task: dict, index: ModelIndex) -> Table | None:
 
 def alone_table(task: dict, index: ModelIndex) -> Table | None:
     """The problems that one model alone solves."""
-    rows = index.in_order(task.get("alone") or [])
+    rows = typed_soon.in_order(index, task.get("alone") or [])  # typed soon
     solved = "solves" if _samples(task) == 1 else "solves in at least one sample"
     everyone, nobody = (formats.count(task.get(f"solved_by_{who}")) for who in ("all", "none"))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from report import formats
-from report.model_index import ModelIndex, other, pair
+from report.model_index import ModelIndex  # typed soon
 from report.plotting import CHANCE, FLOOR, PAGE, Canvas, Made, bring_out, called, gathered, look
 from report.section import Section, from_results, rows_at
-from report.tables import ZERO_UPDATE, Cell, Column, Table, left_out, named, number, records, size, tint
+from report.tables import ZERO_UPDATE, Cell, Column, Table, number, records  # typed soon
+from report.typed_soon import left_out, named, other, pair, size, tint  # typed soon  # typed soon
 
 
 def weighted_table(results: dict, index: ModelIndex) -> Table | None:

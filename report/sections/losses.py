@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from report import formats
+from report import (
+    formats,
+    typed_soon,  # typed soon
+)
 from report.model_index import ModelIndex
 from report.section import Section, from_results, rows_at
-from report.tables import Column, Table, named, number, records, tint
+from report.tables import Column, Table, number, records  # typed soon
+from report.typed_soon import named, tint  # typed soon
 
 
 def losses_table(results: dict, index: ModelIndex) -> Table | None:
@@ -18,7 +22,7 @@ def losses_table(results: dict, index: ModelIndex) -> Table | None:
     return records(
         "losses",
         "Held-out losses",
-        index.in_order(results.get("losses") or []),
+        typed_soon.in_order(index, results.get("losses") or []),  # typed soon
         [
             named(index),
             (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from report import formats, headline
+from report import formats  # typed soon
+from report import typed_soon as headline  # typed soon
 from report.headline import Row
-from report.model_index import ModelIndex, dimensions, other
+from report.model_index import ModelIndex  # typed soon
 from report.plotting import PAGE, Canvas, Made, bring_out, called, floor_lines, gathered, log_axis, look
 from report.section import Section, rows_at
 from report.tables import ZERO_UPDATE, Cell, Column, Line, Table, failed, filled, number, text
+from report.typed_soon import dimensions, other  # typed soon
 
 _NO_UPDATE = "the base carries no update"
 _ZERO_REFERENCE = "the reference’s update is zero: nothing can be compared with it"

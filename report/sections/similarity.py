@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from report import formats
-from report.model_index import BASE, ModelIndex, other
+from report.model_index import BASE, ModelIndex  # typed soon
 from report.plotting import (
     CHANCE,
     LAYER,
@@ -27,6 +27,7 @@ from report.plotting import (
 )
 from report.section import Section, from_results, rows_at
 from report.tables import Cell, Column, Table, number, records, text
+from report.typed_soon import other  # typed soon
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

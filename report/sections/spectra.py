@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from report import formats
+from report import (
+    formats,
+    typed_soon,  # typed soon
+)
 from report.model_index import Model, ModelIndex
 from report.plotting import CHANCE, PAGE, Canvas, Made, called, gathered, log_axis, look
 from report.section import Section, from_results, rows_at
-from report.tables import ZERO_UPDATE, Cell, Column, Table, left_out, named, number, records, size, tint
+from report.tables import ZERO_UPDATE, Cell, Column, Table, number, records  # typed soon
+from report.typed_soon import left_out, named, size, tint  # typed soon
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +23,7 @@ def spectra_table(results: dict, index: ModelIndex) -> Table | None:
     """Where each update lies in the base weights' own singular directions."""
     found = results.get("spectra") or {}
     top, threshold = f"top {found['k']}" if found.get("k") else "top", found.get("threshold")
-    rows = index.in_order(found.get("adapters") or [])
+    rows = typed_soon.in_order(index, found.get("adapters") or [])  # typed soon
     if rows and found.get("chance"):
         rows.append({"chance": True, **found["chance"]})
 

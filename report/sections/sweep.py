@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from report import formats, headline
-from report.model_index import BASE, ModelIndex, distinct, other
+from report import formats  # typed soon
+from report import typed_soon as headline  # typed soon
+from report.model_index import BASE, ModelIndex, distinct  # typed soon
 from report.plotting import (
     FLOOR,
     PAGE,
@@ -24,6 +25,7 @@ from report.plotting import (
 )
 from report.section import Section, from_results, rows_at
 from report.tables import Cell, Column, Table, number, records, text
+from report.typed_soon import other  # typed soon
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

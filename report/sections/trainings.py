@@ -6,11 +6,15 @@ import math
 
 import numpy as np
 
-from report import formats
+from report import (
+    formats,
+    typed_soon,  # typed soon
+)
 from report.model_index import ModelIndex
 from report.plotting import FLOOR, PAGE, Canvas, Made, bring_out, called, gathered, log_axis, look, numbers
 from report.section import Section, from_results, rows_at, unrolled
-from report.tables import Cell, Column, Table, failed, named, number, records, tint
+from report.tables import Cell, Column, Table, failed, number, records  # typed soon
+from report.typed_soon import named, tint  # typed soon
 
 _MOST_POINTS = 400
 
@@ -28,7 +32,7 @@ def _with_failures(table: Table | None, index: ModelIndex, title: str) -> Table 
 
 
 def _done(results: dict, index: ModelIndex) -> list[dict]:
-    return index.in_order(row for row in results.get("trainings") or [] if row.get("status") != "failed")
+    return typed_soon.in_order(index, [row for row in results["trainings"] if row["status"] != "failed"])  # typed soon
 
 
 def seen_table(results: dict, index: ModelIndex) -> Table | None:
@@ -139,7 +143,7 @@ def _running(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _curves(results: dict, index: ModelIndex) -> list[dict]:
-    return index.in_order(row for row in results.get("curves") or [] if row.get("step"))
+    return typed_soon.in_order(index, [row for row in results.get("curves") or [] if row["step"]])  # typed soon
 
 
 def _points(row: dict, key: str) -> tuple[np.ndarray, np.ndarray]:

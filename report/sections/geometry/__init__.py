@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from report import headline
+from report import typed_soon as headline  # typed soon
 from report.section import Section, from_results, rows_at
 from report.sections.geometry.figures import angles, cosines, layers, parting
 from report.sections.geometry.tables import adapters_table, pairs_table, span_table

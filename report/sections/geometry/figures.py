@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from report import formats
-from report.model_index import ModelIndex, dimensions, other, pair
+from report.model_index import ModelIndex  # typed soon
 from report.plotting import (
     CHANCE,
     PAGE,
@@ -24,6 +24,7 @@ from report.plotting import (
     shared_range,
     short,
 )
+from report.typed_soon import dimensions, other, pair  # typed soon
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

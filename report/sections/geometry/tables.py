@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from report import formats, headline
-from report.model_index import ModelIndex, dimensions, pair
-from report.tables import ZERO_UPDATE, Cell, Column, Table, named, number, records, text, tint
+from report import (
+    formats,  # typed soon
+    typed_soon,  # typed soon
+)
+from report import typed_soon as headline  # typed soon
+from report.model_index import ModelIndex  # typed soon
+from report.tables import ZERO_UPDATE, Cell, Column, Table, number, records, text  # typed soon
+from report.typed_soon import dimensions, named, pair, tint  # typed soon  # typed soon
 
 
 def adapters_table(results: dict, index: ModelIndex) -> Table | None:
     """Norm and effective rank of each update."""
-    rows = index.in_order((results.get("geometry") or {}).get("adapters") or [])
+    rows = typed_soon.in_order(index, (results.get("geometry") or {}).get("adapters") or [])  # typed soon
     started = any(row.get("a_moved_rel") is not None for row in rows)
     moved = " A small ‖A−A₀‖ means that the update’s input side is where its start put it." if started else ""
     return records(
@@ -121,7 +126,7 @@ def _dimension_words(results: dict) -> str:
 def span_table(results: dict, index: ModelIndex) -> Table | None:
     """The nearest multiple of the reference, and the span of the other methods."""
     found = results.get("directions") or {}
-    rows = index.in_order(found.get("adapters") or [])
+    rows = typed_soon.in_order(index, found.get("adapters") or [])  # typed soon
     reference = index.label(index.reference)
     spread = _spread(found.get("variance") or {})
     return records(
