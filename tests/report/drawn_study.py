@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
 
 import numpy as np
@@ -13,7 +14,7 @@ from analysis.weights.geometry import module_geometry
 from analysis.weights.summary import summarise
 from models.adapter import Factors
 from orchestrator.results.gather import floors
-from results import VERSION
+from results import VERSION, Results
 
 LABELS = {"sft": "SFT", "rft": "RFT", "dft": "DFT", "offline_grpo": "Offline GRPO", "dpo": "DPO"}
 RATE = 1e-3
@@ -50,11 +51,16 @@ class Key:
 
 @dataclass
 class Drawn:
-    """Results, what each of their runs is, and whose update is noise."""
+    """Results as they stand in results.json, what each of their runs is, and whose update is noise."""
 
     results: dict
     keys: dict[str, Key] = field(default_factory=dict)
     noise: set[str] = field(default_factory=set)
+
+    @cached_property
+    def typed(self) -> Results:
+        """The results in types."""
+        return Results.model_validate(self.results)
 
 
 def _runs(random: Random) -> dict[str, tuple[Key, str]]:
