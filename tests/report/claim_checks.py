@@ -328,7 +328,7 @@ def check_beside_base(side: str) -> Callable[[Numbers, Claim], None]:
 def check_end(n: Numbers, claim: Claim) -> None:
     (task,) = n.tasks
     assert {row.accuracy for row in task.models} in ({0.0}, {1.0})
-    assert f"all {len(task['models'])} models stand at" in claim.words
+    assert f"all {len(task.models)} models stand at" in claim.words
 
 
 def check_cut(n: Numbers, claim: Claim) -> None:
