@@ -19,7 +19,7 @@ from report import csv_export, figures, page, text_pages
 from report.escape import shown as as_shown
 from report.model_index import model_index
 from report.section import Source
-from results import Results  # typed soon
+from results import Results, dump  # typed soon
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "report.html"
@@ -36,6 +36,7 @@ def render(results: dict, provenance: dict, out: Path, shown: dict | None = None
     ``shown`` holds the texts that the results do not: with them ``answers.html`` and ``rollouts.html`` are written
     too, and linked (see ``text_pages.make``).
     """
+    results = results if isinstance(results, dict) else dump(results)  # typed soon
     files = {
         "results.json": canonical(results, "results"),
         "provenance.json": canonical(provenance, "provenance"),

@@ -52,7 +52,7 @@ def tasks(results: dict) -> list[str]:
 
 
 def task_title(results: dict, task: str) -> str:
-    return {row["task"]: row["title"] for row in (results.get("evaluation") or {}).get("tasks") or []}[task]
+    return {row["task"]: row["title"] for row in (results.get("evaluation") or {}).get("tasks") or []}.get(task, task)
 
 
 def verdict(results: dict, task: str, name: str) -> dict:

@@ -11,6 +11,7 @@ from itertools import combinations, product
 
 from report.findings import Claim
 from report.model_index import label
+from results.evaluation import Task
 from tests.report.drawn_study import RATE, Drawn
 
 HALF, P = 0.5, 0.05
@@ -24,12 +25,11 @@ class Numbers:
     """The results' numbers, looked up."""
 
     def __init__(self, given: Drawn) -> None:
-        rows = given.results["geometry"]["pairs"]
-        self.cosines = {
-            frozenset((row["a"], row["b"])): round(row["cosine"], 3) for row in rows if row["cosine"] is not None
-        }
-        self.exact = {frozenset((row["a"], row["b"])): row["cosine"] for row in rows if row["cosine"] is not None}
-        self.norms = {row["name"]: row["norm"] for row in given.results["geometry"]["adapters"]}
+        geometry = given.typed.geometry
+        assert geometry is not None
+        self.exact = {frozenset((row.a, row.b)): row.cosine for row in geometry.pairs if row.cosine is not None}
+        self.cosines = {pair: round(cosine, 3) for pair, cosine in self.exact.items()}
+        self.norms = {row.name: row.norm for row in geometry.adapters}
         self.zero = {name for name, norm in self.norms.items() if norm == 0}
         self.noise = given.noise - self.zero
         dead = self.zero | self.noise
@@ -38,7 +38,7 @@ class Numbers:
         left = {name: given.keys[name] for name in self.norms if name not in dead}
         self.keys = {name: key for name, key in left.items() if key.family not in lost}
         self.all = given.keys
-        self.tasks = (given.results.get("evaluation") or {}).get("tasks") or []
+        self.tasks = (given.typed.evaluation and given.typed.evaluation.tasks) or []
 
     def unequal(self, name: str) -> bool:
         """Whether it was run at another learning rate than SFT, as far as known."""
@@ -75,14 +75,14 @@ class Numbers:
             return []
         return own + other if own and other else self.differing("order")
 
-    def test(self, task: dict, a: str, b: str) -> tuple[float, float] | None:
+    def test(self, task: Task, a: str, b: str) -> tuple[float, float] | None:
         """How far b's accuracy lies above a's, and p."""
-        for row in task["pairs"]:
-            if {row["a"], row["b"]} == {a, b}:
-                return (row["difference"] if row["a"] == a else -row["difference"]), row["p_holm"]
+        for row in task.pairs:
+            if {row.a, row.b} == {a, b}:
+                return (row.difference if row.a == a else -row.difference), row.p_holm
         return None
 
-    def tests(self, task: dict, a: Collection[str], b: Collection[str]) -> list[tuple[float, float]]:
+    def tests(self, task: Task, a: Collection[str], b: Collection[str]) -> list[tuple[float, float]]:
         return [found for x, y in product(a, b) if x != y and (found := self.test(task, x, y)) is not None]
 
 
@@ -315,7 +315,7 @@ def check_within_chance(n: Numbers, claim: Claim) -> None:
 def check_beside_base(side: str) -> Callable[[Numbers, Claim], None]:
     def check(n: Numbers, claim: Claim) -> None:
         (task,) = n.tasks
-        others = [row["name"] for row in task["models"] if row["name"] != "base"]
+        others = [row.name for row in task.models if row.name != "base"]
         tests = {name: n.test(task, "base", name) for name in others}
         sides = {x: "open" if not shown(t) else "above" if t[0] > 0 else "below" for x, t in tests.items() if t}
         assert set(claim.subjects) == {name for name, found in sides.items() if found == side}
@@ -327,13 +327,13 @@ def check_beside_base(side: str) -> Callable[[Numbers, Claim], None]:
 
 def check_end(n: Numbers, claim: Claim) -> None:
     (task,) = n.tasks
-    assert {row["accuracy"] for row in task["models"]} in ({0.0}, {1.0})
-    assert f"all {len(task['models'])} models stand at" in claim.words
+    assert {row.accuracy for row in task.models} in ({0.0}, {1.0})
+    assert f"all {len(task.models)} models stand at" in claim.words
 
 
 def check_cut(n: Numbers, claim: Claim) -> None:
     (task,) = n.tasks
-    shares = {row["name"]: row["truncated"] / row["n"] for row in task["models"]}
+    shares = {row.name: row.truncated / row.n for row in task.models}
     assert {name for name, share in shares.items() if share >= 0.1} == set(claim.subjects)
     assert ("every answer" in claim.words) == (set(shares.values()) == {1.0})
 
@@ -432,9 +432,9 @@ def check_complete(n: Numbers, claims: Collection[Claim]) -> None:
             assert said, f"{name} acts otherwise, and nothing is said of it"
     for task in n.tasks:
         kinds = {claim.kind for claim in claims if claim.point == "accuracy sums"}
-        if any(row["truncated"] >= 0.1 * row["n"] for row in task["models"]):
+        if any(row.truncated >= 0.1 * row.n for row in task.models):
             assert "cut" in kinds, task
-        base = [row["name"] for row in task["models"]]
+        base = [row.name for row in task.models]
         tests = [n.test(task, "base", name) for name in base if "base" in base and name != "base"]
         if "level at an end" not in kinds and any(test and shown(test) for test in tests):
             assert kinds & {"above the base", "below the base"}

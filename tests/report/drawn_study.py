@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
 
 import numpy as np
@@ -51,11 +52,16 @@ class Key:
 
 @dataclass
 class Drawn:
-    """Results, what each of their runs is, and whose update is noise."""
+    """Results as they stand in results.json, what each of their runs is, and whose update is noise."""
 
     results: dict
     keys: dict[str, Key] = field(default_factory=dict)
     noise: set[str] = field(default_factory=set)
+
+    @cached_property
+    def typed(self) -> Results:
+        """The results in types."""
+        return Results.model_validate(self.results)
 
 
 def _runs(random: Random) -> dict[str, tuple[Key, str]]:

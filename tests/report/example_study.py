@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from analysis.statistics.sampling import difference_interval, ladder, pass_at, s
 from analysis.statistics.significance import holm, mcnemar_exact, sign_flip
 from analysis.weights.directions import directions
 from analysis.weights.replicas import runs
-from results import VERSION
+from results import VERSION, Results
 
 LAYERS = 4
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -521,7 +522,7 @@ def _points(tasks: list[dict]) -> list[dict]:
 
 
 def results() -> dict:
-    """The whole results of the synthetic study, as the orchestrator would assemble them."""
+    """The whole results of the synthetic study as they stand in results.json, for a test to change."""
     generator = np.random.default_rng(7)
     tasks = [_task("arithmetic", "Two-step arithmetic", 1000, 0.0, generator)]
     tasks.append(_task("arithmetic-long", "Three-step arithmetic", 400, -0.22, generator, samples=4))
@@ -612,6 +613,12 @@ def results() -> dict:
         "headline": _headline(tasks),
         "failures": [{"step": "train/dpo-lr3e-3", "error": ERROR, "dependants": ["evaluate/dpo-lr3e-3"]}],
     }
+
+
+@cache
+def typed() -> Results:
+    """The same in types."""
+    return Results.model_validate(results())
 
 
 def provenance() -> dict:

@@ -16,21 +16,45 @@ from report import findings, headline
 from report.findings import Findings, claim, direction, function, rate
 from report.findings.evidence import Evidence
 from report.findings.trials import Tested
+from report.headline import Row
 from report.model_index import model_index
+from results import VERSION, Results
 from tests.report.claim_checks import check
-from tests.report.drawn_study import drawn
+from tests.report.drawn_study import COURSE, drawn
 from tests.report.example_study import results as made
 
-EXAMPLE = json.dumps(made())
+EXAMPLE = made()
+TEXT = json.dumps(EXAMPLE)
 
 
 def results() -> dict:
-    return json.loads(EXAMPLE)
+    return json.loads(TEXT)
 
 
 def _found(given: dict) -> Findings:
-    index = model_index(given)
-    return findings.findings(given, index, headline.rows(given, index))
+    return _said(Results.model_validate(given))
+
+
+def _said(results: Results) -> Findings:
+    index = model_index(results)
+    return findings.findings(results, index, headline.rows(results, index))
+
+
+def _rows(given: dict) -> dict[str, Row]:
+    results = Results.model_validate(given)
+    return {row.name: row for row in headline.rows(results, model_index(results))}
+
+
+def _remove(given: dict, name: str) -> None:
+    """As if this training had never been planned."""
+    geometry = given["geometry"]
+    for part in (given["trainings"], geometry["adapters"], given["headline"]):
+        part[:] = [row for row in part if row["name"] != name]
+    floors = {kind: of for kind, of in geometry["floors"].items() if kind != "itself"}
+    for kind, part in {"pairs": geometry["pairs"], **floors}.items():
+        part[:] = [row for row in part if name not in (row["a"], row["b"])]
+        if not part:
+            del geometry["floors"][kind]
 
 
 def _cosine(given: dict, name: str, value: float | None) -> None:
@@ -50,23 +74,35 @@ def _study(cosines: dict[tuple[str, str], float | None], rates: dict[str, float]
     for name in names:
         method, _, what = name.partition("-")
         role = next((role for role in ("order", "init") if what.startswith(role)), "sweep" if what else "method")
-        row = {"name": name, "method": method, "role": role, "init_seed": 42, "order_seed": 42}
+        row = {"name": name, "method": method, "objective": method, "role": role, "init_seed": 42, "order_seed": 42}
+        row |= {"of": None if role == "method" else method, "status": "done", "error": None}
         row["learning_rate"] = float(what[2:]) if role == "sweep" else (rates or {}).get(method, 1e-3)
-        rows.append(row | ({f"{role}_seed": int(what.removeprefix(role))} if role in ("order", "init") else {}))
-    pairs = [{"a": a, "b": b, "cosine": cosine} for (a, b), cosine in cosines.items()]
+        row |= {f"{role}_seed": int(what.removeprefix(role))} if role in ("order", "init") else {}
+        rows.append(COURSE | row)
+    example = EXAMPLE["geometry"]
+    pairs = [example["pairs"][0] | {"a": a, "b": b, "cosine": cosine} for (a, b), cosine in cosines.items()]
     zero = {name for name in names if all(value is None for pair, value in cosines.items() if name in pair)}
-    adapters = [{"name": name, "norm": float(name not in zero)} for name in names]
-    return {"trainings": rows, "geometry": {"adapters": adapters, "pairs": pairs}}
+    adapters = [_adapter(name, float(name not in zero)) for name in names]
+    geometry = example | {"adapters": adapters, "pairs": pairs, "floors": {"itself": example["itself"]}}
+    return {"version": VERSION, "trainings": rows, "geometry": geometry}
+
+
+def _adapter(name: str, norm: float) -> dict:
+    return EXAMPLE["geometry"]["adapters"][0] | {"name": name, "norm": norm}
 
 
 def _answered(accuracy: dict[str, float], shown: dict[tuple[str, str], float], n: int = 1000) -> dict:
     """An evaluation in which these pairs differ significantly, with these p."""
+    evaluation = EXAMPLE["evaluation"]
+    task = evaluation["tasks"][0]
+    score, pair = task["models"][0], task["pairs"][0]
     pairs = [
-        {"a": a, "b": b, "p_holm": shown.get((a, b), 1.0), "difference": accuracy[b] - accuracy[a]}
+        pair | {"a": a, "b": b, "p_holm": shown.get((a, b), 1.0), "difference": accuracy[b] - accuracy[a]}
         for a, b in combinations(accuracy, 2)
     ]
-    models = [{"name": name, "n": n, "samples": 1, "accuracy": share} for name, share in accuracy.items()]
-    return {"tasks": [{"task": "sums", "title": "Sums", "n": n, "models": models, "pairs": pairs}]}
+    models = [score | {"name": name, "n": n, "samples": 1, "accuracy": share} for name, share in accuracy.items()]
+    task = task | {"task": "sums", "title": "Sums", "n": n, "models": models, "pairs": pairs}
+    return evaluation | {"tasks": [task], "canary": [row for row in evaluation["canary"] if row["name"] in accuracy]}
 
 
 def test_a_method_that_does_not_reproduce_itself_is_said_to_and_is_not_called_apart() -> None:
@@ -182,9 +218,10 @@ def test_another_initial_a_decides_nothing_and_a_zero_update_has_no_direction() 
     given = _study({("sft", "sft-order43"): 0.5})
     assert _found(given).lead == "Nothing is compared: no other method than SFT has an update with a direction."
     assert "two runs of SFT, cosine 0.500" in _found(given).points[0]
-    given["geometry"]["adapters"].append({"name": "dft", "norm": 0.0})
+    given["geometry"]["adapters"].append(_adapter("dft", 0.0))
     assert "Zero, and without a direction: the update of DFT." in _found(given).lead
-    assert _found({"headline": [{"name": "sft", "compared_to": "sft"}]}).lead.startswith("No two updates could be")
+    del given["geometry"]
+    assert _found(given).lead.startswith("No two updates could be")
 
 
 def test_an_update_of_rounding_has_no_direction() -> None:
@@ -227,14 +264,31 @@ def test_no_other_order_stands_for_an_update_without_a_direction(name: str, kind
 def test_the_headline_compares_no_update_of_rounding() -> None:
     given = results()
     next(row for row in given["trainings"] if row["name"] == "dpo")["noise"] = True
-    rows = {row.name: row for row in headline.rows(given, model_index(given))}
+    rows = _rows(given)
     assert rows["dpo"].noise == ("dpo",) and rows["dpo"].norm == 0.41
     assert {rows["dpo"].cosine, rows["dpo"].u1, rows["dpo"].angle_min, rows["dpo"].weighted} == {None}
     assert rows["dpo-lr1e-3"].cosine == 0.204 and not rows["dpo-lr1e-3"].noise
     assert rows["dpo-lr3e-4"].noise == ("dpo",) and rows["dpo-lr3e-4"].cosine is None, "a floor beside noise"
     given["trainings"][0]["noise"] = True
-    made_of = {row.name: row for row in headline.rows(given, model_index(given))}
+    made_of = _rows(given)
     assert given["trainings"][0]["name"] == "sft" and {made_of[name].cosine for name in ("sft", "rft", "dft")} == {None}
+
+
+def test_a_floor_beside_a_zero_update_holds_no_cosine_to_the_reference() -> None:
+    """The row is of DPO in another order beside DPO's own run, which is zero: it has no cosine, to SFT it has one."""
+    given = results()
+    _remove(given, "dpo-lr3e-4")
+    names, geometry = ("dpo", "sft-order43"), given["geometry"]
+    (replica,) = (row for row in given["trainings"] if row["name"] == "sft-order43")
+    replica |= {"method": "dpo", "objective": "dpo", "of": "dpo", "learning_rate": 1e-4}
+    next(row for row in geometry["adapters"] if row["name"] == "dpo")["norm"] = 0.0
+    for row in geometry["pairs"]:
+        if "dpo" in (row["a"], row["b"]):
+            row |= dict.fromkeys(("cosine", "u1", "v1", "angle_min_median_deg", "angle_max_median_deg"))
+    geometry["floors"]["order"] = [row for row in geometry["pairs"] if {row["a"], row["b"]} == set(names)]
+    found = _rows(given)["sft-order43"]
+    assert (found.kind, found.to_reference, found.norm) == ("floor", False, 2.86)
+    assert {found.cosine, found.u1, found.v1, found.angle_min, found.angle_max} == {None}
 
 
 @pytest.mark.parametrize(
@@ -297,7 +351,7 @@ def test_answers_that_were_cut_off_are_said_beside_the_accuracy() -> None:
     given = _study({("sft", "rft"): 0.5})
     given["evaluation"] = _answered({"base": 0.4, "sft": 0.1, "rft": 0.0}, {})
     (task,) = given["evaluation"]["tasks"]
-    task["sampling"] = {"max_tokens": 64}
+    assert task["sampling"]["max_tokens"] == 64
     for row, cut in zip(task["models"], (99, 430, 1000), strict=True):
         row["truncated"] = cut
     words = (
@@ -336,8 +390,7 @@ def test_none_is_told_apart_when_all_reach_the_floor() -> None:
 
 def test_without_another_order_the_lead_stays_undecided() -> None:
     given = results()
-    for part in (given["trainings"], given["geometry"]["adapters"], given["headline"]):
-        part[:] = [row for row in part if row["name"] != "sft-order43"]
+    _remove(given, "sft-order43")
     lead = _found(given).lead
     assert lead.startswith(
         "Undecided: cosines to SFT run from 0.204 to 0.951, but no run repeats a method with another"
@@ -346,8 +399,7 @@ def test_without_another_order_the_lead_stays_undecided() -> None:
 
 def test_a_method_without_a_matched_run_is_called_unmatched() -> None:
     given = results()
-    for part in (given["trainings"], given["geometry"]["adapters"], given["headline"]):
-        part[:] = [row for row in part if row["name"] != "dpo-lr1e-3"]
+    _remove(given, "dpo-lr1e-3")
     assert "DPO (0.063 to 0.079, at its own learning rate, unmatched)" in _found(given).lead
 
 
@@ -440,7 +492,7 @@ def test_claims_are_data() -> None:
 def test_no_number_of_a_drawn_study_contradicts_a_sentence(seed: int) -> None:
     """Any replicas of any method, any geometry, zero updates, evaluated or not."""
     study = drawn(seed)
-    check(study, _found(study.results).claims)
+    check(study, _said(study.typed).claims)
 
 
 def _first_run_alone(self: Evidence, a: Any, b: Any) -> list[float]:
@@ -473,4 +525,4 @@ def test_a_wrong_rule_is_found_out(rule: str, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(AssertionError):
         for seed in range(400):
             study = drawn(seed)
-            check(study, _found(study.results).claims)
+            check(study, _said(study.typed).claims)

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from report import headline
-from report.model_index import BRIEF, _room, brief, dimensions, model_index
-from tests.report.example_study import results
+from report.model_index import BRIEF, ModelIndex, _room, brief, dimensions, model_index
+from results import VERSION, Results
+from tests.report.example_study import typed
 
+EXAMPLE = typed()
 word = st.sampled_from(
     ["sft", "SFT", "rft", "RFT", "dpo", "base", "Base", "v2", "x" * 30, "\u202e", "\x1b", " ", "模型"]
 )
 name = st.builds("".join, st.lists(word | st.sampled_from("-_ ") | st.text(max_size=2), min_size=1, max_size=5))
 
 
+def _index(names: Iterable[str]) -> ModelIndex:
+    """Of a comparison of adapters from elsewhere: their names are all that is known."""
+    assert EXAMPLE.geometry is not None
+    adapters = [EXAMPLE.geometry.adapters[0].model_copy(update={"name": name}) for name in names]
+    geometry = EXAMPLE.geometry.model_copy(update={"adapters": adapters})
+    return model_index(Results(version=VERSION, trainings=[], geometry=geometry))
+
+
 @given(st.lists(name, min_size=1, max_size=9, unique=True))
 @example(["SFT", "sft", "rft_v2", "rft-v2", "RFT v2"])
 @example(["a\x1b", "a\u241b", "a\u241b (2)"])
 def test_no_two_models_have_one_label(names: list[str]) -> None:
-    index = model_index({"losses": [{"name": name} for name in ("base", *names)]})
+    index = _index(dict.fromkeys(("base", *names)))
     for called in ([m.label for m in index.models.values()], [m.brief for m in index.models.values()]):
         assert len(set(called)) == len(called)
         assert not {unicodedata.category(c) for label in called for c in label} & {"Cc", "Cf", "Cn", "Co"}
@@ -31,7 +42,7 @@ def test_no_two_models_have_one_label(names: list[str]) -> None:
 
 def test_a_usual_name_is_kept_where_it_is_ones_own() -> None:
     names = ["sft", "rft_v2", "SFT", "rft-v2", "dpo-lr3e-4", "offline_grpo"]
-    index = model_index({"losses": [{"name": name} for name in names]})
+    index = _index(names)
     assert [index.label(name) for name in names] == ["sft", "rft_v2", "SFT", "rft-v2", "DPO lr3e-4", "Offline GRPO"]
 
 
@@ -43,15 +54,18 @@ def test_a_brief_text_is_cut_in_its_middle(width: int) -> None:
 
 
 def test_a_replica_is_called_the_same_in_the_headline_as_elsewhere() -> None:
-    given = results()
-    index = model_index(given)
-    floors = {row.name: row.label for row in headline.rows(given, index) if row.kind == "floor"}
+    index = model_index(EXAMPLE)
+    floors = {row.name: row.label for row in headline.rows(EXAMPLE, index) if row.kind == "floor"}
     assert floors == {name: index.label(name) for name in ("sft-order43", "sft-init43", "dpo-lr3e-4")}
 
 
 def test_the_k_that_is_said_is_the_k_of_the_angles_shown() -> None:
-    pairs = [{"a": "x", "b": "y", "k": 4, "k_max": 4}, {"a": "y", "b": "z", "k": 10, "k_max": 10}]
-    given = {"geometry": {"k": 10, "pairs": pairs}}
-    assert dimensions(given, pairs[:1]) == "4" and dimensions(given, pairs) == "4 to 10"
-    assert dimensions(given, [{"k": None, "k_max": None}]) == "10" and dimensions({}, []) == ""
-    assert dimensions(given, [{"k": 3, "k_max": 8}]) == "3 to 8", "ranks that differ between modules"
+    told = EXAMPLE
+    assert told.geometry is not None
+    pair = told.geometry.pairs[0]
+    few, many = pair.model_copy(update={"k": 4, "k_max": 4}), pair
+    assert (pair.k, pair.k_max, told.geometry.k) == (10, 10, 10)
+    assert dimensions(told, [few]) == "4" and dimensions(told, [few, many]) == "4 to 10"
+    assert dimensions(told, [pair.model_copy(update={"k": None, "k_max": None})]) == "10"
+    assert dimensions(told.model_copy(update={"geometry": None}), []) == ""
+    assert dimensions(told, [pair.model_copy(update={"k": 3, "k_max": 8})]) == "3 to 8", "ranks differ between modules"

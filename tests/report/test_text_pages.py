@@ -9,7 +9,7 @@ import pytest
 
 from report.render import render
 from report.text_pages import LONGEST, PROBLEMS, chosen, legible
-from tests.report.example_study import provenance, results
+from tests.report.example_study import provenance, typed
 from tests.report.test_render import Page
 
 Write = Callable[[dict], dict[str, Page]]
@@ -53,7 +53,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.setattr("report.figures.FIGURES", {})
 
     def write(shown: dict) -> dict[str, Page]:
-        render(results(), provenance(), tmp_path, shown)
+        render(typed(), provenance(), tmp_path, shown)
         names = ("report.html", "answers.html", "rollouts.html")
         return {n: Page((tmp_path / n).read_text(encoding="utf-8")) for n in names if (tmp_path / n).exists()}
 

@@ -110,11 +110,20 @@ def test_rows_share_the_set_of_their_keys_and_a_copy_has_its_own(found: Results)
 
 
 def test_a_pair_is_found_whichever_way_round(found: Results) -> None:
-    for part in (found.geometry, found.activations):
+    for part in (found.geometry, found.activations, found.tasks[0]):
         assert part is not None
         one = part.pair("sft", "rft")
         assert one is not None and one is part.pair("rft", "sft") and {one.a, one.b} == {"sft", "rft"}
         assert part.pair("sft", "sft") is None and part.pair("sft", "nobody") is None
+
+
+def test_trainings_and_norms_are_looked_up_by_name(told: dict[str, Any], found: Results) -> None:
+    assert found.geometry is not None
+    for row in told["trainings"]:
+        training = found.training(row["name"])
+        assert training is not None and (training.name, training.status) == (row["name"], row["status"])
+    assert found.training("base") is None and found.training(None) is None
+    assert found.geometry.norms == {row["name"]: row["norm"] for row in told["geometry"]["adapters"]}
 
 
 def test_floors_come_by_kind_and_rounding_last(found: Results) -> None:
