@@ -7,8 +7,10 @@ import io
 from pathlib import Path
 
 from report.escape import cell
+from report.section import Records
 from report.sections import SECTIONS
 from report.tables import flat
+from results import Results
 
 # The order in which the page names the files; one that is not here follows, in the order of the sections.
 _ORDER = (
@@ -20,7 +22,7 @@ _ORDER = (
 )  # fmt: skip
 
 
-def tables(results: dict) -> dict[str, list[dict]]:
+def tables(results: Results) -> dict[str, Records]:
     """File stem -> records, those of every section, each record's nested keys joined by dots."""
     made = {name: function for section in SECTIONS for name, function in section.csv.items()}
     names = [*(name for name in _ORDER if name in made), *(name for name in made if name not in _ORDER)]
@@ -38,7 +40,7 @@ def _field(value: object) -> object:
     return "" if value is None else repr(value) if isinstance(value, float) else value
 
 
-def encode(rows: list[dict]) -> str:
+def encode(rows: Records) -> str:
     """Records as CSV text: the union of their keys as heading, ``\\n`` line ends, empty where undefined.
 
     Text is as it is shown; what a spreadsheet would take for a formula begins with '.
@@ -51,7 +53,7 @@ def encode(rows: list[dict]) -> str:
     return text.getvalue()
 
 
-def write(results: dict, folder: Path) -> list[str]:
+def write(results: Results, folder: Path) -> list[str]:
     """Writes every table that has rows as ``folder/NAME.csv``, takes away stale ones, returns the names."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []

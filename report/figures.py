@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from report.model_index import ModelIndex
 from report.plotting import FONT, Canvas, drawable
 from report.sections import SECTIONS
+from results import Results
 
 _DPI = 200
 _STYLE: Any = {
@@ -46,7 +47,7 @@ class Drawn:
 FIGURES = {key: function for section in SECTIONS for key, function in section.figures.items()}  # in reading order
 
 
-def draw(results: dict, index: ModelIndex, folder: Path) -> dict[str, Drawn]:
+def draw(results: Results, index: ModelIndex, folder: Path) -> dict[str, Drawn]:
     """Draws every figure that ``results`` can fill, as PNG and SVG in ``folder``; returns them by key."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {}

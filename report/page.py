@@ -8,13 +8,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from report import findings, formats, text_pages, typed_soon  # typed soon
+from report import findings, formats, text_pages
 from report.figures import Drawn
-from report.model_index import ModelIndex  # typed soon
+from report.model_index import ModelIndex, dimensions
 from report.section import Section, Source
 from report.sections import SECTIONS
 from report.tables import Table
-from results import Results  # typed soon
+from results import Results
+from results.study import ComparedAdapter, Unfinished
 
 _PLANTED = (
     "The base was pretrained by this study itself, with a failure planted in it. This report is a test of "
@@ -58,58 +59,61 @@ def tables_beside(sections: Sequence[Filled]) -> dict[str, list[Table]]:
 def values(source: Source, sections: Sequence[Filled], files: Sequence[str], beside: Sequence[str]) -> dict[str, Any]:
     """What the page's template is given: ``files`` are the CSV files' names, ``beside`` the pages of texts."""
     results, index = source.results, source.index
-    study, comparison = results.get("study") or {}, results.get("comparison") or {}
+    study, comparison = results.study, results.comparison
     opening, *below = sections
     if comparison:  # it was not meant to train or to evaluate: what it has not is not missing
         below = [one for one in below if one.section.in_comparison and (one.tables or one.figures)]
     return {
-        "title": study.get("title") or study.get("name") or ("Comparison of adapters" if comparison else "Study"),
-        "question": study.get("question") or "",
+        "title": _title(results),
+        "question": study.question if study else "",
         "facts": _facts(results, source.provenance),
-        "partial": partial(results),
-        "note": study.get("note") or "",
-        "banner": _PLANTED if (results.get("base") or {}).get("kind") == "from_scratch" else "",
-        "found": findings.findings(Results.model_validate(results), index, source.headline),  # typed soon
-        "notes": comparison.get("notes") or [],
+        "partial": partial(results.unfinished),
+        "note": (study and study.note) or "",
+        "banner": _PLANTED if results.base and results.base.kind == "from_scratch" else "",
+        "found": findings.findings(results, index, source.headline),
+        "notes": comparison.notes if comparison else [],
         "opening": opening,
         "sections": below,
         "reference": index.label(index.reference),
-        "k": typed_soon.dimensions(results, (results.get("geometry") or {}).get("pairs") or []) or "k",  # typed soon
-        "update": _update(comparison, index),
-        "citation": _citation(study, source.provenance, bool(comparison)),
+        "k": dimensions(results, results.geometry.pairs if results.geometry else []) or "k",
+        "update": _update(comparison.adapters if comparison else [], index),
+        "citation": _citation(results, source.provenance),
         "files": files,
         "drawings": {figure.key: Markup(figure.svg) for filled in sections for figure in filled.figures},
         "beside": {name: text_pages.TITLES[name] for name in beside},
     }
 
 
-def _update(comparison: dict, index: ModelIndex) -> str:
+def _title(results: Results) -> str:
+    if results.study:
+        return results.study.title or results.study.name
+    return "Comparison of adapters" if results.comparison else "Study"
+
+
+def _update(adapters: Sequence[ComparedAdapter], index: ModelIndex) -> str:
     """What an update is, with its scale: rsLoRA has another, and is named where it was used."""
-    adapters = comparison.get("adapters") or []
-    stabilised = [index.label(row.get("name")) for row in adapters if row.get("rslora")]
+    stabilised = [index.label(adapter.name) for adapter in adapters if adapter.rslora]
     own, by_root = "(α / r) · B · A", "(α / √r) · B · A"
     if len(stabilised) < len(adapters):
         return f"{own}, or {by_root} where rsLoRA was used ({', '.join(stabilised)})," if stabilised else own
     return f"{by_root} (rsLoRA)" if stabilised else own
 
 
-def _facts(results: dict, provenance: dict) -> str:
+def _facts(results: Results, provenance: dict) -> str:
     """The line below the title: base, size, adapted modules, when."""
-    base, comparison = results.get("base") or {}, results.get("comparison") or {}
-    parts = [f"Base {base['name']}" if base.get("name") else ""]
-    if comparison:
-        bases = sorted({row["base"] for row in comparison.get("adapters") or [] if row.get("base")})
-        parts.append(f"{len(comparison.get('adapters') or [])} adapters of {', '.join(bases) or 'a base not named'}")
-        parts.append(f"{comparison.get('shared_modules')} modules in all of them")
-    if base.get("parameters"):
-        parts.append(f"{_size(base['parameters'])} parameters with embeddings")
-    if base.get("layers") and base.get("hidden"):
-        parts.append(f"{base['layers']} layers, hidden {base['hidden']}")
-    if base.get("modules"):
-        parts.append(f"{base['modules']} adapted modules")
+    parts = []
+    if base := results.base:
+        parts.append(f"Base {base.name}")
+        parts += [f"{_size(base.parameters)} parameters with embeddings"] if base.parameters else []
+        parts += [f"{base.layers} layers, hidden {base.hidden}"] if base.layers and base.hidden else []
+        parts += [f"{base.modules} adapted modules"] if base.modules else []
+    if comparison := results.comparison:
+        bases = sorted({adapter.base for adapter in comparison.adapters if adapter.base})
+        parts.append(f"{len(comparison.adapters)} adapters of {', '.join(bases) or 'a base not named'}")
+        parts.append(f"{comparison.shared_modules} modules in all of them")
     if provenance.get("started"):
         parts.append(f"run {provenance['started']}")
-    return " · ".join(part for part in parts if part)
+    return " · ".join(parts)
 
 
 def _size(parameters: float) -> str:
@@ -119,19 +123,16 @@ def _size(parameters: float) -> str:
     return formats.count(parameters)
 
 
-def partial(results: dict) -> str:
+def partial(found: Unfinished | None) -> str:
     """What these results lack, in words: the first line of a report that is not whole, empty for one that is."""
-    found = results.get("unfinished") or {}
-    if not found:
+    if found is None:
         return ""
-    parts = [
-        f"This report is partial: {formats.count(found['done'])} of {formats.count(found['steps'])} steps are done."
-    ]
-    for words, key in (("Failed", "failed"), ("Not done", "waiting")):
-        if found.get(key):
-            parts.append(f"{words} ({formats.count(len(found[key]))}): {_by_kind(found[key])}.")
-    if found.get("early"):
-        parts.append(f"Measured for this report alone, of the trainings that are done: {_by_kind(found['early'])}.")
+    parts = [f"This report is partial: {formats.count(found.done)} of {formats.count(found.steps)} steps are done."]
+    for words, titles in (("Failed", found.failed), ("Not done", found.waiting)):
+        if titles:
+            parts.append(f"{words} ({formats.count(len(titles))}): {_by_kind(titles)}.")
+    if found.early:
+        parts.append(f"Measured for this report alone, of the trainings that are done: {_by_kind(found.early)}.")
     return " ".join(parts)
 
 
@@ -144,31 +145,32 @@ def _by_kind(titles: list[str]) -> str:
     return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
 
 
-def _absent(section: Section, results: dict) -> str:
+def _absent(section: Section, results: Results) -> str:
     """Why a section is empty: its step, or one that it reads, failed or is not done."""
     if section.absent:
         return section.absent(results)
-    for row in results.get("failures") or []:
-        why = f"{row.get('step')} failed ({row.get('error') or 'no reason recorded'})"
-        if _made_by(section, row.get("step")):
+    for failure in results.failures or ():
+        why = f"{failure.step} failed ({failure.error or 'no reason recorded'})"
+        if _made_by(section, failure.step):
             return f"Not measured: {why}."
-        if any(_made_by(section, name) for name in row.get("dependants") or []):
+        if any(_made_by(section, title) for title in failure.dependants):
             return f"Not measured, because {why}."
-    unfinished = results.get("unfinished") or {}
-    waiting = [title for title in unfinished.get("waiting") or [] if _made_by(section, title)]
+    waiting = [
+        title for title in (results.unfinished.waiting if results.unfinished else ()) if _made_by(section, title)
+    ]
     if waiting:
         return f"Not measured: {_by_kind(waiting)} not done."
     return "Not in these results."
 
 
-def _made_by(section: Section, title: Any) -> bool:
+def _made_by(section: Section, title: str) -> bool:
     """Whether a step, "kind/name", is one of those that make the section."""
-    return bool(section.step) and str(title or "").partition("/")[0] == section.step
+    return bool(section.step) and title.partition("/")[0] == section.step
 
 
-def _citation(study: dict, provenance: dict, comparison: bool) -> str:
-    name = study.get("name") or "this study"
-    what = "the adapters" if comparison else f"the study ({name})"
+def _citation(results: Results, provenance: dict) -> str:
+    study = results.study.name if results.study else "this study"
+    what = "the adapters" if results.comparison else f"the study ({study})"
     versions = provenance.get("versions") or {}
     stack = ", ".join(
         f"{key} {versions[key]}" for key in ("torch", "transformers", "peft", "vllm") if versions.get(key)
@@ -176,6 +178,6 @@ def _citation(study: dict, provenance: dict, comparison: bool) -> str:
     text = (
         f"Name {what}, the base with its revision, and the settings below; results.json beside "
         "this page holds every number at full precision, and is the same on every run of the same "
-        f"{'comparison' if comparison else 'study'} on one machine."
+        f"{'comparison' if results.comparison else 'study'} on one machine."
     )
     return f"{text} Software: {stack}." if stack else text

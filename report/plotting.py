@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from report import formats  # typed soon
-from report import typed_soon as headline  # typed soon
-from report.model_index import BRIEF, Model, ModelIndex, brief  # typed soon
-from report.typed_soon import other  # typed soon
+from report import formats
+from report.model_index import BRIEF, Model, ModelIndex, brief, other
+from results import Results
+from results.weights import ByChance, Pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,12 +29,12 @@ PAGE = 6.8  # inches
 COLUMN = 3.3
 FLOOR = "#6b6b6b"
 CHANCE = "#A0522D"
+SHARED_A = "chance, same initial A"
 LAYER = "layer, from 0 at the input"
 EMBEDDINGS = "emb."  # where the hidden states of a layer would be, what comes before layer 0
 FONT = "DejaVu Sans"  # comes with matplotlib: a drawing's bytes do not depend on a machine's fonts
 _WIDEST = 4  # steps of width by which what lies below others is drawn wider
-_FLOOR_LINES = {"order": "-.", "init": ":", "learning_rate": (0, (6, 2))}
-_CHANCE_LINES = {"shared_a": ("chance, same initial A", "--"), "ambient": ("chance, random", (0, (1, 3)))}
+_FLOOR_LINES: dict[str, Any] = {"order": "-.", "init": ":", "learning_rate": (0, (6, 2))}
 _LEGEND_SIZE = 7.5  # points
 _LEGEND_LINE = 0.165  # inches
 _LEGEND_LETTER = 0.062
@@ -78,9 +79,9 @@ def _glyphs() -> frozenset[int]:
     return frozenset(get_font(findfont(FONT)).get_charmap())
 
 
-def numbers(values: Sequence[float | None] | None) -> np.ndarray:
+def numbers(values: Sequence[float | None]) -> np.ndarray:
     """Values as float64, a gap (nan, never drawn) where one is undefined."""
-    return np.array([math.nan if value is None else value for value in values or []], dtype=np.float64)
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def look(model: Model) -> dict:
@@ -163,24 +164,33 @@ def every(length: int) -> int:
     return max(1, length // 12)
 
 
-def floor_lines(results: dict, index: ModelIndex, key: str) -> list[tuple[str, object, str, float]]:
-    """(label, dashes, colour, value) of every floor that was measured for the geometry's measure ``key``."""
-    geometry = results.get("geometry") or {}
-    found: list[tuple[str, object, str, float]] = []
-    for kind, entry in headline.pairs_of_floors(results):
-        value, replica = entry.get(key), other(entry, index.reference)
-        if kind in _FLOOR_LINES and value is not None and replica is not None:
-            found.append((floor_label(index, replica), _FLOOR_LINES[kind], FLOOR, value))
-    for name, (words, dashes) in _CHANCE_LINES.items():
-        value = ((geometry.get("chance") or {}).get(name) or {}).get(key)
-        if value is not None:
-            found.append((words, dashes, CHANCE, value))
+@dataclass(frozen=True)
+class FloorLine:
+    """What a measure is for a floor. ``kind``: order, init, learning_rate or chance."""
+
+    kind: str
+    label: str
+    value: float
+    dashes: Any
+    colour: str = FLOOR
+
+
+def floor_lines(
+    results: Results, index: ModelIndex, measure: Callable[[Pair | ByChance], float | None]
+) -> list[FloorLine]:
+    """The floors for which ``measure`` was taken: the reference's replicas, then what chance gives."""
+    if results.geometry is None:
+        return []
+    found = []
+    for kind, pair in results.geometry.floors.pairs:
+        value, replica = measure(pair), other(pair, index.reference)
+        if value is not None and replica is not None:
+            found.append(FloorLine(kind, f"floor: {called(index, replica)}", value, _FLOOR_LINES[kind]))
+    chance = results.geometry.chance
+    for by, words, dashes in ((chance.shared_a, SHARED_A, "--"), (chance.ambient, "chance, random", (0, (1, 3)))):
+        if (value := measure(by)) is not None:
+            found.append(FloorLine("chance", words, value, dashes, CHANCE))
     return found
-
-
-def floor_label(index: ModelIndex, replica: str) -> str:
-    """What the line of a floor is called: by the training that it comes from."""
-    return f"floor: {called(index, replica)}"
 
 
 def gathered(figure: Figure, order: Sequence[str] = (), beside: bool = False, columns: int = 4) -> None:

@@ -19,40 +19,37 @@ from report import csv_export, figures, page, text_pages
 from report.escape import shown as as_shown
 from report.model_index import model_index
 from report.section import Source
-from results import Results, dump  # typed soon
+from results import Results, dump
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "report.html"
 
 
-def render(results: dict, provenance: dict, out: Path, shown: dict | None = None) -> None:
+def render(results: Results, provenance: dict, out: Path, shown: dict | None = None) -> None:
     """Writes the report of a study into the folder ``out``.
 
     ``report.html`` (self-contained, no script), ``results.json`` and ``provenance.json`` (sorted keys, exact
-    floats), ``csv/*.csv`` (one tidy table each), ``figures/*.svg`` and ``*.png``. Any part of ``results`` may
-    be missing or partial: what is missing is said on the page. A number that is not finite is a
-    ``ValueError`` that names its place, raised before anything is written.
+    floats), ``csv/*.csv`` (one tidy table each), ``figures/*.svg`` and ``*.png``. A part of ``results`` that may be
+    absent is said on the page where it is. A number that is not finite is a ``ValueError`` that names its place, raised
+    before anything is written.
 
     ``shown`` holds the texts that the results do not: with them ``answers.html`` and ``rollouts.html`` are written
     too, and linked (see ``text_pages.make``).
     """
-    results = results if isinstance(results, dict) else dump(results)  # typed soon
     files = {
-        "results.json": canonical(results, "results"),
+        "results.json": canonical(dump(results), "results"),
         "provenance.json": canonical(provenance, "provenance"),
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (out / name).write_text(content, encoding="utf-8")
-    source = Source(results, provenance, model_index(Results.model_validate(results)))  # typed soon
+    source = Source(results, provenance, model_index(results))
     written = csv_export.write(results, out / "csv")
     drawn = figures.draw(results, source.index, out / "figures")
     sections = page.fill(source, drawn)
     environment, style = _environment(), _read("style.css")
     tables, sheet = page.tables_beside(sections), style + _read("sheet.css")
-    beside = text_pages.make(
-        shown or {}, Results.model_validate(results), source.index, tables, environment, sheet
-    )  # typed soon
+    beside = text_pages.make(shown or {}, results, source.index, tables, environment, sheet)
     values = page.values(source, sections, written, list(beside))
     made = {PAGE: environment.get_template(PAGE).render(**values, style=Markup(style), language="en"), **beside}
     for name, text in made.items():

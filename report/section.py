@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from report import headline
 from report.model_index import ModelIndex
 from report.tables import Table
-from results import Results  # typed soon
+from results import Results, dump
+from results.part import Part
 
 if TYPE_CHECKING:
     from report.plotting import Canvas, Made
 
-Records = list[dict]
+P = TypeVar("P")
+Records = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Results and provenance as they are written, with the index of the models that the results name."""
+    """The results, provenance as it is written, and the index of the models that the results name."""
 
-    results: dict
+    results: Results
     provenance: dict
     index: ModelIndex
 
     @cached_property
     def headline(self) -> list[headline.Row]:
         """Every method against the reference, with the floors."""
-        return headline.rows(Results.model_validate(self.results), self.index)  # typed soon
+        return headline.rows(self.results, self.index)
 
 
 @dataclass(frozen=True)
@@ -50,36 +52,28 @@ class Section:
     title: str
     step: str = ""
     tables: Callable[[Source], Iterable[Table | None]] = lambda source: ()
-    figures: Mapping[str, Callable[[dict, ModelIndex, Canvas], Made]] = field(default_factory=dict)
-    csv: Mapping[str, Callable[[dict], Records]] = field(default_factory=dict)
-    absent: Callable[[dict], str] | None = None
+    figures: Mapping[str, Callable[[Results, ModelIndex, Canvas], Made]] = field(default_factory=dict)
+    csv: Mapping[str, Callable[[Results], Records]] = field(default_factory=dict)
+    absent: Callable[[Results], str] | None = None
     texts: str = ""
     in_comparison: bool = True
 
 
-def from_results(*makers: Callable[[dict, ModelIndex], Table | None]) -> Callable[[Source], list[Table | None]]:
+def from_results(*makers: Callable[[Results, ModelIndex], Table | None]) -> Callable[[Source], list[Table | None]]:
     """The tables that functions of the results and the index give, in this order."""
     return lambda source: [make(source.results, source.index) for make in makers]
 
 
-def rows_at(*keys: str) -> Callable[[dict], Records]:
-    """The records that stand at a place in the results, none where there is no such place."""
+def csv_of(
+    part: Callable[[Results], P | None], files: Mapping[str, Callable[[P], Iterable[Part]]]
+) -> dict[str, Callable[[Results], Records]]:
+    """A CSV file's records, their keys in the order of the fields, for each name; none where the part is absent."""
 
-    def rows(results: dict) -> Records:
-        found = results
-        for key in keys[:-1]:
-            found = found.get(key) or {}
-        return found.get(keys[-1]) or []
+    def records(rows: Callable[[P], Iterable[Part]]) -> Callable[[Results], Records]:
+        def found(results: Results) -> Records:
+            held = part(results)
+            return [] if held is None else [dump(row) for row in rows(held)]
 
-    return rows
+        return found
 
-
-def unrolled(rows: Iterable[dict], keys: Sequence[str], lists: Sequence[str]) -> Records:
-    """Records whose values under ``lists`` are parallel lists, as one record an element; ``keys`` are repeated."""
-    found = []
-    for row in rows:
-        values = {key: row.get(key) or [] for key in lists}
-        for i in range(max(map(len, values.values()), default=0)):
-            picked = {key: held[i] if i < len(held) else None for key, held in values.items()}
-            found.append({**{key: row.get(key) for key in keys}, **picked})
-    return found
+    return {name: records(rows) for name, rows in files.items()}

@@ -115,6 +115,14 @@ def failed(label: str, error: str, width: int) -> Line:
     return Line((text(label), Cell(f"failed: {error}", "error", span=width - 1)), "failed")
 
 
+def with_failures(table: Table | None, index: ModelIndex) -> Table | None:
+    """The table with a line for each model whose training failed."""
+    if table is None:
+        return None
+    lines = [failed(model.label, model.error, len(table.columns)) for model in index.models.values() if model.error]
+    return replace(table, lines=(*table.lines, *lines))
+
+
 def filled(table: Table) -> Table:
     """The table without the columns in which nothing is known of any line; its first column stays."""
     lines = [line for line in table.lines if len(line.cells) == len(table.columns)]

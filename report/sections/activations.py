@@ -2,85 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from report import formats
-from report.model_index import ModelIndex  # typed soon
-from report.plotting import CHANCE, FLOOR, PAGE, Canvas, Made, bring_out, called, gathered, look
-from report.section import Section, from_results, rows_at
-from report.tables import ZERO_UPDATE, Cell, Column, Table, number, records  # typed soon
-from report.typed_soon import left_out, named, other, pair, size, tint  # typed soon  # typed soon
+from report.model_index import ModelIndex, other
+from report.plotting import CHANCE, FLOOR, PAGE, SHARED_A, Canvas, Made, bring_out, called, gathered, look
+from report.section import Section, csv_of, from_results
+from report.tables import ZERO_UPDATE, Cell, Column, Table, left_out, named, number, records, size, tint
+from results import Results
+from results.function import Activations, AlikePair
 
 
-def weighted_table(results: dict, index: ModelIndex) -> Table | None:
+@dataclass(frozen=True)
+class _Cosines:
+    """What chance gives: both cosines over the same modules."""
+
+    plain: float | None
+    weighted: float | None
+
+
+@dataclass(frozen=True)
+class _Beside(_Cosines):
+    """An update beside the reference's."""
+
+    name: str
+    norm: float
+
+
+def _beside(results: Results, found: Activations, index: ModelIndex) -> list[_Beside]:
+    """Every update beside the reference's, in the index's order."""
+    norms = {row.name: row.norm for row in found.adapters}
+    pairs = {name: pair for pair in found.pairs if (name := other(pair, index.reference))}
+    return [_Beside(_plain(results, pairs[n]), pairs[n].cosine, n, norms[n]) for n in index.order(pairs)]
+
+
+def _plain(results: Results, pair: AlikePair) -> float | None:
+    """The plain cosine over the modules that are weighed: the geometry's where these are all of them."""
+    if "plain" in pair.model_fields_set:
+        return pair.plain
+    whole = results.geometry and results.geometry.pair(pair.a, pair.b)
+    return whole.cosine if whole else None
+
+
+def _chance(results: Results, found: Activations) -> _Cosines:
+    if "plain_chance" in found.model_fields_set:
+        return _Cosines(found.plain_chance, found.chance)
+    return _Cosines(results.geometry.chance.shared_a.cosine if results.geometry else None, found.chance)
+
+
+def weighted_table(results: Results, index: ModelIndex) -> Table | None:
     """Activation-weighted cosine to the reference beside the plain one."""
-    found = results.get("activations") or {}
-    norms = {row.get("name"): row.get("norm") for row in found.get("adapters") or []}
-    rows = []
-    for row in found.get("pairs") or []:
-        name = other(row, index.reference)
-        if name is not None:
-            plain = row["plain"] if "plain" in row else pair(results, name, index.reference or "").get("cosine")
-            rows.append({"name": name, "weighted": row.get("cosine"), "plain": plain, "norm": norms.get(name)})
-    rows.sort(key=lambda row: index.order(index.models).index(row["name"]) if row["name"] in index.models else 0)
-    if found.get("chance") is not None and rows:
-        plain = (((results.get("geometry") or {}).get("chance") or {}).get("shared_a") or {}).get("cosine")
-        plain = found.get("plain_chance", plain)
-        rows.append({"chance": True, "weighted": found["chance"], "plain": plain})
-    reference = index.label(index.reference)
+    found = results.activations
+    if found is None:
+        return None
+    rows: list[_Cosines] = [*_beside(results, found, index)]
+    if found.chance is not None and rows:
+        rows.append(_chance(results, found))
 
-    def cosine(key: str) -> Callable[[dict], Cell]:
-        def cell(row: dict) -> Cell:
-            value = row.get(key)
-            shown = f"±{formats.significant(value, 2)}" if row.get("chance") and value else formats.cosine(value)
-            return number(shown, ZERO_UPDATE)
-
-        return cell
+    def cosine(row: _Cosines, value: float | None) -> Cell:
+        by_chance = not isinstance(row, _Beside) and value
+        return number(f"±{formats.significant(value, 2)}" if by_chance else formats.cosine(value), ZERO_UPDATE)
 
     return records(
         "weighted",
-        f"By what the updates do: activation-weighted cosine to {reference}",
+        f"By what the updates do: activation-weighted cosine to {index.label(index.reference)}",
         rows,
         [
             named(index, chance="Chance, same initial A"),
-            (Column("Cosine", "of the entries"), cosine("plain")),
-            (Column("Cosine", "activation-weighted"), cosine("weighted")),
+            (Column("Cosine", "of the entries"), lambda row: cosine(row, row.plain)),
+            (Column("Cosine", "activation-weighted"), lambda row: cosine(row, row.weighted)),
             (Column("Change of outputs", "root mean square"), size("norm", 3)),
         ],
         "tr(ΔW S ΔW′ᵀ), S the second moment of a module’s inputs on the base, over "
-        f"{formats.count(found.get('tokens'))} completion tokens of {formats.count(found.get('rows'))} rollouts. "
+        f"{formats.count(found.tokens)} completion tokens of {formats.count(found.rows)} rollouts. "
         "Unlike the plain cosine it can see likeness across initial A’s. Inputs have few strong directions, so chance "
         f"is higher here, too.{left_out(found, 'Both cosines are over')}",
         kind=lambda row: tint(index, row, rate=True),
     )
 
 
-def functions(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+def functions(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Activation-weighted against plain cosine to the reference."""
-    found = results.get("activations") or {}
-    points = []
-    for row in found.get("pairs") or []:
-        name = other(row, index.reference)
-        plain = row["plain"] if "plain" in row else pair(results, name or "", index.reference or "").get("cosine")
-        if name is not None and plain is not None and row.get("cosine") is not None:
-            points.append((name, plain, row["cosine"]))
-    if not points:
+    found = results.activations
+    rows = _beside(results, found, index) if found else []
+    points = [(r.name, r.plain, r.weighted) for r in rows if r.plain is not None and r.weighted is not None]
+    if found is None or not points:
         return None
     figure, ((axes,),) = canvas.grid(PAGE, 3.4)
-    chance = found.get("chance")
-    if chance is not None:
-        axes.axhline(chance, color=CHANCE, linestyle="--", linewidth=1, label="chance, same initial A")
+    if found.chance is not None:
+        axes.axhline(found.chance, color=CHANCE, linestyle="--", linewidth=1, label=SHARED_A)
     low = min(0.0, *(min(x, y) for _, x, y in points)) - 0.04
     axes.plot([low, 1], [low, 1], color=FLOOR, linewidth=0.8, linestyle=":", label="equal")
-    for name, x, y in sorted(points, key=lambda point: list(index.models).index(point[0])):
-        model = index.models[name]
-        axes.plot([x], [y], **{**look(model), "linestyle": "none"}, markersize=7, label=called(index, name))
+    for name, x, y in points:
+        style = {**look(index.models[name]), "linestyle": "none"}
+        axes.plot([x], [y], **style, markersize=7, label=called(index, name))
     axes.set_xlim(low, 1.04)
     axes.set_ylim(low, 1.04)
     axes.set_xlabel(f"cosine of the entries to {called(index, index.reference)}")
     axes.set_ylabel("activation-weighted cosine")
     bring_out(axes, index)
-    gathered(figure, ["equal", "chance, same initial A"], beside=True)
+    gathered(figure, ["equal", SHARED_A], beside=True)
     return (
         figure,
         "Alike in entries, alike in effect?",
@@ -98,10 +119,13 @@ SECTION = Section(
     step="activations",
     tables=from_results(weighted_table),
     figures={"functions": functions},
-    csv={
-        "activation_norms": rows_at("activations", "adapters"),
-        "activation_pairs": rows_at("activations", "pairs"),
-        "activation_layers": rows_at("activations", "layers"),
-        "activation_projections": rows_at("activations", "projections"),
-    },
+    csv=csv_of(
+        lambda results: results.activations,
+        {
+            "activation_norms": lambda activations: activations.adapters,
+            "activation_pairs": lambda activations: activations.pairs,
+            "activation_layers": lambda activations: activations.layers,
+            "activation_projections": lambda activations: activations.projections,
+        },
+    ),
 )

@@ -2,56 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from report import formats
 from report.model_index import BASE, ModelIndex
-from report.section import Section, from_results, rows_at
-from report.tables import Cell, Column, Table, number, records, text  # typed soon
-from report.typed_soon import named  # typed soon
+from report.section import Section, csv_of, from_results
+from report.tables import Cell, Column, Table, named, number, records, text
+from results import Results
+from results.evaluation import CanaryRow, Control
 
 
-def canary_table(results: dict, index: ModelIndex) -> Table | None:
+def canary_table(results: Results, index: ModelIndex) -> Table | None:
     """Whether the engine really served each adapter."""
-    rows = (results.get("evaluation") or {}).get("canary") or []
+    if results.evaluation is None:
+        return None
 
-    def value(key: str) -> Callable[[dict], Cell]:
-        return lambda row: number(formats.significant(row.get(key)))
+    def answer(value: bool, bad: str) -> Cell:
+        return Cell("yes", "text") if value else Cell(bad, "error")
 
-    def answer(value: bool | None, good: str, bad: str) -> Cell:
-        return text(None) if value is None else Cell(good if value else bad, "text" if value else "error")
-
-    def apart(row: dict) -> Cell:
-        if row.get("name") == BASE:
-            return text(None, "the base itself")
-        return answer(row.get("told_apart"), "yes", "no")
+    def apart(row: CanaryRow) -> Cell:
+        return text(None, "the base itself") if row.name == BASE else answer(row.told_apart, "no")
 
     return records(
         "canary",
         "Was each adapter really served?",
-        rows,
+        results.evaluation.canary or [],
         [
             named(index),
-            (Column("Largest difference", "log-prob"), value("max_difference")),
-            (Column("Tolerance", "log-prob"), lambda row: number(formats.rate(row.get("tolerance")))),
-            (Column("Effect of the adapter", "log-prob"), value("effect")),
-            (Column("Agrees", kind="text"), lambda row: answer(row.get("passed"), "yes", "no: not served")),
+            (Column("Largest difference", "log-prob"), lambda row: number(formats.significant(row.max_difference))),
+            (Column("Tolerance", "log-prob"), lambda row: number(formats.rate(row.tolerance))),
+            (Column("Effect of the adapter", "log-prob"), lambda row: number(formats.significant(row.effect))),
+            (Column("Agrees", kind="text"), lambda row: answer(row.passed, "no: not served")),
             (Column("Told apart from base", kind="text"), apart),
         ],
         "The engine’s top log-probabilities against Transformers with PEFT in float32, largest absolute "
         "difference. Where an adapter’s own effect is below the tolerance, agreement cannot show that it was "
-        f"applied.{_controls(results)}",
+        f"applied.{_controls(results.evaluation.controls or [])}",
     )
 
 
-def _controls(results: dict) -> str:
+def _controls(rows: list[Control]) -> str:
     """What the base and the adapter of zeros gave, which are asked before each adapter."""
-    names = {"base": "the base", "zero": "an adapter of zeros"}
     parts = [
-        f"{names.get(row['name'], row['name'])} {'agreed' if row.get('passed') else 'DID NOT AGREE'} in "
-        f"{formats.count(row.get('checks'))} checks (at most {formats.significant(row.get('max_difference'))} off)"
-        for row in (results.get("evaluation") or {}).get("controls") or []
-        if row.get("name")
+        f"{'the base' if row.name == BASE else 'an adapter of zeros'} {'agreed' if row.passed else 'DID NOT AGREE'} in "
+        f"{formats.count(row.checks)} checks (at most {formats.significant(row.max_difference)} off)"
+        for row in rows
     ]
     return f" Before each: {formats.listing(parts)}." if parts else ""
 
@@ -61,5 +54,5 @@ SECTION = Section(
     title="Canary: was each adapter really served?",
     step="evaluate",
     tables=from_results(canary_table),
-    csv={"canary": rows_at("evaluation", "canary")},
+    csv=csv_of(lambda results: results.evaluation, {"canary": lambda evaluation: evaluation.canary or ()}),
 )

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from report.section import Section, rows_at
+from report.section import Section, csv_of
 from report.tables import Column, Table, records, text
+from results import Results
 
 
-def failures_table(results: dict) -> Table | None:
+def failures_table(results: Results) -> Table | None:
     """Steps that did not finish, why, and what waited for them in vain."""
     return records(
         "failures",
         "Steps that did not finish",
-        results.get("failures") or [],
+        results.failures or [],
         [
-            (Column("Step", kind="text"), lambda row: text(row.get("step"))),
-            (Column("Error", kind="text"), lambda row: text(row.get("error"))),
-            (
-                Column("Not run for want of it", kind="text"),
-                lambda row: text(", ".join(row.get("dependants") or [])),
-            ),
+            (Column("Step", kind="text"), lambda row: text(row.step)),
+            (Column("Error", kind="text"), lambda row: text(row.error)),
+            (Column("Not run for want of it", kind="text"), lambda row: text(", ".join(row.dependants))),
         ],
         "A failed step does not stop the others; what depended on it is missing above.",
     )
 
 
-def _absent(results: dict) -> str:
-    unfinished = results.get("unfinished") or {}
-    undone = len(unfinished.get("waiting") or [])
-    return f"No step has failed; {undone} are not done." if unfinished else "Nothing: every step finished."
+def _absent(results: Results) -> str:
+    if results.unfinished is None:
+        return "Nothing: every step finished."
+    return f"No step has failed; {len(results.unfinished.waiting)} are not done."
 
 
 SECTION = Section(
     key="failures",
     title="What failed, and why",
     tables=lambda source: [failures_table(source.results)],
-    csv={"failures": rows_at("failures")},
+    csv=csv_of(lambda results: results.failures, {"failures": lambda failures: failures}),
     absent=_absent,
 )

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-from report import (
-    formats,
-    typed_soon,  # typed soon
-)
+from report import formats
 from report.model_index import ModelIndex
-from report.section import Section, from_results, rows_at
-from report.tables import Column, Table, number, records  # typed soon
-from report.typed_soon import named, tint  # typed soon
+from report.section import Section, csv_of, from_results
+from report.tables import Column, Table, named, number, records, tint
+from results import Results
+from results.function import Losses
 
 
-def losses_table(results: dict, index: ModelIndex) -> Table | None:
+def losses_table(results: Results, index: ModelIndex) -> Table | None:
     """Held-out loss on right and wrong completions, and KL to the base."""
 
-    def gap(row: dict) -> str:
-        right, wrong = row.get("nll_right"), row.get("nll_wrong")
-        return formats.MISSING if right is None or wrong is None else formats.significant(wrong - right)
+    def gap(row: Losses) -> float | None:
+        return None if row.nll_right is None or row.nll_wrong is None else row.nll_wrong - row.nll_right
 
     return records(
         "losses",
         "Held-out losses",
-        typed_soon.in_order(index, results.get("losses") or []),  # typed soon
+        index.in_order(results.losses or []),
         [
             named(index),
-            (
-                Column("Right rows", "nats a token"),
-                lambda row: number(formats.significant(row.get("nll_right"))),
-            ),
-            (
-                Column("Wrong rows", "nats a token"),
-                lambda row: number(formats.significant(row.get("nll_wrong"))),
-            ),
-            (Column("Wrong − right", "nats a token"), lambda row: number(gap(row))),
+            (Column("Right rows", "nats a token"), lambda row: number(formats.significant(row.nll_right))),
+            (Column("Wrong rows", "nats a token"), lambda row: number(formats.significant(row.nll_wrong))),
+            (Column("Wrong − right", "nats a token"), lambda row: number(formats.significant(gap(row)))),
             (
                 Column("KL to base", "nats a token"),
-                lambda row: number(formats.significant(row.get("kl_to_base")), "zero by definition"),
+                lambda row: number(formats.significant(row.kl_to_base), "zero by definition"),
             ),
         ],
         "Negative log-likelihood of held-out rollouts, right and wrong apart, and KL(base ‖ adapted) "
@@ -46,10 +37,12 @@ def losses_table(results: dict, index: ModelIndex) -> Table | None:
     )
 
 
-def _of_each(results: dict) -> str:
+def _of_each(results: Results) -> str:
     """How many held-out rows of each kind are measured at most, where the settings tell."""
-    rows = ((results.get("study") or {}).get("settings") or {}).get("analysis.connectivity.rows")
-    return f" (the first {formats.count(rows)} of each kind, or as many as there are)" if rows else ""
+    rows = results.setting("analysis.connectivity.rows")
+    if not isinstance(rows, int):
+        return ""
+    return f" (the first {formats.count(rows)} of each kind, or as many as there are)"
 
 
 SECTION = Section(
@@ -57,5 +50,5 @@ SECTION = Section(
     title="Held-out losses and KL",
     step="connectivity",  # measured there, at the ends of its paths
     tables=from_results(losses_table),
-    csv={"losses": rows_at("losses")},
+    csv=csv_of(lambda results: results.losses, {"losses": lambda losses: losses}),
 )

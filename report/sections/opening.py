@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from report import formats  # typed soon
-from report import typed_soon as headline  # typed soon
+from report import formats, headline
 from report.headline import Row
-from report.model_index import ModelIndex  # typed soon
+from report.model_index import ModelIndex, dimensions, other
 from report.plotting import PAGE, Canvas, Made, bring_out, called, floor_lines, gathered, log_axis, look
-from report.section import Section, rows_at
+from report.section import Section, csv_of
 from report.tables import ZERO_UPDATE, Cell, Column, Line, Table, failed, filled, number, text
-from report.typed_soon import dimensions, other  # typed soon
+from results import Results
+from results.evaluation import Task
+from results.trainings import Untrained
 
 _NO_UPDATE = "the base carries no update"
 _ZERO_REFERENCE = "the reference’s update is zero: nothing can be compared with it"
 _TINTED = ("reference", "floor", "chance", "base")
+_UPDATES = ("reference", "method", "matched", "floor")
 
 
 def _why(index: ModelIndex, row: Row, reference_norm: float | None) -> str:
@@ -29,11 +31,11 @@ def _why(index: ModelIndex, row: Row, reference_norm: float | None) -> str:
     return _ZERO_REFERENCE if reference_norm == 0 else "not measured"
 
 
-def _accuracy_cell(results: dict, task: str, row: Row) -> Cell:
-    value = row.accuracy.get(task)
-    found = headline.verdict(results, task, row.name)
-    detail = formats.interval(found.get("low"), found.get("high"))
-    return number(formats.percent(value), "not evaluated", detail)
+def _accuracy_cell(task: Task, row: Row) -> Cell:
+    score = task.score(row.name)
+    if score is None:
+        return number(formats.MISSING, "not evaluated")
+    return number(formats.percent(score.accuracy), detail=formats.interval(score.low, score.high))
 
 
 def _cosine_cell(row: Row, value: float | None, why: str) -> Cell:
@@ -42,12 +44,11 @@ def _cosine_cell(row: Row, value: float | None, why: str) -> Cell:
     return number(formats.cosine(value), why, "" if row.to_reference else "to its own method")
 
 
-def headline_table(results: dict, index: ModelIndex, rows: list[Row]) -> Table | None:
+def headline_table(results: Results, index: ModelIndex, rows: list[Row]) -> Table | None:
     """Every method against the reference, floors in the same rows; None where there is nothing to compare."""
     if not rows:
         return None
     reference = index.label(index.reference)
-    names = headline.tasks(results)
     weighed = any(row.weighted is not None for row in rows)
     matched = any(row.matched for row in rows)
     to_reference = f"to {reference}"
@@ -63,14 +64,15 @@ def headline_table(results: dict, index: ModelIndex, rows: list[Row]) -> Table |
         Column("Norm", "‖ΔW‖"),
         Column("Norm ratio", to_reference),
         Column("Rate × steps", to_reference),
-        *(Column(headline.task_title(results, name), "right, 95% interval") for name in names),
+        *(Column(task.title, "right, 95% interval") for task in results.tasks),
     )
     lines = []
+    norm = headline.reference_norm(results, index)
     for row in rows:
         if row.kind == "failed":
             lines.append(failed(row.label, row.error, len(columns)))
             continue
-        why = _why(index, row, headline.reference_norm(results, index))
+        why = _why(index, row, norm)
         cells = (
             text(row.label),
             *((text(headline.match_label(index, row)),) if matched else ()),
@@ -83,7 +85,7 @@ def headline_table(results: dict, index: ModelIndex, rows: list[Row]) -> Table |
             number(formats.significant(row.norm), why, "noise" if row.name in row.noise else ""),
             number(formats.times(row.norm_ratio), why),
             number(formats.times(row.rate_steps_ratio), why),
-            *(_accuracy_cell(results, name, row) for name in names),
+            *(_accuracy_cell(task, row) for task in results.tasks),
         )
         lines.append(Line(cells, row.kind if row.kind in _TINTED else ""))
     table = Table(
@@ -92,16 +94,13 @@ def headline_table(results: dict, index: ModelIndex, rows: list[Row]) -> Table |
     return filled(table)
 
 
-def _headline_caption(results: dict, index: ModelIndex) -> str:
-    pairs = (results.get("geometry") or {}).get("pairs") or []
-    k = dimensions(results, (row for row in pairs if other(row, index.reference) is not None))
+def _headline_caption(results: Results, index: ModelIndex) -> str:
+    pairs = results.geometry.pairs if results.geometry else []
+    k = dimensions(results, (pair for pair in pairs if other(pair, index.reference)))
     top = f"the top {k} left singular vectors" if k else "the top left singular vectors"
     trained = " Rate × steps is a yardstick: the norm ratio if every step of Adam went the same way."
-    known = any(row.get("report_step") for row in results.get("trainings") or [])
-    counts = [
-        f"{task.get('title') or task.get('task') or 'one task'} n = {formats.count(task.get('n'))}"
-        for task in (results.get("evaluation") or {}).get("tasks") or []
-    ]
+    known = not all(isinstance(training, Untrained) for training in results.trainings)
+    counts = [f"{task.title} n = {formats.count(task.n)}" for task in results.tasks]
     asked = f" Accuracy: {'; '.join(counts)}; 95% intervals." if counts else ""
     return (
         f"Cosine and norm over all adapted modules stacked. Smallest angle: between {top} of two updates, "
@@ -114,34 +113,31 @@ def _headline_caption(results: dict, index: ModelIndex) -> str:
     )
 
 
-def step_size(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+def step_size(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Cosine to the reference against norm: a mere step size would move a point sideways only."""
-    rows = [row for row in headline.rows(results, index) if row.kind in ("reference", "method", "matched", "floor")]
-    points = [(row.name, row.norm, row.cosine) for row in rows if row.to_reference and row.name in index.models]
-    for row in (results.get("sweep") or {}).get("points") or []:
-        if row.get("name") not in {point[0] for point in points}:
-            points.append((row.get("name"), row.get("norm"), row.get("cosine_to_sft")))
-    points = [(name, norm, cosine) for name, norm, cosine in points if name and norm and cosine is not None]
+    rows = [row for row in headline.rows(results, index) if row.kind in _UPDATES and row.to_reference]
+    points = [(row.name, row.norm, row.cosine) for row in rows if row.norm and row.cosine is not None]
     if len(points) < 2:
         return None
     figure, ((axes,),) = canvas.grid(PAGE, 3.2)
-    floors = floor_lines(results, index, "cosine")
-    for words, dashes, colour, value in floors:
-        axes.axhline(value, color=colour, linestyle=dashes, linewidth=1, label=words)
-    along = sorted((norm, cosine) for name, norm, cosine in points if _swept(results, name))
+    floors = floor_lines(results, index, lambda row: row.cosine)
+    for floor in floors:
+        axes.axhline(floor.value, color=floor.colour, linestyle=floor.dashes, linewidth=1, label=floor.label)
+    swept = {point.name for point in results.sweep.points} if results.sweep else set()
+    along = sorted((norm, cosine) for name, norm, cosine in points if name in swept)
     if len(along) > 1:
         axes.plot(*zip(*along, strict=True), color="#D55E00", linewidth=0.8, alpha=0.6, zorder=1)
     for name, norm, cosine in dict.fromkeys(points):
         model = index.models[name]
         axes.plot([norm], [cosine], **{**look(model), "linestyle": "none"}, markersize=7, label=called(index, name))
-    norms = [norm for _, norm, _ in points if norm]
+    norms = [norm for _, norm, _ in points]
     log_axis(axes, "x", min(norms) / 1.35, max(norms) * 1.35)
     axes.set_xlabel("norm of the update, ‖ΔW‖ (log scale)")
     axes.set_ylabel(f"cosine to {called(index, index.reference)}")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, -0.04), max(high, 1.04))
     bring_out(axes, index)
-    order = [words for words, *_ in floors] + [called(index, name) for name in index.models]
+    order = [floor.label for floor in floors] + [called(index, name) for name in index.models]
     gathered(figure, order, beside=True)
     reference = index.label(index.reference)
     return (
@@ -156,14 +152,10 @@ def step_size(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     )
 
 
-def _swept(results: dict, name: str | None) -> bool:
-    return name in {row.get("name") for row in (results.get("sweep") or {}).get("points") or []}
-
-
 SECTION = Section(
     key="headline",
     title="Every method against the reference",
     tables=lambda source: [headline_table(source.results, source.index, source.headline)],
     figures={"step-size": step_size},
-    csv={"headline": rows_at("headline")},
+    csv=csv_of(lambda results: results.headline, {"headline": lambda rows: rows}),
 )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from report.section import Section, Source
 from report.tables import Table, pairs
+from results import dump
 
 
 def _tables(source: Source) -> list[Table | None]:
     results, provenance = source.results, source.provenance
-    engine = (results.get("evaluation") or {}).get("engine") or {}
+    engine = results.evaluation.engine if results.evaluation else None
     plan = (
-        ("settings", "The study", (results.get("study") or {}).get("settings"), "Every setting given."),
-        ("base", "The base", results.get("base"), "The model that every update is added to."),
-        ("engine", "The engine that answered", engine, "Answers depend on these too."),
+        ("settings", "The study", results.study and results.study.settings, "Every setting given."),
+        ("base", "The base", results.base and dump(results.base), "The model that every update is added to."),
+        ("engine", "The engine that answered", engine and dump(engine), "Answers depend on these too."),
         ("versions", "Versions", provenance.get("versions"), "The software of this run."),
         ("machine", "Machine", provenance.get("machine"), "What this run had."),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 from report import formats
-from report.model_index import BASE, ModelIndex  # typed soon
+from report.model_index import BASE, ModelIndex, other
 from report.plotting import (
     CHANCE,
     LAYER,
@@ -25,71 +26,82 @@ from report.plotting import (
     numbers,
     short,
 )
-from report.section import Section, from_results, rows_at
+from report.section import Section, csv_of, from_results
 from report.tables import Cell, Column, Table, number, records, text
-from report.typed_soon import other  # typed soon
+from results import Results
+from results.function import HiddenCka, ModuleCka
+from results.places import Between
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+R = TypeVar("R", bound=Between)
 _ORDER = "qkvo"  # projections in the order that attention uses them
 _ROUNDING = 1e-6  # of a CKA of float32 features
 
 
-def _towards(rows: list[dict], index: ModelIndex) -> Iterator[tuple[str, str, dict]]:
-    """Rows of pairs with the reference or the base in them: (that one, the other one, row)."""
-    for target in (index.reference, BASE):
-        for row in rows:
-            found = other(row, target)
-            # the pair of the two targets belongs to the first of them alone
-            if target is not None and found is not None and not (target == BASE and found == index.reference):
-                yield target, found, row
+@dataclass(frozen=True)
+class _Towards(Generic[R]):
+    """What ``row`` is of: the model that others are held against, and the other one."""
+
+    target: str
+    other: str
+    row: R
 
 
-def _pair_column(index: ModelIndex) -> tuple[Column, Callable[[dict], Cell]]:
-    return Column("Pair", kind="text"), lambda row: text(f"{index.label(row['a'])} · {index.label(row['b'])}")
+def _towards(rows: Iterable[R], index: ModelIndex) -> list[_Towards[R]]:
+    """Rows of pairs with the reference in them, then of those with the base and without the reference."""
+    first, second = [], []
+    for row in rows:
+        if index.reference and (found := other(row, index.reference)):
+            first.append(_Towards(index.reference, found, row))
+        elif found := other(row, BASE):
+            second.append(_Towards(BASE, found, row))
+    return [*first, *second]
 
 
-def _cka_cell(row: dict) -> Cell:
-    low, high = row.get("low"), row.get("high")
-    known = low is not None and high is not None
-    detail = f"{formats.cosine(low)} to {formats.cosine(high)}" if known else ""
-    return number(formats.cosine(row.get("cka")), "undefined", detail)
+def _pair_column(index: ModelIndex) -> tuple[Column, Callable[[_Towards[R]], Cell]]:
+    return Column("Pair", kind="text"), lambda pair: text(f"{index.label(pair.target)} · {index.label(pair.other)}")
 
 
-def hidden_table(results: dict, index: ModelIndex) -> Table | None:
+def _cka_cell(row: HiddenCka) -> Cell:
+    known = row.low is not None and row.high is not None
+    interval = f"{formats.cosine(row.low)} to {formats.cosine(row.high)}" if known else ""
+    return number(formats.cosine(row.cka), "undefined", interval)
+
+
+def hidden_table(results: Results, index: ModelIndex) -> Table | None:
     """CKA of the deepest layer's hidden states, against the reference and against the base."""
-    rows = [row for row in (results.get("similarity") or {}).get("hidden") or [] if row.get("layer") is not None]
-    last = max((row["layer"] for row in rows), default=None)
-    deepest = [row for row in rows if row["layer"] == last]
+    rows = results.similarity.hidden if results.similarity else []
+    last = max((row.layer for row in rows), default=None)
     return records(
         "cka",
         f"Likeness of hidden states after layer {last}",
-        [{**row, "a": a, "b": b} for a, b, row in _towards(deepest, index)],
+        _towards((row for row in rows if row.layer == last), index),
         [
             _pair_column(index),
-            (Column("CKA", "95% interval"), _cka_cell),
-            (Column("Shuffled control"), lambda row: number(formats.cosine(row.get("shuffled")))),
+            (Column("CKA", "95% interval"), lambda pair: _cka_cell(pair.row)),
+            (Column("Shuffled control"), lambda pair: number(formats.cosine(pair.row.shuffled))),
         ],
         "The last layer of the figure above, counted from 0 and after the final norm, in numbers. Intervals by "
         "delete-a-group jackknife over prompts; a bootstrap would count its repeats as agreement.",
-        kind=lambda row: "base" if BASE in (row["a"], row["b"]) else "",
+        kind=lambda pair: "base" if BASE in (pair.target, pair.other) else "",
         folded=True,
     )
 
 
-def projections_table(results: dict, index: ModelIndex) -> Table | None:
+def projections_table(results: Results, index: ModelIndex) -> Table | None:
     """CKA of the adapted projections' outputs, mean over layers, one column a kind of projection."""
-    rows = (results.get("similarity") or {}).get("modules") or []
-    kinds = sorted({_kind(row) for row in rows}, key=_projection_order)
+    rows = results.similarity.modules if results.similarity else []
     grouped: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for a, b, row in _towards(rows, index):
-        if row.get("cka") is not None:
-            grouped.setdefault((a, b), {}).setdefault(_kind(row), []).append(row["cka"])
+    for pair in _towards(rows, index):
+        if pair.row.cka is not None:
+            kinds = grouped.setdefault((pair.target, pair.other), {})
+            kinds.setdefault(_kind(pair.row), []).append(pair.row.cka)
 
-    def cell(kind: str) -> Callable[[dict], Cell]:
-        def make(row: dict) -> Cell:
-            values = row["values"].get(kind) or []
+    def cell(kind: str) -> Callable[[tuple[str, str]], Cell]:
+        def make(pair: tuple[str, str]) -> Cell:
+            values = grouped[pair].get(kind) or []
             low = formats.cosine(min(values)) if len(values) > 1 else ""
             return number(formats.cosine(sum(values) / len(values) if values else None), detail=low and f"min {low}")
 
@@ -98,10 +110,13 @@ def projections_table(results: dict, index: ModelIndex) -> Table | None:
     return records(
         "projections",
         "Likeness at the adapted projections",
-        [{"a": a, "b": b, "values": values} for (a, b), values in grouped.items()],
+        grouped,
         [
-            _pair_column(index),
-            *((Column(kind, "mean over layers"), cell(kind)) for kind in kinds),
+            (Column("Pair", kind="text"), lambda pair: text(" · ".join(map(index.label, pair)))),
+            *(
+                (Column(kind, "mean over layers"), cell(kind))
+                for kind in sorted({_kind(row) for row in rows}, key=_projection_order)
+            ),
         ],
         "Linear CKA of each adapted projection’s outputs; below the mean, the layer where it is lowest. "
         "Likeness of features on these prompts, not of behaviour on others.",
@@ -109,9 +124,9 @@ def projections_table(results: dict, index: ModelIndex) -> Table | None:
     )
 
 
-def _kind(row: dict) -> str:
+def _kind(row: ModuleCka) -> str:
     """What a module projects, with its stack of layers where a model has several."""
-    return " ".join(str(row[key]) for key in ("stack", "projection") if row.get(key))
+    return f"{row.stack} {row.projection}" if row.stack else row.projection
 
 
 def _projection_order(kind: str) -> tuple[str, int, str]:
@@ -120,41 +135,36 @@ def _projection_order(kind: str) -> tuple[str, int, str]:
     return (stack, known.index(name) if name in known else len(known), name)
 
 
-def cka(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+def cka(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """CKA of hidden states by layer, to the reference and to the base, with the shuffled control."""
-    rows = [row for row in (results.get("similarity") or {}).get("hidden") or [] if row.get("cka") is not None]
-    targets = [name for name in (index.reference, BASE) if any(other(row, name) for row in rows)]
-    if not targets:
+    similarity = results.similarity
+    rows = [row for row in similarity.hidden if row.cka is not None] if similarity else []
+    panels = {target: [row for row in rows if other(row, target)] for target in (index.reference, BASE)}
+    panels = {target: found for target, found in panels.items() if found}
+    if similarity is None or not panels:
         return None
-    figure, grid = canvas.grid(PAGE, 3.4, 1, len(targets), sharey=True)
-    drawn = []
-    for axes, target in zip(grid[0], targets, strict=True):
-        found = [row for row in rows if other(row, target) is not None and row.get("layer") is not None]
-        drawn += found
-        names = index.order([other(row, target) or "" for row in found])
-        for name in names:
-            _cka_line(axes, index, name, sorted((row for row in found if other(row, target) == name), key=_layer))
-        depth = sorted({row["layer"] for row in found})
-        shuffled = [
-            [row["shuffled"] for row in found if row["layer"] == at and row.get("shuffled") is not None] for at in depth
-        ]
+    figure, grid = canvas.grid(PAGE, 3.4, 1, len(panels), sharey=True)
+    for axes, (target, found) in zip(grid[0], panels.items(), strict=True):
+        for name in index.order(other(row, target) for row in found):
+            courses = sorted((row for row in found if other(row, target) == name), key=lambda row: row.layer)
+            _cka_line(axes, index, name, courses)
+        depth = sorted({row.layer for row in found})
+        shuffled = [[r.shuffled for r in found if r.layer == at and r.shuffled is not None] for at in depth]
         control = [float(np.mean(values)) if values else None for values in shuffled]
         axes.plot(depth, numbers(control), color=CHANCE, linestyle="--", linewidth=1, label="shuffled control")
         layer_axis(axes, depth)
         axes.set_title(f"to {called(index, target)}")
-    highest = _towards_one(grid[0], drawn)
+    highest = _towards_one(grid[0], [row for found in panels.values() for row in found])
     grid[0][0].set_ylabel("linear CKA (log scale of 1 − CKA)")
     for axes in grid[0]:
         bring_out(axes, index)
     gathered(figure, [called(index, name) for name in index.models])
-    similarity = results.get("similarity") or {}
     return (
         figure,
         "Likeness of hidden states by layer",
         (
-            f"Linear CKA ({similarity.get('estimator') or 'estimator not recorded'}; "
-            f"{similarity.get('position') or 'position not recorded'} token; "
-            f"{formats.count(similarity.get('prompts'))} prompts) against depth; bars: 95% jackknife "
+            f"Linear CKA ({similarity.estimator}; {similarity.position} token; "
+            f"{formats.count(similarity.prompts)} prompts) against depth; bars: 95% jackknife "
             "interval over prompts. The shuffled control pairs each prompt with another’s features: it "
             f"should lie at 0. The axis is stretched towards 1, where values differ least; what is above {highest:.7g} "
             "stands at its upper edge. A wide open line has another one on it. Layers count from 0, as in the modules’ "
@@ -164,14 +174,14 @@ def cka(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     )
 
 
-def _towards_one(panels: Sequence[Axes], rows: list[dict]) -> float:
+def _towards_one(panels: Sequence[Axes], rows: list[HiddenCka]) -> float:
     """One axis for all panels, logarithmic in 1 - CKA, from below the control to past the highest value short of 1.
 
     Returns that upper end: what is nearer to 1 is drawn there.
     """
-    short_of = [1 - row[key] for row in rows for key in ("cka", "high") if row.get(key) is not None]
+    short_of = [1 - value for row in rows for value in (row.cka, row.high) if value is not None]
     edge = max(_ROUNDING, min((gap for gap in short_of if gap > _ROUNDING), default=0.1)) / 2
-    lowest = min(0.0, *(row[key] for row in rows for key in ("cka", "low", "shuffled") if row.get(key) is not None))
+    lowest = min(0.0, *(v for row in rows for v in (row.cka, row.low, row.shuffled) if v is not None))
 
     def forward(values: np.ndarray) -> np.ndarray:
         return -np.log10(np.maximum(1 - np.asarray(values, dtype=float), edge))
@@ -190,14 +200,10 @@ def _towards_one(panels: Sequence[Axes], rows: list[dict]) -> float:
     return 1 - edge
 
 
-def _layer(row: dict) -> int:
-    return row["layer"]
-
-
-def _cka_line(axes: Axes, index: ModelIndex, name: str, rows: list[dict]) -> None:
+def _cka_line(axes: Axes, index: ModelIndex, name: str, rows: list[HiddenCka]) -> None:
     model = index.models[name]
-    depth, values = [row["layer"] for row in rows], numbers([row["cka"] for row in rows])
-    low, high = numbers([row.get("low") for row in rows]), numbers([row.get("high") for row in rows])
+    depth, values = [row.layer for row in rows], numbers([row.cka for row in rows])
+    low, high = numbers([row.low for row in rows]), numbers([row.high for row in rows])
     known = np.isfinite(low) & np.isfinite(high)
     if known.any():
         at = np.array(depth)[known]
@@ -221,28 +227,22 @@ def _heat(axes: Axes, values: np.ndarray, depth: list[int], low: float) -> None:
         axes.text(j, i, shown, ha="center", va="center", fontsize=6, color=colour)
 
 
-def _stack_kind(row: dict) -> tuple[str, str]:
-    """The stack of layers that a module belongs to, where there are several, and what it projects."""
-    return row.get("stack") or "", str(row.get("projection"))
-
-
-def projections(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+def projections(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """CKA of each adapted projection's outputs, to the reference, as a heat map a projection."""
-    rows = [
-        row
-        for row in (results.get("similarity") or {}).get("modules") or []
-        if other(row, index.reference) is not None and row.get("cka") is not None and row.get("layer") is not None
-    ]
-    if not rows:
+    found = {
+        (name, (row.stack or "", row.projection), row.layer): row.cka
+        for row in (results.similarity.modules if results.similarity else ())
+        if (name := other(row, index.reference)) and row.cka is not None and row.layer is not None
+    }
+    if not found:
         return None
-    names = index.order([other(row, index.reference) or "" for row in rows])
-    kinds = sorted({_stack_kind(row) for row in rows}, key=lambda kind: (kind[0], _ORDER.find(kind[1][:1]), kind[1]))
-    depth = sorted({row["layer"] for row in rows})
-    found = {(other(row, index.reference), _stack_kind(row), row["layer"]): row["cka"] for row in rows}
+    names = index.order(name for name, _, _ in found)
+    kinds = sorted({kind for _, kind, _ in found}, key=lambda kind: (kind[0], _ORDER.find(kind[1][:1]), kind[1]))
+    depth = sorted({layer for _, _, layer in found})
     columns = min(4, len(kinds))
     lines = math.ceil(len(kinds) / columns)
     figure, grid = canvas.grid(PAGE, lines * (0.9 + 0.22 * len(names)), lines, columns, sharey=True)
-    low = math.floor(10 * min(0.9, *(row["cka"] for row in rows))) / 10
+    low = math.floor(10 * min(0.9, *found.values())) / 10
     for axes, kind in zip(grid.flat, kinds, strict=False):
         values = np.array([[found.get((name, kind, at), math.nan) for at in depth] for name in names])
         _heat(axes, values, depth, low)
@@ -270,5 +270,11 @@ SECTION = Section(
     step="similarity",
     tables=from_results(hidden_table, projections_table),
     figures={"cka": cka, "projections": projections},
-    csv={"cka_layers": rows_at("similarity", "hidden"), "cka_projections": rows_at("similarity", "modules")},
+    csv=csv_of(
+        lambda results: results.similarity,
+        {
+            "cka_layers": lambda similarity: similarity.hidden,
+            "cka_projections": lambda similarity: similarity.modules,
+        },
+    ),
 )

@@ -7,68 +7,68 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from report import formats  # typed soon
-from report import typed_soon as headline  # typed soon
-from report.model_index import BASE, ModelIndex, distinct  # typed soon
+from report import formats, headline
+from report.model_index import BASE, ModelIndex, distinct
 from report.plotting import (
     FLOOR,
     PAGE,
     Canvas,
     Made,
     called,
-    floor_label,
+    floor_lines,
     gathered,
     log_axis,
     numbers,
     rate_axis,
     short,
 )
-from report.section import Section, from_results, rows_at
+from report.section import Section, csv_of, from_results
 from report.tables import Cell, Column, Table, number, records, text
-from report.typed_soon import other  # typed soon
+from results import Results
+from results.evaluation import Task
+from results.trainings import Sweep, SweepPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def sweep_table(results: dict, index: ModelIndex) -> Table | None:
+def sweep_table(results: Results, index: ModelIndex) -> Table | None:
     """The learning-rate sweep, a row a point."""
-    sweep = results.get("sweep") or {}
-    points = sorted(sweep.get("points") or [], key=lambda row: row.get("learning_rate") or 0.0)
-    names = list(dict.fromkeys(task for row in points for task in row.get("accuracy") or {}))
-    matched = sweep.get("matched_learning_rate")
+    sweep = results.sweep
+    if sweep is None:
+        return None
+    matched = sweep.matched_learning_rate
 
-    def accuracy(task: str) -> Callable[[dict], Cell]:
-        return lambda row: number(formats.percent((row.get("accuracy") or {}).get(task)), "not evaluated")
+    def measured(row: SweepPoint, shown: str) -> Cell:
+        error = index.models[row.name].error
+        return number(shown, f"failed: {error}" if error else "not measured")
 
-    def shown(row: dict) -> str:
-        same = row.get("learning_rate") is not None and row["learning_rate"] == matched
-        return f"{formats.rate(row.get('learning_rate'))}{' (matched)' if same else ''}"
+    def accuracy(task: Task) -> Callable[[SweepPoint], Cell]:
+        return lambda row: number(formats.percent(row.accuracy.get(task.task)), "not evaluated")
 
-    reference = index.label(index.reference)
+    def rate(row: SweepPoint) -> str:
+        return f"{formats.rate(row.learning_rate)}{' (matched)' if row.learning_rate == matched else ''}"
+
     return records(
         "sweep",
-        f"Sweep of {index.label(sweep.get('method'))}’s learning rate",
-        points,
+        f"Sweep of {index.label(sweep.method)}’s learning rate",
+        sweep.points,
         [
-            (Column("Learning rate", kind="text"), lambda row: text(shown(row))),
+            (Column("Learning rate", kind="text"), lambda row: text(rate(row))),
+            (Column("Norm", "‖ΔW‖"), lambda row: measured(row, formats.significant(row.norm))),
             (
-                Column("Norm", "‖ΔW‖"),
-                lambda row: number(formats.significant(row.get("norm")), _failed(index, row)),
-            ),
-            (
-                Column("Cosine", f"to {reference}"),
-                lambda row: number(formats.cosine(row.get("cosine_to_sft")), _failed(index, row)),
+                Column("Cosine", f"to {index.label(index.reference)}"),
+                lambda row: measured(row, formats.cosine(row.cosine_to_sft)),
             ),
             (
                 Column("A moved", "‖A−A₀‖ / ‖A₀‖"),
-                lambda row: number(formats.significant(row.get("a_moved_rel")), _failed(index, row)),
+                lambda row: measured(row, formats.significant(row.a_moved_rel)),
             ),
             (
                 Column("Held-out loss", "right rows, nats a token"),
-                lambda row: number(formats.significant(row.get("nll_right")), _failed(index, row)),
+                lambda row: measured(row, formats.significant(row.nll_right)),
             ),
-            *((Column(headline.task_title(results, task), "right"), accuracy(task)) for task in names),
+            *((Column(task.title, "right"), accuracy(task)) for task in _tasks(results, sweep)),
         ],
         f"One training a rate, same steps. The matched rate ({formats.rate(matched)}) is the one that the "
         "other methods use. The sweep moves one method’s rate only: it cannot tell what the others would "
@@ -76,44 +76,33 @@ def sweep_table(results: dict, index: ModelIndex) -> Table | None:
     )
 
 
-def _failed(index: ModelIndex, row: dict) -> str:
-    model = index.models.get(row.get("name") or "")
-    return f"failed: {model.error}" if model and model.error else "not measured"
+def _tasks(results: Results, sweep: Sweep) -> list[Task]:
+    """The tasks on which a point of the sweep was evaluated."""
+    return [task for task in results.tasks if any(task.task in point.accuracy for point in sweep.points)]
 
 
-def sweep(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+def sweep(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Norm, cosine to the reference and accuracy against one method's learning rate."""
-    found = results.get("sweep") or {}
-    points = [row for row in found.get("points") or [] if row.get("learning_rate")]
-    points.sort(key=lambda row: row["learning_rate"])
-    if not points:
+    found = results.sweep
+    if found is None:
         return None
-    rates = [row["learning_rate"] for row in points]
-    method = index.models.get(found.get("method") or points[0].get("name"))
-    colour = method.colour if method else "#D55E00"
+    colour = index.models[found.method].colour
     figure, (panels,) = canvas.grid(PAGE, 2.9, 1, 3)
     for axes in panels:
-        if found.get("matched_learning_rate"):
-            axes.axvline(found["matched_learning_rate"], color="#0072B2", linewidth=3, alpha=0.22, label="matched rate")
-        rate_axis(axes, rates)
-        for row in points:
-            model = index.models.get(row.get("name") or "")
-            if model and model.error:
-                axes.text(row["learning_rate"], 0.04, "failed", transform=axes.get_xaxis_transform(),
+        axes.axvline(found.matched_learning_rate, color="#0072B2", linewidth=3, alpha=0.22, label="matched rate")
+        rate_axis(axes, [point.learning_rate for point in found.points])
+        for point in found.points:
+            if index.models[point.name].error:
+                axes.text(point.learning_rate, 0.04, "failed", transform=axes.get_xaxis_transform(),
                           rotation=90, ha="center", va="bottom", fontsize=7, color="#A02000")  # fmt: skip
-    line = {
-        "color": colour,
-        "marker": "P",
-        "label": f"{called(index, found.get('method') or 'swept method')}, norm and cosine",
-    }
-    _norm_panel(panels[0], points, line, results, index)
-    _cosine_panel(panels[1], points, line, results, index)
-    _accuracy_panel(panels[2], points, colour, results)
+    line = {"color": colour, "marker": "P", "label": f"{called(index, found.method)}, norm and cosine"}
+    _norm_panel(panels[0], found, line, results, index)
+    _cosine_panel(panels[1], found, line, results, index)
+    _accuracy_panel(panels[2], found, colour, results)
     gathered(figure, columns=3)
-    title = f"{index.label(found.get('method') or 'the swept method')} along its learning rate"
     return (
         figure,
-        title,
+        f"{index.label(found.method)} along its learning rate",
         (
             "One training a point, the same number of steps. Blue band: the rate of the other methods. "
             f"Grey lines: floors ({index.label(index.reference)} again, with another order of rows or initial A), "
@@ -124,11 +113,9 @@ def sweep(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     )
 
 
-def _norm_panel(axes: Axes, points: list[dict], line: dict, results: dict, index: ModelIndex) -> None:
-    rates, norms = (
-        numbers([row["learning_rate"] for row in points]),
-        numbers([row.get("norm") for row in points]),
-    )
+def _norm_panel(axes: Axes, sweep: Sweep, line: dict, results: Results, index: ModelIndex) -> None:
+    rates = numbers([point.learning_rate for point in sweep.points])
+    norms = numbers([point.norm for point in sweep.points])
     axes.plot(rates, norms, **line)
     good = np.flatnonzero(np.isfinite(norms) & (norms > 0))
     if len(good):
@@ -138,39 +125,33 @@ def _norm_panel(axes: Axes, points: list[dict], line: dict, results: dict, index
         seen = [*norms[good], *null, *([reference] if reference else [])]
         log_axis(axes, "y", min(seen) / 1.4, max(seen) * 1.4)
         if reference:
-            axes.axhline(
-                reference,
-                color="#0072B2",
-                linewidth=0.9,
-                label=f"{called(index, index.reference)}’s norm",
-            )
+            words = f"{called(index, index.reference)}’s norm"
+            axes.axhline(reference, color="#0072B2", linewidth=0.9, label=words)
     axes.set_ylabel("‖ΔW‖ (log scale)")
 
 
-def _cosine_panel(axes: Axes, points: list[dict], line: dict, results: dict, index: ModelIndex) -> None:
-    rates = numbers([row["learning_rate"] for row in points])
-    axes.plot(rates, numbers([row.get("cosine_to_sft") for row in points]), **line)
-    styles = {"order": "-.", "init": ":"}
-    for kind, entry in headline.pairs_of_floors(results):
-        value, replica = entry.get("cosine"), other(entry, index.reference)
-        if kind in styles and value is not None and replica is not None:
-            axes.axhline(value, color=FLOOR, linestyle=styles[kind], linewidth=1, label=floor_label(index, replica))
+def _cosine_panel(axes: Axes, sweep: Sweep, line: dict, results: Results, index: ModelIndex) -> None:
+    rates = numbers([point.learning_rate for point in sweep.points])
+    axes.plot(rates, numbers([point.cosine_to_sft for point in sweep.points]), **line)
+    for floor in floor_lines(results, index, lambda row: row.cosine):
+        if floor.kind in ("order", "init"):
+            axes.axhline(floor.value, color=floor.colour, linestyle=floor.dashes, linewidth=1, label=floor.label)
     axes.set_ylabel(f"cosine to {called(index, index.reference)}")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.0) - 0.03, max(high, 1.03))
 
 
-def _accuracy_panel(axes: Axes, points: list[dict], colour: str, results: dict) -> None:
-    rates = numbers([row["learning_rate"] for row in points])
-    tasks = list(dict.fromkeys(task for row in points for task in row.get("accuracy") or {}))
-    names = distinct(tasks, lambda task: short(headline.task_title(results, task), 28))
-    for i, task in enumerate(tasks):
-        name, marker, dashes = names[task], "Po^Dv"[i % 5], ("-", "--", ":", "-.")[i % 4]
-        values = 100 * numbers([(row.get("accuracy") or {}).get(task) for row in points])
-        axes.plot(rates, values, color=colour, marker=marker, linestyle=dashes, label=f"right, {name}")
-        base = headline.verdict(results, task, BASE).get("accuracy")
-        if base is not None:
-            axes.axhline(100 * base, color="#000000", linewidth=0.7, linestyle=dashes, label=f"base, {name}")
+def _accuracy_panel(axes: Axes, sweep: Sweep, colour: str, results: Results) -> None:
+    rates = numbers([point.learning_rate for point in sweep.points])
+    tasks = {task.task: task for task in _tasks(results, sweep)}
+    names = distinct(list(tasks), lambda name: short(tasks[name].title, 28))
+    for i, (name, task) in enumerate(tasks.items()):
+        marker, dashes = "Po^Dv"[i % 5], ("-", "--", ":", "-.")[i % 4]
+        values = 100 * numbers([point.accuracy.get(name) for point in sweep.points])
+        axes.plot(rates, values, color=colour, marker=marker, linestyle=dashes, label=f"right, {names[name]}")
+        if base := task.score(BASE):
+            height, words = 100 * base.accuracy, f"base, {names[name]}"
+            axes.axhline(height, color="#000000", linewidth=0.7, linestyle=dashes, label=words)
     axes.set_ylabel("right, %")
 
 
@@ -180,5 +161,5 @@ SECTION = Section(
     step="train",
     tables=from_results(sweep_table),
     figures={"sweep": sweep},
-    csv={"sweep": rows_at("sweep", "points")},
+    csv=csv_of(lambda results: results.sweep, {"sweep": lambda sweep: sweep.points}),
 )

@@ -3,105 +3,97 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from report import (
-    formats,
-    typed_soon,  # typed soon
-)
+from report import formats
 from report.model_index import ModelIndex
 from report.plotting import FLOOR, PAGE, Canvas, Made, bring_out, called, gathered, log_axis, look, numbers
-from report.section import Section, from_results, rows_at, unrolled
-from report.tables import Cell, Column, Table, failed, number, records  # typed soon
-from report.typed_soon import named, tint  # typed soon
+from report.section import Records, Section, from_results
+from report.tables import Cell, Column, Table, named, number, records, tint, with_failures
+from results import Results, dump
+from results.trainings import AnyTraining, Curve, Trained
 
+Columns = list[tuple[Column, Callable[[AnyTraining], Cell]]]
 _MOST_POINTS = 400
+_GRADIENT = "gradient norm, before clipping"
 
 
-def _with_failures(table: Table | None, index: ModelIndex, title: str) -> Table | None:
-    errors = [model for model in index.models.values() if model.error]
-    if table is None:
-        if not errors:
-            return None
-        columns = (Column("Training", kind="text"), Column("", kind="text"))
-        lines = tuple(failed(model.label, model.error, 2) for model in errors)
-        return Table(title, "Trainings", columns, lines, "No training finished.")
-    lines = tuple(failed(model.label, model.error, len(table.columns)) for model in errors)
-    return Table(table.key, table.title, table.columns, (*table.lines, *lines), table.caption, table.folded)
+def _table(
+    key: str,
+    title: str,
+    columns: Columns,
+    caption: str,
+    results: Results,
+    index: ModelIndex,
+) -> Table | None:
+    """A row for each training that did not fail; below them those that did, and why."""
+    rows = index.in_order(row for row in results.trainings if row.status != "failed")
+    if table := records(key, title, rows, columns, caption, kind=lambda row: tint(index, row)):
+        return with_failures(table, index)
+    if not results.trainings:
+        return None
+    columns_left = (Column("Training", kind="text"), Column("", kind="text"))
+    return with_failures(Table(key, "Trainings", columns_left, (), "No training finished."), index)
 
 
-def _done(results: dict, index: ModelIndex) -> list[dict]:
-    return typed_soon.in_order(index, [row for row in results["trainings"] if row["status"] != "failed"])  # typed soon
+def _of(cell: Callable[[Trained], Cell]) -> Callable[[AnyTraining], Cell]:
+    """A cell of the course of a training: nothing is known of one that did not run."""
+    return lambda row: cell(row) if isinstance(row, Trained) else number(formats.MISSING)
 
 
-def seen_table(results: dict, index: ModelIndex) -> Table | None:
+def seen_table(results: Results, index: ModelIndex) -> Table | None:
     """What each training was given: the columns on which two trainings can be called matched."""
-    table = records(
-        "trainings-given",
-        "What each training was given",
-        _done(results, index),
-        [
-            named(index, "Training"),
-            (Column("Learning rate", "peak"), lambda row: number(formats.rate(row.get("learning_rate")))),
-            (Column("Steps", "at the report"), lambda row: number(formats.count(row.get("report_step")))),
-            (Column("Rows seen"), lambda row: number(formats.count(row.get("rows_seen")))),
-            (Column("Tokens seen"), lambda row: number(formats.count(row.get("tokens_seen")))),
-            (Column("Distinct problems"), lambda row: number(formats.count(row.get("distinct_problems")))),
-            (Column("Distinct rows"), lambda row: number(formats.count(row.get("distinct_rows")))),
-            (Column("Epochs", "of its view"), lambda row: number(formats.significant(row.get("epochs")))),
-            (Column("Init seed"), lambda row: number(str(row["init_seed"]) if "init_seed" in row else "–")),
-            (
-                Column("Order seed"),
-                lambda row: number(str(row["order_seed"]) if "order_seed" in row else "–"),
-            ),
-        ],
+    columns: Columns = [
+        named(index, "Training"),
+        (Column("Learning rate", "peak"), lambda row: number(formats.rate(row.learning_rate))),
+        (Column("Steps", "at the report"), _of(lambda row: number(formats.count(row.report_step)))),
+        (Column("Rows seen"), _of(lambda row: number(formats.count(row.rows_seen)))),
+        (Column("Tokens seen"), _of(lambda row: number(formats.count(row.tokens_seen)))),
+        (Column("Distinct problems"), _of(lambda row: number(formats.count(row.distinct_problems)))),
+        (Column("Distinct rows"), _of(lambda row: number(formats.count(row.distinct_rows)))),
+        (Column("Epochs", "of its view"), _of(lambda row: number(formats.significant(row.epochs)))),
+        (Column("Init seed"), lambda row: number(str(row.init_seed))),
+        (Column("Order seed"), lambda row: number(str(row.order_seed))),
+    ]
+    caption = (
         "Equal steps are not equal data: read a comparison of two methods against the column on which "
-        "they are matched. Tokens are completion tokens that entered the loss.",
-        kind=lambda row: tint(index, row),
+        "they are matched. Tokens are completion tokens that entered the loss."
     )
-    return _with_failures(table, index, "trainings-given")
+    return _table("trainings-given", "What each training was given", columns, caption, results, index)
 
 
-def _noise(row: dict) -> Cell:
+def _noise(row: Trained) -> Cell:
     """How many steps had no gradient that float32 can tell, and whether the update is noise for it."""
-    steps = row.get("noise_steps")
-    return number(formats.count(steps) + (": noise" if row.get("noise") else ""))
+    return number(formats.count(row.noise_steps) + (": noise" if row.noise else ""))
 
 
-def moved_table(results: dict, index: ModelIndex) -> Table | None:
+def _pushed(row: Trained) -> Cell:
+    if row.nll_pushed_last is None:
+        return number(formats.MISSING)
+    return number(f"{formats.significant(row.nll_pushed_first)} → {formats.significant(row.nll_pushed_last)}")
+
+
+def moved_table(results: Results, index: ModelIndex) -> Table | None:
     """What each training did: loss, clipping, and how far the factors went."""
-    table = records(
-        "trainings-did",
-        "What each training did",
-        _done(results, index),
-        [
-            named(index, "Training"),
-            (Column("Loss, first step"), lambda row: number(formats.significant(row.get("loss_first")))),
-            (Column("Loss, reported step"), lambda row: number(formats.significant(row.get("loss_last")))),
-            (Column("Clipped steps"), lambda row: number(formats.percent(row.get("clip_rate"), 0))),
-            (
-                Column("A moved", "‖A−A₀‖ / ‖A₀‖"),
-                lambda row: number(formats.significant(row.get("a_moved_rel"))),
-            ),
-            (Column("‖B‖", "from zero"), lambda row: number(formats.significant(row.get("b_norm")))),
-            (
-                Column("Gradient from wrong rows", "mean share"),
-                lambda row: number(formats.percent(row.get("gradient_wrong"), 0)),
-            ),
-            (
-                Column("Pushed rows", "nats a token, first → last"),
-                lambda row: number(
-                    f"{formats.significant(row.get('nll_pushed_first'))} → "
-                    f"{formats.significant(row.get('nll_pushed_last'))}"
-                    if row.get("nll_pushed_last") is not None
-                    else formats.MISSING
-                ),
-            ),
-            (Column("Logged KL", "base ‖ adapted"), lambda row: number(formats.significant(row.get("heldout_kl")))),
-            (Column("Equal pairs", "left out"), lambda row: number(formats.count(row.get("equal_pairs")))),
-            (Column("Steps on rounding", "gradient at its floor"), _noise),
-        ],
+    columns: Columns = [
+        named(index, "Training"),
+        (Column("Loss, first step"), _of(lambda row: number(formats.significant(row.loss_first)))),
+        (Column("Loss, reported step"), _of(lambda row: number(formats.significant(row.loss_last)))),
+        (Column("Clipped steps"), _of(lambda row: number(formats.percent(row.clip_rate, 0)))),
+        (Column("A moved", "‖A−A₀‖ / ‖A₀‖"), _of(lambda row: number(formats.significant(row.a_moved_rel)))),
+        (Column("‖B‖", "from zero"), _of(lambda row: number(formats.significant(row.b_norm)))),
+        (
+            Column("Gradient from wrong rows", "mean share"),
+            _of(lambda row: number(formats.percent(row.gradient_wrong, 0))),
+        ),
+        (Column("Pushed rows", "nats a token, first → last"), _of(_pushed)),
+        (Column("Logged KL", "base ‖ adapted"), _of(lambda row: number(formats.significant(row.heldout_kl)))),
+        (Column("Equal pairs", "left out"), _of(lambda row: number(formats.count(row.equal_pairs)))),
+        (Column("Steps on rounding", "gradient at its floor"), _of(_noise)),
+    ]
+    caption = (
         "Losses of different objectives are not on one scale: compare a method with itself only. Where "
         "most steps are clipped, the gradient’s size is lost and rate × steps decides the norm. The gradient "
         "is that at the log-probabilities of the step’s tokens. Pushed rows are those that a step makes less "
@@ -109,16 +101,15 @@ def moved_table(results: dict, index: ModelIndex) -> Table | None:
         f"token of the first {_watched(results)}held-out rollouts, right and wrong as they come; the KL beside the "
         "held-out losses is over other rows, as many right as wrong ones, so the two are two numbers. Adam makes as "
         "long a step out of rounding as out of a gradient: where half of the steps or more had a gradient that the "
-        "rounding of float32 alone may leave, the update is noise.",
-        kind=lambda row: tint(index, row),
+        "rounding of float32 alone may leave, the update is noise."
     )
-    return _with_failures(table, index, "trainings-did")
+    return _table("trainings-did", "What each training did", columns, caption, results, index)
 
 
-def _watched(results: dict) -> str:
+def _watched(results: Results) -> str:
     """How many held-out rows a training looks at, where the settings tell."""
-    rows = ((results.get("study") or {}).get("settings") or {}).get("training.probe_rows")
-    return f"{formats.count(rows)} " if rows else ""
+    rows = results.setting("training.probe_rows")
+    return f"{formats.count(rows)} " if isinstance(rows, int) else ""
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,35 +133,23 @@ def _running(values: np.ndarray, width: int) -> np.ndarray:
     return result
 
 
-def _curves(results: dict, index: ModelIndex) -> list[dict]:
-    return typed_soon.in_order(index, [row for row in results.get("curves") or [] if row["step"]])  # typed soon
-
-
-def _points(row: dict, key: str) -> tuple[np.ndarray, np.ndarray]:
-    steps, values = numbers(row.get("step")), numbers(row.get(key))
-    length = min(len(steps), len(values))
-    return _thin(steps[:length], values[:length])
-
-
-def curves(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+def curves(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Loss against step, one small panel a training, each on its own scale."""
-    rows = _curves(results, index)
+    rows = index.in_order(results.curves or [])
     if not rows:
         return None
     columns = min(4, len(rows))
     lines = math.ceil(len(rows) / columns)
     figure, grid = canvas.grid(PAGE if columns > 2 else 4.6, 0.35 + 1.2 * lines, lines, columns)
-    reported = {row.get("name"): row.get("report_step") for row in results.get("trainings") or []}
     for axes, row in zip(grid.flat, rows, strict=False):
-        model = index.models[row["name"]]
-        steps, values = _points(row, "loss")
+        model = index.models[row.name]
+        steps, values = _thin(numbers(row.step), numbers(row.loss))
         axes.plot(steps, values, color=model.colour, linewidth=0.5, alpha=0.4)
         axes.plot(steps, _running(values, max(3, len(values) // 12)), color=model.colour, linewidth=1.5)
-        stop = reported.get(row["name"])
-        if stop and len(steps) and stop < steps[-1]:
-            axes.axvline(stop, color=FLOOR, linewidth=0.7, linestyle=":")
-        title = f"{called(index, model.name)} (failed)" if model.error else called(index, model.name)
-        axes.set_title(title, color="#A02000" if model.error else "black", fontsize=8)
+        training = results.training(row.name)
+        if isinstance(training, Trained) and training.report_step < steps[-1]:
+            axes.axvline(training.report_step, color=FLOOR, linewidth=0.7, linestyle=":")
+        axes.set_title(called(index, row.name), color="black", fontsize=8)
         axes.locator_params(nbins=4)
         axes.tick_params(labelsize=6.5)
     for axes in grid.flat[len(rows) :]:
@@ -189,27 +168,28 @@ def curves(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     )
 
 
-def growth(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+_GROWTH: dict[str, Callable[[Curve], list[float]]] = {
+    "‖B‖": lambda curve: curve.b_norm,
+    "‖A − A₀‖ / ‖A₀‖": lambda curve: curve.a_moved_rel,
+    _GRADIENT: lambda curve: curve.grad_norm,
+}
+
+
+def growth(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """How far the factors move along training: ‖B‖, ‖A − A0‖ / ‖A0‖ and the gradient's norm."""
-    panels = [
-        ("b_norm", "‖B‖", False),
-        ("a_moved_rel", "‖A − A₀‖ / ‖A₀‖", False),
-        ("grad_norm", "gradient norm, before clipping", True),
-    ]
-    rows = _curves(results, index)
-    shown = [panel for panel in panels if any(np.isfinite(numbers(row.get(panel[0]))).any() for row in rows)]
-    if not shown:
+    rows = index.in_order(results.curves or [])
+    if not rows:
         return None
-    figure, grid = canvas.grid(PAGE, 2.9, 1, len(shown))
-    for axes, (key, title, logarithmic) in zip(grid[0], shown, strict=True):
+    figure, grid = canvas.grid(PAGE, 2.9, 1, len(_GROWTH))
+    for axes, (title, values_of) in zip(grid[0], _GROWTH.items(), strict=True):
+        logarithmic = title == _GRADIENT
         for row in rows:
-            model = index.models[row["name"]]
+            model = index.models[row.name]
             if logarithmic and model.role != "method":
                 continue
-            steps, values = _points(row, key)
+            steps, values = _thin(numbers(row.step), numbers(values_of(row)))
             if logarithmic:
                 values = _running(values, max(3, len(values) // 6))
-            if logarithmic:
                 values = np.where(values > 0, values, math.nan)
             style = {**look(model), "marker": model.marker if len(steps) < 3 else ""}
             axes.plot(steps, values, label=called(index, model.name), **style)
@@ -234,9 +214,13 @@ def growth(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     )
 
 
-def _curve_rows(results: dict) -> list[dict]:
+def _curve_rows(results: Results) -> Records:
     lists = ("step", "loss", "grad_norm", "learning_rate", "a_moved_rel", "b_norm")
-    return unrolled(results.get("curves") or [], ("name",), lists)
+    return [
+        {"name": curve.name, **dict(zip(lists, values, strict=True))}
+        for curve in results.curves or ()
+        for values in zip(*(getattr(curve, name) for name in lists), strict=True)
+    ]
 
 
 SECTION = Section(
@@ -245,6 +229,6 @@ SECTION = Section(
     step="train",
     tables=from_results(seen_table, moved_table),
     figures={"curves": curves, "growth": growth},
-    csv={"trainings": rows_at("trainings"), "curves": _curve_rows},
+    csv={"trainings": lambda results: [dump(row) for row in results.trainings], "curves": _curve_rows},
     in_comparison=False,
 )

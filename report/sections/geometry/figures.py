@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from report import formats
-from report.model_index import ModelIndex  # typed soon
+from report.model_index import ModelIndex, dimensions, other
 from report.plotting import (
     CHANCE,
     PAGE,
+    SHARED_A,
     Canvas,
     Made,
     bring_out,
@@ -21,10 +22,12 @@ from report.plotting import (
     gathered,
     layer_axis,
     look,
+    numbers,
     shared_range,
     short,
 )
-from report.typed_soon import dimensions, other, pair  # typed soon
+from results import Results
+from results.weights import ByChance, Geometry, Pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,23 +35,24 @@ if TYPE_CHECKING:
 _MOST_LABELLED = 14
 
 
-def _matrix(results: dict, names: list[str]) -> np.ndarray:
+def _matrix(geometry: Geometry, names: list[str]) -> np.ndarray:
     """Every pair's cosine; undefined on the diagonal, too, where an update is zero."""
-    norms = {row.get("name"): row.get("norm") for row in (results.get("geometry") or {}).get("adapters") or []}
-    values = np.full((len(names), len(names)), math.nan)
-    for i, a in enumerate(names):
-        for j, b in enumerate(names):
-            itself = None if norms.get(a) == 0 else 1.0
-            value = itself if i == j else pair(results, a, b).get("cosine")
-            values[i, j] = math.nan if value is None else value
-    return values
+
+    def cosine(a: str, b: str) -> float | None:
+        if a == b:
+            return 1.0 if geometry.norms[a] else None
+        pair = geometry.pair(a, b)
+        return pair.cosine if pair else None
+
+    return np.array([numbers([cosine(a, b) for b in names]) for a in names])
 
 
-def cosines(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+def cosines(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """All pairs' cosines as a matrix."""
-    adapters = (results.get("geometry") or {}).get("adapters") or []
-    names = index.order([row.get("name") for row in adapters])
-    values = _matrix(results, names)
+    if results.geometry is None:
+        return None
+    names = index.order(results.geometry.norms)
+    values = _matrix(results.geometry, names)
     if len(names) < 2 or not np.isfinite(values[~np.eye(len(names), dtype=bool)]).any():
         return None
     size = min(PAGE, 2.2 + 0.42 * len(names))
@@ -96,18 +100,30 @@ def _write(axes: Axes, values: np.ndarray, dark: float, size: float = 6.5) -> No
             axes.text(j, i, formats.MISSING, ha="center", va="center", fontsize=size, color="#777777")
 
 
-def _angle_panel(axes: Axes, results: dict, index: ModelIndex, names: list[str], side: str) -> None:
-    for words, dashes, colour, value in floor_lines(results, index, f"{side}angle_min_median_deg"):
-        axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.1, label=words)
-    for i, name in enumerate(names):
-        row = pair(results, name, index.reference or "")
-        low, high = row.get(f"{side}angle_min_median_deg"), row.get(f"{side}angle_max_median_deg")
+_Angle = Callable[[Pair | ByChance], float | None]
+_SIDES: dict[str, tuple[_Angle, _Angle]] = {
+    "output side (left vectors)": (lambda row: row.angle_min_median_deg, lambda row: row.angle_max_median_deg),
+    "input side (right vectors)": (
+        lambda row: row.right_angle_min_median_deg,
+        lambda row: row.right_angle_max_median_deg,
+    ),
+}
+
+
+def _angle_panel(axes: Axes, results: Results, index: ModelIndex, pairs: dict[str, Pair], side: str) -> None:
+    smallest, largest = _SIDES[side]
+    for floor in floor_lines(results, index, smallest):
+        axes.axvline(floor.value, color=floor.colour, linestyle=floor.dashes, linewidth=1.1, label=floor.label)
+    names = list(pairs)
+    for i, (name, row) in enumerate(pairs.items()):
+        low, high = smallest(row), largest(row)
         style = {**look(index.models[name]), "linestyle": "none"}
         if low is not None and high is not None:
             axes.plot([low, high], [i, i], color=style["color"], linewidth=1, alpha=0.55)
             axes.plot([high], [i], **{**style, "marker": "|"})
         if low is not None:
             axes.plot([low], [i], **style)
+    axes.set_title(side)
     axes.set_yticks(range(len(names)), [called(index, name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(-2, 92)
@@ -116,26 +132,24 @@ def _angle_panel(axes: Axes, results: dict, index: ModelIndex, names: list[str],
     axes.grid(axis="y", visible=False)
 
 
-def angles(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+def angles(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Smallest and largest principal angle to the reference, output and input side, floors as lines."""
-    keys = {"": "output side (left vectors)", "right_": "input side (right vectors)"}
-    reference = index.reference or ""
-    names = [name for name in index.models if pair(results, name, reference).get("angle_min_median_deg") is not None]
-    if not names:
+    geometry = results.geometry
+    measured = [pair for pair in geometry.pairs if pair.angle_min_median_deg is not None] if geometry else []
+    towards = {name: pair for pair in measured if (name := other(pair, index.reference))}
+    pairs = {name: towards[name] for name in index.order(towards)}
+    if not pairs:
         return None
-    measured = [pair(results, name, reference) for name in names]
-    sides = [side for side in keys if any(row.get(f"{side}angle_min_median_deg") is not None for row in measured)]
-    figure, grid = canvas.grid(PAGE, 1.5 + 0.2 * len(names), 1, len(sides), sharey=True)
-    for axes, side in zip(grid[0], sides, strict=True):
-        _angle_panel(axes, results, index, names, side)
-        axes.set_title(keys[side])
+    figure, grid = canvas.grid(PAGE, 1.5 + 0.2 * len(pairs), 1, len(_SIDES), sharey=True)
+    for axes, side in zip(grid[0], _SIDES, strict=True):
+        _angle_panel(axes, results, index, pairs, side)
     gathered(figure, columns=3)
-    k = dimensions(results, measured)
+    k = dimensions(results, pairs.values())
     return (
         figure,
         f"Principal angles to {index.label(index.reference)}",
         (
-            f"Marker: smallest of the {k or 'top'} principal angles of a module, median over modules; tick at the "
+            f"Marker: smallest of the {k} principal angles of a module, median over modules; tick at the "
             "line’s end: the largest. Vertical lines: what the smallest angle is for the floors. A largest angle "
             "near 90° says nothing, since chance gives it too; on the input side the shared initial A alone "
             "makes the smallest angle small."
@@ -143,14 +157,13 @@ def angles(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     )
 
 
-def layers(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+def layers(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Cosine to the reference by layer, a panel a stack of layers."""
     series: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for row in (results.get("geometry") or {}).get("layers") or []:
+    for row in results.geometry.layers if results.geometry else ():
         name = other(row, index.reference)
-        if name is not None and row.get("cosine") is not None and row.get("layer") is not None:
-            held = series.setdefault(row.get("stack") or "", {})
-            held.setdefault(name, []).append((row["layer"], row["cosine"]))
+        if name is not None and row.cosine is not None:
+            series.setdefault(row.stack or "", {}).setdefault(name, []).append((row.layer, row.cosine))
     if not series:
         return None
     figure, (panels,) = canvas.grid(PAGE, 3.0, 1, len(series), sharey=True)
@@ -177,19 +190,20 @@ def layers(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     )
 
 
-def parting(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
+def parting(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Cosine to the reference at the same step, and of each update to its own end, over the steps of training."""
-    found = (results.get("geometry") or {}).get("along") or {}
-    reference = index.reference
+    geometry, reference = results.geometry, index.reference
+    if geometry is None:
+        return None
     towards: dict[str, list[tuple[int, float]]] = {}
-    for row in found.get("pairs") or []:
-        name = other(row, reference)
-        if name is not None and row.get("cosine") is not None and not _anothers_floor(index, name):
-            towards.setdefault(name, []).append((row["step"], row["cosine"]))
+    for pair in geometry.along.pairs:
+        name = other(pair, reference)
+        if name is not None and pair.cosine is not None and not _anothers_floor(index, name):
+            towards.setdefault(name, []).append((pair.step, pair.cosine))
     onward: dict[str, list[tuple[int, float]]] = {}
-    for row in found.get("adapters") or []:
-        if row.get("to_end") is not None:
-            onward.setdefault(row["name"], []).append((row["step"], row["to_end"]))
+    for row in geometry.along.adapters:
+        if row.to_end is not None:
+            onward.setdefault(row.name, []).append((row.step, row.to_end))
     if not towards or max(map(len, towards.values())) < 2:
         return None
     figure, ((left, right),) = canvas.grid(PAGE, 3.2, 1, 2)
@@ -202,9 +216,9 @@ def parting(results: dict, index: ModelIndex, canvas: Canvas) -> Made:
     shared_range((left, right), "y")
     for axes in (left, right):
         bring_out(axes, index)
-    chance = (((results.get("geometry") or {}).get("chance") or {}).get("shared_a") or {}).get("cosine")
+    chance = geometry.chance.shared_a.cosine
     if chance is not None:
-        left.axhline(chance, color=CHANCE, linestyle="--", linewidth=1, label="chance, same initial A")
+        left.axhline(chance, color=CHANCE, linestyle="--", linewidth=1, label=SHARED_A)
     gathered(figure, [called(index, name) for name in index.models])
     return (
         figure,
