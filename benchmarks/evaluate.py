@@ -1,17 +1,17 @@
-"""What evaluating costs, beside other ways to the same verdicts, in one run.
+"""The cost of evaluation compared with other ways to the same verdicts, in one run.
 
     python benchmarks/evaluate.py [engines] [grading] [--harness PYTHON] [--rows N] [--sample N]
 
 engines   base and six adapters of the default study's base, 200 problems each: one engine with the adapters swapped
           into its weights (ours, the canary before each), one engine with vLLM's LoRA, one engine per merged model (all
-          in one process, and a process each), and lm-evaluation-harness with its Transformers backend, one adapter a
-          run, where PYTHON has it (``--harness "env PYTHONPATH=FOLDER python"`` for one installed apart); then what an
-          eighth adapter takes beyond its own tokens. The first three in turns, three times: the medians are told
-grading   10 000 rows made from a seed, numbers and formulas, ten of them planted to hang: ours, which gives a row 5 s,
-          on all cores, beside math-verify's own parse and verify, row by row in one process with its own time limits
-          (5 s each), on a sample of the rows and on one hang of each kind, which is waited for for 30 s
+          in one process, and one process each), and lm-evaluation-harness with its Transformers backend, one adapter per
+          run, if PYTHON has it (``--harness "env PYTHONPATH=FOLDER python"`` for a separate installation); then the time
+          of an eighth adapter beyond its own tokens. Medians of three alternating rounds of the first three
+grading   10 000 generated rows, numbers and formulas, ten of them planted to hang: ours, with 5 s per row on all cores,
+          and math-verify's own parse and verify, row by row in one process with its own time limits (5 s each), on a
+          sample of the rows and on one hang of each kind, for at most 30 s
 
-Without words all parts. Nothing else should run beside it.
+Without arguments all parts. Nothing else should run at the same time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from evals.answers import Grader  # noqa: E402
 from evals.engines import Sampling, open_engine, prepare  # noqa: E402
 from evals.pool import cores  # noqa: E402
 
-Row = tuple[str, str, bool | None]  # completion, gold, the verdict that is right; None: it hangs
+Row = tuple[str, str, bool | None]  # completion, gold, the right verdict; None: it hangs
 
 TINY = ROOT / "configs" / "tiny.yaml"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -65,13 +65,13 @@ metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}
 
 
 def engines(python: list[str]) -> None:
-    """Prints the ratios; everything is answered in processes of its own, by the clock and with their start."""
+    """Print the ratios of wall-clock times; everything runs in separate processes, whose start is included."""
     with tempfile.TemporaryDirectory(prefix="evaluate-") as name:
         folder = Path(name)
         asked = study(folder)
         print(f"engines   base and {len(asked['adapters']) - 1} adapters, {len(asked['problems'])} problems each")
         ways = ("swapped", *OTHERS)
-        rounds = [[child(how, asked, folder) for how in ways] for _ in range(ROUNDS)]  # in turns: load comes and goes
+        rounds = [[child(how, asked, folder) for how in ways] for _ in range(ROUNDS)]  # alternating, as the load varies
         (whole, ours, times), *others = map(_median, zip(*rounds, strict=True))
         right = [model["right"] for model in ours["models"]]
         speed = _speed(ours["models"])
@@ -95,7 +95,7 @@ def engines(python: list[str]) -> None:
 
 
 def _median(timed: Iterable[tuple[float, dict[str, Any]]]) -> tuple[float, dict[str, Any], str]:
-    """The run of middle length, and all lengths in words."""
+    """The run of median length, and a text with all lengths."""
     by_length = sorted(timed, key=lambda pair: pair[0])
     seconds, found = by_length[len(by_length) // 2]
     return seconds, found, f"{seconds:.1f} s (of {', '.join(f'{length:.1f}' for length, _ in by_length)})"
@@ -112,7 +112,7 @@ def _speed(models: list[dict[str, Any]]) -> float:
 
 
 def _eighth(asked: dict[str, Any], folder: Path) -> None:
-    """What one more model takes in the engine that is up: canary, swap and grading, its own tokens left out."""
+    """The time of one more model in the open engine: canary, swap and grading, without its own tokens."""
     eighth = {"adapters": [*asked["adapters"], asked["eighth"]]}
     _, found = child("swapped", asked | eighth, folder)
     last = found["models"][-1]
@@ -124,7 +124,7 @@ def _eighth(asked: dict[str, Any], folder: Path) -> None:
 
 
 def study(folder: Path) -> dict[str, Any]:
-    """The default study, cut short, run as users run it: its base, its adapters, its problems with their prompts."""
+    """Run a shortened default study; returns its base, its adapters, its problems with their prompts."""
     words = [word for setting in SHORT for word in ("--set", setting)]
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", "run", str(TINY), "--out", str(folder / "run"), *words],
@@ -141,7 +141,7 @@ def study(folder: Path) -> dict[str, Any]:
 
 
 def child(how: str, asked: dict[str, Any], folder: Path) -> tuple[float, dict[str, Any]]:
-    """Seconds by the clock of a process that answers as ``how`` says, and what it printed last."""
+    """Wall-clock seconds of a process that answers by the way ``how``, and its last line of output."""
     path = folder / "asked.json"
     path.write_text(json.dumps(asked))
     begun = time.perf_counter()
@@ -154,7 +154,7 @@ def child(how: str, asked: dict[str, Any], folder: Path) -> tuple[float, dict[st
 
 
 def answer(how: str, path: Path) -> None:
-    """In the child: prints what ``how`` found."""
+    """In the child process: print the results of the way ``how``."""
     asked = json.loads(path.read_text())
     found = engine_a_model(asked, path.parent) if how == "merged" else one_engine(asked, path.parent, how)
     print(json.dumps(found))
@@ -187,7 +187,7 @@ def one_engine(asked: dict[str, Any], folder: Path, adapters: str) -> dict[str, 
 
 
 def engine_a_model(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The common way: each adapter merged into a copy of the base, and an engine opened on it."""
+    """The common way: each adapter is merged into a copy of the base, and an engine opened on it."""
     prepare("vllm")
     import torch
     from peft import PeftModel
@@ -217,7 +217,7 @@ def _graded(grader: Grader, found: list[list[Any]], asked: dict[str, Any]) -> di
 
 
 def harness(asked: dict[str, Any], folder: Path, python: list[str]) -> tuple[float, list[int]]:
-    """lm-evaluation-harness, its Transformers backend, one adapter a run: seconds of all, and how many were right."""
+    """lm-evaluation-harness with its Transformers backend, one adapter per run: total seconds, and right answers."""
     rows = folder / "problems.jsonl"
     rows.write_text("".join(json.dumps({k: p[k] for k in ("prompt", "answer")}) + "\n" for p in asked["problems"]))
     (folder / "planted.yaml").write_text(HARNESS.format(rows=rows, max_tokens=SAMPLING.max_tokens))
@@ -245,12 +245,12 @@ HANGS = (  # answers on which math-verify takes far more than 5 s
     "\\sum_{{k=1}}^{{10^{{9}}}} \\sin(k + {0})",
     "(x+y+z)^{{100}} + {0}",
 )
-PATIENCE = 30.0  # seconds for the other way's hangs
+PATIENCE = 30.0  # seconds to wait for math-verify's hangs
 FILLER = "Let us see. We add what there is, and take away what is gone, step by step. " * 8
 
 
 def made(count: int, hangs: int, seed: int = 0) -> list[Row]:
-    """Rows as models and tasks write them: about half whole numbers, a third formulas that only algebra can compare."""
+    """Rows as models and tasks write them: about half whole numbers, a third formulas that need math-verify."""
     rng = random.Random(seed)
     rows = [rng.choice(KINDS)(rng) for _ in range(count - hangs)]
     for i in range(hangs):
@@ -321,7 +321,7 @@ def grading(count: int, sample: int) -> None:
 
 
 def _hang(row: Row) -> float:
-    """Seconds that math-verify takes for a row, or after which it was ended."""
+    """Seconds that math-verify takes for a row, or after which it was killed."""
     begun = time.perf_counter()
     process = multiprocessing.get_context("fork").Process(target=_math_verify, args=([row],))
     process.start()
@@ -332,11 +332,11 @@ def _hang(row: Row) -> float:
 
 
 def _math_verify(rows: list[Row]) -> tuple[float, int]:
-    """Seconds for math-verify to parse completions and golds and compare them, and how many verdicts are not right."""
+    """Seconds for math-verify to parse and compare completions and golds, and the number of wrong verdicts."""
     from math_verify import parse, verify
 
     logging.disable(logging.CRITICAL)
-    verify(parse("$1$"), parse("$1$"))  # its imports and grammar are not in the time, as our start is
+    verify(parse("$1$"), parse("$1$"))  # imports and grammar before the timer, unlike our start
     begun = time.perf_counter()
     verdicts = [verify(parse(f"${gold}$"), parse(completion)) for completion, gold, _ in rows]
     seconds = time.perf_counter() - begun

@@ -1,15 +1,15 @@
-"""What the geometry of many adapters costs, beside other ways to the same numbers, in one run.
+"""The cost of the geometry of many adapters compared with other ways to the same numbers, in one run.
 
     python benchmarks/geometry.py [metrics] [dense] [adapters] [memory] [workers] [--first-try FILE]
 
-metrics   six adapters at Qwen3-4B's shapes (36 layers x q, k, v, o, rank 32), all 15 pairs, float64: ours beside the
-          plain way below, and beside ``geometry(adapters, dtype)`` of FILE where one is given
+metrics   six adapters at Qwen3-4B's shapes (36 layers x q, k, v, o, rank 32), all 15 pairs, float64: ours, the plain
+          way below, and ``geometry(adapters, dtype)`` of FILE if given
 dense     beside dW and its dense SVD, on one module of each shape, extrapolated to all adapters and modules
 adapters  6, 12, 24, 48 adapters: seconds fitted as a M + b M^2
-memory    48 adapters in files: the most that measuring held beyond one module of all adapters
+memory    48 adapters in files: peak memory of measuring beyond one module of all adapters
 workers   48 adapters, made in the workers: one Ray worker's time over two's, each on one thread, median of 5
 
-Without words all five, about five minutes on two cores. Nothing else should run beside it.
+Without arguments all five, about five minutes on two cores. Nothing else should run at the same time.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ROUNDS = 5
 
 
 def made(adapters: int, layers: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, list[Factors]]:
-    """Random adapters by module; layers share no values."""
+    """Random adapters by module; no two layers have the same values."""
     generator = torch.Generator().manual_seed(seed)
 
     def factors(out: int, in_: int) -> Factors:
@@ -62,14 +62,14 @@ def made(adapters: int, layers: int, dtype: torch.dtype = torch.float64, seed: i
 
 
 def ours(modules: dict[str, list[Factors]]) -> dict:
-    """Every metric that needs the adapters alone, per module, layer, projection and over all."""
+    """Every metric that needs only the adapters, per module, layer, projection and over all."""
     count = len(next(iter(modules.values())))
     found = {name: module_geometry(factors, TOP) for name, factors in modules.items()}
     return summarise([f"adapter {m}" for m in range(count)], found)
 
 
 def plain(modules: dict[str, list[Factors]]) -> None:
-    """The way one would write it down: QR and SVD an adapter, then every pair by itself. Three of the metrics."""
+    """The direct way: QR and SVD per adapter, then every pair separately. Three of the metrics."""
     for factors in modules.values():
         tops = []
         for f in factors:
@@ -85,7 +85,7 @@ def plain(modules: dict[str, list[Factors]]) -> None:
 
 
 def seconds(*ways: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
-    """The median time of each way; the ways take turns, so that what else the machine does meets all of them."""
+    """The median time of each way; the ways alternate, so that other load affects all of them."""
     for way in ways:
         way()
     times: list[list[float]] = [[] for _ in ways]
@@ -166,12 +166,12 @@ def memory() -> None:
 
 
 def _measured(folder: str, names: list[str], count: int) -> float:
-    """GiB that measuring took at most, in a process that has done nothing else."""
+    """Peak GiB of measuring, in a fresh process."""
     from orchestrator.measurements.geometry import Place, Subject, Task, measure
 
     inputs = {str(m): Path(folder) / str(m) for m in range(count)}
     subjects = [Subject(str(m), Place(str(m), ".")) for m in range(count)]
-    measure(Task(names[:1], subjects[:2], TOP, 1), inputs)  # libraries take their own part first
+    measure(Task(names[:1], subjects[:2], TOP, 1), inputs)  # first the libraries' own memory
     before = _own_memory()
     most, done = [before], threading.Event()
     watch = threading.Thread(target=_watch, args=(most, done))
@@ -203,7 +203,7 @@ def _save(folder: Path, modules: dict[str, list[Factors]]) -> None:
 
 
 class Worker:
-    """A Ray actor that has made its own adapters, 48 of each shape."""
+    """A Ray actor with its own adapters, 48 of each shape."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
@@ -222,7 +222,7 @@ def workers() -> None:
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     ray.init(address="local", num_cpus=2, runtime_env={"env_vars": variables}, **quiet)
     try:
-        # Under its module's name, by which a worker finds it.
+        # Imported by its module's name, so that workers can import it.
         actor = ray.remote(num_cpus=1)(importlib.import_module("geometry").Worker)
         held = [actor.remote(), actor.remote()]
         one, two = seconds(

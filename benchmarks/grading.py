@@ -1,9 +1,9 @@
-"""Where this grader, plain math-verify and lm-evaluation-harness' flexible-extract part, as the tables of its page.
+"""Where this grader, plain math-verify and lm-evaluation-harness' flexible-extract differ: the tables of its page.
 
     python benchmarks/grading.py [--data FOLDER]
 
 On the published rollouts of FOLDER (default: ORCHESTRATOR_DATA) in ``gsm8k/rollouts.jsonl``, whose rewards are the
-verdicts of those who published them, and on the completions of ``tests/evals/written_cases.py`` with a reader's.
+publishers' verdicts, and on the completions of ``tests/evals/written_cases.py`` with a reader's verdicts.
 Plain math-verify: its parse of the gold in dollars and of the whole completion, and its verify, with its defaults.
 flexible-extract: the last match of a pattern for numbers, compared as text without commas and dollars, as the harness'
 task gsm8k (version 3) has it.
@@ -61,7 +61,7 @@ GRADERS: dict[str, Callable[[Sequence[Row]], list[bool]]] = {
 def table(
     title: str, groups: dict[str, list[tuple[str, str, bool]]], verdicts: dict[str, dict[str, list[bool]]]
 ) -> None:
-    """A line a group: how many verdicts of each grader are wrong, as too strict + too lenient."""
+    """Print a line per group: the wrong verdicts of each grader, as too strict + too lenient."""
     print(f"| {title} | rows | {' | '.join(f'{name}: wrong' for name in GRADERS)} |")
     print("| --- " * (len(GRADERS) + 2) + "|")
     whole = dict.fromkeys(GRADERS, (0, 0))

@@ -1,10 +1,10 @@
-"""Random kills of whole studies: after each round ``results.json`` must be the undisturbed run's, byte for byte.
+"""Random kills of whole studies: after each round ``results.json`` must equal the undisturbed run's, byte for byte.
 
     python benchmarks/kills.py [MINUTES] [SEED]
 
 Each round runs configs/mini.yaml in a new folder, serially or on Ray, kills at one to four random instants, starts
-the same command again after each, and lets the last one end. A victim is the whole run, its driver alone, one of
-Ray's workers or Ray's node process (the raylet). Ends with exit code 1 if any round's results differ.
+the same command again after each, and lets the last one end. A victim is the whole run, only its driver, one of
+Ray's workers or Ray's node process (the raylet). Exit code 1 if any round's results differ.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "orchestrator", "run", str(ROOT / "configs" / "mini.yaml"), "--out"]
 VICTIMS = ("everything", "driver", "worker", "raylet")
-PATIENCE = 300.0  # seconds in which any run must end
+PATIENCE = 300.0  # seconds within which every run must end
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
-    """A run in a session of its own, so that whatever it starts can be told by that."""
+    """Start a run in its own session, which identifies the processes it starts."""
     with (out.parent / f"{out.name}.log").open("a") as log:
         return subprocess.Popen(
             [*COMMAND, str(out), *more], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -36,7 +36,7 @@ def start(out: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def members(session: int) -> list[psutil.Process]:
-    """The processes of a session, its leader among them."""
+    """The processes of a session, including its leader."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -48,7 +48,7 @@ def members(session: int) -> list[psutil.Process]:
 
 
 def choose(run: subprocess.Popen[str], victim: str, chance: random.Random) -> list[psutil.Process]:
-    """The processes to kill now; none where no such process is up yet."""
+    """The processes to kill now; empty if no such process has started yet."""
     alive = members(run.pid)
     if victim == "everything":
         return alive
@@ -78,7 +78,7 @@ def steps_done(out: Path) -> int:
 
 
 def disturbed(out: Path, more: list[str], lasts: float, chance: random.Random) -> Counter[str]:
-    """Run to the end through one to four kills at random instants; what was killed, by its name."""
+    """Run to the end through one to four kills at random instants; returns counts of what was killed, by name."""
     killed: Counter[str] = Counter()
     for left in range(chance.randint(1, 4), -1, -1):
         run = start(out, *more)
@@ -95,14 +95,14 @@ def disturbed(out: Path, more: list[str], lasts: float, chance: random.Random) -
                 if found:
                     killed[victim] += 1
                     print(f"    killed {what} with {before} steps done", flush=True)
-                # What lost a worker or its node goes on by itself; what lost its driver has ended.
+                # A run that lost a worker or its node continues by itself; one that lost its driver has ended.
                 code = run.wait(PATIENCE)
             if code == 0:
                 break
             if not left:
                 raise SystemExit(f"the last run ended with exit code {code}: {out}.log")
         finally:
-            kill(members(run.pid) if left == 0 or chance.random() < 0.5 else [])  # else orphans and the next run meet
+            kill(members(run.pid) if left == 0 or chance.random() < 0.5 else [])  # else orphans meet the next run
     return killed
 
 

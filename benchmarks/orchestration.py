@@ -1,13 +1,13 @@
-"""What running a study costs beside its own work, measured on real runs.
+"""The overhead of running a study, measured on real runs.
 
     python benchmarks/orchestration.py [gpus] [cells] [default] [memory]
 
-gpus     eight logical GPUs (CPU devices) of a cluster: how many trainings ran at once, each on its own GPU id
+gpus     eight logical GPUs (CPU devices) of a cluster: trainings that ran at once, each on its own GPU id
 cells    sixteen small trainings on this machine's CPUs: wall time over (sum of their own work / slots)
 default  the default study: the sum of all start-up over the wall time
-memory   thirty-six trainings: the driver's memory as cells finish
+memory   thirty-six trainings: the driver's memory as cells (trainings, evaluations) finish
 
-Without words all four, one after another: about half an hour on two cores. Nothing else should run beside it.
+Without arguments all four in turn: about half an hour on two cores. Nothing else should run at the same time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ METHODS = ("sft", "rft", "dft", "rift", "offline_grpo", "dpo")
 
 
 def run(study: Path, out: Path, *words: str, **environment: str) -> float:
-    """Seconds that a run took by the clock; ends the benchmark where it fails."""
+    """Wall-clock seconds of a run; ends the benchmark if it fails."""
     begun = time.monotonic()
     done = subprocess.run(command(study, out, *words), cwd=ROOT, env=os.environ | environment, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
@@ -49,12 +49,12 @@ def command(study: Path, out: Path, *words: str) -> list[str]:
 
 
 def settings(**values: object) -> list[str]:
-    """``--set`` words; two underscores stand for a dot."""
+    """``--set`` arguments; two underscores stand for a dot."""
     return [w for name, value in values.items() for w in ("--set", f"{name.replace('__', '.')}={json.dumps(value)}")]
 
 
 def times(out: Path, *kinds: str) -> dict[str, dict[str, float | str]]:
-    """What the store knows of each finished step's time, by kind, name and key."""
+    """The recorded times of each finished step, by kind, name and key."""
     paths = [path for path in out.glob("times/*/*.json") if not kinds or path.parent.name in kinds]
     return {f"{path.parent.name}/{path.stem}": json.loads(path.read_text()) for path in paths}
 
@@ -66,14 +66,14 @@ def replicas(count: int, *methods: str) -> list[dict[str, object]]:
 
 @contextmanager
 def cluster(**resources: int) -> Iterator[tuple[str, dict[str, str]]]:
-    """A node of its own on loopback, and the environment in which a driver joins it."""
+    """Start a one-node cluster on loopback; yields its address and the environment for a driver."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's word for staying on loopback
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's setting for staying on loopback
     }
     words = [f"--{name.replace('_', '-')}={value}" for name, value in resources.items()]
     node = subprocess.Popen(
@@ -103,7 +103,7 @@ def cluster(**resources: int) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def gpus(folder: Path) -> None:
-    """Six trainings and two of the sweep's trials, long enough to be there together once all have started."""
+    """Six trainings and two of the sweep's trials, long enough to overlap once all have started."""
     words = settings(training__steps=800, sweep__learning_rates=[3e-5, 1e-4, 3e-4], replicas=[])
     with cluster(num_gpus=8) as (address, environment):
         wall = run(MINI, folder, *words, "--address", address, **environment)
@@ -123,7 +123,7 @@ def gpus(folder: Path) -> None:
 
 
 def cells(folder: Path) -> None:
-    """Base and rollouts stand already; then sixteen trainings and what is measured on them, from start to report."""
+    """With base and rollouts finished, sixteen trainings and their measurements, from start to report."""
     few = settings(replicas=[], sweep=None)
     run(TINY, folder, "--serial", *few, *settings(methods={"sft": {}}, training__steps=1,
                                                   analysis__connectivity__pairs=[]))  # fmt: skip
@@ -146,7 +146,7 @@ def cells(folder: Path) -> None:
 
 
 def default(folder: Path) -> None:
-    """The figures are those of the run's own provenance."""
+    """Times from the run's own provenance."""
     run(TINY, folder)
     found = json.loads((folder / "report" / "provenance.json").read_text())
     startup = sum(step["startup_seconds"] or 0.0 for step in found["steps"] if not step["cached"])
@@ -155,7 +155,7 @@ def default(folder: Path) -> None:
 
 
 def memory(folder: Path) -> None:
-    """The driver's own memory each half second, and a line fitted to it while cells (trainings, evaluations) finish.
+    """The driver's memory each half second, and a line fitted to it while cells (trainings, evaluations) finish.
 
     Ray and the allocator take a few hundred KiB at single moments, most of them before the second cell. So the line is
     the repeated median (Siegel 1982), which such jumps do not tilt and which any growth with each cell does.
@@ -174,7 +174,7 @@ def memory(folder: Path) -> None:
         raise SystemExit("the run failed")
     trainings, cells_ = len(times(folder, "train")), len(times(folder, "train", "evaluate"))
     running = [(done, held) for done, held in seen if 0 < done < cells_]
-    last = dict(running)  # one value a count, or the longest wait would weigh most
+    last = dict(running)  # one value per count, or the longest wait would dominate
     by_cell = stats.siegelslopes(list(last.values()), list(last)).slope * 1024
     quarters = [running[int(share * (len(running) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)]
     print(f"memory: {trainings} trainings; the driver's own memory with so many cells finished (must reach: no growth)")

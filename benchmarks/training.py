@@ -1,16 +1,16 @@
-"""What an optimiser step costs beside Transformers and PEFT used plainly, on this machine's GPU or, without one, CPU.
+"""The cost of an optimiser step compared with plain Transformers and PEFT, on this machine's GPU, else CPU.
 
     python benchmarks/training.py [--shape tiny|0.6b] [--steps N]
 
-A random base of the shape (speed needs no weights), a LoRA of rank 64 on its attention, and 64 rows of random tokens,
-lengths as answers have them: many short, few long. One process a way:
+A random base of the shape, a LoRA of rank 64 on its attention, and 64 rows of random tokens with lengths like those of
+answers: many short, few long. One process per way:
 
 plain     the loop of many scripts: PEFT's model, rows in the order of training padded to the longest of a micro-batch,
           the model's own loss over labels, AdamW on the LoRA's factors
-ours      sft with the same micro-batch, and with a budget of as many padded tokens as the plain way's longest
-others    each other method with that budget: seconds a step and memory
+ours      sft with the same micro-batch, and with a budget of the plain way's largest number of padded tokens
+others    each other method with that budget: seconds per step and memory
 
-Ours over plain is the ratio; both must give the same first loss. The first two steps are warm-up and are left out.
+The ratio is plain over ours; both must have the same first loss. The first two steps are warm-up and are left out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PLAIN, OURS = "plain", "sft"
 
 
 def settings(method: str, shape: str, steps: int, budget: bool) -> TrainConfig:
-    """A training as studies have them, of ``steps`` steps of 16 units."""
+    """The config of a training of ``steps`` steps of 16 units."""
     micro = {"micro_tokens": 8 * LONGEST[shape]} if budget else {}
     return TrainConfig(
         method=method, learning_rate=1e-4, steps=steps, report_step=steps, run_steps=steps, batch_size=16,
@@ -143,7 +143,7 @@ def rows_of(folder: Path) -> list[Rollout]:
 
 
 def child(asked: dict[str, Any], folder: Path) -> None:
-    """In a process of its own: one way, and the memory that it took."""
+    """In a child process: run one way and record its peak memory."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = OURS if asked["way"] == PLAIN else asked["way"]
     config = settings(method, asked["shape"], asked["steps"], asked["budget"])
