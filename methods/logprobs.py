@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from methods.batch import Rollout
+from methods.config import TrainingSettings
 from methods.determinism import deterministic, in_order
 from models import head
 from models.base import load, positions, vocabulary
@@ -50,11 +51,11 @@ def reference_logprobs(
     rollouts: Sequence[Rollout],
     *,
     rows: Iterable[int] | None = None,
-    precision: str = "float32",
-    attention: str = "sdpa",
-    batch_size: int = 32,
-    head_chunk: int = 1024,
-    threads: int = 1,
+    precision: str,
+    attention: str = TrainingSettings.attention,
+    batch_size: int = TrainingSettings.micro_batch,
+    head_chunk: int = TrainingSettings.head_chunk,
+    threads: int = TrainingSettings.threads,
     device: str = "cpu",
 ) -> list[np.ndarray]:
     """log pi_base(y_t | x, y_<t) of each completion's tokens, float32, nats; of no token for rows not asked for.

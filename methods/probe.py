@@ -20,7 +20,7 @@ BATCH = 8  # rows at once: without gradients they fit wherever a training's own 
 
 def look(config: TrainConfig, adapter: Adapter, step: int, heldout: Sequence[Rollout]) -> dict[str, float | None]:
     """The held-out rows' values after ``step``, where the config asks for them; else nothing."""
-    if not heldout or (step % config.probe_every and step != config.report_step):
+    if not heldout or (step % config.probe_every and step != config.reported_step):
         return {}
     return probe(adapter.model, heldout, config.head_chunk)
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from execution import durable
+from execution.settings import keyed
 from methods.batch import Rollout
 from methods.config import TrainConfig
 from methods.parallel import Group
@@ -50,18 +50,15 @@ class Due:
 def identity(
     config: TrainConfig, rollouts: Sequence[Rollout], reference: Sequence[np.ndarray] | None
 ) -> dict[str, Any]:
-    """What must be the same for a state to be gone on from: every setting, and the data by digest."""
+    """What must be the same for a state to be gone on from: every setting that decides the result, and the data by
+    digest."""
     digest = hashlib.sha256()
     for rollout in rollouts:
         row = [list(rollout.prompt_ids), list(rollout.completion_ids), float(rollout.reward), rollout.group]
         digest.update(json.dumps([*row, rollout.teacher, rollout.group_mean]).encode())
     for values in reference or ():
         digest.update(values.astype("<f4").tobytes() + b";")
-    settings = json.loads(json.dumps(asdict(config)))
-    # How often a state is saved and where the base lies decide nothing.
-    for name in ("resume_every", "resume_seconds", "base_name", "base_revision"):
-        del settings[name]
-    return settings | {"rollouts": digest.hexdigest()}
+    return json.loads(json.dumps(keyed(config))) | {"rollouts": digest.hexdigest()}
 
 
 def save(

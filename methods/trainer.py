@@ -93,7 +93,7 @@ def train(
         record = Record(result, config, adapter, on_step, kept)
         due = state.Due(config.resume_every, config.resume_seconds)
         try:
-            for step in range(done + 1, config.run_steps + 1):
+            for step in range(done + 1, config.last_step + 1):
                 workers.tell(step)
                 line = substrate.step(step, units_at(config, stream, step))
                 record.step(line | look(config, adapter, step, heldout))
@@ -132,7 +132,7 @@ def assist(
     workers = group(config.workers, device)
     with deterministic(config.threads, device), contextlib.suppress(Stopped, TrainingDiverged):
         substrate, _, stream = prepared(config, model_dir, rollouts, reference, workers, device)
-        for step in range(substrate.join(0) + 1, config.run_steps + 1):
+        for step in range(substrate.join(0) + 1, config.last_step + 1):
             workers.tell(step)
             substrate.step(step, units_at(config, stream, step))
 
@@ -174,7 +174,7 @@ def prepared(
 def plan(config: TrainConfig, rollouts: Sequence[Rollout]) -> tuple[list[Unit], list[Unit]]:
     """The method's view of the rollouts, and all units of the training in the order they are trained on."""
     units = view(config.method, rollouts, config.pair_rule, config.pairs, config.settings)
-    needed = config.run_steps * config.batch_size
+    needed = config.last_step * config.batch_size
     return units, order(len(rollouts), units, needed, config.order_seed)
 
 

@@ -131,7 +131,7 @@ def arguments(config: TrainConfig, folder: Path, device: str) -> dict[str, Any]:
         "gradient_accumulation_steps": config.batch_size // micro_batch(config),
         "train_sampling_strategy": "sequential",
         "learning_rate": config.learning_rate,
-        "lr_scheduler_type": config.schedule,
+        "lr_scheduler_type": "cosine",
         "warmup_steps": config.warmup_steps,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.clip,
@@ -208,7 +208,7 @@ class Follow(TrainerCallback):
             raise TrainingDiverged(self.config.method, f"gradient norm is {norm}", step, rows)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step >= self.config.run_steps:
+        if state.global_step >= self.config.last_step:
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

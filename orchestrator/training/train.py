@@ -18,14 +18,14 @@ from orchestrator.training.reference import read_reference
 def train(context: Context) -> None:
     """Writes ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` where asked for."""
     config = train_config(context.config, context.where, context.inputs["base"])
-    if context.config["backend"] == "trl":
+    if config.backend == "trl":
         from methods.trl_backend import train as train_adapter
     else:
         from methods.trainer import train as train_adapter
 
     def tell(line: Mapping[str, Any]) -> None:
         told = ", a gradient of rounding alone" if line["noise"] else ""
-        context.progress(f"step {line['step']}/{config.run_steps}, loss {line['loss']:.4g}{told}")
+        context.progress(f"step {line['step']}/{config.last_step}, loss {line['loss']:.4g}{told}")
 
     reference = context.inputs.get("reference")
     rollouts = training_rollouts(context.inputs["rollouts"])
@@ -61,6 +61,6 @@ def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) 
 
 def train_config(config: Mapping[str, Any], where: Mapping[str, Any], base: Path) -> TrainConfig:
     """A training step's settings as the trainer takes them, with where the finished base step ``base`` has the base."""
-    flat = {k: v for k, v in config.items() if k not in ("backend", "adapter")}
     name, revision = address(base)
-    return TrainConfig(**flat, **config["adapter"], **where, base_name=name, base_revision=revision)
+    own = {key: value for key, value in config.items() if key != "adapter"}
+    return TrainConfig(**own, **config["adapter"], **where, base_name=name, base_revision=revision)

@@ -31,7 +31,7 @@ out = Path(sys.argv[2])
 out.mkdir()
 config = TrainConfig(
     method="unlikelihood", settings={"alpha": 0.5}, learning_rate=1e-3, steps=3, report_step=3, run_steps=3,
-    batch_size=4, micro_batch=2, rank=2, alpha=4, init_seed=1, order_seed=2, base_name="tiny",
+    batch_size=4, micro_batch=2, rank=2, alpha=4, init_seed=1, order_seed=2, base_name="tiny", precision="float32",
 )
 summary = train(config, Path(sys.argv[1]), rollouts, out / "trained", work=out)
 print(json.dumps([by_hand, checked, summary["settings"], summary["b_norm"] > 0]))

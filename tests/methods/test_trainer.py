@@ -31,7 +31,7 @@ Make = Callable[..., TrainConfig]
 
 @pytest.fixture(scope="module")
 def reference(tiny_model: Path, rollouts: list[Rollout]) -> Reference:
-    return reference_logprobs(tiny_model, rollouts)
+    return reference_logprobs(tiny_model, rollouts, precision="float32")
 
 
 @pytest.fixture
