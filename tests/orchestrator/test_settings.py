@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +114,10 @@ def test_no_setting_of_a_training_or_an_engine_is_declared_twice() -> None:
         "method", "settings", "init_seed", "order_seed", "base_name", "base_revision", "pair_rule", "pairs",
     }  # fmt: skip
     assert names(EngineConfig) - names(EngineSettings, EnginePlace) == {"attention", "max_lora_rank", "device"}
+
+
+def test_the_page_on_training_names_settings_that_there_are() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*`) \|", page, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert len(named) > 10 and named <= {field.name for field in fields(TrainingSettings)}
