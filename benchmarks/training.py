@@ -32,10 +32,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from methods import METHODS  # noqa: E402
-from methods.batch import Rollout  # noqa: E402
 from methods.config import TrainConfig  # noqa: E402
-from methods.logprobs import reference_logprobs  # noqa: E402
-from methods.trainer import plan, train  # noqa: E402
+from methods.data.batch import Rollout  # noqa: E402
+from methods.training.logprobs import reference_logprobs  # noqa: E402
+from methods.training.trainer import plan, train  # noqa: E402
 
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,

@@ -12,8 +12,8 @@ from typing import Literal
 
 from execution.settings import Below1, Count, Every, NotNegative, Positive, Settings, Unkeyed
 from methods import check
-from methods.method import Setting
-from methods.view import PairRule
+from methods.data.view import PairRule
+from methods.objectives.method import Setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from execution.settings import Count, Positive, Range, Seed
 from methods import METHODS
 from methods import check as check_method
 from methods.config import LoraSettings, TrainingSettings
-from methods.trl_losses import trl_loss
+from methods.training.trl_losses import trl_loss
 from orchestrator.bases import Base
 from orchestrator.config.evaluation import Evaluation
 from orchestrator.config.values import Declared, Free, Frozen, Several

@@ -12,7 +12,7 @@ from execution.errors import UserError, first_line
 from execution.step import Step
 from execution.store import Store
 from methods import METHODS
-from methods.view import LACKS
+from methods.data.view import LACKS
 from orchestrator.config.evaluation import Problems
 from orchestrator.config.study import Study
 from orchestrator.config.values import here

@@ -13,7 +13,7 @@ from execution.runner import Outcome
 from execution.settings import unkeyed
 from execution.step import Step
 from execution.store import Store
-from methods.view import view
+from methods.data.view import view
 from orchestrator.config.study import Study
 from orchestrator.evaluation.problems import FILE as PROBLEMS
 from orchestrator.evaluation.verdicts import evaluation

@@ -11,7 +11,8 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning starve the other trainings of a small machine
     "TOKENIZERS_PARALLELISM": "false",
-    # On GPUs: kernels that add in one order. Torch looks once, before a process's first product (methods.determinism).
+    # On GPUs: kernels that add in one order (methods.training.determinism). Torch looks once, before a process's first
+    # product.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "FLASH_ATTENTION_DETERMINISTIC": "1",
     # Ray tells every driver on a small machine at length that it has many workers; it has to.

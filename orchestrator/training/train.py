@@ -8,7 +8,7 @@ from typing import Any
 
 from execution.context import Context, Inputs
 from methods.config import TrainConfig
-from methods.view import equal_pairs
+from methods.data.view import equal_pairs
 from orchestrator.rollouts.dataset import heldout_rollouts, training_rollouts
 from orchestrator.runtime.device import device
 from orchestrator.steps.base import address, model_folder
@@ -19,9 +19,9 @@ def train(context: Context) -> None:
     """Writes ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` where asked for."""
     config = train_config(context.config, context.where, context.inputs["base"])
     if config.backend == "trl":
-        from methods.trl_backend import train as train_adapter
+        from methods.training.trl_backend import train as train_adapter
     else:
-        from methods.trainer import train as train_adapter
+        from methods.training.trainer import train as train_adapter
 
     def tell(line: Mapping[str, Any]) -> None:
         told = ", a gradient of rounding alone" if line["noise"] else ""
@@ -47,7 +47,7 @@ def train(context: Context) -> None:
 
 def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> None:
     """A further worker's part in a data-parallel training; writes nothing."""
-    from methods.trainer import assist as assist_training
+    from methods.training.trainer import assist as assist_training
 
     reference = inputs.get("reference")
     assist_training(

@@ -11,10 +11,10 @@ import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import reference_logprobs
-from methods.trainer import train
+from methods.data.batch import Rollout
+from methods.training.logprobs import reference_logprobs
+from methods.training.trainer import train
 from models.base import load
 from models.logprobs import completion_logps
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from methods.batch import Rollout
-from methods.logprobs import reference_logprobs
+from methods.data.batch import Rollout
+from methods.training.logprobs import reference_logprobs
 from models.base import load
 from tests.models.test_logprobs import chosen, plainly
 

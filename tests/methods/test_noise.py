@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import reference_logprobs
-from methods.lora import attach
-from methods.noise import floor, token_gradient
-from methods.trainer import train
+from methods.data.batch import Rollout
+from methods.training.logprobs import reference_logprobs
+from methods.training.lora import attach
+from methods.training.noise import floor, token_gradient
+from methods.training.trainer import train
 from models.base import load
 from models.logprobs import completion_logps
 

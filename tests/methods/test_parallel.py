@@ -18,10 +18,10 @@ import torch
 import torch.distributed
 from safetensors.torch import load_file
 
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import reference_logprobs
-from methods.trainer import TrainingDiverged, assist, train
+from methods.data.batch import Rollout
+from methods.training.logprobs import reference_logprobs
+from methods.training.trainer import TrainingDiverged, assist, train
 from tests import forked
 
 Make = Callable[..., TrainConfig]

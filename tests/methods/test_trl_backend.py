@@ -17,15 +17,16 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 
-from methods import METHODS, trainer, trl_backend
-from methods.batch import Rollout
+from methods import METHODS
 from methods.config import TrainConfig
-from methods.logprobs import reference_logprobs
-from methods.lora import adapter_of, attach
-from methods.parallel import Group
-from methods.trainer import Substrate, TrainingDiverged, plan
-from methods.trl_losses import trl_loss
-from methods.view import group_means
+from methods.data.batch import Rollout
+from methods.data.view import group_means
+from methods.training import trainer, trl_backend
+from methods.training.logprobs import reference_logprobs
+from methods.training.lora import adapter_of, attach
+from methods.training.parallel import Group
+from methods.training.trainer import Substrate, TrainingDiverged, plan
+from methods.training.trl_losses import trl_loss
 from models.base import load
 from tests.conftest import Agreement
 
@@ -116,7 +117,7 @@ def test_agreement(tiny_model: Path, rollouts: list[Rollout], make_config: Make,
         out, work = tmp_path / backend.__name__ / "out", tmp_path / backend.__name__ / "work"
         work.mkdir(parents=True)
         summaries.append(backend.train(config, tiny_model, rollouts, out, reference=reference, work=work))
-    ours, theirs = tmp_path / "methods.trainer" / "out", tmp_path / "methods.trl_backend" / "out"
+    ours, theirs = tmp_path / "methods.training.trainer" / "out", tmp_path / "methods.training.trl_backend" / "out"
     for part in ("adapter", "checkpoints/step-000005"):
         a, b = deltas(ours / part), deltas(theirs / part)
         assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.9999

@@ -12,7 +12,7 @@ from pydantic import Field
 from execution.settings import Count, Seed
 from execution.step import RunsAs
 from methods.config import TrainConfig
-from methods.view import PairRule
+from methods.data.view import PairRule
 from orchestrator.config.values import Frozen
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Table(Frozen):
     duplicates: Literal["keep", "drop"] = "keep"  # a problem's equal completions, beyond the first
     cut: Literal["drop", "keep"] = "drop"  # right rows that prompt.overlong=truncate cuts before their answer
     pairs: Count | None = TrainConfig.pairs  # at most so many (chosen, rejected) pairs
-    pair_rule: PairRule = TrainConfig.pair_rule  # methods/view.py says what each is
+    pair_rule: PairRule = TrainConfig.pair_rule  # methods/data/view.py says what each is
     seed: Seed = 0
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from execution import durable
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.lora import Adapter
-from methods.view import Unit, equal_pairs
+from methods.data.batch import Rollout
+from methods.data.view import Unit, equal_pairs
+from methods.training.lora import Adapter
 
 LOG = "log.jsonl"
 SUMMARY = "training.json"

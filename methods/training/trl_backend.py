@@ -1,6 +1,6 @@
 """SFT, DFT and DPO of the same study through TRL's own trainers: an oracle, a benchmark's peer, and a choice.
 
-Rows and their order, initial A, optimiser, schedule and clipping are those of :mod:`methods.trainer`; forward
+Rows and their order, initial A, optimiser, schedule and clipping are those of :mod:`methods.training.trainer`; forward
 pass, loss and loop are TRL's. Normalisation is the same too: SFT and DFT divide by the optimiser step's
 completion tokens, DPO by its pairs, for which ``batch_size`` must be a multiple of ``micro_batch``.
 """
@@ -22,16 +22,16 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.determinism import deterministic
-from methods.logprobs import check_logits, check_rows
-from methods.lora import Adapter, adapter_of, lora_config
-from methods.probe import look, watched
-from methods.record import Record, drift_values, step_values, units_at
-from methods.trainer import Reference, TrainingDiverged, check_reference, plan
-from methods.trl_losses import trl_loss
-from methods.view import Unit
+from methods.data.batch import Rollout
+from methods.data.view import Unit
+from methods.training.determinism import deterministic
+from methods.training.logprobs import check_logits, check_rows
+from methods.training.lora import Adapter, adapter_of, lora_config
+from methods.training.probe import look, watched
+from methods.training.record import Record, drift_values, step_values, units_at
+from methods.training.trainer import Reference, TrainingDiverged, check_reference, plan
+from methods.training.trl_losses import trl_loss
 from models.base import load
 
 UNTOLD = ("grad_floor", "noise", "nll_right", "nll_wrong", "nll_pushed", "reward_nll", "gradient_wrong")
@@ -50,7 +50,7 @@ def train(
     on_save: Callable[[], None] | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """As :func:`methods.trainer.train`, through TRL; ``ValueError`` for a method that TRL lacks.
+    """As :func:`methods.training.trainer.train`, through TRL; ``ValueError`` for a method that TRL lacks.
 
     A killed training starts over: TRL's own checkpoints are pickles, which this project does not read. So ``on_save``
     is never called.

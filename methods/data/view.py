@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from methods import METHODS
-from methods.batch import Rollout
+from methods.data.batch import Rollout
 from methods.seeds import derive
 
 Unit = tuple[int, ...]

@@ -12,9 +12,9 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from methods.batch import Rollout
 from methods.config import TrainingSettings
-from methods.determinism import deterministic, in_order
+from methods.data.batch import Rollout
+from methods.training.determinism import deterministic, in_order
 from models import head
 from models.base import load, positions, vocabulary
 from models.logprobs import completion_logps, inner

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from execution import durable
 from execution.settings import keyed
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.parallel import Group
-from methods.record import Kept, verify
+from methods.data.batch import Rollout
+from methods.training.parallel import Group
+from methods.training.record import Kept, verify
 
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -72,8 +72,8 @@ def save(
 ) -> None:
     """Write the state after ``step``: tensors under a new name, then ``state.json``, which makes it count.
 
-    ``memory`` is what running out of memory has made of the micro-batch (:class:`methods.trainer.Fit`), ``result``
-    what the record holds so far (:meth:`methods.record.Record.sync`).
+    ``memory`` is what running out of memory has made of the micro-batch (:class:`methods.training.trainer.Fit`),
+    ``result`` what the record holds so far (:meth:`methods.training.record.Record.sync`).
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():

@@ -21,20 +21,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from methods import METHODS, state
-from methods.batch import Batch, Rollout
+from methods import METHODS
 from methods.config import TrainConfig
-from methods.determinism import deterministic, in_order
-from methods.divisor import divisor
-from methods.logprobs import beside, check_logits, check_rows
-from methods.lora import Adapter, attach
-from methods.noise import floor, token_gradient
-from methods.parallel import STOP, Group, Stopped, group
-from methods.probe import look, watched
-from methods.record import Record, drift_values, step_values, units_at
+from methods.data.batch import Batch, Rollout
+from methods.data.divisor import divisor
+from methods.data.split import divisible, micro_batches, share
+from methods.data.view import Unit, group_means, order, view
 from methods.seeds import derive
-from methods.split import divisible, micro_batches, share
-from methods.view import Unit, group_means, order, view
+from methods.training import state
+from methods.training.determinism import deterministic, in_order
+from methods.training.logprobs import beside, check_logits, check_rows
+from methods.training.lora import Adapter, attach
+from methods.training.noise import floor, token_gradient
+from methods.training.parallel import STOP, Group, Stopped, group
+from methods.training.probe import look, watched
+from methods.training.record import Record, drift_values, step_values, units_at
 from models.base import load
 from models.logprobs import completion_logps
 
@@ -71,8 +72,8 @@ def train(
     """Train one adapter on the model in ``model_dir`` and write it to ``out``; returns the summary.
 
     ``reference`` holds the base's log-probabilities of each rollout's tokens
-    (:func:`methods.logprobs.reference_logprobs`), for the rows of methods that need them. ``heldout`` are rollouts that
-    are only looked at, every ``config.probe_every`` steps (:func:`methods.probe.probe`). ``out`` receives
+    (:func:`methods.training.logprobs.reference_logprobs`), for the rows of methods that need them. ``heldout`` are
+    rollouts that are only looked at, every ``config.probe_every`` steps (:func:`methods.training.probe.probe`). ``out`` receives
     ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends. Until then
     they, and the state to go on from, live in ``work``: called again with the same arguments after a kill,
     training goes on from there and ends with the same bytes. ``on_step`` sees each log line, ``on_save`` is
@@ -223,8 +224,8 @@ class Fit:
 class Substrate:
     """Adapter, optimiser and data of one training; :meth:`step` does one optimiser step.
 
-    ``token_norm`` is the size of a token's gradient at the start (:func:`methods.noise.token_gradient`), 0 where no
-    floor of the gradient is asked for.
+    ``token_norm`` is the size of a token's gradient at the start (:func:`methods.training.noise.token_gradient`),
+    0 where no floor of the gradient is asked for.
     """
 
     config: TrainConfig
