@@ -32,10 +32,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from methods import METHODS  # noqa: E402
-from methods.batch import Rollout  # noqa: E402
 from methods.config import TrainConfig  # noqa: E402
-from methods.logprobs import reference_logprobs  # noqa: E402
-from methods.trainer import plan, train  # noqa: E402
+from methods.data.batch import Rollout  # noqa: E402
+from methods.training.logprobs import reference_logprobs  # noqa: E402
+from methods.training.trainer import plan, train  # noqa: E402
 
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
@@ -54,7 +54,8 @@ def settings(method: str, shape: str, steps: int, budget: bool) -> TrainConfig:
     return TrainConfig(
         method=method, learning_rate=1e-4, steps=steps, report_step=steps, run_steps=steps, batch_size=16,
         micro_batch=8, rank=64, alpha=128, init_seed=1, order_seed=2, base_name="random", warmup=0.0,
-        precision="bfloat16" if torch.cuda.is_available() else "float32", threads=torch.get_num_threads(), **micro,
+        precision="bfloat16" if torch.cuda.is_available() else "float32", threads=torch.get_num_threads(),
+        resume_every=0, resume_seconds=0.0, **micro,
     )  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def plain(config: TrainConfig, model: Path, folder: Path, device: str) -> dict[s
     tuned = get_peft_model(whole, lora, autocast_adapter_dtype=True)
     trained = [p for p in tuned.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, fused=True)
-    for step in range(config.run_steps):
+    for step in range(config.last_step):
         batch = [rollouts[row] for (row,) in stream[step * config.batch_size : (step + 1) * config.batch_size]]
         count, loss = sum(len(row.completion_ids) for row in batch), 0.0
         for start in range(0, len(batch), config.micro_batch):

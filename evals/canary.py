@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from evals.engines import Engine
+from evals.engines.settings import EngineConfig
 from evals.engines.transformers import TransformersEngine
 from models.adapter_config import WEIGHTS, largest_rank, load_config
 from models.base import targeted
@@ -91,14 +92,16 @@ def _reference(
 ) -> dict[Path | None, torch.Tensor]:
     if not folders:
         return {}
-    reference = TransformersEngine(
-        model_dir,
+    config = EngineConfig(
+        kind="transformers",
+        precision="float32",
         max_lora_rank=max((largest_rank(load_config(folder)) for folder in folders if folder), default=0),
         max_model_len=max(map(len, prompts)) + 1,
         threads=threads,
         batch_size=16,
         attention="eager",
     )
+    reference = TransformersEngine(model_dir, config)
     logprobs = {folder: reference.logprobs(prompts, folder) for folder in folders}
     reference.close()
     return logprobs

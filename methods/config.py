@@ -1,111 +1,93 @@
-"""The checked settings of one training; imports no torch, so that planning does not."""
+"""The settings of a training: each one's type, bounds, default and meaning, here alone.
+
+Light, so that a plan can be made without torch. A study's YAML has :class:`TrainingSettings` as ``training`` and
+:class:`LoraSettings` as ``adapter``; a training gets both, and what is its own, as :class:`TrainConfig`.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import Literal
 
+from execution.settings import Below1, Count, Every, NotNegative, Positive, Settings, Unkeyed
 from methods import check
-from methods.method import Setting
-from methods.view import PAIR_RULES
-
-CHOICES = {
-    "schedule": ("cosine",),
-    "precision": ("float32", "bfloat16"),
-    "attention": ("sdpa", "eager", "flash"),
-    "pair_rule": PAIR_RULES,
-}
-LEAST = {
-    "steps": 1, "report_step": 1, "run_steps": 1, "checkpoint_every": 0, "resume_every": 0, "batch_size": 1,
-    "micro_batch": 1, "head_chunk": 1, "rank": 1, "threads": 1, "workers": 1,
-    "probe_every": 0, "probe_rows": 1,
-}  # fmt: skip
+from methods.data.view import PairRule
+from methods.objectives.method import Setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Everything that determines one training besides the model and the rollouts. Bad values raise ``ValueError``.
+class LoraSettings(Settings):
+    """LoRA as every method gets it."""
 
-    ``steps`` is the horizon of the schedule, ``run_steps`` the last step that is run, ``report_step`` the step whose
-    adapter is the result (``report_step`` <= ``run_steps`` <= ``steps``). ``batch_size`` counts units (rows, or pairs)
-    per optimiser step over all ``workers``; ``micro_batch`` units per forward pass, or, where ``micro_tokens`` is
-    given, as many as fit that budget of padded tokens. ``checkpoint_every`` is the number of steps between kept
-    adapters, ``resume_every`` between saved resume states, ``resume_seconds`` the same in seconds
-    (:class:`methods.state.Due`); 0 is never. ``warmup`` is a fraction of ``steps``. ``precision`` is that of the base
-    weights; adapter and optimiser state are always float32. ``head_chunk`` is the number of positions whose logits are
-    held at once where the whole batch's would be too many. ``targets`` are module names or their endings.
-    ``base_name`` (a folder or hub name) and ``base_revision`` (a commit) are written to the adapter's config.
-    ``probe_every`` is the number of steps between evaluations of the first ``probe_rows`` held-out rollouts
-    (0: never). ``pairs`` is the largest number of (chosen, rejected) pairs to draw, None for all.
-    """
-
-    method: str
-    learning_rate: float
-    steps: int
-    report_step: int
-    run_steps: int
-    batch_size: int
-    micro_batch: int
-    rank: int
-    alpha: int
-    init_seed: int
-    order_seed: int
-    base_name: str
-    base_revision: str | None = None
-    settings: dict[str, Setting] = field(default_factory=dict)
-    checkpoint_every: int = 0
-    resume_every: int = 0
-    resume_seconds: float = 0.0
-    warmup: float = 0.05
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    schedule: str = "cosine"
-    precision: str = "float32"
-    attention: str = "sdpa"
-    gradient_checkpointing: bool = False
-    head_chunk: int = 1024
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    pair_rule: str = "one"
-    pairs: int | None = None
-    threads: int = 1
-    workers: int = 1
-    micro_tokens: int | None = None
-    probe_every: int = 0
-    probe_rows: int = 64
+    rank: Count = 32
+    alpha: Count = 64
+    dropout: Below1 = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")  # names of modules, or their endings
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", check(self.method, self.settings))
-        object.__setattr__(self, "betas", tuple(self.betas))
-        object.__setattr__(self, "targets", tuple(self.targets))
-        for name, options in CHOICES.items():
-            if getattr(self, name) not in options:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(options)}")
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: must be at least {least}, not {getattr(self, name)}")
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{item.name}: must be a finite number, not {value}")
-        if self.micro_tokens is not None and self.micro_tokens < 1:
-            raise ValueError(f"micro_tokens: must be at least 1, not {self.micro_tokens}")
-        if self.workers > self.batch_size:
-            raise ValueError(f"workers: {self.workers} cannot share a batch of {self.batch_size}")
-        if not self.report_step <= self.run_steps <= self.steps:
-            raise ValueError(
-                f"report_step {self.report_step} <= run_steps {self.run_steps} <= steps {self.steps} fails"
-            )
-        if not 0 <= self.warmup < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(f"warmup {self.warmup} and dropout {self.dropout} must lie in [0, 1)")
-        if min(self.learning_rate, self.clip, self.alpha, self.eps) <= 0:
-            raise ValueError("learning_rate, clip, alpha and eps must be above 0")
-        if min(self.weight_decay, self.resume_seconds) < 0:
-            raise ValueError("weight_decay and resume_seconds must be at least 0")
+        super().__post_init__()
         if not self.targets:
             raise ValueError("targets: name at least one module to adapt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(Settings):
+    """One substrate for all methods. Adapter and optimiser state are float32 always."""
+
+    backend: Literal["native", "trl"] = "native"  # trl: SFT, DFT and DPO through TRL's own trainers
+    learning_rate: Positive = 5e-6
+    steps: Count = 1500  # the horizon of the schedule
+    report_step: Count | None = None  # the step whose adapter counts; None: the last that is trained
+    run_steps: Count | None = None  # how far it trains; None: to the horizon
+    checkpoint_every: Every = 0  # steps between two adapters that are kept; 0: none
+    resume_every: Unkeyed[Every] = 100  # steps between two saved states; 0: none by steps
+    resume_seconds: Unkeyed[NotNegative] = 30.0  # and the most time between two; 0: none by the clock
+    batch_size: Count = 32  # units (rows, or pairs) an optimiser step, over all workers
+    micro_batch: Count = 32  # units a forward pass
+    warmup: Below1 = 0.05  # share of the steps
+    weight_decay: NotNegative = 0.01
+    clip: Positive = 1.0  # norm of the gradient
+    betas: tuple[Below1, Below1] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the base's weights
+    attention: Literal["sdpa", "eager", "flash"] = "sdpa"
+    gradient_checkpointing: bool = False  # each layer's activations are computed again in the backward pass
+    head_chunk: Count = 1024  # positions whose logits exist at once, where the whole batch's would be too many
+    threads: Count = 1
+    workers: Count = 1  # data-parallel; each holds the whole base
+    micro_tokens: Count | None = None  # padded tokens a forward pass, in place of micro_batch units
+    probe_every: Every = 0  # steps between two looks at held-out rollouts; 0: none
+    probe_rows: Count = 64  # how many of them
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.backend == "trl" and (self.workers > 1 or self.micro_tokens):
+            raise ValueError("backend: trl takes one worker and micro_batch: leave workers and micro_tokens")
+        if self.backend == "trl" and self.batch_size % min(self.batch_size, self.micro_batch):
+            raise ValueError(
+                f"backend: trl needs a batch_size that is a multiple of micro_batch, not {self.batch_size} of "
+                f"{self.micro_batch}"
+            )
+        if self.workers > self.batch_size:
+            raise ValueError(f"workers: {self.workers} cannot share a batch of {self.batch_size}")
+        if self.attention == "flash" and self.precision != "bfloat16":
+            raise ValueError("attention: flash needs precision bfloat16")
+        if not self.reported_step <= self.last_step <= self.steps:
+            raise ValueError(
+                f"report_step <= run_steps <= steps must hold, not {self.reported_step} <= {self.last_step} <= "
+                f"{self.steps}"
+            )
+
+    @property
+    def last_step(self) -> int:
+        """The step with which it ends."""
+        return self.run_steps or self.steps
+
+    @property
+    def reported_step(self) -> int:
+        """The step whose adapter counts."""
+        return self.report_step or self.last_step
 
     @property
     def warmup_steps(self) -> int:
@@ -123,3 +105,25 @@ class TrainConfig:
             return self.learning_rate * done / self.warmup_steps
         progress = (done - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         return self.learning_rate * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TrainingSettings, LoraSettings):
+    """All that decides one training, besides the model and the rollouts. Bad values raise ``ValueError``.
+
+    ``base_name`` and ``base_revision`` go into the adapter's own config as where its base is found, a folder or a hub
+    name and its commit.
+    """
+
+    method: str
+    settings: dict[str, Setting] = field(default_factory=dict)
+    init_seed: int
+    order_seed: int
+    pair_rule: PairRule = "one"
+    pairs: Count | None = None  # at most so many (chosen, rejected) pairs
+    base_name: Unkeyed[str]
+    base_revision: Unkeyed[str | None] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "settings", check(self.method, self.settings))

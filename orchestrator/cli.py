@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import shlex
 import sys
@@ -15,20 +16,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from execution.errors import BAD_INPUT, DONE, FAILED, STOPPED, Interrupted, UserError, first_line
+from orchestrator.commands.process import DEFAULT_STUDY, refuse_intruders
 from report.escape import line, tell
 
 SHOWS = ("plan", "status", "doctor")  # commands that leave nothing behind but what they print
-DEFAULT_STUDY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, run one command, return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        from orchestrator.commands import study as commands
-
-        commands.refuse_intruders()
-        code: int = getattr(commands, options.command)(options)
+        refuse_intruders()
+        code: int = importlib.import_module(f"orchestrator.commands.{options.command}").main(options)
         sys.stdout.flush()
         return code
     except UserError as error:

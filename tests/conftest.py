@@ -146,7 +146,7 @@ def make_config() -> Callable[..., Any]:
         values: dict[str, Any] = {
             "method": method, "learning_rate": 3e-3, "steps": 6, "report_step": 6, "run_steps": 6,
             "batch_size": 8, "micro_batch": 8, "rank": 4, "alpha": 8, "init_seed": 1, "order_seed": 2,
-            "base_name": "someone/tiny",
+            "base_name": "someone/tiny", "precision": "float32", "resume_every": 0, "resume_seconds": 0.0,
         }  # fmt: skip
         return TrainConfig(**(values | changes))
 

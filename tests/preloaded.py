@@ -6,8 +6,8 @@ from orchestrator.runtime.threads import set_environment
 
 set_environment()
 for name in (
-    "evals.engines.transformers", "execution.execute", "methods.trainer", "methods.trl_backend",
-    "orchestrator.commands.study", "orchestrator.evaluation.answer", "orchestrator.measurements.activations",
+    "evals.engines.transformers", "execution.execute", "methods.training.trainer", "methods.training.trl_backend",
+    "orchestrator.commands.run", "orchestrator.evaluation.answer", "orchestrator.measurements.activations",
     "orchestrator.measurements.geometry", "orchestrator.measurements.similarity", "orchestrator.results.gather",
     "orchestrator.results.write_report", "orchestrator.rollouts.build", "orchestrator.training.train", "report.render",
 ):  # fmt: skip

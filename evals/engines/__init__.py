@@ -10,11 +10,10 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-ENGINES = ("vllm", "transformers")
-PRECISIONS = ("float32", "bfloat16")
-ADAPTERS = ("lora", "swapped")
+from evals.engines.settings import EngineConfig
+
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # that vLLM's CPU attention supports
 HOTTEST = 2.0  # vLLM's highest temperature
@@ -80,65 +79,21 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(
-    kind: str,
-    model: Path,
-    *,
-    precision: str = "float32",
-    max_lora_rank: int = 0,
-    adapters: str = "lora",
-    max_model_len: int = 2048,
-    threads: int = 1,
-    seed: int = 0,
-    device: str = "cpu",
-    batch_size: int = 256,
-    cache_gib: float = 1.0,
-    memory_share: float = 0.9,
-    attention: str = "sdpa",
-) -> Engine:
-    """Load ``model`` (a local folder) into an engine.
-
-    Args:
-        kind: "vllm" or "transformers".
-        precision: of the base weights and the arithmetic, "float32" or "bfloat16".
-        max_lora_rank: the largest rank of an adapter; 0 for none.
-        adapters: "lora", beside the weights, or "swapped": added to the weights in place (vllm in float32 only, since
-            bfloat16 weights would round most of an update away).
-        max_model_len: largest number of tokens of a prompt with its completion.
-        threads: intra-op CPU threads.
-        seed: of the engine's own generators; samples are determined by ``Sampling.seed``.
-        device: "cpu" or "cuda".
-        batch_size: sequences that run at once.
-        cache_gib: GiB of key-value cache on a CPU (vllm).
-        memory_share: fraction of a GPU's memory that may be used (vllm).
-        attention: implementation, "sdpa", "eager" or "flash" (transformers).
+def open_engine(kind: Any, model: Path, **settings: Any) -> Engine:
+    """Loads ``model`` (a local folder) into an engine of this kind; ``settings`` are those of ``EngineConfig``.
 
     ValueError for an unknown setting and for a folder without a model.
     """
-    if kind not in ENGINES:
-        raise ValueError(f"engine {kind!r} is not one of {', '.join(ENGINES)}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
-    if adapters not in ADAPTERS:
-        raise ValueError(f"adapters {adapters!r} is not one of {', '.join(ADAPTERS)}")
-    if adapters == "swapped" and (kind, precision) != ("vllm", "float32"):
-        raise ValueError(f"adapters are swapped into the weights by vllm in float32, not by {kind} in {precision}")
+    config = EngineConfig(kind=kind, **settings)
     if not (model / "config.json").is_file():
         raise ValueError(f"{model}: holds no config.json; give the folder of a model")
-    if kind == "vllm":
+    if config.kind == "vllm":
         from evals.engines.vllm import VllmEngine
 
-        return VllmEngine(
-            model, precision=precision, max_lora_rank=max_lora_rank, adapters=adapters, max_model_len=max_model_len,
-            threads=threads, seed=seed, device=device, batch_size=batch_size, cache_gib=cache_gib,
-            memory_share=memory_share,
-        )  # fmt: skip
+        return VllmEngine(model, config)
     from evals.engines.transformers import TransformersEngine
 
-    return TransformersEngine(
-        model, precision=precision, max_lora_rank=max_lora_rank, max_model_len=max_model_len, threads=threads,
-        device=device, batch_size=batch_size, attention=attention,
-    )  # fmt: skip
+    return TransformersEngine(model, config)
 
 
 def prepare(kind: str) -> None:

@@ -17,6 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from evals.engines import Completion, Sampling
 from evals.engines.requests import Decoder, check_adapter, check_prompts, prompt_seeds
+from evals.engines.settings import EngineConfig
 from models.base import load
 from models.padding import by_length
 
@@ -24,25 +25,14 @@ from models.padding import by_length
 
 
 class TransformersEngine:
-    """See ``Engine``. ``attention`` is the implementation of attention, "sdpa", "eager" or "flash"."""
+    """See ``Engine`` and ``open_engine``."""
 
-    def __init__(
-        self,
-        model: Path,
-        *,
-        precision: str = "float32",
-        max_lora_rank: int = 0,
-        max_model_len: int = 2048,
-        threads: int = 1,
-        device: str = "cpu",
-        batch_size: int = 256,
-        attention: str = "sdpa",
-    ) -> None:
-        self.max_lora_rank, self.max_model_len = max_lora_rank, max_model_len
-        self.threads, self.device, self.batch_size = threads, device, batch_size
+    def __init__(self, model: Path, config: EngineConfig) -> None:
+        self.max_lora_rank, self.max_model_len = config.max_lora_rank, config.max_model_len
+        self.threads, self.device, self.batch_size = config.threads, config.device, config.batch_size
         self.decoder = Decoder(model)
         # Loaded frozen: kernels depend on requires_grad even in inference mode, and PEFT switches it off.
-        self.model: PreTrainedModel | None = load(model, precision, attention, device)
+        self.model: PreTrainedModel | None = load(model, config.precision, config.attention, config.device)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, adapter: Path | None = None

@@ -23,6 +23,7 @@ from transformers import AutoConfig
 
 from evals.engines import CPU_HEAD_SIZES, LORA_RANKS, Completion, Sampling
 from evals.engines.requests import Decoder, check_adapter, check_prompts, prompt_seeds
+from evals.engines.settings import EngineConfig
 from evals.engines.swap import Swap
 from models.adapter_config import WEIGHTS
 
@@ -47,49 +48,36 @@ def import_vllm() -> None:
 class VllmEngine:
     """See ``Engine`` and ``open_engine``."""
 
-    def __init__(
-        self,
-        model: Path,
-        *,
-        precision: str = "float32",
-        max_lora_rank: int = 0,
-        adapters: str = "lora",
-        max_model_len: int = 2048,
-        threads: int = 1,
-        seed: int = 0,
-        device: str = "cpu",
-        batch_size: int = 256,
-        cache_gib: float = 1.0,
-        memory_share: float = 0.9,
-    ) -> None:
-        self.max_lora_rank, self.max_model_len, self.threads = max_lora_rank, max_model_len, threads
-        self.device = device
+    def __init__(self, model: Path, config: EngineConfig) -> None:
+        self.max_lora_rank, self.max_model_len = config.max_lora_rank, config.max_model_len
+        self.threads, self.device = config.threads, config.device
         self.decoder = Decoder(model)
         self._adapters: dict[tuple[str, int], LoRARequest] = {}
-        self._swap = Swap(model) if adapters == "swapped" and max_lora_rank else None
+        swapped = config.adapters_in("vllm") == "swapped"
+        self._swap = Swap(model) if swapped and config.max_lora_rank else None
         self._within: tuple[tuple[str, int] | None, ...] = (None,)  # the adapter in the weights; () unknown
-        lora_rank = 0 if self._swap else max_lora_rank
+        lora_rank = 0 if self._swap else config.max_lora_rank
         settings: dict[str, Any] = {
-            "dtype": precision,
-            "max_model_len": max_model_len,
-            "max_num_seqs": batch_size,
-            "max_num_batched_tokens": max(BATCHED_TOKENS, max_model_len),
+            "dtype": config.precision,
+            "max_model_len": config.max_model_len,
+            "max_num_seqs": config.batch_size,
+            "max_num_batched_tokens": max(BATCHED_TOKENS, config.max_model_len),
             "max_logprobs": -1,
-            "seed": seed,
+            "seed": config.seed,
             "enable_prefix_caching": False,  # a call must not depend on earlier calls
             "skip_tokenizer_init": True,
             "use_tqdm_on_load": False,
         }
         if lora_rank:
             settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": served_rank(lora_rank)}
-        if device == "cpu":
+        if config.device == "cpu":
             _check_head_size(model)
-            settings |= {"enforce_eager": True, "kv_cache_memory_bytes": int(cache_gib * 2**30)}
+            settings |= {"enforce_eager": True, "kv_cache_memory_bytes": int(config.cache_gib * 2**30)}
             if lora_rank:
                 settings["worker_cls"] = "evals.engines.punica.MatmulWorker"
         else:
-            settings["gpu_memory_utilization"] = memory_share
-        with _process_kept(), _threads(threads):
+            settings["gpu_memory_utilization"] = config.memory_share
+        with _process_kept(), _threads(config.threads):
             from vllm import LLM
 
             self.llm: Any = LLM(str(model), **settings)

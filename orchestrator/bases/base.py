@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
-from orchestrator.config.values import Count, Frozen
+from execution.settings import Count
+from orchestrator.config.values import Frozen
 
 if TYPE_CHECKING:
     from orchestrator.planning.resolve import Resolver

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from execution.settings import Count, Positive, Seed, Share
 from orchestrator.bases.base import BaseSpec, Shape
-from orchestrator.config.values import Count, Name, Positive, Seed, Share
+from orchestrator.config.values import Name
 from orchestrator.planning import cost
 
 if TYPE_CHECKING:

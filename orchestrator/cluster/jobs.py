@@ -34,7 +34,7 @@ def perform_step(step: Step, store: Store, parallel_map: ParallelMap, slots: int
 @ray.remote(num_cpus=0)
 def warm() -> None:
     """Import what most steps need, ahead of the first step."""
-    for module in ("methods.trainer", "analysis.function.cka"):
+    for module in ("methods.training.trainer", "analysis.function.cka"):
         importlib.import_module(module)
 
 

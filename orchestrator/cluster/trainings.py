@@ -85,7 +85,7 @@ def _train_one(config: dict[str, Any]) -> None:
 
 def _train_queued(config: dict[str, Any]) -> None:
     """Training loop on a trainer process; imports before it takes the first training."""
-    importlib.import_module("methods.trainer")
+    importlib.import_module("methods.training.trainer")
     queue, number, rank = config["queue"], 0, ray.train.get_context().get_world_rank()
     while True:
         word, step = ray.get(queue.take.remote(config["group"], rank if config["alone"] else 0, number))

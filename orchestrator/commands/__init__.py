@@ -1,1 +1,1 @@
-"""What each command of the command line does."""
+"""One file a command of the command line, ``main(options)`` in each, and what they share."""

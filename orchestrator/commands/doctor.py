@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import shutil
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from execution.errors import BAD_INPUT, DONE
 from orchestrator.runtime.device import bfloat16_products, cards
+from report.escape import tell
 
 NEEDED = ("torch", "transformers", "peft", "trl", "ray", "datasets", "numpy", "scipy", "math-verify")
 INSTALL = "make install (or: pip install -c constraints/cpu.txt -e '.[cpu]')"
@@ -25,6 +28,17 @@ class Finding:
     detail: str
     mend: str = ""
     needed: bool = True
+
+
+def main(options: argparse.Namespace) -> int:
+    """What this machine has and lacks."""
+    lacks = 0
+    for found in examine():
+        tell(f"{'ok' if found.ok else 'LACK' if found.needed else 'note':<6}{found.what:<14}{found.detail}")
+        if not found.ok:
+            tell(f"      {found.mend}")
+            lacks += found.needed
+    return BAD_INPUT if lacks else DONE
 
 
 def examine() -> Iterator[Finding]:

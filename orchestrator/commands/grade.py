@@ -6,6 +6,7 @@ Rows are read twice: all of them are checked before the first is graded. A row k
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -19,7 +20,9 @@ from typing import Any, BinaryIO
 
 from evals.answers import Grader, Verdict
 from evals.json_rows import once
-from execution.errors import Interrupted, UserError
+from execution.errors import DONE, Interrupted, UserError
+from orchestrator.commands.process import stoppable
+from report.escape import tell
 
 ADDED = ("extracted", "correct")
 CHUNK_ROWS, CHUNK_BYTES = 10_000, 64 << 20  # graded at once, whichever is reached first
@@ -31,6 +34,13 @@ class _Row:
     line: bytes
     completion: str
     answer: str
+
+
+def main(options: argparse.Namespace) -> int:
+    """Anyone's rows graded, without a study. Rows alone go to stdout."""
+    with stoppable():
+        grade(options.rows, options.out, lambda line: tell(line, sys.stderr))
+    return DONE
 
 
 def grade(path: Path, out: Path | None, say: Callable[[str], None]) -> None:

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from evals.engines import HOTTEST
 from evals.tasks import TASKS
-from orchestrator.config.values import Count, Free, Frozen, Positive, Seed, Several
+from execution.settings import Count, Positive, Seed
+from orchestrator.config.values import Free, Frozen, Several
 
 Temperature = Annotated[float, Field(ge=0, le=HOTTEST)]
 TopP = Annotated[float, Field(gt=0, le=1)]
@@ -86,32 +87,6 @@ class EvaluatedTask(Problems):
     @property
     def known_as(self) -> str:
         return self.name or self.task
-
-
-class Engine(Frozen):
-    """The server of rollouts and evaluations. ``auto``: vLLM where it is installed, else Transformers.
-
-    ``adapters``: applied beside the base's weights (``lora``), or swapped into them in place (``swapped``). ``auto``
-    swaps in float32, which is faster on a CPU; bfloat16 weights would round most of an update away.
-    """
-
-    kind: Literal["auto", "vllm", "transformers"] = "auto"
-    adapters: Literal["auto", "lora", "swapped"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    max_model_len: Count = 4096
-    batch_size: Count = 256  # sequences at once: a batch's make-up decides its rounding
-    threads: Count = 1
-    seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _whole(self) -> Engine:
-        if self.adapters == "swapped" and self.precision == "bfloat16":
-            raise ValueError(
-                "engine.adapters: swapped needs engine.precision=float32: in bfloat16 the sum rounds small updates away"
-            )
-        if self.adapters == "swapped" and self.kind == "transformers":
-            raise ValueError("engine.adapters: swapped needs engine.kind=vllm: Transformers serves with PEFT")
-        return self
 
 
 class Canary(Frozen):

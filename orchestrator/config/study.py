@@ -8,31 +8,26 @@ say so in their comments.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jinja2 import TemplateSyntaxError
 from pydantic import Field, create_model, model_validator
 
+from evals.engines.settings import EnginePlace, EngineSettings
+from execution.settings import Count, Positive, Range, Seed
 from methods import METHODS
 from methods import check as check_method
-from methods.trl_losses import trl_loss
+from methods.config import LoraSettings, TrainingSettings
+from methods.training.trl_losses import trl_loss
 from orchestrator.bases import Base
-from orchestrator.config.evaluation import Engine, Evaluation
-from orchestrator.config.values import Beta, Count, Every, Free, Frozen, Positive, Seed, Several, Two
+from orchestrator.config.evaluation import Evaluation
+from orchestrator.config.values import Declared, Free, Frozen, Several
 from orchestrator.prompts.templates import environment
 from orchestrator.rollouts.sources import Rollouts
 from orchestrator.steps import STEP_KINDS
 
 NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
-
-
-class Adapter(Frozen):
-    """LoRA as every method gets it."""
-
-    rank: Count = 32
-    alpha: Count = 64
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Annotated[Several[str], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 class Prompt(Frozen):
@@ -57,54 +52,6 @@ class Prompt(Frozen):
             except RecursionError:
                 raise ValueError("prompt.template is nested too deeply") from None
         return self
-
-
-class Training(Frozen):
-    """One substrate for all methods. ``steps`` is the schedule's horizon, ``report_step`` the step that counts."""
-
-    backend: Literal["native", "trl"] = "native"
-    learning_rate: Positive = 5e-6
-    steps: Count = 1500
-    report_step: Count | None = None  # None: the last step
-    run_steps: Count | None = None  # how far it trains; None: to the horizon
-    checkpoint_every: Every = 0
-    resume_every: Every = 100  # steps between two saved states; 0: none by steps
-    resume_seconds: Annotated[float, Field(ge=0)] = 30.0  # and the most time between two; 0: none by the clock
-    batch_size: Count = 32
-    micro_batch: Count = 32
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    clip: Positive = 1.0
-    betas: Two[Beta] = (0.9, 0.999)
-    eps: Positive = 1e-8
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    attention: Literal["sdpa", "eager", "flash"] = "sdpa"
-    gradient_checkpointing: bool = False
-    head_chunk: Count = 1024
-    threads: Count = 1
-    workers: Count = 1  # data-parallel; each holds the whole base
-    micro_tokens: Count | None = None  # padded tokens a forward pass, in place of micro_batch units
-    probe_every: Every = 0  # steps between two looks at held-out rollouts; 0: none
-    probe_rows: Count = 64
-
-    @model_validator(mode="after")
-    def _fits(self) -> Training:
-        if self.backend == "trl" and (self.workers > 1 or self.micro_tokens):
-            raise ValueError("training.backend: trl takes one worker and micro_batch: leave workers and micro_tokens")
-        if self.backend == "trl" and self.batch_size % min(self.batch_size, self.micro_batch):
-            raise ValueError(
-                f"training.backend: trl needs a batch_size that is a multiple of micro_batch, not {self.batch_size} of "
-                f"{self.micro_batch}"
-            )
-        if self.workers > self.batch_size:
-            raise ValueError(f"training.workers: {self.workers} cannot share a batch of {self.batch_size}")
-        if self.attention == "flash" and self.precision != "bfloat16":
-            raise ValueError("training.attention: flash needs training.precision=bfloat16")
-        return self
-
-    @property
-    def last_step(self) -> int:
-        return self.run_steps or self.steps
 
 
 class MethodSpec(Frozen):
@@ -162,12 +109,11 @@ else:
     Analysis = create_model("Analysis", __base__=Measuring, **_OWN)
 
 
-class Placement(Frozen):
+@dataclass(frozen=True, kw_only=True)
+class Placement(EnginePlace):
     """Where and how fast; never part of an identity."""
 
-    gpus_per_training: Annotated[float, Field(ge=1e-4, le=1)] = 1.0  # Ray counts so finely
-    cache_gib: Positive = 1.0  # vLLM's key-value cache on a CPU
-    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9  # of a GPU, for vLLM
+    gpus_per_training: Annotated[float, Range(ge=1e-4, le=1)] = 1.0  # Ray counts so finely
 
 
 class Study(Frozen):
@@ -178,18 +124,18 @@ class Study(Frozen):
     note: str = ""  # what is known of this study from elsewhere, printed below its report's title
     data: str | None = None  # what {data} stands for in paths; ORCHESTRATOR_DATA where unset
     base: Base
-    adapter: Adapter = Adapter()
+    adapter: Declared[LoraSettings] = LoraSettings()
     prompt: Prompt = Prompt()
     rollouts: Rollouts
-    training: Training = Training()
+    training: Declared[TrainingSettings] = TrainingSettings()
     methods: dict[str, MethodSpec] = Field(min_length=1)
     seeds: Seeds = Seeds()
     replicas: Several[Replica] = ()
     sweep: Sweep | None = None
-    engine: Engine = Engine()
+    engine: Declared[EngineSettings] = EngineSettings()
     evaluation: Evaluation
     analysis: Analysis = Analysis()
-    placement: Placement = Placement()
+    placement: Declared[Placement] = Placement()
 
     @model_validator(mode="before")
     @classmethod
@@ -229,9 +175,6 @@ class Study(Frozen):
         samples = self.rollouts.samples_a_problem
         if pairs and samples is not None and samples < 2:
             raise ValueError(f"methods.{pairs[0]} needs pairs: rollouts.samples must be 2 or more")
-        last, report = self.training.last_step, self.training.report_step
-        if not (report or last) <= last <= self.training.steps:
-            raise ValueError("training: report_step <= run_steps <= steps must hold")
         return self
 
     def objective(self, name: str) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, create_model
+from pydantic_core import CoreSchema, core_schema
 
+from execution.settings import Settings, bare, hints, stated
 from orchestrator.config.yaml_values import Ambiguous
 
 T = TypeVar("T")
@@ -41,13 +44,7 @@ def _digits(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=96)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Every = Annotated[int, Field(ge=0, le=10**9)]
-Positive = Annotated[float, Field(gt=0)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
 Free = Annotated[Any, BeforeValidator(certain)]
 Revision = Annotated[str, BeforeValidator(_digits)]
 Several = Annotated[tuple[T, ...], Field(strict=False)]  # YAML's lists; what is in them stays strict
@@ -58,3 +55,27 @@ class Frozen(BaseModel):
     """A part of a study. Strict: a number is no text, a boolean no number, whatever the setting."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class _Declared:
+    """Reads a part of a study whose settings a dataclass declares: its fields are the keys."""
+
+    def __get_pydantic_core_schema__(self, kind: type[Settings], handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            lambda part: kind(**{field.name: getattr(part, field.name) for field in fields(kind)}),
+            handler.generate_schema(_part(kind)),
+            serialization=core_schema.plain_serializer_function_ser_schema(stated),
+        )
+
+
+Declared = Annotated[T, _Declared()]  # of a subclass of execution.settings.Settings
+
+
+def _part(kind: type[Settings]) -> type[Frozen]:
+    """The dataclass as a schema: same keys, types, bounds and defaults, as strict as the rest of a study."""
+    found: dict[str, Any] = {}
+    for field, hint in zip(fields(kind), hints(kind).values(), strict=True):
+        several = get_origin(bare(hint)) is tuple
+        default = ... if field.default is MISSING else field.default
+        found[field.name] = (Annotated[hint, Field(strict=False)] if several else hint, default)
+    return create_model(kind.__name__, __base__=Frozen, __doc__=kind.__doc__, **found)

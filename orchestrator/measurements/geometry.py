@@ -15,7 +15,7 @@ from analysis.weights.modules import shared_modules
 from analysis.weights.start import Left, left_start, over_modules
 from analysis.weights.summary import summarise
 from execution.context import Inputs, ParallelMap
-from methods.start import initial_a
+from methods.training.start import initial_a
 from models.adapter import AdapterFile, Factors
 from models.module_names import natural_key
 from orchestrator.runtime.threads import pin

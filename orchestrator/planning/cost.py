@@ -99,8 +99,8 @@ def units(study: Study, rows: Sequence[Row], name: str) -> int | None:
     ``rows`` are the study's rollouts where they are at hand. Of these those that are longer than the limits count too:
     which they are is known once they are tokens. Else the table's own limits tell, where there are any.
     """
-    from methods.batch import Rollout
-    from methods.view import view
+    from methods.data.batch import Rollout
+    from methods.data.view import view
     from orchestrator.rollouts.dataset import distinct, freeze, joined
 
     table, objective = study.rollouts.table, study.objective(name)

@@ -100,7 +100,7 @@ def _trainings(study: Study, rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
 
 def _epochs(study: Study, count: int | None) -> str:
     """Passes over so many units at the reported step."""
-    steps = study.training.report_step or study.training.last_step
+    steps = study.training.reported_step
     return f"{steps * study.training.batch_size / count:.2f}" if count else "-"
 
 

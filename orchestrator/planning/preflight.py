@@ -12,7 +12,7 @@ from execution.errors import UserError, first_line
 from execution.step import Step
 from execution.store import Store
 from methods import METHODS
-from methods.view import LACKS
+from methods.data.view import LACKS
 from orchestrator.config.evaluation import Problems
 from orchestrator.config.study import Study
 from orchestrator.config.values import here
@@ -44,7 +44,7 @@ def check(study: Study) -> None:
     elif problems is not None and problems.draw:
         _check_heldout(study, problems.draw)
     _check_targets(study)
-    reported = study.training.report_step or study.training.last_step
+    reported = study.training.reported_step
     if study.training.warmup and reported == 1 < study.training.steps:
         raise UserError(
             f"training.report_step: with a warm-up the first of {study.training.steps} steps has rate 0, its adapter "

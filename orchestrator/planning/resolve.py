@@ -71,13 +71,11 @@ def vllm_on_cpu() -> bool:
 
 
 def adapters_how(study: Study) -> str:
-    """``lora`` or ``swapped``: the study's word, or for ``auto`` what its precision allows (``Engine``)."""
-    vllm = engine_kind(study) == "vllm"
-    if study.engine.adapters == "swapped" and not vllm:
+    """``lora`` or ``swapped``: the study's word, or for ``auto`` what its precision allows (``EngineSettings``)."""
+    kind = engine_kind(study)
+    if study.engine.adapters == "swapped" and kind != "vllm":
         raise UserError("engine.adapters: swapped needs vLLM, which is not installed: leave it at auto")
-    if study.engine.adapters != "auto":
-        return study.engine.adapters
-    return "swapped" if study.engine.precision == "float32" and vllm else "lora"
+    return study.engine.adapters_in(kind)
 
 
 def _source_identity(source: str | None, resolver: Resolver) -> str:

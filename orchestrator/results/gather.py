@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from execution.runner import Outcome
+from execution.settings import unkeyed
 from execution.step import Step
 from execution.store import Store
-from methods.view import view
+from methods.data.view import view
 from orchestrator.config.study import Study
 from orchestrator.evaluation.problems import FILE as PROBLEMS
 from orchestrator.evaluation.verdicts import evaluation
@@ -85,8 +86,10 @@ def settings_of(study: Study) -> dict[str, Any]:
         else:
             flat[where] = value
 
-    saving = {"resume_every", "resume_seconds"}
-    walk(study.model_dump(mode="json", exclude={"placement": True, "data": True, "note": True, "training": saving}), "")
+    told = study.model_dump(mode="json", exclude={"placement", "data", "note"})
+    for name in unkeyed(study.training):
+        del told["training"][name]
+    walk(told, "")
     # A local path is this machine's business: its file's name is enough, and its content is in the keys.
     places = (".path", ".source", "rollouts.name")
     return {k: Path(v).name if k.endswith(places) and str(v).startswith("/") else v for k, v in flat.items()}

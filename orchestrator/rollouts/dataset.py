@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.answers import canonical
-from methods.batch import Rollout
+from methods.data.batch import Rollout
 
 FILE = "rollouts.parquet"
 COLUMNS = (

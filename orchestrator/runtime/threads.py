@@ -11,7 +11,7 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads would slow down other trainings on a small machine
     "TOKENIZERS_PARALLELISM": "false",
-    # Deterministic kernels on GPUs; read once, at a process's first matrix product (methods.determinism).
+    # Deterministic kernels on GPUs; read once, at a process's first matrix product (methods.training.determinism).
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "FLASH_ATTENTION_DETERMINISTIC": "1",
     # Suppresses Ray's long warning about many workers on a small machine, which are intended.

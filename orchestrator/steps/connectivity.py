@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from execution.context import Context
+from execution.settings import Count
 from execution.step import Step, StepKind
 from orchestrator.bases.base import Shape
-from orchestrator.config.values import Count, Frozen, Several, Two
+from orchestrator.config.values import Frozen, Several, Two
 from orchestrator.planning import cost
 from orchestrator.steps.serving import attention_in
 from orchestrator.steps.train import ADAPTER, as_inputs

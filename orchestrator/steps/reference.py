@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from execution.context import Context
 from execution.step import Step, StepKind
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.config.study import Study
     from orchestrator.planning.plan import Planned
 
+OBEYED = ("precision", "attention", "head_chunk", "micro_batch", "threads")  # settings of the training
 PAIRS, ALL_ROWS = "base", "all-rows"  # names of the two steps
 
 
@@ -22,10 +23,13 @@ def plan(planned: Planned) -> list[Step]:
     """At most two steps, so that adding a method that reads all rows does not change the step for pairs."""
     study = planned.study
     inputs = {"base": planned.first("base"), "rollouts": planned.first("rollouts")}
-    common = study.training.model_dump(include={"precision", "attention", "head_chunk", "micro_batch", "threads"})
+    common: dict[str, Any] = {name: getattr(study.training, name) for name in OBEYED}
     table = study.rollouts.table
     names = [name for run in training_runs(study) if (name := name_for(study, run.method)) is not None]
-    configs = {PAIRS: {"rows": "pairs", "pair_rule": table.pair_rule, "pairs": table.pairs}, ALL_ROWS: {"rows": "all"}}
+    configs: dict[str, dict[str, Any]] = {
+        PAIRS: {"rows": "pairs", "pair_rule": table.pair_rule, "pairs": table.pairs},
+        ALL_ROWS: {"rows": "all"},
+    }
     return [Step(KIND, name, common | configs[name], inputs) for name in dict.fromkeys(names)]
 
 

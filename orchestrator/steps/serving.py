@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from evals.engines.settings import EnginePlace
 from execution.context import Context
+from execution.settings import keyed
 from orchestrator.runtime.device import device
 
 if TYPE_CHECKING:
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 def engine_config(study: Study, resolved: Mapping[str, str]) -> dict[str, Any]:
     """The engine's settings with ``auto`` resolved for this machine."""
-    config = study.engine.model_dump() | {"kind": resolved["engine"], "adapters": resolved["adapters"]}
+    config = keyed(study.engine) | {"kind": resolved["engine"], "adapters": resolved["adapters"]}
     if resolved["engine"] == "transformers":  # vLLM chooses its own
         config["attention"] = attention_in(study, study.engine.precision)
     return config
@@ -28,12 +31,8 @@ def attention_in(study: Study, precision: str) -> str:
 
 def engine_where(study: Study, adapters: bool) -> dict[str, Any]:
     """Runtime inputs of the engine. With ``adapters`` it is opened for adapters from the start."""
-    placement = study.placement
-    return {
-        "cache_gib": placement.cache_gib,
-        "memory_share": placement.memory_share,
-        "max_lora_rank": study.adapter.rank if adapters else 0,
-    }
+    placed = {field.name: getattr(study.placement, field.name) for field in fields(EnginePlace)}
+    return placed | {"max_lora_rank": study.adapter.rank if adapters else 0}
 
 
 def engine_placement(context: Context) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from execution.context import Context
+from execution.settings import Every
 from execution.step import Step, StepKind
 from execution.store import write_json
 from orchestrator.bases.base import Shape
-from orchestrator.config.values import Every, Frozen
+from orchestrator.config.values import Frozen
 from orchestrator.planning import cost
 from orchestrator.steps.train import ADAPTER, adapters, as_inputs
 

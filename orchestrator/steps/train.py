@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from execution.context import Context, Inputs
+from execution.settings import keyed, unkeyed
 from execution.step import RunsAs, Step, StepKind
 from orchestrator.bases.base import Shape
 from orchestrator.planning import cost
@@ -22,11 +23,9 @@ ADAPTER = "adapter:"  # role prefix of trainings among the inputs of collective 
 
 def plan(planned: Planned) -> list[Step]:
     study, training = planned.study, planned.study.training
-    saving = training.model_dump(include={"resume_every", "resume_seconds"})  # does not affect results
-    common = training.model_dump(exclude={"learning_rate", "report_step", "run_steps", *saving})
-    common |= {"report_step": training.report_step or training.last_step, "run_steps": training.last_step}
+    common = keyed(training) | {"report_step": training.reported_step, "run_steps": training.last_step}
     common |= {"pair_rule": study.rollouts.table.pair_rule, "pairs": study.rollouts.table.pairs}
-    common |= {"adapter": study.adapter.model_dump()}
+    common |= {"adapter": keyed(study.adapter)}
     inputs = {"base": planned.first("base"), "rollouts": planned.first("rollouts")}
     references = {step.name: step for step in planned.of("reference")}
     steps = []
@@ -40,7 +39,7 @@ def plan(planned: Planned) -> list[Step]:
         }
         reference = name_for(study, one.method)
         read = inputs if reference is None else inputs | {"reference": references[reference]}
-        steps.append(Step(KIND, one.name, config, read, dict(saving), role=one.role))
+        steps.append(Step(KIND, one.name, config, read, unkeyed(training), role=one.role))
     return steps
 
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from execution.context import Context
-from methods.logprobs import reference_logprobs
-from methods.view import view
+from methods.data.view import view
+from methods.training.logprobs import reference_logprobs
 from orchestrator.rollouts.dataset import training_rollouts
 from orchestrator.runtime.device import device
 from orchestrator.steps.base import model_folder

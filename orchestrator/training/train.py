@@ -8,7 +8,7 @@ from typing import Any
 
 from execution.context import Context, Inputs
 from methods.config import TrainConfig
-from methods.view import equal_pairs
+from methods.data.view import equal_pairs
 from orchestrator.rollouts.dataset import heldout_rollouts, training_rollouts
 from orchestrator.runtime.device import device
 from orchestrator.steps.base import address, model_folder
@@ -18,14 +18,14 @@ from orchestrator.training.reference import read_reference
 def train(context: Context) -> None:
     """Write ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` if configured."""
     config = train_config(context.config, context.where, context.inputs["base"])
-    if context.config["backend"] == "trl":
-        from methods.trl_backend import train as train_adapter
+    if config.backend == "trl":
+        from methods.training.trl_backend import train as train_adapter
     else:
-        from methods.trainer import train as train_adapter
+        from methods.training.trainer import train as train_adapter
 
     def tell(line: Mapping[str, Any]) -> None:
         noise = ", gradient within rounding" if line["noise"] else ""
-        context.progress(f"step {line['step']}/{config.run_steps}, loss {line['loss']:.4g}{noise}")
+        context.progress(f"step {line['step']}/{config.last_step}, loss {line['loss']:.4g}{noise}")
 
     reference = context.inputs.get("reference")
     rollouts = training_rollouts(context.inputs["rollouts"])
@@ -47,7 +47,7 @@ def train(context: Context) -> None:
 
 def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> None:
     """The part of ranks above 0 in a data-parallel training; writes nothing."""
-    from methods.trainer import assist as assist_training
+    from methods.training.trainer import assist as assist_training
 
     reference = inputs.get("reference")
     assist_training(
@@ -61,6 +61,6 @@ def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) 
 
 def train_config(config: Mapping[str, Any], where: Mapping[str, Any], base: Path) -> TrainConfig:
     """A train step's config for the trainer, with the address of the base from the finished base step ``base``."""
-    flat = {k: v for k, v in config.items() if k not in ("backend", "adapter")}
     name, revision = address(base)
-    return TrainConfig(**flat, **config["adapter"], **where, base_name=name, base_revision=revision)
+    own = {key: value for key, value in config.items() if key != "adapter"}
+    return TrainConfig(**own, **config["adapter"], **where, base_name=name, base_revision=revision)

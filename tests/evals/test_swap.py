@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,20 @@ import torch
 
 from evals import canary
 from evals.engines import Sampling, open_engine
+from evals.engines.settings import EngineConfig
 from evals.engines.swap import Swap
 from evals.engines.transformers import TransformersEngine
 from evals.engines.vllm import VllmEngine
 
+PLAIN = EngineConfig(kind="transformers", precision="float32")
 Models = dict[str, Path | None]
 
 
 @pytest.fixture(scope="module")
 def engine(served_model: Path) -> Iterator[VllmEngine]:
-    opened = open_engine("vllm", served_model, max_lora_rank=8, adapters="swapped", max_model_len=64, cache_gib=0.25)
+    opened = open_engine(
+        "vllm", served_model, precision="float32", adapters="swapped", max_lora_rank=8, max_model_len=64, cache_gib=0.25
+    )
     assert isinstance(opened, VllmEngine)
     yield opened
     opened.close()
@@ -29,7 +34,7 @@ def engine(served_model: Path) -> Iterator[VllmEngine]:
 
 @pytest.fixture(scope="module")
 def reference(served_model: Path) -> TransformersEngine:
-    return TransformersEngine(served_model, max_lora_rank=8, max_model_len=64)
+    return TransformersEngine(served_model, replace(PLAIN, max_lora_rank=8, max_model_len=64))
 
 
 def test_greedy_tokens_equal_transformers_in_any_order(
@@ -150,6 +155,9 @@ def test_an_adapter_of_another_base_changes_nothing(
 
 
 def test_swapping_is_for_vllm_in_float32(served_model: Path) -> None:
-    for kind, precision in (("transformers", "float32"), ("vllm", "bfloat16")):
-        with pytest.raises(ValueError, match="swapped into the weights by vllm in float32"):
+    for kind, precision, line in (
+        ("transformers", "float32", "adapters: swapped needs engine.kind=vllm: Transformers serves with PEFT"),
+        ("vllm", "bfloat16", "adapters: swapped needs engine.precision=float32: in bfloat16 the sum rounds"),
+    ):
+        with pytest.raises(ValueError, match=line):
             open_engine(kind, served_model, precision=precision, adapters="swapped")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,16 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from evals.engines import Completion, Sampling, open_engine
+from evals.engines.settings import EngineConfig
 from evals.engines.transformers import TransformersEngine, _choose
 
+PLAIN = EngineConfig(kind="transformers", precision="float32")
 EOS = 1
 
 
 @pytest.fixture(scope="module")
 def engine(served_model: Path) -> Iterator[TransformersEngine]:
-    opened = open_engine("transformers", served_model, max_lora_rank=8, max_model_len=64)
+    opened = open_engine("transformers", served_model, precision="float32", max_lora_rank=8, max_model_len=64)
     assert isinstance(opened, TransformersEngine)
     yield opened
     opened.close()
@@ -56,8 +59,10 @@ def test_padding_changes_rounding_alone(engine: TransformersEngine, prompts: lis
 
 def test_samples_do_not_depend_on_the_batch(served_model: Path, prompts: list[list[int]]) -> None:
     sampling = Sampling(n=2, temperature=2.0, top_p=0.9, max_tokens=40, seed=7)
-    wide = TransformersEngine(served_model, max_model_len=64).generate(prompts, sampling)
-    narrow = TransformersEngine(served_model, max_model_len=64, batch_size=1).generate(prompts[::-1], sampling)
+    wide = TransformersEngine(served_model, replace(PLAIN, max_model_len=64)).generate(prompts, sampling)
+    narrow = TransformersEngine(served_model, replace(PLAIN, max_model_len=64, batch_size=1)).generate(
+        prompts[::-1], sampling
+    )
     assert wide == narrow[::-1]
     finishes = Counter(completion.finish for pair in wide for completion in pair)
     assert finishes["stop"] > 20 and finishes["length"] > 5  # both ends were met, so rows left the batch at many steps
@@ -83,11 +88,11 @@ def test_completions_end_at_eos_or_at_their_limit(engine: TransformersEngine, pr
 
 def test_every_stop_token_of_the_generation_config_ends_a_turn(served_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(served_model, tmp_path / "model"))
-    plain = TransformersEngine(folder).generate([[5, 6, 7]], Sampling(max_tokens=10))[0][0]
+    plain = TransformersEngine(folder, PLAIN).generate([[5, 6, 7]], Sampling(max_tokens=10))[0][0]
     path = folder / "generation_config.json"
     config = json.loads(path.read_text()) | {"eos_token_id": [EOS, plain.token_ids[0]]}
     path.write_text(json.dumps(config))
-    stopped = TransformersEngine(folder).generate([[5, 6, 7]], Sampling(max_tokens=10))[0][0]
+    stopped = TransformersEngine(folder, PLAIN).generate([[5, 6, 7]], Sampling(max_tokens=10))[0][0]
     assert stopped == Completion(plain.token_ids[:1], "", "stop")
 
 
@@ -134,13 +139,17 @@ def test_bad_requests_are_refused(engine: TransformersEngine, models: dict[str, 
     with pytest.raises(ValueError, match=r"holds no adapter_config.json"):
         engine.generate([[5]], Sampling(), tmp_path)
     with pytest.raises(ValueError, match="rank 8 is more than the engine's max_lora_rank 4"):
-        TransformersEngine(_model_of(engine), max_lora_rank=4).generate([[5]], Sampling(), models["first"])
+        TransformersEngine(_model_of(engine), replace(PLAIN, max_lora_rank=4)).generate(
+            [[5]], Sampling(), models["first"]
+        )
     with pytest.raises(ValueError, match="temperature 0 gives 2 equal completions"):
         Sampling(n=2)
     with pytest.raises(ValueError, match="top_p in"):
         Sampling(top_p=0.0)
-    with pytest.raises(ValueError, match="engine 'sglang' is not one of"):
+    with pytest.raises(ValueError, match="kind: 'sglang' is not one of"):
         open_engine("sglang", tmp_path)
+    with pytest.raises(ValueError, match="kind: auto is for studies; name vllm or transformers"):
+        open_engine("auto", tmp_path)
     with pytest.raises(ValueError, match=r"holds no config.json"):
         open_engine("transformers", tmp_path)
 
@@ -151,5 +160,5 @@ def _model_of(engine: TransformersEngine) -> Path:
 
 def test_threads_are_the_engines_own_and_given_back(served_model: Path) -> None:
     before = torch.get_num_threads()
-    TransformersEngine(served_model, threads=before + 1).generate([[5, 6]], Sampling(max_tokens=1))
+    TransformersEngine(served_model, replace(PLAIN, threads=before + 1)).generate([[5, 6]], Sampling(max_tokens=1))
     assert torch.get_num_threads() == before

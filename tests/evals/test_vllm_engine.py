@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,22 @@ import torch
 
 from evals import canary
 from evals.engines import Completion, Engine, Sampling, open_engine
+from evals.engines.settings import EngineConfig
 from evals.engines.transformers import TransformersEngine
 from evals.engines.vllm import VllmEngine, served_rank
 
 EOS = 1
 ROOT = Path(__file__).resolve().parents[2]
 
+PLAIN = EngineConfig(kind="transformers", precision="float32")
+
 
 @pytest.fixture(scope="module")
 def engine(served_model: Path) -> Iterator[VllmEngine]:
     environment, ray = dict(os.environ), sys.modules.get("ray")
-    opened = open_engine("vllm", served_model, max_lora_rank=8, max_model_len=64, cache_gib=0.25)
+    opened = open_engine(
+        "vllm", served_model, precision="float32", adapters="lora", max_lora_rank=8, max_model_len=64, cache_gib=0.25
+    )
     assert isinstance(opened, VllmEngine)
     assert dict(os.environ) == environment
     assert sys.modules.get("ray") is ray  # vLLM would import it
@@ -34,7 +40,7 @@ def engine(served_model: Path) -> Iterator[VllmEngine]:
 
 @pytest.fixture(scope="module")
 def reference(served_model: Path) -> TransformersEngine:
-    return TransformersEngine(served_model, max_lora_rank=8, max_model_len=64)
+    return TransformersEngine(served_model, replace(PLAIN, max_lora_rank=8, max_model_len=64))
 
 
 @pytest.mark.parametrize("name", ["base", "first", "second"])
@@ -242,7 +248,7 @@ def test_a_call_that_fails_leaves_nothing_behind(
 
 def test_heads_that_vllm_cannot_serve_are_refused(tiny_model: Path) -> None:
     with pytest.raises(ValueError, match=r"head_dim 16 is not one of 32, 64, .*use the transformers engine"):
-        open_engine("vllm", tiny_model)
+        open_engine("vllm", tiny_model, precision="float32")
 
 
 def test_ranks_that_vllm_serves() -> None:

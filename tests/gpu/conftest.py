@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.determinism import ENVIRONMENT
+from methods.data.batch import Rollout
+from methods.training.determinism import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)  # before anything multiplies, as a study does
 

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from analysis.function.activations import input_products
 from analysis.function.forward import attached, completion_hidden, completion_scores, features
-from methods.batch import Rollout
-from methods.logprobs import reference_logprobs
+from methods.data.batch import Rollout
+from methods.training.logprobs import reference_logprobs
 from models.adapter import Factors, load_factors
 from tests.conftest import Agreement
 

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from methods import METHODS
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.determinism import Unordered
-from methods.logprobs import reference_logprobs
-from methods.trainer import Reference, train
+from methods.data.batch import Rollout
+from methods.training.determinism import Unordered
+from methods.training.logprobs import reference_logprobs
+from methods.training.trainer import Reference, train
 from tests.conftest import Agreement
 
 Make = Callable[..., TrainConfig]
@@ -113,7 +113,7 @@ def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(
     assert content(go("killed", config)) == content(whole)
 
 
-@pytest.mark.filterwarnings("error::methods.determinism.Unordered")
+@pytest.mark.filterwarnings("error::methods.training.determinism.Unordered")
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_long_rows_give_the_same_bytes_again(
     model_dir: Path, make_config: Make, tmp_path: Path, attention: str

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.batch import Batch, Rollout
+from methods.data.batch import Batch, Rollout
 
 
 @pytest.fixture

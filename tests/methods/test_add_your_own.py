@@ -14,10 +14,10 @@ import json, sys
 from pathlib import Path
 import torch
 from methods import METHODS, check
-from methods.batch import Batch, Rollout
+from methods.data.batch import Batch, Rollout
 from methods.config import TrainConfig
-from methods.trainer import train
-from methods.unlikelihood import losses
+from methods.training.trainer import train
+from methods.objectives.unlikelihood import losses
 
 logp = torch.tensor([[0.5, 0.25], [0.5, 0.25]], dtype=torch.float64).log()
 mask = torch.tensor([[True, True], [True, False]])
@@ -31,7 +31,7 @@ out = Path(sys.argv[2])
 out.mkdir()
 config = TrainConfig(
     method="unlikelihood", settings={"alpha": 0.5}, learning_rate=1e-3, steps=3, report_step=3, run_steps=3,
-    batch_size=4, micro_batch=2, rank=2, alpha=4, init_seed=1, order_seed=2, base_name="tiny",
+    batch_size=4, micro_batch=2, rank=2, alpha=4, init_seed=1, order_seed=2, base_name="tiny", precision="float32",
 )
 summary = train(config, Path(sys.argv[1]), rollouts, out / "trained", work=out)
 print(json.dumps([by_hand, checked, summary["settings"], summary["b_norm"] > 0]))
@@ -48,9 +48,9 @@ def test_following_the_page_gives_a_method_that_trains(tiny_model: Path, tmp_pat
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("tests/__init__.py", "tests/conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / part, copy / part)
-    (copy / "methods" / "unlikelihood.py").write_text(file)
+    (copy / "methods" / "objectives" / "unlikelihood.py").write_text(file)
     (copy / "docs" / "methods" / "unlikelihood.md").write_text(own_page)
-    start = copy / "methods" / "__init__.py"
+    start = copy / "methods" / "objectives" / "__init__.py"
     text = start.read_text()
     assert text.count("rift, sft\n") == 1 and text.count('    "dpo": dpo.METHOD,\n') == 1
     text = text.replace("rift, sft\n", "rift, sft, unlikelihood\n")

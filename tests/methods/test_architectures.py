@@ -11,10 +11,10 @@ import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import reference_logprobs
-from methods.trainer import train
+from methods.data.batch import Rollout
+from methods.training.logprobs import reference_logprobs
+from methods.training.trainer import train
 from models.base import load
 from models.logprobs import completion_logps
 
@@ -66,7 +66,7 @@ def test_what_is_trained_is_what_peft_reads_back(
     model = made(config, tmp_path / "model")
     attention = "eager" if config.model_type == "bloom" else "sdpa"  # bloom knows no other
     settings = make_config("dpo", targets=targets, learning_rate=1e-2, probe_every=6, attention=attention)
-    reference = reference_logprobs(model, rollouts, attention=attention)
+    reference = reference_logprobs(model, rollouts, attention=attention, precision="float32")
     folders = {"out": tmp_path / "out", "work": tmp_path / "work"}
     summary = train(settings, model, rollouts, reference=reference, heldout=rollouts, **folders)
     saved = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
@@ -101,7 +101,7 @@ def test_targets_that_do_not_fit_are_named(
 def test_a_group_of_one_and_single_token_rows_train(tiny_model: Path, make_config: Make, tmp_path: Path) -> None:
     """Each problem has one rollout of one token: every objective that reads single rows takes it."""
     rows = [Rollout([3], [4 + i], float(i % 2), i) for i in range(8)]
-    reference = reference_logprobs(tiny_model, rows)
+    reference = reference_logprobs(tiny_model, rows, precision="float32")
     for name, settings in (
         ("sft", {}), ("rft", {"duplicates": "drop"}), ("dft", {}), ("rift", {"form": "source"}),
         ("offline_grpo", {}), ("offline_grpo", {"form": "source"}),

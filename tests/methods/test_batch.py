@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from methods import METHODS
-from methods.batch import Batch
+from methods.data.batch import Batch
 
 BESIDE = r"beside logp of \(4, 5\) it needs"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from methods import trainer
-from methods.batch import Batch, Rollout
 from methods.config import TrainConfig
-from methods.determinism import Unordered, deterministic, in_order
+from methods.data.batch import Batch, Rollout
+from methods.training import trainer
+from methods.training.determinism import Unordered, deterministic, in_order
 
 REFUSED = "histc does not have a deterministic implementation, but you set 'torch.use_deterministic_algorithms(True)'"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from methods import dft
-from methods.batch import Batch
+from methods.data.batch import Batch
+from methods.objectives import dft
 from tests.conftest import Agreement
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from methods import dpo
-from methods.batch import Batch
+from methods.data.batch import Batch
+from methods.objectives import dpo
 from tests.conftest import Agreement
 
 

@@ -19,11 +19,11 @@ from torch import nn
 
 from execution import durable
 from execution.durable import Lost
-from methods import state
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.state import MOMENTS, STATE
-from methods.trainer import train
+from methods.data.batch import Rollout
+from methods.training import state
+from methods.training.state import MOMENTS, STATE
+from methods.training.trainer import train
 from tests import forked
 from tests.methods.test_parallel import handed
 

@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from methods.lora import attach
+from methods.training.lora import attach
 from models.base import load
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")

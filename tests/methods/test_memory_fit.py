@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from methods import trainer
-from methods.batch import Batch, Rollout
 from methods.config import TrainConfig
-from methods.split import divisible, micro_batches, share
+from methods.data.batch import Batch, Rollout
+from methods.data.split import divisible, micro_batches, share
+from methods.training import trainer
 
 Make = Callable[..., TrainConfig]
 

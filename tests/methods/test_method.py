@@ -113,7 +113,7 @@ def test_check_refuses(method: str, settings: dict[str, object], line: str) -> N
 def test_light_import() -> None:
     """Objectives, views and configs load without torch, transformers, peft or trl."""
     code = (
-        "import sys, methods, methods.batch, methods.view, methods.config; "
+        "import sys, methods, methods.data.batch, methods.data.view, methods.config; "
         "print(sorted({'torch', 'transformers', 'peft', 'trl', 'ray'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

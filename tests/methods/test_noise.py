@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import reference_logprobs
-from methods.lora import attach
-from methods.noise import floor, token_gradient
-from methods.trainer import train
+from methods.data.batch import Rollout
+from methods.training.logprobs import reference_logprobs
+from methods.training.lora import attach
+from methods.training.noise import floor, token_gradient
+from methods.training.trainer import train
 from models.base import load
 from models.logprobs import completion_logps
 
@@ -52,7 +52,7 @@ def test_what_is_marked(
 ) -> None:
     rows = answers(changed)
     config = make_config(method, settings=settings, batch_size=16, micro_batch=16, steps=3, run_steps=3, report_step=3)
-    reference = reference_logprobs(tiny_model, rows)
+    reference = reference_logprobs(tiny_model, rows, precision="float32")
     summary = train(config, tiny_model, rows, tmp_path / "out", reference=reference, work=tmp_path / "work")
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     if method == "dpo":  # eight pairs: half a step's units
@@ -73,7 +73,7 @@ def test_no_weight_at_all_is_no_gradient(tiny_model: Path, make_config: Make, tm
 
 def test_equal_pairs_are_counted_in_the_summary(tiny_model: Path, make_config: Make, tmp_path: Path) -> None:
     rows = [*answers(None)[:6], *answers(5)[6:]]
-    reference = reference_logprobs(tiny_model, rows)
+    reference = reference_logprobs(tiny_model, rows, precision="float32")
     config = make_config("dpo", run_steps=2, report_step=2)
     summary = train(config, tiny_model, rows, tmp_path / "out", reference=reference, work=tmp_path / "work")
     assert (summary["equal_pairs"], summary["view_units"], summary["noise_steps"]) == (3, 5, 0)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from methods import METHODS, check, offline_grpo, sft
-from methods.batch import Batch, Rollout
-from methods.view import group_means
+from methods import METHODS, check
+from methods.data.batch import Batch, Rollout
+from methods.data.view import group_means
+from methods.objectives import offline_grpo, sft
 from tests.conftest import Agreement
 
 

@@ -18,10 +18,10 @@ import torch
 import torch.distributed
 from safetensors.torch import load_file
 
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import reference_logprobs
-from methods.trainer import TrainingDiverged, assist, train
+from methods.data.batch import Rollout
+from methods.training.logprobs import reference_logprobs
+from methods.training.trainer import TrainingDiverged, assist, train
 from tests import forked
 
 Make = Callable[..., TrainConfig]
@@ -95,7 +95,7 @@ def test_two_workers_train_what_one_trains(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path, method: str, settings: dict[str, Any]
 ) -> None:
     """Whatever is logged too; and stopped in between and taken up again, to the same bytes."""
-    reference = reference_logprobs(tiny_model, rollouts)
+    reference = reference_logprobs(tiny_model, rollouts, precision="float32")
     single = make_config(method, settings=settings)
     train(single, tiny_model, rollouts, tmp_path / "one" / "out", reference=reference, work=tmp_path)
     config = make_config(method, settings=settings, workers=2, resume_every=2)

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from methods import METHODS, rft, sft
-from methods.batch import Batch, Rollout
-from methods.view import view
+from methods import METHODS
+from methods.data.batch import Batch, Rollout
+from methods.data.view import view
+from methods.objectives import rft, sft
 from tests.conftest import Agreement
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from methods import METHODS, check, rift, sft
-from methods.batch import Batch
+from methods import METHODS, check
+from methods.data.batch import Batch
+from methods.objectives import rift, sft
 from tests.conftest import Agreement
 
 

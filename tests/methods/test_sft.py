@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from methods import sft
-from methods.batch import Batch
+from methods.data.batch import Batch
+from methods.objectives import sft
 from tests.conftest import Agreement
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from methods.batch import Rollout
-from methods.state import identity
+from methods.data.batch import Rollout
+from methods.training.state import identity
 
 ROW = Rollout((3, 4), (5, 1), 1.0, 0, "t", 0.5)
 

@@ -14,15 +14,15 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from methods import METHODS, check
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.divisor import divisor
-from methods.logprobs import reference_logprobs
-from methods.lora import attach
-from methods.parallel import Group
-from methods.state import Due
-from methods.trainer import Reference, Substrate, TrainingDiverged, set_modes, train
-from methods.view import group_means, order, view
+from methods.data.batch import Rollout
+from methods.data.divisor import divisor
+from methods.data.view import group_means, order, view
+from methods.training.logprobs import reference_logprobs
+from methods.training.lora import attach
+from methods.training.parallel import Group
+from methods.training.state import Due
+from methods.training.trainer import Reference, Substrate, TrainingDiverged, set_modes, train
 from models.base import load
 from tests.conftest import Agreement
 
@@ -31,7 +31,7 @@ Make = Callable[..., TrainConfig]
 
 @pytest.fixture(scope="module")
 def reference(tiny_model: Path, rollouts: list[Rollout]) -> Reference:
-    return reference_logprobs(tiny_model, rollouts)
+    return reference_logprobs(tiny_model, rollouts, precision="float32")
 
 
 @pytest.fixture

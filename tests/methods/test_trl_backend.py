@@ -17,15 +17,16 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 
-from methods import METHODS, trainer, trl_backend
-from methods.batch import Rollout
+from methods import METHODS
 from methods.config import TrainConfig
-from methods.logprobs import reference_logprobs
-from methods.lora import adapter_of, attach
-from methods.parallel import Group
-from methods.trainer import Substrate, TrainingDiverged, plan
-from methods.trl_losses import trl_loss
-from methods.view import group_means
+from methods.data.batch import Rollout
+from methods.data.view import group_means
+from methods.training import trainer, trl_backend
+from methods.training.logprobs import reference_logprobs
+from methods.training.lora import adapter_of, attach
+from methods.training.parallel import Group
+from methods.training.trainer import Substrate, TrainingDiverged, plan
+from methods.training.trl_losses import trl_loss
 from models.base import load
 from tests.conftest import Agreement
 
@@ -57,7 +58,7 @@ def test_agreement_of_one_batch_with_trl(
 ) -> None:  # fmt: skip
     """The same 16 units through TRL's own collator, forward pass and loss, at factors moved off their start."""
     config = make_config(method, settings=settings, batch_size=16, micro_batch=16, run_steps=1, report_step=1)
-    reference = reference_logprobs(tiny_model, rollouts)
+    reference = reference_logprobs(tiny_model, rollouts, precision="float32")
     units, stream = plan(config, rollouts)
     if len(units) < 16:
         stream = (units * 16)[:16]
@@ -93,7 +94,7 @@ def test_agreement_with_trl_over_50_steps(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, agreement: Agreement, method: str, tmp_path: Path
 ) -> None:
     config = make_config(method, steps=50, run_steps=50, report_step=50, learning_rate=1e-3)
-    reference = reference_logprobs(tiny_model, rollouts)
+    reference = reference_logprobs(tiny_model, rollouts, precision="float32")
     found = []
     for backend in (trainer, trl_backend):
         out, work = tmp_path / backend.__name__ / "out", tmp_path / backend.__name__ / "work"
@@ -110,13 +111,13 @@ def test_agreement(tiny_model: Path, rollouts: list[Rollout], make_config: Make,
     config = make_config(
         method, steps=12, run_steps=10, report_step=10, checkpoint_every=5, micro_batch=4, learning_rate=3e-3
     )
-    reference = reference_logprobs(tiny_model, rollouts)
+    reference = reference_logprobs(tiny_model, rollouts, precision="float32")
     summaries = []
     for backend in (trainer, trl_backend):
         out, work = tmp_path / backend.__name__ / "out", tmp_path / backend.__name__ / "work"
         work.mkdir(parents=True)
         summaries.append(backend.train(config, tiny_model, rollouts, out, reference=reference, work=work))
-    ours, theirs = tmp_path / "methods.trainer" / "out", tmp_path / "methods.trl_backend" / "out"
+    ours, theirs = tmp_path / "methods.training.trainer" / "out", tmp_path / "methods.training.trl_backend" / "out"
     for part in ("adapter", "checkpoints/step-000005"):
         a, b = deltas(ours / part), deltas(theirs / part)
         assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.9999
@@ -136,7 +137,7 @@ def test_trls_margins_of_sums_are_not_passed_for_those_of_means(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path
 ) -> None:
     config = make_config("dpo", settings={"length_normalised": True}, run_steps=2, report_step=2)
-    reference = reference_logprobs(tiny_model, rollouts)
+    reference = reference_logprobs(tiny_model, rollouts, precision="float32")
     trl_backend.train(config, tiny_model, rollouts, tmp_path / "out", reference=reference, work=tmp_path / "work")
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert [(line["margin"], line["reward_accuracy"]) for line in lines] == [(None, None)] * 2
@@ -187,7 +188,7 @@ def test_a_tokenizer_without_a_pad_token_changes_nothing(
     (bare / "chat_template.jinja").unlink(missing_ok=True)
     assert AutoTokenizer.from_pretrained(bare).pad_token is None
     settings = make_config(method, run_steps=3, report_step=3)
-    reference = reference_logprobs(tiny_model, rollouts)
+    reference = reference_logprobs(tiny_model, rollouts, precision="float32")
     found = []
     for model in (tiny_model, bare):
         work = tmp_path / f"work-{model.name}"
@@ -207,7 +208,7 @@ def test_the_bases_dropout_does_not_act(rollouts: list[Rollout], make_config: Ma
         model
     )
     config = make_config("dpo", targets=("c_attn",), run_steps=2, report_step=2)
-    reference = reference_logprobs(model, rollouts)
+    reference = reference_logprobs(model, rollouts, precision="float32")
     trl_backend.train(config, model, rollouts, tmp_path / "out", reference=reference, work=tmp_path / "work")
     first = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from methods.batch import Rollout
-from methods.view import equal_pairs, order, permutation, view
+from methods.data.batch import Rollout
+from methods.data.view import equal_pairs, order, permutation, view
 
 
 def rows(*marks: str) -> list[Rollout]:

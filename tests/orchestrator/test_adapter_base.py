@@ -12,8 +12,8 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 
-from methods import state
-from methods.lora import attach
+from methods.training import state
+from methods.training.lora import attach
 from models.base import load
 from orchestrator.steps.base import address
 from orchestrator.training.train import train_config

@@ -101,7 +101,7 @@ def test_planning_is_light() -> None:
 def test_the_serial_path_imports_neither_ray_nor_vllm(study_file: Path) -> None:
     code = (
         "import sys\nfrom orchestrator.cli import main\n"
-        "import orchestrator.commands.study, execution.runner, execution.execute, orchestrator.results.write_report\n"
+        "import orchestrator.commands.run, execution.runner, execution.execute, orchestrator.results.write_report\n"
         "import orchestrator.evaluation.answer, orchestrator.rollouts.build, orchestrator.training.train\n"
         "import orchestrator.training.reference, orchestrator.evaluation.problems, orchestrator.bases.scratch\n"
         "from orchestrator.measurements import activations, connectivity, geometry, similarity, spectra\n"
@@ -167,7 +167,10 @@ def test_bad_settings_start_nothing(
     ("rows", "part"),
     [
         ([{"problem": "a", "answer": "1"}], "r.jsonl, line 1: completion is missing"),
-        ([{"problem": "a", "answer": "1", "completion": "1", "reward": 0}], "methods.rft: no rollout is right"),
+        (
+            [{"problem": "a", "answer": "1", "completion": "1", "reward": 0}],
+            "methods.rft: no rollout is right",
+        ),
         ([{"problem": "a", "answer": "1", "completion": "1", "reward": 1}], "no problem has both a right and"),
     ],
 )
@@ -426,7 +429,12 @@ def test_status_is_that_of_the_study_that_is_given(
     assert cli.main(["status", str(study_file), "--out", str(finished)]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "small: 22 done" and said.err == ""
-    assert cli.main(["status", str(study_file), "--out", str(finished), "--set", "methods.sft.learning_rate=1e-5"]) == 0
+    assert (
+        cli.main(
+            ["status", str(study_file), "--out", str(finished), "--set", "methods.sft.learning_rate=1e-5"]
+        )
+        == 0
+    )
     said = capsys.readouterr()
     shown = {line.split()[0]: line.split()[1] for line in said.out.splitlines()}
     assert (shown["train/sft"], shown["train/sft-init43"], shown["train/rft"]) == ("to", "to", "done")
@@ -520,7 +528,7 @@ def test_doctor_names_a_lack_with_its_mend(capsys: pytest.CaptureFixture[str], m
 def test_a_stopped_run_says_how_to_go_on(
     study_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator.commands import study as commands
+    from orchestrator.commands import run as commands
 
     def interrupted(study: Study) -> None:
         raise KeyboardInterrupt
@@ -533,7 +541,7 @@ def test_a_stopped_run_says_how_to_go_on(
 def test_an_intruder_among_the_packages_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from orchestrator.commands import study as commands
+    from orchestrator.commands import process as commands
 
     monkeypatch.setattr(commands, "ROOT", tmp_path)
     assert "the package methods is " in refused(capsys, "plan")

@@ -224,14 +224,19 @@ def test_a_models_evaluation_in_parts_is_a_step_a_part(make_study: Maker, plan_o
 
 
 def test_one_methods_setting_changes_that_method_alone(make_study: Maker, plan_of: Planner) -> None:
-    before, after = keys(plan_of(make_study())), keys(plan_of(make_study("methods.dpo.settings={beta: 0.2}")))
+    before, after = (
+        keys(plan_of(make_study())),
+        keys(plan_of(make_study("methods.dpo.settings={beta: 0.2}"))),
+    )
     changed = {title for title in before if before[title] != after[title]}
     assert {t for t in changed if t.startswith("train/")} == {"train/dpo", "train/dpo-lr3e-4"}
     assert "reference/base" not in changed
 
 
 def test_a_default_that_is_written_out_is_the_same_study(make_study: Maker, plan_of: Planner) -> None:
-    written = make_study("methods.dpo.settings={beta: 0.1}", "training.betas=[0.9, 0.999]", "training.report_step=4")
+    written = make_study(
+        "methods.dpo.settings={beta: 0.1}", "training.betas=[0.9, 0.999]", "training.report_step=4"
+    )
     assert keys(plan_of(written)) == keys(plan_of(make_study()))
 
 

@@ -19,9 +19,9 @@ from evals.engines import Completion, Sampling
 from execution.context import Context
 from execution.errors import UserError
 from execution.store import write_json
-from methods.batch import Rollout
-from methods.offline_grpo import weights
-from methods.view import group_means
+from methods.data.batch import Rollout
+from methods.data.view import group_means
+from methods.objectives.offline_grpo import weights
 from orchestrator.config.study import Study
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.preflight import check

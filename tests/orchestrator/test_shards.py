@@ -35,7 +35,7 @@ class Counted:
 
 @pytest.fixture(scope="module")
 def served(tiny_model: Path) -> Iterator[Counted]:
-    engine = open_engine("transformers", tiny_model, max_model_len=64)
+    engine = open_engine("transformers", tiny_model, precision="float32", max_model_len=64)
     yield Counted(engine)
     engine.close()
 

@@ -115,7 +115,10 @@ def test_a_wrong_value_is_refused_with_its_place(study_file: Path, override: str
         ("training.probe_every=true", "training.probe_every"),
         ("placement.gpus_per_training=0.00001", "placement.gpus_per_training"),
         ("methods.base={method: sft}", "methods.base: base is the name of the base model; take another"),
-        ("methods.rift={method: sft}", "methods.rift: rift is an objective's name; call sft otherwise"),
+        (
+            "methods.rift={method: sft}",
+            "methods.rift: rift is an objective's name; call sft otherwise",
+        ),
         ("sweep.method=dft", "'dft', which is not among methods"),
         ("training.report_step=5", "report_step <= run_steps <= steps"),
         ("training.run_steps=5", "report_step <= run_steps <= steps"),

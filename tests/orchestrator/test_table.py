@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from methods.batch import Rollout
+from methods.data.batch import Rollout
 from orchestrator.rollouts.dataset import (
     distinct,
     fit,

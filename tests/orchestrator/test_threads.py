@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from methods.determinism import ENVIRONMENT as ORDERED
+from methods.training.determinism import ENVIRONMENT as ORDERED
 from orchestrator.runtime.threads import ENVIRONMENT
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import model_validator
 
 from evals.tasks import TASKS, Problem
+from execution.settings import Count, Positive, Seed
 from orchestrator.config.evaluation import Problems, TopP, holds_problem
-from orchestrator.config.values import Count, Positive, Seed
 from orchestrator.planning import cost
 from orchestrator.rollouts.sources.source import PAIRING, RolloutSource, Table
 

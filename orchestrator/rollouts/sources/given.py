@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
+from execution.settings import Count
 from execution.step import Step, StepKind
 from orchestrator.config.evaluation import holds_problem
-from orchestrator.config.values import Count
 from orchestrator.rollouts.row import Row
 from orchestrator.rollouts.sources.source import PAIRING, Found, RolloutSource, Table
 

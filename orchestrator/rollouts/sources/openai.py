@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from execution.fingerprint import canonical
+from execution.settings import Count, Every, Positive
 from execution.step import Step, StepKind
-from orchestrator.config.values import Count, Every, Positive, Two, certain
+from orchestrator.config.values import Two, certain
 from orchestrator.rollouts.openai_client import key_of
 from orchestrator.rollouts.sources.asked import AskedRollouts, instruction_of, verified
 from orchestrator.rollouts.sources.source import Found

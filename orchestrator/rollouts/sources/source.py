@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
+from execution.settings import Count, Seed
 from execution.step import RunsAs
-from methods.view import PAIR_RULES
-from orchestrator.config.values import Count, Frozen, Seed
+from methods.config import TrainConfig
+from methods.data.view import PairRule
+from orchestrator.config.values import Frozen
 
 if TYPE_CHECKING:
     from evals.grader import TaskGrader
@@ -35,8 +37,8 @@ class Table(Frozen):
     rows: Count | None = None  # largest number of training rows, whole groups in a seeded order
     duplicates: Literal["keep", "drop"] = "keep"  # a problem's equal completions, beyond the first
     cut: Literal["drop", "keep"] = "drop"  # right rows that prompt.overlong=truncate cuts before their answer
-    pairs: Count | None = None  # largest number of (chosen, rejected) pairs
-    pair_rule: Literal[PAIR_RULES] = "one"  # type: ignore[valid-type]  # see methods/view.py
+    pairs: Count | None = TrainConfig.pairs  # largest number of (chosen, rejected) pairs
+    pair_rule: PairRule = TrainConfig.pair_rule  # see methods/data/view.py
     seed: Seed = 0
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from methods.method import Method, Unit
+from methods.objectives.method import Method, Unit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from methods.batch import Batch
+    from methods.data.batch import Batch
 
 # The study leaves lambda open; 0.2 is the size of the negative reward in Liu et al. 2026 (arXiv 2601.09253).
 LAMBDA = 0.2

@@ -1,7 +1,7 @@
 """SFT, DFT and DPO through TRL's own trainers: a test oracle, a benchmark baseline, and a backend users can choose.
 
-Rows, their order, initial A, optimiser, schedule, clipping and normalisation are those of :mod:`methods.trainer`;
-forward pass, loss and loop are TRL's. SFT and DFT divide by the optimiser step's completion tokens, DPO by its pairs,
+Rows, their order, initial A, optimiser, schedule, clipping and normalisation are those of
+:mod:`methods.training.trainer`; forward pass, loss and loop are TRL's. SFT and DFT divide by the optimiser step's completion tokens, DPO by its pairs,
 which requires ``batch_size`` to be a multiple of ``micro_batch``.
 """
 
@@ -22,16 +22,16 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.determinism import deterministic
-from methods.logprobs import check_logits, check_rows
-from methods.lora import Adapter, adapter_of, lora_config
-from methods.probe import look, watched
-from methods.record import Record, drift_values, step_values, units_at
-from methods.trainer import Reference, TrainingDiverged, check_reference, plan
-from methods.trl_losses import trl_loss
-from methods.view import Unit
+from methods.data.batch import Rollout
+from methods.data.view import Unit
+from methods.training.determinism import deterministic
+from methods.training.logprobs import check_logits, check_rows
+from methods.training.lora import Adapter, adapter_of, lora_config
+from methods.training.probe import look, watched
+from methods.training.record import Record, drift_values, step_values, units_at
+from methods.training.trainer import Reference, TrainingDiverged, check_reference, plan
+from methods.training.trl_losses import trl_loss
 from models.base import load
 
 UNTOLD = ("grad_floor", "noise", "nll_right", "nll_wrong", "nll_pushed", "reward_nll", "gradient_wrong")
@@ -50,7 +50,7 @@ def train(
     on_save: Callable[[], None] | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """As :func:`methods.trainer.train`, through TRL; ``ValueError`` for a method that TRL lacks.
+    """As :func:`methods.training.trainer.train`, through TRL; ``ValueError`` for a method that TRL lacks.
 
     A killed training starts over and ``on_save`` is never called: TRL's checkpoints are pickles, which this project
     does not read. Values that TRL does not report (:data:`UNTOLD`) are None in the log. Dropout masks are TRL's.
@@ -130,7 +130,7 @@ def arguments(config: TrainConfig, folder: Path, device: str) -> dict[str, Any]:
         "gradient_accumulation_steps": config.batch_size // micro_batch(config),
         "train_sampling_strategy": "sequential",
         "learning_rate": config.learning_rate,
-        "lr_scheduler_type": config.schedule,
+        "lr_scheduler_type": "cosine",
         "warmup_steps": config.warmup_steps,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.clip,
@@ -207,7 +207,7 @@ class Follow(TrainerCallback):
             raise TrainingDiverged(self.config.method, f"gradient norm is {norm}", step, rows)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step >= self.config.run_steps:
+        if state.global_step >= self.config.last_step:
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

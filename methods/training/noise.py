@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from methods.batch import Rollout
-from methods.lora import Adapter
+from methods.data.batch import Rollout
+from methods.training.lora import Adapter
 from models.logprobs import completion_logps
 
 EPSILON = torch.finfo(torch.float32).eps  # loss and adapter gradients are float32 whatever the base's precision

@@ -19,7 +19,7 @@ Unit = Literal["token", "sequence", "pair"]
 class Method:
     """One training objective.
 
-    ``losses(batch, **settings)`` is a pure function of a :class:`methods.batch.Batch`; the sum of what it
+    ``losses(batch, **settings)`` is a pure function of a :class:`methods.data.batch.Batch`; the sum of what it
     returns is the numerator of the loss. ``unit`` is what the denominator counts over a whole optimiser step:
     completion tokens, rows (sequence), or pairs. ``view`` is the rollouts that it sees: all, those with reward 1, or
     (chosen, rejected) pairs. ``weights(reward, group_mean, **settings)`` is the signed weight of a row, for methods

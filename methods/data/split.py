@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from methods.batch import Rollout
-from methods.view import Unit
+from methods.data.batch import Rollout
+from methods.data.view import Unit
 
 
 def share(units: Sequence[Unit], rank: int, workers: int) -> list[Unit]:

@@ -12,8 +12,9 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from methods.batch import Rollout
-from methods.determinism import deterministic, in_order
+from methods.config import TrainingSettings
+from methods.data.batch import Rollout
+from methods.training.determinism import deterministic, in_order
 from models import head
 from models.base import load, positions, vocabulary
 from models.logprobs import completion_logps, inner
@@ -50,11 +51,11 @@ def reference_logprobs(
     rollouts: Sequence[Rollout],
     *,
     rows: Iterable[int] | None = None,
-    precision: str = "float32",
-    attention: str = "sdpa",
-    batch_size: int = 32,
-    head_chunk: int = 1024,
-    threads: int = 1,
+    precision: str,
+    attention: str = TrainingSettings.attention,
+    batch_size: int = TrainingSettings.micro_batch,
+    head_chunk: int = TrainingSettings.head_chunk,
+    threads: int = TrainingSettings.threads,
     device: str = "cpu",
 ) -> list[np.ndarray]:
     """log pi_base(y_t | x, y_<t) of each completion's tokens, float32, nats; empty for rows not in ``rows``.

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from methods import METHODS
-from methods.batch import Rollout
+from methods.data.batch import Rollout
 from methods.seeds import derive
 
 Unit = tuple[int, ...]
 """Row numbers of one unit of training: ``(row,)``, or ``(chosen, rejected)`` for a pair."""
 
-PAIR_RULES = ("one", "all", "best_worst", "same_teacher")
+PairRule = Literal["one", "all", "best_worst", "same_teacher"]
+PAIR_RULES = get_args(PairRule)
 LACKS = {
     "one": "no problem has both a right and a wrong rollout",
     "all": "no problem has both a right and a wrong rollout",

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from execution import durable
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.lora import Adapter
-from methods.view import Unit, equal_pairs
+from methods.data.batch import Rollout
+from methods.data.view import Unit, equal_pairs
+from methods.training.lora import Adapter
 
 LOG = "log.jsonl"
 SUMMARY = "training.json"
@@ -74,7 +74,7 @@ class Record:
         self._sum.update(line)
         self._bytes += len(line)
         self.log.append(values)
-        if step == self.config.report_step:
+        if step == self.config.reported_step:
             self._save("adapter")
         if self.config.checkpoint_every and step % self.config.checkpoint_every == 0:
             self.keep(step)
@@ -157,9 +157,9 @@ def summarise(
     of it because both sides are the same tokens. ``noise_steps`` counts steps whose gradient rounding alone can explain
     (None if unknown); ``noise`` is whether they are at least half of all.
     """
-    seen = stream[: config.report_step * config.batch_size]
+    seen = stream[: config.reported_step * config.batch_size]
     rows = [row for unit in seen for row in unit]
-    reported = log[: config.report_step]
+    reported = log[: config.reported_step]
     noise = [line["noise"] for line in reported]
     noise_steps = None if None in noise else sum(noise)
     return {
@@ -167,8 +167,8 @@ def summarise(
         "settings": config.settings,
         "learning_rate": config.learning_rate,
         "steps": config.steps,
-        "run_steps": config.run_steps,
-        "report_step": config.report_step,
+        "run_steps": config.last_step,
+        "report_step": config.reported_step,
         "units": len(seen),
         "rows_seen": len(rows),
         "tokens_seen": sum(len(rollouts[row].completion_ids) for row in rows),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from methods.start import initial_a
+from methods.training.start import initial_a
 from models.adapter_config import CONFIG, WEIGHTS
 from models.base import targeted
 

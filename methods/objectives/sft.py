@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from methods.method import Method
+from methods.objectives.method import Method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from methods.batch import Batch
+    from methods.data.batch import Batch
 
 
 def losses(batch: Batch) -> Tensor:

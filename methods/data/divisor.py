@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from methods.batch import Rollout
-from methods.method import Method
-from methods.view import Unit
+from methods.data.batch import Rollout
+from methods.data.view import Unit
+from methods.objectives.method import Method
 
 
 def divisor(

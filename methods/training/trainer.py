@@ -21,20 +21,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from methods import METHODS, state
-from methods.batch import Batch, Rollout
+from methods import METHODS
 from methods.config import TrainConfig
-from methods.determinism import deterministic, in_order
-from methods.divisor import divisor
-from methods.logprobs import beside, check_logits, check_rows
-from methods.lora import Adapter, attach
-from methods.noise import floor, token_gradient
-from methods.parallel import STOP, Group, Stopped, group
-from methods.probe import look, watched
-from methods.record import Record, drift_values, step_values, units_at
+from methods.data.batch import Batch, Rollout
+from methods.data.divisor import divisor
+from methods.data.split import divisible, micro_batches, share
+from methods.data.view import Unit, group_means, order, view
 from methods.seeds import derive
-from methods.split import divisible, micro_batches, share
-from methods.view import Unit, group_means, order, view
+from methods.training import state
+from methods.training.determinism import deterministic, in_order
+from methods.training.logprobs import beside, check_logits, check_rows
+from methods.training.lora import Adapter, attach
+from methods.training.noise import floor, token_gradient
+from methods.training.parallel import STOP, Group, Stopped, group
+from methods.training.probe import look, watched
+from methods.training.record import Record, drift_values, step_values, units_at
 from models.base import load
 from models.logprobs import completion_logps
 
@@ -71,8 +72,9 @@ def train(
     """Train one adapter on the model in ``model_dir`` and write it to ``out``; returns the summary.
 
     ``reference`` holds the base's log-probabilities of each rollout's tokens
-    (:func:`methods.logprobs.reference_logprobs`), for the rows of methods that need them. ``heldout`` rollouts are
-    evaluated every ``config.probe_every`` steps (:func:`methods.probe.probe`) and not trained on. ``out`` receives
+    (:func:`methods.training.logprobs.reference_logprobs`), for the rows of methods that need them. ``heldout``
+    rollouts are evaluated every ``config.probe_every`` steps (:func:`methods.training.probe.probe`) and not trained
+    on. ``out`` receives
     ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends; until then they and
     the resume state are in ``work``. Called again with the same arguments after a kill, training resumes from there
     and ends with the same bytes. ``on_step`` receives each log line, ``on_save`` is called after each saved state.
@@ -92,7 +94,7 @@ def train(
         record = Record(result, config, adapter, on_step, kept)
         due = state.Due(config.resume_every, config.resume_seconds)
         try:
-            for step in range(done + 1, config.run_steps + 1):
+            for step in range(done + 1, config.last_step + 1):
                 workers.tell(step)
                 line = substrate.step(step, units_at(config, stream, step))
                 record.step(line | look(config, adapter, step, heldout))
@@ -131,7 +133,7 @@ def assist(
     workers = group(config.workers, device)
     with deterministic(config.threads, device), contextlib.suppress(Stopped, TrainingDiverged):
         substrate, _, stream = prepared(config, model_dir, rollouts, reference, workers, device)
-        for step in range(substrate.join(0) + 1, config.run_steps + 1):
+        for step in range(substrate.join(0) + 1, config.last_step + 1):
             workers.tell(step)
             substrate.step(step, units_at(config, stream, step))
 
@@ -173,7 +175,7 @@ def prepared(
 def plan(config: TrainConfig, rollouts: Sequence[Rollout]) -> tuple[list[Unit], list[Unit]]:
     """The method's view of the rollouts, and all units of the training in training order."""
     units = view(config.method, rollouts, config.pair_rule, config.pairs, config.settings)
-    needed = config.run_steps * config.batch_size
+    needed = config.last_step * config.batch_size
     return units, order(len(rollouts), units, needed, config.order_seed)
 
 
@@ -222,8 +224,8 @@ class Fit:
 class Substrate:
     """Adapter, optimiser and data of one training; :meth:`step` does one optimiser step.
 
-    ``token_norm`` is the norm of a token's gradient at the start (:func:`methods.noise.token_gradient`); with 0 the
-    rounding floor is 0.
+    ``token_norm`` is the norm of a token's gradient at the start (:func:`methods.training.noise.token_gradient`);
+    with 0 the rounding floor is 0.
     """
 
     config: TrainConfig

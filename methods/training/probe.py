@@ -9,10 +9,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from methods.batch import Rollout
 from methods.config import TrainConfig
-from methods.logprobs import check_rows
-from methods.lora import Adapter
+from methods.data.batch import Rollout
+from methods.training.logprobs import check_rows
+from methods.training.lora import Adapter
 from models.logprobs import completion_states, head_of, token_scores
 
 BATCH = 8  # rows per forward pass: without gradients they fit wherever training's own passes do

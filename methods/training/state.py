@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from execution import durable
-from methods.batch import Rollout
+from execution.settings import keyed
 from methods.config import TrainConfig
-from methods.parallel import Group
-from methods.record import Kept, verify
+from methods.data.batch import Rollout
+from methods.training.parallel import Group
+from methods.training.record import Kept, verify
 
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -50,18 +50,14 @@ class Due:
 def identity(
     config: TrainConfig, rollouts: Sequence[Rollout], reference: Sequence[np.ndarray] | None
 ) -> dict[str, Any]:
-    """What must match for a state to be resumed: every setting, and a digest of the data."""
+    """What must match for a state to be resumed: every setting that affects the result, and a digest of the data."""
     digest = hashlib.sha256()
     for rollout in rollouts:
         row = [list(rollout.prompt_ids), list(rollout.completion_ids), float(rollout.reward), rollout.group]
         digest.update(json.dumps([*row, rollout.teacher, rollout.group_mean]).encode())
     for values in reference or ():
         digest.update(values.astype("<f4").tobytes() + b";")
-    settings = json.loads(json.dumps(asdict(config)))
-    # How often a state is saved and where the base is stored do not affect the result.
-    for name in ("resume_every", "resume_seconds", "base_name", "base_revision"):
-        del settings[name]
-    return settings | {"rollouts": digest.hexdigest()}
+    return json.loads(json.dumps(keyed(config))) | {"rollouts": digest.hexdigest()}
 
 
 def save(
@@ -75,8 +71,8 @@ def save(
 ) -> None:
     """Write the state after ``step``: tensors under a new name, then ``state.json``, which commits them.
 
-    ``memory`` is the micro-batch limit after out-of-memory events (:class:`methods.trainer.Fit`), ``result`` the
-    checksums of the outputs so far (:meth:`methods.record.Record.sync`).
+    ``memory`` is the micro-batch limit after out-of-memory events (:class:`methods.training.trainer.Fit`),
+    ``result`` the checksums of the outputs so far (:meth:`methods.training.record.Record.sync`).
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():

@@ -1,0 +1,38 @@
+"""plan: a study's steps, what each needs, what is done; nothing is touched."""
+
+from __future__ import annotations
+
+import argparse
+
+from execution.errors import DONE
+from execution.storage import Folder, storage_of
+from execution.store import Store
+from orchestrator.commands.process import reading
+from orchestrator.commands.run_folder import folder_of
+from orchestrator.config.study_file import load_study
+from orchestrator.planning import plan_view, schedule
+from orchestrator.planning import resolve as outside
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.preflight import advice, check, check_fit
+from report.escape import tell
+
+
+def main(options: argparse.Namespace) -> int:
+    """Show the steps, what each needs, what is done, and with --gpus who runs when. Touches nothing."""
+    gpus = None if options.gpus is None else schedule.gpu_count(options.gpus)
+    with reading():
+        study = load_study(options.study, options.set)
+        out = folder_of(options, study)
+        check(study)
+        check_fit(study)
+        steps = make_plan(study, outside.gather(study, out, online=False))
+        store = Store(out, storage_of(options.store) if options.store is not None else Folder(out.resolve()))
+        study = study.shaped()
+        shown = list(plan_view.lines(study, steps, store, study.rollouts.rows_at_hand()))
+    if gpus is None:
+        shown += advice(study)
+    else:
+        shown += ["", *plan_view.schedule_lines(study, schedule.of_study(study, steps, gpus))]
+    for line in shown:
+        tell(line)
+    return DONE

@@ -1,0 +1,148 @@
+"""run: a study to its report, taking up where the last run stopped."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+from execution.clock import Began
+from execution.errors import DONE, FAILED, ClusterLost, UserError
+from execution.lease import Lease, hold
+from execution.step import Step
+from execution.store import Store, open_store, write_json
+from orchestrator.cluster.session import sweep
+from orchestrator.commands.process import reading, say, stoppable
+from orchestrator.commands.run_folder import STUDY, folder_of, refuse_another
+from orchestrator.config.study import Study
+from orchestrator.config.study_file import load_study
+from orchestrator.planning import resolve as outside
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.preflight import advice, check, check_fit, check_key
+from orchestrator.runtime.threads import set_environment
+from orchestrator.steps import STEP_KINDS
+from report.escape import tell
+
+if TYPE_CHECKING:
+    from execution.runner import Executor
+
+RESTARTS = 2  # of a cluster that was started here and died
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run a study to its report."""
+    begun = Began.now()
+    set_environment()
+    with reading():
+        study = load_study(options.study, options.set)
+        out = folder_of(options, study)
+        refuse_another(out, study, options.study)
+        check(study)
+        check_fit(study)
+        facts = outside.gather(study, out, online=True)  # what is missing is said before anything is made
+    if options.serial and options.address:
+        raise UserError("--serial runs in this process and --address on a cluster: choose one")
+    if options.serial and study.training.workers > 1:
+        raise UserError("training.workers: --serial has one worker; leave --serial, or set training.workers=1")
+    if options.address is not None:
+        from orchestrator.cluster.connection import knock
+
+        knock(options.address)
+    else:
+        for line in advice(study):
+            say(line)
+    store = open_store(out, options.store, STEP_KINDS)
+    plan = make_plan(study, facts)
+    check_key(study, plan, store)
+    with stoppable(), hold(store.storage, say) as lease:
+        sweep(store.root / "partial", say)
+        outside.keep_pins(facts, out)
+        told = {
+            "study": study.model_dump(mode="json"),
+            "facts": facts,
+            "store": None if options.store is None else str(store.storage),
+        }
+        told["file"] = options.study.name
+        write_json(out / STUDY, told, sort=False)
+        return _walk_and_report(study, plan, store, options, begun, lease)
+
+
+def _walk_and_report(
+    study: Study, plan: list[Step], store: Store, options: argparse.Namespace, begun: Began, lease: Lease
+) -> int:
+    from execution.runner import DagRunner
+    from orchestrator.results.report_fingerprint import outdated
+
+    startup = 0.0
+
+    def executor() -> Executor:
+        nonlocal startup
+        first = time.monotonic()
+        opened = _executor(study, store, options)
+        startup += time.monotonic() - first
+        return opened
+
+    say(f"{study.name}: {len(plan)} steps into {store.storage}")
+    made: set[str] = set()
+    for again in range(RESTARTS, -1, -1):
+        walk = DagRunner(plan, store, say, lease.check)
+        try:
+            outcome = walk.run(executor)
+            break
+        except ClusterLost as error:
+            if options.address or not again:
+                raise
+            say(f"{error}; starting it again")
+            made |= walk.outcome.made
+    outcome.made |= made
+    outcome.cached -= made
+    page = store.root / "report" / "report.html"
+    old = outdated(study, outcome, store)
+    if outcome.made or old is not None:
+        from orchestrator.results.write_report import time_lines, write_report
+
+        if old:
+            say(f"{old} since the report was made: it is made again")
+        for line in time_lines(write_report(study, outcome, store, (begun, startup))):
+            tell(line)
+    else:
+        say("nothing to do: every step is done")
+    tell(f"report: {page}")
+    if outcome.lost:
+        tell(f"{len(outcome.failed)} failed, {len(outcome.blocked)} did not run because of it: see the report")
+        return FAILED
+    return DONE
+
+
+def _executor(study: Study, store: Store, options: argparse.Namespace) -> Executor:
+    """What runs the steps: this process, or the Ray cluster that is started or joined here."""
+    if options.serial:
+        from execution.runner import SerialExecutor
+        from orchestrator.runtime.engines import Engines
+
+        return SerialExecutor(store, Engines())
+    from orchestrator.cluster.connection import join, leave
+
+    first = time.monotonic()
+    guarded = join(options.address, say)
+    try:
+        say(f"Ray is up after {time.monotonic() - first:.1f} s")
+        if not guarded:
+            say("this cluster asks for no token, and runs what anyone sends it: see On a cluster in README.md")
+        return _cluster(study, store, options)
+    except BaseException:  # from here on the walk closes what it was given
+        leave()
+        raise
+
+
+def _cluster(study: Study, store: Store, options: argparse.Namespace) -> Executor:
+    from orchestrator.cluster.connection import prove_nodes
+    from orchestrator.cluster.executor import RayExecutor
+
+    if options.address:
+        nodes = prove_nodes(store, study, say)
+        say(f"{len(nodes)} {'node reads and writes' if len(nodes) == 1 else 'nodes read and write'} {store.storage}")
+    cluster = RayExecutor(store, study.placement, say)
+    if study.training.workers > cluster.slots:
+        raise UserError(f"training.workers: {study.training.workers} do not fit the cluster's {cluster.slots} slots")
+    return cluster

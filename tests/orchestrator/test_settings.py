@@ -1,0 +1,123 @@
+"""A setting of a training or an engine is declared once, and one that is off by default moves no key."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from evals.engines.settings import EngineConfig, EnginePlace, EngineSettings
+from evals.engines.transformers import TransformersEngine
+from evals.engines.vllm import VllmEngine
+from execution.settings import Below1, Neutral, Settings
+from methods.config import LoraSettings, TrainConfig, TrainingSettings
+from orchestrator.config.study import Placement, Study
+from orchestrator.config.values import Declared, Frozen
+from orchestrator.planning.plan import make_plan
+
+FACTS = {"engine": "transformers", "adapters": "lora", "task:arithmetic:None": "own"}
+# Names that a training or an engine has and that stand elsewhere too, each with why it is no second declaration.
+ELSEWHERE = {
+    "AskedRollouts": {"seed": "of the answers that are drawn"},
+    "Evaluation": {"seed": "of the answers that are drawn"},
+    "Measuring": {"seed": "of the measurements", "threads": "of the measurements"},
+    "MethodSpec": {
+        "method": "the objective's key", "settings": "the objective's own", "learning_rate": "where not the common one",
+    },
+    "Problems": {"seed": "of the draw of problems", "settings": "the task's own"},
+    "Replica": {
+        "method": "which is trained again", "init_seed": "the one change", "order_seed": "the one change",
+        "learning_rate": "the one change",
+    },
+    "ScratchBase": {
+        "steps": "of its pretraining", "learning_rate": "of its pretraining", "threads": "of its pretraining",
+        "seed": "of its pretraining",
+    },
+    "Settings": {"pairs": "of models, that connectivity measures"},
+    "Shots": {"seed": "of the draw of shots"},
+    "Sweep": {"method": "which is swept"},
+    "Table": {
+        "pairs": "TrainConfig's, with its default", "pair_rule": "TrainConfig's, with its default",
+        "seed": "of the draw of rows",
+    },
+}  # fmt: skip
+Maker = Callable[..., Study]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoothed(TrainingSettings):
+    smoothing: Neutral[Below1] = 0.0
+
+
+def keys(study: Study) -> dict[str, str]:
+    return {step.title: step.key for step in make_plan(study, FACTS)}
+
+
+def test_a_setting_that_is_off_by_default_moves_no_key(make_study: Maker) -> None:
+    study = make_study()
+    told = TypeAdapter(Declared[Smoothed])
+
+    def smoothed(**more: Any) -> Study:
+        settings = told.validate_python(study.model_dump()["training"] | more)
+        return study.model_copy(update={"training": settings})
+
+    before = keys(study)
+    assert keys(smoothed()) == keys(smoothed(smoothing=0)) == before
+    after = keys(smoothed(smoothing=0.1))
+    moved = {title for title in before if before[title] != after[title]}
+    assert moved >= {title for title in before if title.startswith("train/")}
+    assert not any(title.startswith(("base/", "rollouts/", "problems/", "reference/")) for title in moved)
+
+
+def test_a_setting_that_is_off_is_not_told_either() -> None:
+    told = TypeAdapter(Declared[Smoothed])
+    assert told.dump_python(Smoothed()) == TypeAdapter(Declared[TrainingSettings]).dump_python(TrainingSettings())
+    assert told.dump_python(Smoothed(smoothing=0.5))["smoothing"] == 0.5
+    with pytest.raises(ValidationError, match="less than 1"):
+        told.validate_python({"smoothing": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("part", "declared"),
+    [("training", TrainingSettings), ("adapter", LoraSettings), ("engine", EngineSettings), ("placement", Placement)],
+)
+def test_a_part_of_a_study_is_what_the_package_declares(make_study: Maker, part: str, declared: type[Settings]) -> None:
+    assert Study.model_fields[part].annotation is declared
+    assert list(make_study().model_dump()[part]) == [field.name for field in fields(declared)]
+
+
+def test_no_setting_of_a_training_or_an_engine_is_declared_twice() -> None:
+    def parts(of: type[Frozen]) -> list[type[Frozen]]:
+        return [part for child in of.__subclasses__() for part in (child, *parts(child))]
+
+    def names(*kinds: type[Settings]) -> set[str]:
+        return {field.name for kind in kinds for field in fields(kind)}
+
+    known = names(TrainConfig, EngineConfig) - {"kind"}  # bases have kinds too
+    mirrored = {kind.__name__ for kind in (TrainingSettings, LoraSettings, EngineSettings, Placement, Smoothed)}
+    twice = {
+        part.__name__: met
+        for part in parts(Frozen)
+        if part.__name__ not in mirrored and part.__module__.startswith("orchestrator")
+        if (met := known & set(part.__annotations__))
+    }
+    assert twice == {name: set(why) for name, why in ELSEWHERE.items()}
+    for engine in (VllmEngine, TransformersEngine):
+        assert list(inspect.signature(engine).parameters) == ["model", "config"]
+    assert names(TrainConfig) - names(TrainingSettings, LoraSettings) == {
+        "method", "settings", "init_seed", "order_seed", "base_name", "base_revision", "pair_rule", "pairs",
+    }  # fmt: skip
+    assert names(EngineConfig) - names(EngineSettings, EnginePlace) == {"attention", "max_lora_rank", "device"}
+
+
+def test_the_page_on_training_names_settings_that_there_are() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*`) \|", page, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert len(named) > 10 and named <= {field.name for field in fields(TrainingSettings)}
