@@ -18,9 +18,15 @@ from report.model_index import label, model_index
 from report.render import canonical, render
 from report.sections import accuracy
 from report.sections.rollouts import rollouts_table
-from tests.report.example_study import ERROR, provenance, results
+from report.tables import Table
+from results import VERSION, Results, dump
+from results.evaluation import Task
+from results.rollouts import Rollouts
+from tests.report.example_study import ERROR, provenance, results, typed
+from tests.report.hollow import hollow
 
 HOSTILE = '<img src=x onerror="alert(1)">&$x^2$'
+LEAST = {"version": VERSION, "trainings": []}
 _VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
@@ -76,7 +82,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
-    render(results(), provenance(), out)
+    render(typed(), provenance(), out)
     return out
 
 
@@ -98,7 +104,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _render(tmp_path: Path, given: dict, timing: dict | None = None) -> Page:
-    render(given, timing or {}, tmp_path)
+    render(Results.model_validate(given), timing or {}, tmp_path)
     return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
@@ -117,7 +123,7 @@ def _tints(page: Page, table: str) -> dict[str, str]:
 def test_what_is_known_of_a_study_from_elsewhere_stands_below_its_title(tmp_path: Path, no_figures: None) -> None:
     given = results()
     given["study"]["note"] = "Elsewhere <it> gave .5."
-    render(given, {}, tmp_path)
+    render(Results.model_validate(given), {}, tmp_path)
     assert "Elsewhere &lt;it&gt; gave .5." in (tmp_path / "report.html").read_text().partition("<ul>")[0]
 
 
@@ -141,7 +147,7 @@ def test_every_local_link_has_its_target(page: Page) -> None:
 def test_same_input_gives_the_same_bytes(tmp_path: Path, few_figures: None) -> None:
     found = []
     for name in ("first", "second"):
-        render(results(), provenance(), tmp_path / name)
+        render(typed(), provenance(), tmp_path / name)
         files = [path for path in (tmp_path / name).rglob("*") if path.is_file()]
         found.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
     assert found[0] == found[1]
@@ -160,8 +166,12 @@ def test_results_come_back_exactly_with_sorted_keys(report: Path) -> None:
 def test_a_number_that_is_not_finite_is_refused_with_its_place(tmp_path: Path, value: float) -> None:
     broken = results()
     broken["geometry"]["pairs"][3]["u1"] = value
+    with pytest.raises(ValueError, match=r"geometry\.pairs\.3\.u1\n.* finite number"):
+        Results.model_validate(broken)
     with pytest.raises(ValueError, match=r"results\.geometry\.pairs\[3\]\.u1 is not a finite number"):
-        render(broken, {}, tmp_path / "out")
+        canonical(broken, "results")
+    with pytest.raises(ValueError, match=r"provenance\.steps\[0\]\.seconds is not a finite number"):
+        render(typed(), {"steps": [{"seconds": value}]}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -298,15 +308,14 @@ def test_agreement_stands_above_and_the_difference_below(page: Page) -> None:
 
 
 def test_a_pair_reads_the_same_whichever_way_round_it_stands() -> None:
-    given = results()
-    index, task = model_index(given), given["evaluation"]["tasks"][0]
+    index, task = model_index(typed()), results()["evaluation"]["tasks"][0]
     turned = copy.deepcopy(task)
     for row in turned["pairs"]:
         row["a"], row["b"] = row["b"], row["a"]
         row["only_a"], row["only_b"] = row["only_b"], row["only_a"]
         row["difference"], row["low"], row["high"] = -row["difference"], -row["high"], -row["low"]
     for make in (accuracy.accuracy_table, accuracy.mcnemar_table, accuracy.agreement_table):
-        assert make(task, index) == make(turned, index)
+        assert make(Task.model_validate(task), index) == make(Task.model_validate(turned), index)
 
 
 def test_problems_that_one_model_alone_solves_are_named(page: Page) -> None:
@@ -395,33 +404,38 @@ def test_names_and_texts_from_data_are_escaped(tmp_path: Path, few_figures: None
     assert len(page.ids) == len(set(page.ids))
 
 
-@pytest.mark.parametrize("missing", sorted(results()))
+@pytest.mark.parametrize("missing", [name for name in results() if name not in LEAST])
 def test_renders_without_any_one_part(tmp_path: Path, missing: str, no_figures: None) -> None:
     given = results()
     del given[missing]
     assert _render(tmp_path, given).open == []
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        "evaluation", "geometry", "activations", "spectra", "directions", "rollouts", "similarity", "sweep",
-        "connectivity",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("part", [name for name in results() if name not in ("version", "study", "failures")])
 def test_renders_with_the_inside_of_a_part_gone(tmp_path: Path, part: str, no_figures: None) -> None:
     given = results()
-    for key, value in given[part].items():
-        rows = isinstance(value, list) and all(isinstance(row, dict) for row in value)
-        given[part][key] = [dict.fromkeys(row) for row in value[:2]] if rows else None
+    given[part] = hollow(getattr(typed(), part))
     page = _render(tmp_path, given)
     assert page.open == []
     assert "None" not in page.words
     assert "nan" not in re.findall(r"\w+", page.words)
 
 
+@pytest.mark.parametrize("ended", ["failed", "not run"])
+def test_a_study_without_a_finished_training_says_why(tmp_path: Path, ended: str) -> None:
+    given = {
+        key: part for key, part in results().items() if key in ("version", "study", "base", "rollouts", "failures")
+    }
+    rows = [row for row in results()["trainings"] if row["status"] == "failed"]
+    given["trainings"] = [row | {"status": ended, "error": "the base failed"} for row in rows]
+    page = _render(tmp_path, given)
+    assert _row(page, "DPO lr3e-3")[1] == ("failed: the base failed" if ended == "failed" else "3e-3")
+    assert ("No training finished." in page.words) == (ended == "failed")
+    assert "Not measured, because train/dpo-lr3e-3 failed" in page.words, "the accuracy"
+
+
 def test_renders_from_nothing_and_says_so(tmp_path: Path) -> None:
-    page = _render(tmp_path, {})
+    page = _render(tmp_path, LEAST)
     assert "these results hold no update" in page.words
     assert page.words.count("Not in these results.") >= 8
     assert "Nothing: every step finished." in page.words
@@ -431,8 +445,8 @@ def test_renders_from_nothing_and_says_so(tmp_path: Path) -> None:
 def test_renders_geometry_alone_with_names_of_its_own(tmp_path: Path, few_figures: None) -> None:
     """What a comparison of anyone's adapters has: no trainings, no evaluation, no reference called SFT."""
     geometry = json.loads(json.dumps(results()["geometry"]).replace('"sft"', '"mine"').replace('"dpo"', '"yours"'))
-    geometry["floors"] = {}
-    page = _render(tmp_path, {"geometry": geometry})
+    geometry["floors"] = {"itself": geometry["itself"]}
+    page = _render(tmp_path, LEAST | {"geometry": geometry})
     assert "Undecided: cosines to mine run from" in page.words
     assert "no run repeats a method with another order of rows" in page.words
     assert _row(page, "yours")[1] == "0.063", "no column for what is known of no adapter"
@@ -443,10 +457,12 @@ def test_renders_geometry_alone_with_names_of_its_own(tmp_path: Path, few_figure
 def test_renders_a_comparison_with_what_is_to_be_said_of_it(tmp_path: Path, no_figures: None) -> None:
     """It never meant to train or to evaluate, so none of that is missing."""
     known = results()
-    adapters = [{"name": row["name"], "base": "some/base", "modules": 16} for row in known["geometry"]["adapters"]]
+    names = [row["name"] for row in known["geometry"]["adapters"]]
+    adapters = [{"name": name, "base": "some/base", "modules": 16, "rslora": False} for name in names]
     comparison = {"adapters": adapters, "shared_modules": 12, "notes": [f"{HOSTILE}: 4 modules are left out."]}
     kept = {key: known[key] for key in ("geometry", "activations", "spectra", "directions")}
-    page = _render(tmp_path, {"comparison": comparison, **kept})
+    listed = [{"name": name, "compared_to": "sft", "matched": None} for name in names]
+    page = _render(tmp_path, LEAST | {"comparison": comparison, "headline": listed, **kept})
     assert "Comparison of adapters" in page.words
     assert "10 adapters of some/base" in page.words and "12 modules in all of them" in page.words
     assert f"{HOSTILE}: 4 modules are left out." in page.words
@@ -456,32 +472,30 @@ def test_renders_a_comparison_with_what_is_to_be_said_of_it(tmp_path: Path, no_f
 
 
 def test_a_second_report_in_the_same_folder_leaves_nothing_stale(tmp_path: Path, few_figures: None) -> None:
-    render(results(), {}, tmp_path)
-    render({"study": {"name": "empty"}}, {}, tmp_path)
+    render(typed(), {}, tmp_path)
+    render(Results.model_validate(LEAST), {}, tmp_path)
     assert [
         path.name for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".csv", ".png", ".svg")
     ] == []
 
 
 def test_a_missing_part_names_the_step_that_failed(tmp_path: Path) -> None:
-    given = {"failures": [{"step": "geometry", "error": "no space left", "dependants": ["connectivity/sft-dpo"]}]}
-    words = _render(tmp_path, given).words
+    failed = {"step": "geometry", "error": "no space left", "dependants": ["connectivity/sft-dpo"]}
+    words = _render(tmp_path, LEAST | {"failures": [failed]}).words
     assert "Not measured: geometry failed (no space left)." in words
     assert "Not measured, because geometry failed (no space left)." in words
 
 
 def test_a_planted_base_is_announced_and_a_real_one_is_not(tmp_path: Path) -> None:
-    given = {"base": {"kind": "from_scratch", "name": "planted"}}
-    assert "not evidence about language models" in _render(tmp_path, given).words
-    given["base"]["kind"] = "hub"
-    assert "not evidence about language models" not in _render(tmp_path, given).words
+    for kind, announced in (("from_scratch", True), ("hub", False)):
+        words = _render(tmp_path, LEAST | {"base": {"kind": kind, "name": "a base"}}).words
+        assert ("not evidence about language models" in words) == announced
 
 
 def test_rendering_leaves_its_input_alone(tmp_path: Path, no_figures: None) -> None:
-    given = results()
-    before = copy.deepcopy(given)
-    render(given, provenance(), tmp_path)
-    assert given == before
+    given, timing = Results.model_validate(results()), provenance()
+    render(given, timing, tmp_path)
+    assert dump(given) == results() and timing == provenance()
 
 
 @pytest.mark.parametrize(
@@ -544,7 +558,9 @@ def test_numbers_are_written_for_a_reader(shown: str, expected: str) -> None:
 
 def test_variants_of_an_objective_are_named_by_it_and_wear_its_colour() -> None:
     trained = [("rift", "rift"), ("rift_source", "rift"), ("offline_grpo_source", "offline_grpo"), ("mine", "dpo")]
-    index = model_index({"trainings": [{"name": n, "method": n, "objective": o, "role": "method"} for n, o in trained]})
+    of = results()["trainings"][0]
+    rows = [of | {"name": name, "method": name, "objective": objective} for name, objective in trained]
+    index = model_index(Results.model_validate(LEAST | {"trainings": rows}))
     assert [model.label for model in index.models.values()] == ["RIFT", "RIFT source", "Offline GRPO source", "mine"]
     rift, source, _, mine = index.models.values()
     assert rift.colour == source.colour != mine.colour
@@ -554,15 +570,19 @@ def test_variants_of_an_objective_are_named_by_it_and_wear_its_colour() -> None:
 
 
 def test_the_rollouts_say_what_a_teacher_took_and_how_many_were_right() -> None:
-    given = results()
+    def lines(given: dict) -> dict[str, str]:
+        table = rollouts_table(Rollouts.model_validate(given))
+        assert isinstance(table, Table)
+        return {line.cells[0].text: line.cells[1].text.replace("\u202f", " ") for line in table.lines}
+
+    given = results()["rollouts"]
     told = {"answers": 2000, "refused": 3, "prompt_tokens": 81_000, "completion_tokens": 512_000, "cost": 1.2345}
-    given["rollouts"]["api"] = told
+    told["with_reasoning"] = 0
+    given["api"] = told
     mended = {"end of turn was there already": 4}
-    tokens = {"rows": 2000, "parted": 3, "first": "p7: behind 'a' ...", "mended": mended, "as_drawn": 0}
-    given["rollouts"] |= {"joined": 2, "tokens": tokens}
-    table = rollouts_table(given)
-    assert table is not None
-    shown = {line.cells[0].text: line.cells[1].text.replace("\u202f", " ") for line in table.lines}
+    tokens = given["tokens"] | {"parted": 3, "first": "p7: behind 'a' ...", "mended": mended}
+    given |= {"joined": 2, "tokens": tokens}
+    shown = lines(given)
     assert shown["Asked of the teacher"] == "2 000 answers, 3 refused, 81 000 + 512 000 tokens, $1.23"
     assert shown["Problems by right rows, from none"] == "44 · 118 · 141 · 115 · 82"
     assert shown["Length of wrong rows"] == "17 / 22 / 32"
@@ -570,11 +590,9 @@ def test_the_rollouts_say_what_a_teacher_took_and_how_many_were_right() -> None:
     assert shown["Mended in their tokens"] == "4 end of turn was there already"
     assert shown["Tokens other than the chat template’s"] == "3 of 2 000 rows; p7: behind 'a' ..."
     del told["cost"]  # of a study without prices
-    tokens |= {"parted": 0, "mended": {}}
-    given["rollouts"]["right_counts"] = [1] * 40
-    table = rollouts_table(given)
-    assert table is not None
-    shown = {line.cells[0].text: line.cells[1].text.replace("\u202f", " ") for line in table.lines}
+    tokens |= {"parted": 0, "first": None, "mended": {}}
+    given["right_counts"] = [1] * 40
+    shown = lines(given)
     assert shown["Asked of the teacher"].endswith("tokens") and "Problems by right rows, from none" not in shown
     assert not [name for name in shown if "okens" in name and not name.startswith("Length")]
 
@@ -604,12 +622,11 @@ def test_a_whole_report_is_not_called_partial(page: Page) -> None:
 
 def test_a_reference_of_zero_is_said_and_nothing_is_made_of_it(tmp_path: Path, no_figures: None) -> None:
     given = results()
-    for row in given["geometry"]["adapters"]:
+    for row in (*given["geometry"]["adapters"], *given["headline"]):
         row["norm"] = 0.0 if row["name"] == "sft" else row["norm"]
     for row in (*given["geometry"]["pairs"], *given["headline"]):
         if "sft" in (row.get("a"), row.get("b"), row.get("compared_to")):
             row.update(dict.fromkeys(("cosine", "angle_min_median_deg", "u1", "v1")))
-        row["norm"] = 0.0 if row.get("name") == "sft" else row.get("norm")
     page = _render(tmp_path, given)
     assert "SFT’s update is zero, so nothing can be compared with it." in page.words
     assert "are missing" not in page.words.split("Every method against")[0]
@@ -645,7 +662,7 @@ def test_what_is_known_of_no_adapter_has_no_column(tmp_path: Path, no_figures: N
     geometry = json.loads(json.dumps(results()["geometry"]).replace('"sft"', '"mine"'))
     for row in geometry["adapters"]:
         row["a_moved_rel"] = row["start_share"] = None
-    page = _render(tmp_path, {"geometry": geometry | {"floors": {}}})
+    page = _render(tmp_path, LEAST | {"geometry": geometry | {"floors": {"itself": geometry["itself"]}}})
     assert [title[:12] for title in _lines(page, "headline")["Model"]][:2] == ["Cosineto min", "Smallest ang"]
     shown = [title[:12] for title in _lines(page, "adapters")["Model"]]
     assert shown == ["Norm‖ΔW‖, gl", "Effective ra", "Stable rankm", "Modules"]
@@ -678,7 +695,7 @@ def test_no_name_reaches_the_page_or_its_drawings_raw(tmp_path: Path, few_figure
     given["evaluation"]["tasks"][0]["title"] = nasty
     given["evaluation"]["tasks"][0]["alone"][0]["ids"] = [nasty]
     given["failures"] = [{"step": f"train/{nasty}", "error": nasty, "dependants": [nasty]}]
-    render(given, provenance(), tmp_path)
+    render(Results.model_validate(given), provenance(), tmp_path)
     pages = [tmp_path / "report.html", *(tmp_path / "csv").iterdir(), *(tmp_path / "figures").glob("*.svg")]
     for path in pages:
         raw = {c for c in path.read_text(encoding="utf-8") if unicodedata.category(c) in ("Cc", "Cf", "Cs")}
