@@ -1,8 +1,8 @@
 """SFT, DFT and DPO through TRL's own trainers: a test oracle, a benchmark baseline, and a backend users can choose.
 
 Rows, their order, initial A, optimiser, schedule, clipping and normalisation are those of
-:mod:`methods.training.trainer`; forward pass, loss and loop are TRL's. SFT and DFT divide by the optimiser step's completion tokens, DPO by its pairs,
-which requires ``batch_size`` to be a multiple of ``micro_batch``.
+:mod:`methods.training.trainer`; forward pass, loss and loop are TRL's. SFT and DFT divide by the optimiser step's
+completion tokens, DPO by its pairs, which requires ``batch_size`` to be a multiple of ``micro_batch``.
 """
 
 from __future__ import annotations

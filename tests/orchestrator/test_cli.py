@@ -429,12 +429,7 @@ def test_status_is_that_of_the_study_that_is_given(
     assert cli.main(["status", str(study_file), "--out", str(finished)]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "small: 22 done" and said.err == ""
-    assert (
-        cli.main(
-            ["status", str(study_file), "--out", str(finished), "--set", "methods.sft.learning_rate=1e-5"]
-        )
-        == 0
-    )
+    assert cli.main(["status", str(study_file), "--out", str(finished), "--set", "methods.sft.learning_rate=1e-5"]) == 0
     said = capsys.readouterr()
     shown = {line.split()[0]: line.split()[1] for line in said.out.splitlines()}
     assert (shown["train/sft"], shown["train/sft-init43"], shown["train/rft"]) == ("to", "to", "done")

@@ -382,5 +382,5 @@ def test_a_steps_start_up_is_told_by_the_drivers_own_clock(tmp_path: Path, monke
 
 
 def test_a_training_takes_one_gpu_at_most() -> None:
-    with pytest.raises(ValueError, match="less than or equal to 1"):
+    with pytest.raises(ValueError, match="gpus_per_training: must be at most 1, not 2"):
         Placement(gpus_per_training=2)

@@ -234,9 +234,7 @@ def test_one_methods_setting_changes_that_method_alone(make_study: Maker, plan_o
 
 
 def test_a_default_that_is_written_out_is_the_same_study(make_study: Maker, plan_of: Planner) -> None:
-    written = make_study(
-        "methods.dpo.settings={beta: 0.1}", "training.betas=[0.9, 0.999]", "training.report_step=4"
-    )
+    written = make_study("methods.dpo.settings={beta: 0.1}", "training.betas=[0.9, 0.999]", "training.report_step=4")
     assert keys(plan_of(written)) == keys(plan_of(make_study()))
 
 
