@@ -74,8 +74,8 @@ def train(
     ``reference`` holds the base's log-probabilities of each rollout's tokens
     (:func:`methods.training.logprobs.reference_logprobs`), for the rows of methods that need them. ``heldout`` are
     rollouts that are only looked at, every ``config.probe_every`` steps (:func:`methods.training.probe.probe`).
-    ``out`` receives ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends. Until then
-    they, and the state to go on from, live in ``work``: called again with the same arguments after a kill,
+    ``out`` receives ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends. Until
+    then they, and the state to go on from, live in ``work``: called again with the same arguments after a kill,
     training goes on from there and ends with the same bytes. ``on_step`` sees each log line, ``on_save`` is
     called when a state was saved. With ``config.workers`` above 1 this is what the first of them calls, the
     others call :func:`assist`. Raises ``ValueError`` on bad input and :class:`TrainingDiverged`, after which
