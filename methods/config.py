@@ -72,7 +72,7 @@ class TrainingSettings(Settings):
         if self.workers > self.batch_size:
             raise ValueError(f"workers: {self.workers} cannot share a batch of {self.batch_size}")
         if self.attention == "flash" and self.precision != "bfloat16":
-            raise ValueError("attention: flash needs precision bfloat16")
+            raise ValueError("attention: flash needs training.precision=bfloat16")
         if not self.reported_step <= self.last_step <= self.steps:
             raise ValueError(
                 f"report_step <= run_steps <= steps must hold, not {self.reported_step} <= {self.last_step} <= "

@@ -75,10 +75,11 @@ def train(
     (:func:`methods.training.logprobs.reference_logprobs`), for the rows of methods that need them. ``heldout``
     rollouts are evaluated every ``config.probe_every`` steps (:func:`methods.training.probe.probe`) and not trained
     on. ``out`` receives ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends;
-    until then they and the resume state are in ``work``. Called again with the same arguments after a kill, training resumes from there
-    and ends with the same bytes. ``on_step`` receives each log line, ``on_save`` is called after each saved state.
-    With ``config.workers`` above 1, rank 0 calls this and the others call :func:`assist`. Raises ``ValueError`` on bad
-    input, and :class:`TrainingDiverged`, after which ``out`` holds the log and the adapter before the step that failed.
+    until then they and the resume state are in ``work``. Called again with the same arguments after a kill, training
+    resumes from there and ends with the same bytes. ``on_step`` receives each log line, ``on_save`` is called after
+    each saved state. With ``config.workers`` above 1, rank 0 calls this and the others call :func:`assist`. Raises
+    ``ValueError`` on bad input, and :class:`TrainingDiverged`, after which ``out`` holds the log and the adapter before
+    the step that failed.
     """
     workers = group(config.workers, device)
     result = work / "result"

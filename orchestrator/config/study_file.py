@@ -165,7 +165,11 @@ def _first_line(error: ValidationError, path: Path, files: list[tuple[Path, Sour
         message = "is needed and not there"
         if tag := first.get("ctx", {}).get("discriminator", "").strip("'"):  # of several kinds: which one it is
             where = f"{where}.{tag}"
-    lines = (f"{file}, line {n}" for file, source in files if place and (n := source.line_of(place)))
+    key, _, rest = message.partition(": ")
+    places = [place]
+    if first["type"] == "value_error" and place and rest and key in _all_keys():  # said of one key of the part
+        where, message, places = f"{where}.{key}", rest, [(*place, key), place]
+    lines = (f"{file}, line {n}" for p in places for file, source in files if p and (n := source.line_of(p)))
     set_here = any(
         f"{a}.".startswith(f"{b}.") for o in overrides for a, b in permutations((o.partition("=")[0], where))
     )

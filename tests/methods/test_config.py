@@ -25,7 +25,7 @@ from methods.config import TrainConfig
         ({"betas": (0.9, 1.0)}, "betas: must be below 1, not 1.0"),
         ({"pairs": 0}, "pairs: must be at least 1, not 0"),
         ({"pair_rule": "two"}, "pair_rule: 'two' is not one of one, all, best_worst, same_teacher"),
-        ({"attention": "flash"}, "attention: flash needs precision bfloat16"),
+        ({"attention": "flash"}, "attention: flash needs training.precision=bfloat16"),
         ({"backend": "trl", "workers": 2}, "backend: trl takes one worker and micro_batch"),
         ({"backend": "trl", "micro_batch": 3}, "backend: trl needs a batch_size that is a multiple of micro_batch"),
         ({"targets": ()}, "targets: name at least one module"),

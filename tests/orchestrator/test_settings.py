@@ -15,11 +15,14 @@ from pydantic import TypeAdapter, ValidationError
 from evals.engines.settings import EngineConfig, EnginePlace, EngineSettings
 from evals.engines.transformers import TransformersEngine
 from evals.engines.vllm import VllmEngine
-from execution.settings import Below1, Neutral, Settings
+from execution.errors import UserError
+from execution.settings import Below1, Neutral, Settings, stated
 from methods.config import LoraSettings, TrainConfig, TrainingSettings
 from orchestrator.config.study import Placement, Study
+from orchestrator.config.study_file import load_study
 from orchestrator.config.values import Declared, Frozen
 from orchestrator.planning.plan import make_plan
+from orchestrator.training.train import train_config
 
 FACTS = {"engine": "transformers", "adapters": "lora", "task:arithmetic:None": "own"}
 # Names that a training or an engine has and that stand elsewhere too, each with why it is no second declaration.
@@ -75,6 +78,20 @@ def test_a_setting_that_is_off_by_default_moves_no_key(make_study: Maker) -> Non
     assert not any(title.startswith(("base/", "rollouts/", "problems/", "reference/")) for title in moved)
 
 
+def test_a_step_gives_its_training_what_the_study_says(make_study: Maker, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "base.json").write_text('{"kind": "from_scratch", "name": "x"}')
+    study = make_study("training.betas=[0.8, 0.95]", "training.report_step=3", "adapter.rank=3")
+    for step in make_plan(study, FACTS):
+        if step.kind.name == "train":
+            config = train_config(step.config, step.where, tmp_path)
+            for part in (study.adapter, study.training):
+                told = {field.name: getattr(config, field.name) for field in fields(part)}
+                apart = {"learning_rate": step.config["learning_rate"], "run_steps": 4}
+                assert told == stated(part) | {name: value for name, value in apart.items() if name in told}
+            assert (config.reported_step, config.last_step) == (3, 4)
+
+
 def test_a_setting_that_is_off_is_not_told_either() -> None:
     told = TypeAdapter(Declared[Smoothed])
     assert told.dump_python(Smoothed()) == TypeAdapter(Declared[TrainingSettings]).dump_python(TrainingSettings())
@@ -121,3 +138,27 @@ def test_the_page_on_training_names_settings_that_there_are() -> None:
     rows = re.findall(r"^\| (`[^|]*`) \|", page, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert len(named) > 10 and named <= {field.name for field in fields(TrainingSettings)}
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("training.workers=9", "training.workers: 9 cannot share a batch of 2"),
+        ("adapter.targets=[]", "adapter.targets: name at least one module to adapt"),
+        ("training.attention=flash", "training.attention: flash needs training.precision=bfloat16"),
+        ("engine.adapters=swapped", "engine.adapters: swapped needs engine.kind=vllm: Transformers serves with PEFT"),
+    ],
+)
+def test_what_does_not_go_together_is_named_by_its_key(make_study: Maker, override: str, line: str) -> None:
+    with pytest.raises(UserError) as refused:
+        make_study(override)
+    assert str(refused.value).endswith(f".yaml: {line}")
+
+
+def test_what_does_not_go_together_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    text = (Path(__file__).resolve().parents[2] / "configs" / "tiny.yaml").read_text()
+    path.write_text(text.replace("  batch_size: 32\n", "  batch_size: 32\n  workers: 33\n"))
+    line = path.read_text().splitlines().index("  workers: 33") + 1
+    with pytest.raises(UserError, match=f"study.yaml, line {line}: training.workers: 33 cannot share a batch of 32"):
+        load_study(path)
