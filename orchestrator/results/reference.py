@@ -14,7 +14,7 @@ from results.weights import Directions, Floors, Geometry, MeasuredGeometry, Pair
 def with_floors(geometry: MeasuredGeometry, trainings: Sequence[Training], reference: str) -> Geometry:
     """The geometry with what another order, another initial A, another learning rate alone give: every pair of runs
     that differ so, the reference's own first, and what rounding gives."""
-    known = runs(map(dict, trainings), [adapter.name for adapter in geometry.adapters])
+    known = runs(map(vars, trainings), [adapter.name for adapter in geometry.adapters])
     methods = {run.name: run.method for run in known}
     found: dict[str, list[Pair]] = {}
     for kind, names in repeats(known).items():
@@ -35,7 +35,7 @@ def directions(
 
     None where the reference has none.
     """
-    rows = [dict(training) for training in trainings]
+    rows = [vars(training) for training in trainings]
     marked = noise(rows)
     kept = [i for i, row in enumerate(geometry.adapters) if row.norm != 0 and row.name not in marked]
     names = [geometry.adapters[i].name for i in kept]
