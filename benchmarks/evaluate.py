@@ -6,7 +6,7 @@ engines   base and six adapters of the default study's base, 200 problems each: 
           into its weights (ours, the canary before each), one engine with vLLM's LoRA, one engine per merged model
           (all in one process, and one process each), and lm-evaluation-harness with its Transformers backend, one
           adapter per run, if PYTHON has it (``--harness "env PYTHONPATH=FOLDER python"`` for a separate installation);
-          then the time of an eighth adapter beyond its own tokens. Medians of three alternating rounds of the first three
+          then the time of an eighth adapter beyond its own tokens. Medians of three alternating rounds of the first 3
 grading   10 000 generated rows, numbers and formulas, ten of them planted to hang: ours, with 5 s per row on all cores,
           and math-verify's own parse and verify, row by row in one process with its own time limits (5 s each), on a
           sample of the rows and on one hang of each kind, for at most 30 s
