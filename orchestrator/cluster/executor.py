@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -35,7 +35,7 @@ from orchestrator.cluster.jobs import (
     warm,
     workers_of,
 )
-from orchestrator.cluster.packing import TrainingJob, free_cpus, length, pack
+from orchestrator.cluster.packing import TrainingJob, free_cpus, pack
 from orchestrator.config.study import Placement
 
 WARM_WORKERS = 1  # in addition to the first step's worker, which later steps reuse
@@ -70,7 +70,7 @@ class RayExecutor:
     store: Store
     placement: Placement
     progress: Callable[[str], None] = lambda line: None
-    lengths: dict[str, float] = field(default_factory=dict)  # of trainings, by title, in any unit
+    ranks: Mapping[str, float] = field(default_factory=dict)  # by title, in any unit: the highest is placed first
     trainings: list[Step] = field(default_factory=list)  # ready, not yet placed
     engine_steps: list[Step] = field(default_factory=list)
     tasks: list[Step] = field(default_factory=list)
@@ -139,16 +139,19 @@ class RayExecutor:
 
     def _queue(self, step: Step) -> None:
         if step.runs_as == "training":
-            self.lengths.setdefault(step.title, length(step))
             if self.gpus:
                 self.trainings.append(step)
             else:
                 self.queued[step.title], self.ready_at[step.title] = step, time.monotonic()
                 self.queue.ready.remote(step, step.role != "sweep" or bool(self.deaths[step.title]))
         elif step.runs_as == "engine":
-            self.engine_steps.append(step)
+            self.engine_steps = sorted([*self.engine_steps, step], key=self._turn)
         else:
-            self.tasks.append(step)
+            self.tasks = sorted([*self.tasks, step], key=self._turn)
+
+    def _turn(self, step: Step) -> float:
+        """A sort key: highest rank first; ties keep the plan's order."""
+        return -self.ranks.get(step.title, 0.0)
 
     def _warm_engine(self, steps: Sequence[Step]) -> None:
         """Once, without GPUs: import the engine's libraries in an actor while the base is prepared."""
@@ -170,17 +173,15 @@ class RayExecutor:
             return
         for _ in range(WARM_WORKERS):
             warm.remote()
-        lengths = {step.title: length(step) for step in trainings} | self.lengths
-        self.lengths = lengths
         self._new_queue()
-        sweep = sorted((step for step in trainings if step.role == "sweep"), key=lambda step: -lengths[step.title])
+        sweep = sorted((step for step in trainings if step.role == "sweep"), key=self._turn)
         if sweep:
             mark = next(self._marks)
             ref = tune_sweep.remote(sweep, self.store, 0, len(sweep), mark, self.queue)
             self.jobs.append(Job(list(sweep), ref, 0, sweep=True, mark=mark))
 
     def _new_queue(self) -> None:
-        self.queue = QueueActor.options(scheduling_strategy=on_node(self.home)).remote(self.lengths)
+        self.queue = QueueActor.options(scheduling_strategy=on_node(self.home)).remote(self.ranks)
         self._closed = False
 
     def wait(self) -> list[tuple[Step, str | None]]:
@@ -367,7 +368,7 @@ class RayExecutor:
         """On GPUs a job per ready training; on CPUs as many groups of trainer processes as there is work for."""
         if self.gpus:
             at_once = max(1, self.slots // workers_of(self.trainings[0])) if self.trainings else 0
-            for packed in pack(self.trainings, at_once, self.lengths):
+            for packed in pack(self.trainings, at_once, self.ranks):
                 cost = packed.at_once * self.training_cost * workers_of(packed.steps[0])
                 if cost <= self.free:
                     self._train(packed, cost)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from execution.step import Step
-from methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -19,13 +18,13 @@ class TrainingJob:
     at_once: int = 1
 
 
-def pack(trainings: Sequence[Step], slots: int, lengths: Mapping[str, float]) -> list[TrainingJob]:
-    """Jobs for the trainings on GPUs, the longest first; ``lengths`` by title, in any unit.
+def pack(trainings: Sequence[Step], slots: int, ranks: Mapping[str, float]) -> list[TrainingJob]:
+    """Jobs for the trainings on GPUs, the highest of ``ranks`` (by title) first.
 
     The sweep's other learning rates are one Tune job, which takes at most half of the slots if there is other work;
     each other training is a job.
     """
-    ordered = sorted(trainings, key=lambda step: -lengths.get(step.title, 0.0))  # stable: the plan's order in ties
+    ordered = sorted(trainings, key=lambda step: -ranks.get(step.title, 0.0))  # stable: the plan's order in ties
     sweep = [step for step in ordered if step.role == "sweep"]
     rest = [step for step in ordered if step.role != "sweep"]
     at_once = min(len(sweep), max(1, slots // 2 if rest else slots))
@@ -36,11 +35,11 @@ class TrainingQueue:
     """A queue of trainings for trainer processes on CPUs, the longest first, with a record of who took which.
 
     A training can be taken once its inputs are done (``ready``) and it was requested: by the executor, or for the
-    sweep by Ray Tune. ``lengths`` are by title, in any unit.
+    sweep by Ray Tune. The highest of ``ranks`` (by title) is taken first.
     """
 
-    def __init__(self, lengths: Mapping[str, float]) -> None:
-        self._lengths = dict(lengths)
+    def __init__(self, ranks: Mapping[str, float]) -> None:
+        self._ranks = dict(ranks)
         self._ready: dict[str, Step] = {}
         self._asked: set[str] = set()
         self._taken: dict[tuple[int, int], list[Step]] = {}
@@ -65,7 +64,7 @@ class TrainingQueue:
             return "train", taken[number]
         open_ = [title for title in self._ready if title in self._asked]
         if open_:
-            title = max(open_, key=lambda title: self._lengths.get(title, 0.0))  # the first of equal ones
+            title = max(open_, key=lambda title: self._ranks.get(title, 0.0))  # the first of equal ones
             taken.append(self._ready.pop(title))
             return "train", taken[number]
         return ("end" if self._closed else "wait"), None
@@ -92,9 +91,3 @@ def free_cpus(nodes: Sequence[int], groups: Sequence[int]) -> list[int]:
         if fitting:
             free[min(fitting, key=free.__getitem__)] -= group
     return free
-
-
-def length(step: Step) -> float:
-    """A training's length in rows, for lack of a better estimate; a pair is two rows."""
-    rows = 2 if METHODS[step.config["method"]].view == "pairs" else 1
-    return float(step.config["run_steps"] * step.config["batch_size"] * rows)

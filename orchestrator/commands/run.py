@@ -78,7 +78,7 @@ def _walk_and_report(
     def executor() -> Executor:
         nonlocal startup
         first = time.monotonic()
-        opened = _executor(study, store, options)
+        opened = _executor(study, plan, store, options)
         startup += time.monotonic() - first
         return opened
 
@@ -114,7 +114,7 @@ def _walk_and_report(
     return DONE
 
 
-def _executor(study: Study, store: Store, options: argparse.Namespace) -> Executor:
+def _executor(study: Study, plan: list[Step], store: Store, options: argparse.Namespace) -> Executor:
     """What runs the steps: this process, or the Ray cluster that is started or joined here."""
     if options.serial:
         from execution.runner import SerialExecutor
@@ -129,20 +129,22 @@ def _executor(study: Study, store: Store, options: argparse.Namespace) -> Execut
         say(f"Ray is up after {time.monotonic() - first:.1f} s")
         if not guarded:
             say("this cluster asks for no token, and runs what anyone sends it: see On a cluster in README.md")
-        return _cluster(study, store, options)
+        return _cluster(study, plan, store, options)
     except BaseException:  # from here on the walk closes what it was given
         leave()
         raise
 
 
-def _cluster(study: Study, store: Store, options: argparse.Namespace) -> Executor:
+def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Namespace) -> Executor:
     from orchestrator.cluster.connection import prove_nodes
     from orchestrator.cluster.executor import RayExecutor
+    from orchestrator.planning.cost import durations
+    from orchestrator.planning.schedule import ranks
 
     if options.address:
         nodes = prove_nodes(store, study, say)
         say(f"{len(nodes)} {'node reads and writes' if len(nodes) == 1 else 'nodes read and write'} {store.storage}")
-    cluster = RayExecutor(store, study.placement, say)
+    cluster = RayExecutor(store, study.placement, say, ranks(plan, durations(study, plan)))
     if study.training.workers > cluster.slots:
         raise UserError(f"training.workers: {study.training.workers} do not fit the cluster's {cluster.slots} slots")
     return cluster

@@ -21,6 +21,7 @@ from execution.store import Store, open_store
 from orchestrator.cluster import executor as cluster
 from orchestrator.cluster.packing import TrainingQueue
 from orchestrator.config.study import Placement, Study
+from orchestrator.planning.schedule import ranks
 from orchestrator.steps import STEP_KINDS
 
 KILLED = WorkerCrashedError()
@@ -193,7 +194,9 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
 
 def walk(study: Study, plan: list[Step], root: Path) -> Any:
     store = open_store(root)
-    return DagRunner(plan, store, lambda line: None).run(lambda: cluster.RayExecutor(store, study.placement))
+    return DagRunner(plan, store, lambda line: None).run(
+        lambda: cluster.RayExecutor(store, study.placement, ranks=ranks(plan, None))
+    )
 
 
 @pytest.mark.parametrize(
@@ -287,7 +290,9 @@ def test_cells_behind_ones_that_failed_are_not_blamed(
     on(1, 0, fails=fails)
     said: list[str] = []
     store = open_store(tmp_path / "run")
-    outcome = DagRunner(plan, store, said.append).run(lambda: cluster.RayExecutor(store, study.placement, said.append))
+    outcome = DagRunner(plan, store, said.append).run(
+        lambda: cluster.RayExecutor(store, study.placement, said.append, ranks(plan, None))
+    )
     assert outcome.failed == {f"train/{name}": "planted" for name in fails}
     assert not any("placed again" in line for line in said)
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from execution.step import Step
-from orchestrator.cluster.packing import TrainingQueue, free_cpus, length, pack
+from orchestrator.cluster.packing import TrainingQueue, free_cpus, pack
 from orchestrator.config.study import Study
+from orchestrator.planning.schedule import units as length
 from orchestrator.steps import STEP_KINDS
 
 
