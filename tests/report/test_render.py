@@ -652,7 +652,8 @@ def test_it_is_the_learning_rate_that_a_method_is_said_to_share_with_the_referen
     given = results()
     steps = {"sft": 100, "rft": 50, "dpo": 1000}
     for row in given["trainings"]:
-        row["report_step"] = steps.get(row["name"], row.get("report_step"))
+        if row["name"] in steps:
+            row["report_step"] = steps[row["name"]]
     page = _render(tmp_path, given)
     assert (_row(page, "RFT")[1], _row(page, "RFT")[10]) == ("SFT’s rate", "0.500×")
     assert (_row(page, "DPO")[1], _row(page, "DPO")[10]) == ("own rate", "1.00×")
