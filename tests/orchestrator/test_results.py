@@ -29,7 +29,7 @@ from orchestrator.results.write_report import RUN, provenance, shown
 from orchestrator.rollouts.dataset import freeze, statistics_of, write_table
 from orchestrator.runtime.threads import ENVIRONMENT
 from orchestrator.steps.base import NOTE
-from results import dump
+from results import Results, dump
 
 NORMS = {"sft": 2.0, "rft": 1.5, "dpo": 0.2, "dpo-lr3e-4": 1.9, "sft-order43": 2.1, "sft-init43": 2.2}
 # Which of the four problems each model answers; problems 0 and 1 are easy.
@@ -429,9 +429,9 @@ def command(
     for name in ENVIRONMENT:
         monkeypatch.setenv(name, os.environ.get(name, ""))
 
-    def render(results: dict[str, Any], provenance: dict[str, Any], out: Path, shown: dict[str, Any]) -> None:
+    def render(results: Results, provenance: dict[str, Any], out: Path, shown: dict[str, Any]) -> None:
         out.mkdir(parents=True)
-        (out / "results.json").write_text(json.dumps(results))
+        (out / "results.json").write_text(json.dumps(dump(results)))
         (out / "report.html").write_text("page")
 
     monkeypatch.setattr("orchestrator.results.write_report.render", render)

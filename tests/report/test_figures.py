@@ -15,20 +15,39 @@ from report import figures
 from report.figures import FIGURES, Canvas, draw
 from report.model_index import model_index
 from report.plotting import FLOOR, numbers, short
-from tests.report.example_study import results
+from results import VERSION, Results
+from tests.report.example_study import results, typed
+from tests.report.hollow import hollow
+
+LEAST = Results(version=VERSION, trainings=[])
+# The figures that are not drawn where the values of a part are undefined.
+LEFT_OUT: dict[str, set[str]] = {
+    "curves": {"curves", "growth"},
+    "evaluation": {"accuracy"},
+    "geometry": {"angles", "cosines", "functions", "layers", "parting", "step-size"},
+    "activations": {"functions"},
+    "spectra": {"spectra"},
+    "directions": set(),
+    "similarity": {"cka", "projections"},
+    "sweep": set(),
+    "connectivity": set(),
+}
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, figures.Drawn], Path]:
-    given = results()
     folder = tmp_path_factory.mktemp("figures")
-    return draw(given, model_index(given), folder), folder
+    return draw(typed(), model_index(typed()), folder), folder
 
 
 def _make(key: str, given: dict):
-    made = FIGURES[key](given, model_index(given), Canvas())
+    made = _drawn(key, Results.model_validate(given))
     assert made is not None
     return made[0]
+
+
+def _drawn(key: str, given: Results):
+    return FIGURES[key](given, model_index(given), Canvas())
 
 
 def test_every_figure_is_drawn_as_png_and_svg_at_paper_width(drawn: tuple) -> None:
@@ -71,9 +90,8 @@ def test_a_users_own_matplotlib_settings_change_nothing(
     drawn: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("report.figures.FIGURES", {"layers": FIGURES["layers"]})
-    given = results()
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "yellow", "savefig.dpi": 50}):
-        draw(given, model_index(given), tmp_path)
+        draw(typed(), model_index(typed()), tmp_path)
         assert matplotlib.rcParams["font.size"] == 20
     assert (tmp_path / "layers.png").read_bytes() == (drawn[1] / "layers.png").read_bytes()
     assert (tmp_path / "layers.svg").read_bytes() == (drawn[1] / "layers.svg").read_bytes()
@@ -84,8 +102,10 @@ def test_floors_are_drawn_where_they_were_measured() -> None:
     axes = _make("step-size", given).axes[0]
     heights = {round(float(line.get_ydata()[0]), 6) for line in axes.lines if line.get_xdata()[0] == 0}
     assert heights == {0.893, 0.012, 0.0011, 0.0004}
-    given["geometry"]["floors"] = {}
-    given["geometry"]["chance"] = {"draws": 64, "ambient": None}
+    geometry = given["geometry"]
+    geometry["floors"] = {"itself": geometry["itself"]}
+    for of in ("ambient", "shared_a"):
+        geometry["chance"][of] = dict.fromkeys(geometry["chance"][of])
     axes = _make("step-size", given).axes[0]
     assert not [line for line in axes.lines if list(line.get_xdata()) == [0, 1]]
 
@@ -109,7 +129,7 @@ def test_methods_part_from_the_reference_beside_its_floors() -> None:
     assert list(_named(towards, "chance, same initial A").get_ydata()) == [0.0011] * 2
     for found in given["geometry"]["along"].values():
         found[:] = [row for row in found if row["step"] == 100]
-    assert FIGURES["parting"](given, model_index(given), Canvas()) is None, "one step is no course"
+    assert _drawn("parting", Results.model_validate(given)) is None, "one step is no course"
 
 
 def test_what_is_alike_in_effect_stands_above_the_diagonal() -> None:
@@ -137,10 +157,10 @@ def test_chance_stands_in_every_panel_of_the_spectra() -> None:
         points = [line.get_xdata()[0] for line in axes.lines if line.get_label() != "chance"]
         assert points == [row[key] for row in given["spectra"]["adapters"]]
         assert axes.get_xlim()[0] < min(points) and max(points) < axes.get_xlim()[1]
-    labels = [model_index(given).label(row["name"]) for row in given["spectra"]["adapters"]]
+    labels = [model_index(typed()).label(row["name"]) for row in given["spectra"]["adapters"]]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == labels
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == ["chance"]
-    del given["spectra"]["chance"]
+    given["spectra"]["chance"] = dict.fromkeys(given["spectra"]["chance"])  # where all weights are zero
     assert not _make("spectra", given).legends
 
 
@@ -149,7 +169,8 @@ def test_a_name_from_data_is_drawn_as_it_stands(key: str, tmp_path: Path, monkey
     name = "<b>&$x^2$"
     given = json.loads(json.dumps(results()).replace('"rft"', json.dumps(name)))
     monkeypatch.setattr("report.figures.FIGURES", {key: FIGURES[key]})
-    figure = draw(given, model_index(given), tmp_path)[key]
+    read = Results.model_validate(given)
+    figure = draw(read, model_index(read), tmp_path)[key]
     assert ElementTree.fromstring(figure.svg).tag.endswith("svg")
     words = _make(key, given).findobj(matplotlib.text.Text)
     assert name in [word.get_text() for word in words]
@@ -198,38 +219,47 @@ def test_a_shuffled_control_stands_in_every_cka_panel() -> None:
 
 @pytest.mark.parametrize("key", list(FIGURES))
 def test_nothing_measured_draws_nothing(key: str) -> None:
-    assert FIGURES[key]({}, model_index({}), Canvas()) is None
+    assert _drawn(key, LEAST) is None
 
 
-@pytest.mark.parametrize(
-    "part",
-    ["curves", "evaluation", "geometry", "activations", "spectra", "directions", "similarity", "sweep", "connectivity"],
-)
+@pytest.mark.parametrize("part", LEFT_OUT)
 def test_a_part_whose_values_are_undefined_is_left_out(part: str) -> None:
+    """Null is what may be null, absent what may be absent; a course has neither, so the curves are absent."""
     given = results()
+    given[part] = hollow(getattr(typed(), part))
     if part == "curves":
-        given["curves"] = [{**row, "loss": [None] * 3, "b_norm": None} for row in given["curves"]]
-    else:
-        for key, value in given[part].items():
-            given[part][key] = [dict.fromkeys(row) for row in value[:2]] if isinstance(value, list) else None
-    for draw_one in FIGURES.values():
-        made = draw_one(given, model_index(given), Canvas())
-        if made:
-            made[0].draw_without_rendering()
+        del given[part]
+    elif part == "connectivity":
+        for path in given[part]["paths"]:
+            path["loss"] = [None] * len(path["loss"])
+        assert _drawn("paths", Results.model_validate(given | {part: given[part] | {"paths": []}})) is None
+    elif part == "evaluation":
+        _drawable(given | {part: {"tasks": hollow(typed().tasks)}})
+    assert set(FIGURES) - _drawable(given) == LEFT_OUT[part]
+
+
+def _drawable(given: dict) -> set[str]:
+    """The figures that are drawn, each of them to its end."""
+    read = Results.model_validate(given)
+    made = {key: found[0] for key in FIGURES if (found := _drawn(key, read))}
+    for figure in made.values():
+        figure.draw_without_rendering()
+    return set(made)
 
 
 def test_colours_and_markers_tell_the_six_methods_apart() -> None:
-    models = [model for model in model_index(results()).models.values() if model.role == "method"]
+    models = [model for model in model_index(typed()).models.values() if model.role == "method"]
     assert len({model.colour for model in models}) == len({model.marker for model in models}) == 6
 
 
 def test_a_method_of_ones_own_wears_a_colour_that_no_other_wears() -> None:
     given = results()
     given["trainings"] = [row for row in given["trainings"] if row["method"] != "rift"]
-    given["trainings"].append({"name": "mine", "method": "mine", "role": "method"})
+    given["trainings"].append(given["trainings"][0] | {"name": "mine", "method": "mine", "objective": "mine"})
     for part in ("headline", "curves", "losses"):
         given[part] = [row for row in given[part] if row["name"] != "rift"]
-    found = model_index({key: given[key] for key in ("trainings", "headline", "curves", "losses")})
+    kept = ("version", "trainings", "headline", "curves", "losses")
+    found = model_index(Results.model_validate({key: given[key] for key in kept}))
     colours = [model.colour for model in found.models.values() if model.role == "method"]
     assert len(set(colours)) == len(colours) == 6
 

@@ -11,36 +11,46 @@ import numpy as np
 import pytest
 
 from report.figures import _STYLE, FIGURES, draw
-from report.model_index import model_index
+from report.model_index import ModelIndex, model_index
 from report.plotting import Canvas, bring_out, called, covered, drawable
-from tests.report.example_study import results
+from results import VERSION, Results
+from tests.report.example_study import results, typed
+from tests.report.hollow import hollow
+
+
+def index_of(given: dict) -> ModelIndex:
+    return model_index(Results.model_validate(given))
 
 
 def make(key: str, given: dict):
     with matplotlib.rc_context(_STYLE):
-        made = FIGURES[key](given, model_index(given), Canvas())
+        read = Results.model_validate(given)
+        made = FIGURES[key](read, model_index(read), Canvas())
     assert made is not None
     return made
 
 
 def strangers(count: int, cosine: float = 0.3) -> dict:
     """Foreign adapters alone, as compare has them; all at one norm and one cosine to the first."""
+    least = hollow(typed().geometry)
+    adapter, pair, layer = least["adapters"][0], least["pairs"][0], least["layers"][0]
     names = [f"a-long-name-of-a-stranger-{i}" for i in range(count)]
-    pairs = [
-        {"a": a, "b": b, "cosine": cosine, "angle_min_median_deg": 40.0, "angle_max_median_deg": 80.0, "k": 4,
-         "k_max": 4}
-        for i, a in enumerate(names) for b in names[i + 1 :]
-    ]  # fmt: skip
-    layers = [{**row, "layer": layer} for row in pairs for layer in range(3)]
-    adapters = [{"name": name, "norm": 1.0} for name in names]
-    return {"geometry": {"k": 10, "adapters": adapters, "pairs": pairs, "layers": layers}}
+    told = {"cosine": cosine, "angle_min_median_deg": 40.0, "angle_max_median_deg": 80.0, "k": 4, "k_max": 4}
+    both = [{"a": a, "b": b, **told} for i, a in enumerate(names) for b in names[i + 1 :]]
+    geometry = {key: [] if isinstance(part, list) else part for key, part in least.items()} | {
+        "along": {"pairs": [], "adapters": []},
+        "adapters": [adapter | {"name": name, "norm": 1.0} for name in names],
+        "pairs": [pair | row for row in both],
+        "layers": [layer | row | {"layer": n} for row in both for n in range(3)],
+    }
+    return {"version": VERSION, "trainings": [], "geometry": geometry}
 
 
 @pytest.mark.parametrize("key", ["step-size", "layers"])
 def test_a_legend_names_every_adapter_within_the_page(key: str) -> None:
     given = strangers(26)
     figure = make(key, given)[0]
-    index = model_index(given)
+    index = index_of(given)
     figure.draw_without_rendering()
     (legend,) = figure.legends
     wanted = {called(index, name) for name in index.models if key == "step-size" or name != index.reference}
@@ -55,7 +65,7 @@ def test_a_legend_names_every_adapter_within_the_page(key: str) -> None:
 def test_a_point_under_a_point_shows_its_rim() -> None:
     given = strangers(4)
     axes = make("step-size", given)[0].axes[0]
-    index = model_index(given)
+    index = index_of(given)
     names = [called(index, name) for name in list(index.models)[1:]]
     sizes = [next(line for line in axes.lines if line.get_label() == name).get_markersize() for name in names]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3, "at one place, each wider than the next"
@@ -79,7 +89,7 @@ def test_the_axis_of_cka_tells_values_near_one_apart() -> None:
         row["low"], row["high"] = row["cka"] - 2e-5, min(1.0, row["cka"] + 1e-5)
     figure, _, caption = make("cka", given)
     axes = figure.axes[0]
-    index = model_index(given)
+    index = index_of(given)
     last = {
         line.get_label(): axes.transData.transform((line.get_xdata()[-1], line.get_ydata()[-1]))[1]
         for line in axes.lines if line.get_label() in {called(index, name) for name in ("rft", "dft", "dpo")}
@@ -143,7 +153,7 @@ def test_no_glyph_is_a_box(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("report.figures.FIGURES", {key: FIGURES[key] for key in ("layers", "cosines")})
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of each glyph that its font lacks
-        drawn = draw(given, model_index(given), tmp_path)
+        drawn = draw(Results.model_validate(given), index_of(given), tmp_path)
     assert "stand as their numbers" in drawn["layers"].caption
 
 
@@ -157,7 +167,7 @@ def test_bringing_out_changes_nothing_where_nothing_is_hidden() -> None:
     given = results()
     axes = make("functions", given)[0].axes[0]
     before = [(line.get_markersize(), line.get_linewidth()) for line in axes.lines]
-    bring_out(axes, model_index(given))
+    bring_out(axes, index_of(given))
     assert [(line.get_markersize(), line.get_linewidth()) for line in axes.lines] == before
 
 

@@ -11,10 +11,12 @@ import pytest
 from report import csv_export, figures, sections
 from report.plotting import COLUMN, Canvas, Made
 from report.render import render
-from report.section import Section, rows_at, unrolled
+from report.section import Section, Source, csv_of
 from report.sections import SECTIONS
-from report.tables import pairs
-from tests.report.example_study import provenance, results
+from report.tables import Table, pairs
+from results import VERSION, Results, dump
+from results.part import MayBeAbsent, Part
+from tests.report.example_study import provenance, typed
 from tests.report.test_render import Page
 
 
@@ -40,12 +42,12 @@ def test_the_page_names_the_csv_files_in_one_order() -> None:
     """Those of the list first; a new section's follow, so that it need not stand in it."""
     made, named = [name for section in SECTIONS for name in section.csv], list(csv_export._ORDER)
     assert set(named) <= set(made), "no name is stale"
-    assert list(csv_export.tables(results())) == named + [name for name in made if name not in named]
+    assert list(csv_export.tables(typed())) == named + [name for name in made if name not in named]
 
 
 def test_a_section_stands_where_the_list_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("report.figures.FIGURES", {})
-    render(results(), provenance(), tmp_path)
+    render(typed(), provenance(), tmp_path)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     keys = [section.key for section in SECTIONS]
     assert [key for key in page.ids if key in keys] == keys
@@ -53,24 +55,50 @@ def test_a_section_stands_where_the_list_has_it(tmp_path: Path, monkeypatch: pyt
     assert links == [*keys[1:], "definitions"], "the first one is the first screen"
 
 
-def test_one_record_is_all_that_a_new_subject_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def line(results: dict, index: object, canvas: Canvas) -> Made:
-        if "noise" not in results:
+class NoiseAtStep(Part):
+    scale: float
+
+
+class Noise(Part):
+    steps: list[NoiseAtStep]
+
+
+class WithNoise(Results):
+    noise: MayBeAbsent[Noise] = None
+
+
+def _noise(results: Results) -> Noise | None:
+    assert isinstance(results, WithNoise)
+    return results.noise
+
+
+def test_one_record_and_the_parts_type_are_all_that_a_new_subject_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def table(source: Source) -> list[Table | None]:
+        found = _noise(source.results)
+        return [pairs("noise", "Noise", {"scale": [row.scale for row in found.steps]}, "Its scale.") if found else None]
+
+    def line(results: Results, index: object, canvas: Canvas) -> Made:
+        found = _noise(results)
+        if found is None:
             return None
         figure, ((axes,),) = canvas.grid(COLUMN, 2)
-        axes.plot(results["noise"]["scale"])
+        axes.plot([row.scale for row in found.steps])
         return figure, "Scale of the noise", "Of every step."
 
     new = Section(
         "noise", "Gradient noise", "noise",
-        tables=lambda source: [pairs("noise", "Noise", source.results.get("noise") or {}, "Its scale.")],
-        figures={"noise": line}, csv={"noise": lambda results: unrolled([results.get("noise") or {}], (), ("scale",))},
+        tables=table, figures={"noise": line}, csv=csv_of(_noise, {"noise": lambda noise: noise.steps}),
     )  # fmt: skip
     monkeypatch.setattr(figures, "FIGURES", new.figures)
     SECTIONS.append(new)
+    noise = {"steps": [{"scale": 3.0}, {"scale": 2.5}]}
+    failure = {"step": "noise/all", "error": "out of memory", "dependants": []}
     try:
-        render({"noise": {"scale": [3.0, 2.5]}}, {}, tmp_path / "whole")
-        render({"failures": [{"step": "noise/all", "error": "out of memory"}]}, {}, tmp_path / "failed")
+        for folder, given in {"whole": {"noise": noise}, "failed": {"failures": [failure]}}.items():
+            read = WithNoise.model_validate({"version": VERSION, "trainings": [], **given})
+            render(read, {}, tmp_path / folder)
     finally:
         SECTIONS.remove(new)
     page = Page((tmp_path / "whole" / "report.html").read_text(encoding="utf-8"))
@@ -80,10 +108,17 @@ def test_one_record_is_all_that_a_new_subject_needs(tmp_path: Path, monkeypatch:
     assert "Not measured: noise/all failed (out of memory)." in words
 
 
-def test_records_stand_at_their_place() -> None:
-    assert rows_at("a", "b")({"a": {"b": [{"c": 1}]}}) == [{"c": 1}]
-    assert rows_at("a", "b")({}) == rows_at("a")({"a": None}) == rows_at("a", "b")({"a": None}) == []
-    rows = [{"name": "x", "step": [1, 2], "loss": [0.5]}, {"name": "y", "step": None}]
-    assert unrolled(rows, ("name",), ("step", "loss")) == [
-        {"name": "x", "step": 1, "loss": 0.5}, {"name": "x", "step": 2, "loss": None},
-    ]  # fmt: skip
+def test_the_records_of_a_csv_file_are_the_rows_of_its_part() -> None:
+    given, of_part = typed(), csv_of(lambda results: results.geometry, {"pairs": lambda part: part.pairs})
+    assert given.geometry is not None
+    rows = of_part["pairs"](given)
+    assert rows == [dump(pair) for pair in given.geometry.pairs]
+    assert [list(row)[:2] for row in rows[:1]] == [["a", "b"]], "in the order of the fields"
+    assert of_part["pairs"](Results(version=VERSION, trainings=[])) == []
+
+
+def test_a_course_is_a_record_a_step() -> None:
+    (first, *_), rows = typed().curves or (), csv_export.tables(typed())["curves"]
+    of_first = [row for row in rows if row["name"] == first.name]
+    assert [(row["step"], row["loss"]) for row in of_first] == list(zip(first.step, first.loss, strict=True))
+    assert {row["name"] for row in rows} == {curve.name for curve in typed().curves or ()}
