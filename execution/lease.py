@@ -70,12 +70,12 @@ class Lease:
 
 @contextmanager
 def hold(
-    storage: Storage, say: Callable[[str], None], beat: float = BEAT, patience: float = PATIENCE
+    storage: Storage, progress: Callable[[str], None], beat: float = BEAT, patience: float = PATIENCE
 ) -> Iterator[Lease]:
-    """Hold the store's lease. ``UserError`` names a live holder; a dead one's lease is taken over and ``say`` told."""
+    """Hold the store's lease. ``UserError`` names a live holder; a dead one's lease is taken over and reported."""
     before = storage.read(FILE)
     if before is not None:
-        _wait_for_death(storage, before, say, patience)
+        _wait_for_death(storage, before, progress, patience)
     mine = _bytes(note() | {"id": uuid4().hex, "beat": 0})
     if not storage.claim(FILE, before, mine):
         raise _taken(storage, storage.read(FILE) or b"{}")
@@ -91,20 +91,20 @@ def left_behind(storage: Storage) -> bool:
     return lives(_read(storage.read(FILE) or b"")) is False
 
 
-def _wait_for_death(storage: Storage, held: bytes, say: Callable[[str], None], patience: float) -> None:
+def _wait_for_death(storage: Storage, held: bytes, progress: Callable[[str], None], patience: float) -> None:
     """Return once the holder counts as dead; ``UserError`` as soon as it renews the lease."""
     lease = _read(held)
     alive = lives(lease)
     if alive:
         raise _taken(storage, held)
     if alive is None:
-        say(f"{_who(lease)} held {storage}: waiting {patience:.0f} s for it to renew its lease")
+        progress(f"{_who(lease)} held {storage}: waiting {patience:.0f} s for it to renew its lease")
         until = time.monotonic() + patience
         while time.monotonic() < until:
             time.sleep(min(1.0, patience / 4))
             if storage.read(FILE) != held:
                 raise _taken(storage, storage.read(FILE) or held)
-    say(f"{_who(lease)} ended without releasing {storage}: taken over")
+    progress(f"{_who(lease)} ended without releasing {storage}: taken over")
 
 
 def _taken(storage: Storage, held: bytes) -> UserError:

@@ -146,13 +146,13 @@ class Store:
         """A function that stores a line of the running step's progress for the driver, at most once per ``pace``."""
         last = float("-inf")
 
-        def say(line: str) -> None:
+        def progress(line: str) -> None:
             nonlocal last
             if time.monotonic() - last >= self.storage.pace:
                 last = time.monotonic()
                 self.storage.write(f"partial/{step.folder}/progress", line.encode())
 
-        return say
+        return progress
 
     def progress(self, step: Step) -> str:
         """The running step's last line of progress; empty if there is none."""

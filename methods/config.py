@@ -33,7 +33,7 @@ class LoraSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Settings):
-    """One substrate for all methods. Adapter and optimiser state are float32 always."""
+    """The same for all methods. Adapter and optimiser state are float32 always."""
 
     backend: Literal["native", "trl"] = "native"  # trl: SFT, DFT and DPO through TRL's own trainers
     learning_rate: Positive = 5e-6

@@ -1,1 +1,1 @@
-"""The training substrate: one loop, its adapter, what it records, and the state that it goes on from."""
+"""The training loop, its adapter, its record, and the state from which it resumes."""

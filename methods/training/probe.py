@@ -18,14 +18,18 @@ from models.logprobs import completion_states, head_of, token_scores
 BATCH = 8  # rows per forward pass: without gradients they fit wherever training's own passes do
 
 
-def look(config: TrainConfig, adapter: Adapter, step: int, heldout: Sequence[Rollout]) -> dict[str, float | None]:
-    """:func:`probe` after ``step`` where the config's ``probe_every`` or ``report_step`` asks for it; else empty."""
-    if not heldout or (step % config.probe_every and step != config.report_step):
+def evaluate_heldout(
+    config: TrainConfig, adapter: Adapter, step: int, heldout: Sequence[Rollout]
+) -> dict[str, float | None]:
+    """:func:`probe` after ``step`` where the config's ``probe_every`` or ``reported_step`` asks for it; else empty."""
+    if not heldout or (step % config.probe_every and step != config.reported_step):
         return {}
     return probe(adapter.model, heldout, config.head_chunk)
 
 
-def watched(config: TrainConfig, model: PreTrainedModel | PeftModel, heldout: Sequence[Rollout]) -> Sequence[Rollout]:
+def heldout_rows(
+    config: TrainConfig, model: PreTrainedModel | PeftModel, heldout: Sequence[Rollout]
+) -> Sequence[Rollout]:
     """The held-out rows that the config evaluates; ``ValueError`` if one is empty or the model cannot process it."""
     rows = heldout[: config.probe_rows] if config.probe_every else ()
     for row, rollout in enumerate(rows):
@@ -47,7 +51,7 @@ def probe(model: PeftModel, rollouts: Sequence[Rollout], head_chunk: int) -> dic
     its adapter disabled. Runs in eval mode and draws no random numbers.
     """
     with evaluating(model):
-        return _looked(model, rollouts, head_chunk)
+        return _evaluated(model, rollouts, head_chunk)
 
 
 @contextmanager
@@ -62,7 +66,7 @@ def evaluating(model: PeftModel) -> Iterator[None]:
             module.training = True
 
 
-def _looked(model: PeftModel, rollouts: Sequence[Rollout], head_chunk: int) -> dict[str, float | None]:
+def _evaluated(model: PeftModel, rollouts: Sequence[Rollout], head_chunk: int) -> dict[str, float | None]:
     sums = {True: [0.0, 0], False: [0.0, 0]}  # nll and tokens of right and of wrong rows
     total = 0.0
     for first in range(0, len(rollouts), BATCH):

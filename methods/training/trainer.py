@@ -34,7 +34,7 @@ from methods.training.logprobs import beside, check_logits, check_rows
 from methods.training.lora import Adapter, attach
 from methods.training.noise import floor, token_gradient
 from methods.training.parallel import STOP, Group, Stopped, group
-from methods.training.probe import look, watched
+from methods.training.probe import evaluate_heldout, heldout_rows
 from methods.training.record import Record, drift_values, step_values, units_at
 from models.base import load
 from models.logprobs import completion_logps
@@ -84,27 +84,27 @@ def train(
     workers = group(config.workers, device)
     result = work / "result"
     with deterministic(config.threads, device):
-        substrate, units, stream = prepared(config, model_dir, rollouts, reference, workers, device)
-        adapter, optimizer = substrate.adapter, substrate.optimizer
-        heldout = watched(config, adapter.model, heldout)
+        trainer, units, stream = prepared(config, model_dir, rollouts, reference, workers, device)
+        adapter, optimizer = trainer.adapter, trainer.optimizer
+        heldout = heldout_rows(config, adapter.model, heldout)
         who = state.identity(config, [*rollouts, *heldout], reference)
         done, memory, kept = state.load(work, result, adapter.parameters, optimizer, who)
-        substrate.fit = Fit(**memory) if memory else substrate.fit
-        substrate.join(done)
+        trainer.fit = Fit(**memory) if memory else trainer.fit
+        trainer.join(done)
         record = Record(result, config, adapter, on_step, kept)
         due = state.Due(config.resume_every, config.resume_seconds)
         try:
             for step in range(done + 1, config.last_step + 1):
                 workers.tell(step)
-                line = substrate.step(step, units_at(config, stream, step))
-                record.step(line | look(config, adapter, step, heldout))
+                line = trainer.step(step, units_at(config, stream, step))
+                record.step(line | evaluate_heldout(config, adapter, step, heldout))
                 if due(step):
                     kept = record.sync()
-                    state.save(work, step, adapter.parameters, optimizer, who, asdict(substrate.fit), kept)
+                    state.save(work, step, adapter.parameters, optimizer, who, asdict(trainer.fit), kept)
                     if on_save is not None:
                         on_save()
                     due.saved()
-            summary = record.finish(rollouts, units, stream, substrate.fit.events)
+            summary = record.finish(rollouts, units, stream, trainer.fit.events)
         except TrainingDiverged as error:
             record.keep(error.step - 1)
             shutil.copytree(result, out, dirs_exist_ok=True)
@@ -132,10 +132,10 @@ def assist(
     """
     workers = group(config.workers, device)
     with deterministic(config.threads, device), contextlib.suppress(Stopped, TrainingDiverged):
-        substrate, _, stream = prepared(config, model_dir, rollouts, reference, workers, device)
-        for step in range(substrate.join(0) + 1, config.last_step + 1):
+        trainer, _, stream = prepared(config, model_dir, rollouts, reference, workers, device)
+        for step in range(trainer.join(0) + 1, config.last_step + 1):
             workers.tell(step)
-            substrate.step(step, units_at(config, stream, step))
+            trainer.step(step, units_at(config, stream, step))
 
 
 def prepared(
@@ -145,8 +145,8 @@ def prepared(
     reference: Reference | None,
     workers: Group,
     device: str,
-) -> tuple[Substrate, list[Unit], list[Unit]]:
-    """The :class:`Substrate` before the first step, the method's units, and all units in training order."""
+) -> tuple[Trainer, list[Unit], list[Unit]]:
+    """The :class:`Trainer` before the first step, the method's units, and all units in training order."""
     units, stream = plan(config, rollouts)
     check_reference(config, reference, rollouts, units)
     try:
@@ -169,7 +169,7 @@ def prepared(
             "prompt.max_prompt_tokens"
         ) from None
     means = group_means(rollouts)
-    return Substrate(config, rollouts, means, reference, adapter, device, workers, norm), units, stream
+    return Trainer(config, rollouts, means, reference, adapter, device, workers, norm), units, stream
 
 
 def plan(config: TrainConfig, rollouts: Sequence[Rollout]) -> tuple[list[Unit], list[Unit]]:
@@ -221,7 +221,7 @@ class Fit:
 
 
 @dataclass
-class Substrate:
+class Trainer:
     """Adapter, optimiser and data of one training; :meth:`step` does one optimiser step.
 
     ``token_norm`` is the norm of a token's gradient at the start (:func:`methods.training.noise.token_gradient`);

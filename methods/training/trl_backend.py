@@ -28,7 +28,7 @@ from methods.data.view import Unit
 from methods.training.determinism import deterministic
 from methods.training.logprobs import check_logits, check_rows
 from methods.training.lora import Adapter, adapter_of, lora_config
-from methods.training.probe import look, watched
+from methods.training.probe import evaluate_heldout, heldout_rows
 from methods.training.record import Record, drift_values, step_values, units_at
 from methods.training.trainer import Reference, TrainingDiverged, check_reference, plan
 from methods.training.trl_losses import trl_loss
@@ -66,7 +66,7 @@ def train(
         check_logits(model, rollouts[units[0][0]])
         trainer = build(config, model, model_dir, rollouts, reference, stream, work / "trl", device)
         adapter = adapter_of(cast(PeftModel, trainer.model), config.init_seed)
-        heldout = watched(config, adapter.model, heldout)
+        heldout = heldout_rows(config, adapter.model, heldout)
         record = Record(out, config, adapter, on_step)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Follow(config, stream, record, adapter, heldout))
@@ -220,7 +220,7 @@ class Follow(TrainerCallback):
             told = not self.config.settings["length_normalised"]  # TRL's margins are of sums, whatever the loss uses
             line |= {"margin": logs["rewards/margins"] if told else None}
             line |= {"reward_accuracy": logs["rewards/accuracies"] if told else None}
-        self.record.step(line | look(self.config, self.adapter, state.global_step, self.heldout))
+        self.record.step(line | evaluate_heldout(self.config, self.adapter, state.global_step, self.heldout))
 
 
 @contextmanager

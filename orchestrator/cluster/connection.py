@@ -41,7 +41,7 @@ PROOF = 300.0  # seconds for a node to start a worker and answer
 _session = ExitStack()  # closed when the cluster is left
 
 
-def join(address: str | None, say: Callable[[str], None] = lambda line: None) -> bool:
+def join(address: str | None, progress: Callable[[str], None] = lambda line: None) -> bool:
     """Start a local cluster on loopback, or join the one at ``address``. Workers get only the packages.
 
     Returns whether the cluster requires a token. ``UserError`` if no cluster can be joined, ``ClusterLost`` if Ray
@@ -59,7 +59,7 @@ def join(address: str | None, say: Callable[[str], None] = lambda line: None) ->
         "runtime_env": {"py_modules": [str(ROOT / p) for p in PACKAGES], "env_vars": variables},
         **quiet,
     }
-    close_token(not address, say)
+    close_token(not address, progress)
     if address:
         guarded = maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does so for local clusters
         try:
@@ -152,7 +152,7 @@ def answering(head: str) -> None:
             time.sleep(1)
 
 
-def prove_nodes(store: Store, study: Study, say: Callable[[str], None] = lambda line: None) -> list[str]:
+def prove_nodes(store: Store, study: Study, progress: Callable[[str], None] = lambda line: None) -> list[str]:
     """The names of the cluster's nodes. ``UserError`` names the first that cannot run steps, and why.
 
     Each node must read what the driver wrote to the store, write what the driver can read, see a local base's folder
@@ -181,7 +181,7 @@ def prove_nodes(store: Store, study: Study, say: Callable[[str], None] = lambda 
             if lack:
                 raise UserError(f"node {name} {lack}")
             if there["open"]:
-                say(
+                progress(
                     f"node {name}: every user of its machine can write to {there['open']}, where Ray keeps the code: "
                     "see On a cluster in README.md"
                 )

@@ -36,7 +36,7 @@ def session() -> Iterator[Path]:
         lock.close()
 
 
-def sweep(partial: Path, say: Callable[[str], None]) -> None:
+def sweep(partial: Path, progress: Callable[[str], None]) -> None:
     """Remove what this user's dead processes left on this machine, and report it: Ray clusters with their processes,
     other temporary folders, and unfinished reports in the run's folder ``partial``."""
     places = {Path(tempfile.gettempdir()), _place()}
@@ -44,7 +44,7 @@ def sweep(partial: Path, say: Callable[[str], None]) -> None:
         for folder in left(prefix, parent):
             ended, gone = clear(folder)
             what = f"{f'{ended} processes, killed, and ' if ended else ''}{folder}"
-            say(f"left by a dead run: {what}, {'removed' if gone else 'which cannot be removed yet'}")
+            progress(f"left by a dead run: {what}, {'removed' if gone else 'which cannot be removed yet'}")
 
 
 def clear(folder: Path) -> tuple[int, bool]:
@@ -86,7 +86,7 @@ def _writes(process: str, stream: str, below: str) -> bool:
     return False
 
 
-def close_token(make: bool, say: Callable[[str], None]) -> None:
+def close_token(make: bool, progress: Callable[[str], None]) -> None:
     """Make Ray's token private: whoever can read it can run code on the cluster. ``make``: create it if missing.
 
     If it cannot be made private: ``UserError`` with ``make``, as it would protect the local cluster; else a message.
@@ -107,17 +107,19 @@ def close_token(make: bool, say: Callable[[str], None]) -> None:
             path.parent.chmod(0o700)
         if path.exists() and path.stat().st_mode & 0o077:
             if path != default and not make:  # possibly shared by a group on purpose
-                say(f"{path} can be read by other users, who can then run code on the cluster: `chmod 600` closes it")
+                progress(
+                    f"{path} can be read by other users, who can then run code on the cluster: `chmod 600` closes it"
+                )
                 return
             path.chmod(0o600)
-            say(
+            progress(
                 f"{path} could be read by other users: closed now (`ray get-auth-token --generate` makes another token)"
             )
     except OSError as error:
         lack = f"{path} cannot be kept from other users ({error.strerror}): name one that can in RAY_AUTH_TOKEN_PATH"
         if make:
             raise UserError(lack) from None
-        say(lack)
+        progress(lack)
 
 
 def open_to_all(folder: Path) -> bool:

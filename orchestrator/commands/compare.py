@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from orchestrator.commands.process import say, stoppable
+from orchestrator.commands.process import progress, stoppable
 from orchestrator.runtime.threads import set_environment
 
 
@@ -14,4 +14,4 @@ def main(options: argparse.Namespace) -> int:
     from orchestrator.compare.compare import compare
 
     with stoppable():
-        return compare(options, say)
+        return compare(options, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from execution.errors import DONE
-from orchestrator.commands.process import say
+from orchestrator.commands.process import progress
 from orchestrator.commands.run_folder import saved_run
 from report.escape import tell
 
@@ -16,5 +16,5 @@ def main(options: argparse.Namespace) -> int:
     from execution.runner import DagRunner
     from orchestrator.results.export import export
 
-    export(study, DagRunner(steps, store, say).survey().steps, store, options.to, tell)
+    export(study, DagRunner(steps, store, progress).survey().steps, store, options.to, tell)
     return DONE

@@ -43,8 +43,8 @@ def main(options: argparse.Namespace) -> int:
     return DONE
 
 
-def grade(path: Path, out: Path | None, say: Callable[[str], None]) -> None:
-    """Writes the rows of ``path`` with their verdicts to ``out``, or to stdout; ``say`` hears how far it is.
+def grade(path: Path, out: Path | None, progress: Callable[[str], None]) -> None:
+    """Writes the rows of ``path`` with their verdicts to ``out``, or to stdout, and calls ``progress``.
 
     ``UserError`` names file and line of what is no row, before anything is written.
     """
@@ -59,9 +59,9 @@ def grade(path: Path, out: Path | None, say: Callable[[str], None]) -> None:
                 missing += verdict.extracted is None
             done += len(rows)
             if total > CHUNK_ROWS:
-                say(f"{done}/{total} graded")
+                progress(f"{done}/{total} graded")
     share = f"{right / total:.1%}"
-    say(f"{total} rows: {right} right ({share}), {missing} not found, {time.monotonic() - begun:.1f} s{as_text}")
+    progress(f"{total} rows: {right} right ({share}), {missing} not found, {time.monotonic() - begun:.1f} s{as_text}")
 
 
 def _check(path: Path, grader: Grader) -> tuple[int, str]:

@@ -52,5 +52,5 @@ def stoppable() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def say(line: str) -> None:
+def progress(line: str) -> None:
     tell(f"{time.strftime('%H:%M:%S')}  {line}")

@@ -6,7 +6,7 @@ import argparse
 
 from execution.errors import DONE, FAILED
 from execution.store import check_names
-from orchestrator.commands.process import say
+from orchestrator.commands.process import progress
 from orchestrator.commands.run_folder import saved_run
 from orchestrator.runtime.threads import set_environment
 from orchestrator.steps import STEP_KINDS
@@ -22,7 +22,7 @@ def main(options: argparse.Namespace) -> int:
     from orchestrator.results.interim import early_geometry
     from orchestrator.results.write_report import write_report
 
-    outcome = DagRunner(steps, store, say).survey()
+    outcome = DagRunner(steps, store, progress).survey()
     with early_geometry(steps, outcome, store) as early:
         write_report(study, outcome, store, None, early)
     tell(f"report: {store.root / 'report' / 'report.html'}")

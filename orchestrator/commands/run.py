@@ -12,7 +12,7 @@ from execution.lease import Lease, hold
 from execution.step import Step
 from execution.store import Store, open_store, write_json
 from orchestrator.cluster.session import sweep
-from orchestrator.commands.process import reading, say, stoppable
+from orchestrator.commands.process import progress, reading, stoppable
 from orchestrator.commands.run_folder import STUDY, folder_of, refuse_another
 from orchestrator.config.study import Study
 from orchestrator.config.study_file import load_study
@@ -50,12 +50,12 @@ def main(options: argparse.Namespace) -> int:
         knock(options.address)
     else:
         for line in advice(study):
-            say(line)
+            progress(line)
     store = open_store(out, options.store, STEP_KINDS)
     plan = make_plan(study, facts)
     check_key(study, plan, store)
-    with stoppable(), hold(store.storage, say) as lease:
-        sweep(store.root / "partial", say)
+    with stoppable(), hold(store.storage, progress) as lease:
+        sweep(store.root / "partial", progress)
         outside.keep_pins(facts, out)
         told = {
             "study": study.model_dump(mode="json"),
@@ -82,17 +82,17 @@ def _walk_and_report(
         startup += time.monotonic() - first
         return opened
 
-    say(f"{study.name}: {len(plan)} steps into {store.storage}")
+    progress(f"{study.name}: {len(plan)} steps into {store.storage}")
     made: set[str] = set()
     for again in range(RESTARTS, -1, -1):
-        walk = DagRunner(plan, store, say, lease.check)
+        walk = DagRunner(plan, store, progress, lease.check)
         try:
             outcome = walk.run(executor)
             break
         except ClusterLost as error:
             if options.address or not again:
                 raise
-            say(f"{error}; starting it again")
+            progress(f"{error}; starting it again")
             made |= walk.outcome.made
     outcome.made |= made
     outcome.cached -= made
@@ -102,11 +102,11 @@ def _walk_and_report(
         from orchestrator.results.write_report import time_lines, write_report
 
         if old:
-            say(f"{old} since the report was made: it is made again")
+            progress(f"{old} since the report was made: it is made again")
         for line in time_lines(write_report(study, outcome, store, (begun, startup))):
             tell(line)
     else:
-        say("nothing to do: every step is done")
+        progress("nothing to do: every step is done")
     tell(f"report: {page}")
     if outcome.lost:
         tell(f"{len(outcome.failed)} failed, {len(outcome.blocked)} did not run because of it: see the report")
@@ -124,11 +124,11 @@ def _executor(study: Study, plan: list[Step], store: Store, options: argparse.Na
     from orchestrator.cluster.connection import join, leave
 
     first = time.monotonic()
-    guarded = join(options.address, say)
+    guarded = join(options.address, progress)
     try:
-        say(f"Ray is up after {time.monotonic() - first:.1f} s")
+        progress(f"Ray is up after {time.monotonic() - first:.1f} s")
         if not guarded:
-            say("this cluster asks for no token, and runs what anyone sends it: see On a cluster in README.md")
+            progress("this cluster asks for no token, and runs what anyone sends it: see On a cluster in README.md")
         return _cluster(study, plan, store, options)
     except BaseException:  # from here on the walk closes what it was given
         leave()
@@ -142,9 +142,11 @@ def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Nam
     from orchestrator.planning.schedule import ranks
 
     if options.address:
-        nodes = prove_nodes(store, study, say)
-        say(f"{len(nodes)} {'node reads and writes' if len(nodes) == 1 else 'nodes read and write'} {store.storage}")
-    cluster = RayExecutor(store, study.placement, say, ranks(plan, durations(study, plan)))
+        nodes = prove_nodes(store, study, progress)
+        progress(
+            f"{len(nodes)} {'node reads and writes' if len(nodes) == 1 else 'nodes read and write'} {store.storage}"
+        )
+    cluster = RayExecutor(store, study.placement, progress, ranks(plan, durations(study, plan)))
     if study.training.workers > cluster.slots:
         raise UserError(f"training.workers: {study.training.workers} do not fit the cluster's {cluster.slots} slots")
     return cluster

@@ -32,7 +32,7 @@ def look(base: str, rollouts: Path | None) -> None:
 
 
 def survey(
-    places: Mapping[str, Any], inputs: Mapping[str, Path], options: argparse.Namespace, share_of: ShareOf, say: Any
+    places: Mapping[str, Any], inputs: Mapping[str, Path], options: argparse.Namespace, share_of: ShareOf, progress: Any
 ) -> tuple[str, Measured, list[str]]:
     """The base's folder, the ``spectra`` and ``activations`` of the results, and what is not in them, a line each."""
     from transformers.utils.logging import disable_progress_bar
@@ -52,14 +52,14 @@ def survey(
         share = share_of(everything)
         settings = {"top": options.top, "threshold": options.intruder_below, "threads": 1}
         try:
-            found["spectra"] = spectra.survey(places, everything, settings, share, say)
+            found["spectra"] = spectra.survey(places, everything, settings, share, progress)
         except spectra.NothingBeside as error:
             notes.append(f"Nothing lies beside the base's weights: {error}.")
         try:
             if rows:
                 # In one piece: threads that load a model at once get in each other's way.
                 with _loading(base):
-                    found["activations"] = activations.survey(dict(places), rows, everything, 1, share, 1, say)
+                    found["activations"] = activations.survey(dict(places), rows, everything, 1, share, 1, progress)
         except activations.Unweighed as error:
             why_not = str(error)
     if why_not is not None:
@@ -69,7 +69,7 @@ def survey(
         if left_out:
             notes.append(f"{words}, left out: {formats.left_out(left_out)}.")
     for note in notes:
-        say(note)
+        progress(note)
     return str(base), Measured.model_validate(found), notes
 
 

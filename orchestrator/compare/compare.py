@@ -40,14 +40,14 @@ MAY_DIFFER = ("learning_rate", "init_seed", "order_seed")  # of these one, betwe
 Say = Callable[[str], None]
 
 
-def compare(options: argparse.Namespace, say: Say) -> int:
+def compare(options: argparse.Namespace, progress: Say) -> int:
     """Measure, render, and say where the page is. What is wrong with the input is a ``UserError`` of one line."""
     begun = Began.now()
     with _one_line():
         out = _out(options.out)
         given = resolve(options.adapters)
         _look(given, options)
-        results, noted = _measure(given, options, say)
+        results, noted = _measure(given, options, progress)
     try:
         _write(results, _provenance(given, options, begun) | noted, out)
     except OSError as error:
@@ -84,7 +84,7 @@ def _look(given: Sequence[Given], options: argparse.Namespace) -> None:
         beside_base.look(options.base, options.rollouts)
 
 
-def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> tuple[Results, dict[str, Any]]:
+def _measure(given: Sequence[Given], options: argparse.Namespace, progress: Say) -> tuple[Results, dict[str, Any]]:
     """The results, and what of the input goes into the provenance."""
     from models.adapter import AdapterFile
     from orchestrator.measurements import geometry
@@ -99,12 +99,12 @@ def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> t
     notes = _notes(given, files, modules)
     subjects = _subjects(given, files, modules, options.start, inputs, notes)
     for note in notes:
-        say(note)
+        progress(note)
     measured = Measured()
     base = None
     if options.base is not None:
         # Before the geometry: what is wrong with the base is said before any work is done.
-        base, measured, more = beside_base.survey(places, inputs, options, threads, say)
+        base, measured, more = beside_base.survey(places, inputs, options, threads, progress)
         notes += more
     top = min(options.top, max(f.rank(module) for f in files.values() for module in modules))
     adapters = [
@@ -112,7 +112,7 @@ def _measure(given: Sequence[Given], options: argparse.Namespace, say: Say) -> t
         for name, f in files.items()
     ]
     comparison = Comparison(adapters=adapters, shared_modules=len(modules), notes=notes)
-    found = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), say)
+    found = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), progress)
     return _joined(given, measured, MeasuredGeometry.model_validate(found), comparison), {"base_folder": base}
 
 

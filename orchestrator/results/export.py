@@ -38,7 +38,7 @@ NOT_FOUND = "[invalid]"  # what the harness's own filters give where they find n
 COLUMNS = ("task", "id", "sample", "completion", "extracted", "vote", "correct")
 
 
-def export(study: Study, steps: list[Step], store: Store, to: Path, say: Callable[[str], None]) -> None:
+def export(study: Study, steps: list[Step], store: Store, to: Path, progress: Callable[[str], None]) -> None:
     """Write the answers of every model that has answered every problem into the folder ``to``, whole or not at all.
 
     ``steps`` are the finished ones. ``UserError`` where there is nothing to write, and where ``to`` is not a new or an
@@ -48,7 +48,7 @@ def export(study: Study, steps: list[Step], store: Store, to: Path, say: Callabl
     folders = {t: store.folder(s) for t, s in done.items() if s.kind.name in ("problems", "evaluate")}
     models, incomplete = answered(done.values(), folders)
     for row in incomplete:
-        say(f"{row.name} is left out: {row.parts} of {row.of} parts of its evaluation are finished")
+        progress(f"{row.name} is left out: {row.parts} of {row.of} parts of its evaluation are finished")
     if not models:
         raise UserError("no model of this run has answered every problem yet: let it run on, then export")
     tasks = read_problems(folders["problems/evaluation"])
@@ -66,7 +66,7 @@ def export(study: Study, steps: list[Step], store: Store, to: Path, say: Callabl
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"--to {str(to)[:200]!r} cannot be written ({why}): name another folder") from None
-    say(f"{len(models)} models, {len(tasks)} task{'s' * (len(tasks) != 1)}: {to}")
+    progress(f"{len(models)} models, {len(tasks)} task{'s' * (len(tasks) != 1)}: {to}")
 
 
 def _put(target: Path, whose: Mapping[str, str], write: Callable[[Path], None]) -> None:

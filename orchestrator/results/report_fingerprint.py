@@ -13,14 +13,14 @@ from orchestrator.config.study import Study
 FILE = "stamp.json"
 
 
-def stamp(study: Study, outcome: Outcome) -> str:
+def fingerprint(study: Study, outcome: Outcome) -> str:
     """The study, its finished steps, its failures, as one key."""
     steps = {step.title: step.key for step in outcome.steps}
     told = study.model_dump(mode="json", exclude={"placement", "data"})
     return key([told, list(study.methods), steps, outcome.failed, outcome.blocked])
 
 
-def write_stamp(page: Path, of: str) -> None:
+def write_fingerprint(page: Path, of: str) -> None:
     """Beside a report's files: the stamp of what they were made from, and the checksum of each."""
     files = {path.relative_to(page).as_posix(): durable.checksum(path) for path in _files(page)}
     durable.keep(page / FILE, {"of": of, "files": files})
@@ -34,7 +34,7 @@ def outdated(study: Study, outcome: Outcome, store: Store) -> str | None:
     page = store.root / "report"
     try:
         told = durable.unseal((page / FILE).read_bytes())
-        if told["of"] != stamp(study, outcome):
+        if told["of"] != fingerprint(study, outcome):
             return ""
         for name, checksum in told["files"].items():
             if durable.checksum(page / name) != checksum:

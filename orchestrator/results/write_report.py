@@ -21,7 +21,7 @@ from execution.workspace import own
 from orchestrator.config.study import Study
 from orchestrator.evaluation.verdicts import answers
 from orchestrator.results.gather import gather
-from orchestrator.results.report_fingerprint import stamp, write_stamp
+from orchestrator.results.report_fingerprint import fingerprint, write_fingerprint
 from orchestrator.rollouts.dataset import FILE as TABLE
 from report.render import render
 from report.text_pages import ROLLOUT_PROBLEMS
@@ -45,7 +45,7 @@ def write_report(
     ``early`` are folders of steps that are not in the store, by title. Returns the provenance. Others may write a
     report at the same time: each renders in a folder of its own, and the last one stands.
     """
-    of = stamp(study, outcome)
+    of = fingerprint(study, outcome)
     if run is not None:
         begun, startup = run
         now = {"started": begun.date, "wall_seconds": begun.seconds(), "cached": sorted(outcome.cached)}
@@ -57,7 +57,7 @@ def write_report(
     with own("report-", partial) as folder:
         page = folder / "page"
         render(results, found, page, shown(study, outcome, store))
-        write_stamp(page, of)
+        write_fingerprint(page, of)
         publish(page, store.root / "report", folder)
     return found
 

@@ -115,10 +115,10 @@ class Asking:
         questions: Sequence[Question],
         journal: Path,
         keep: Callable[[], None],
-        say: Callable[[str], None],
+        progress: Callable[[str], None],
     ) -> None:
         where = teacher.where
-        self.teacher, self.keep, self.say, self.shard = teacher, keep, say, where["shard"]
+        self.teacher, self.keep, self.progress, self.shard = teacher, keep, progress, where["shard"]
         self.journal = Journal(journal)
         answers, refused = self.journal.answers, self.journal.refused
         for i, worst in enumerate(zip(*map(teacher.most, questions), strict=True)):
@@ -238,7 +238,7 @@ class Asking:
         if not self.left[question.problem_id]:
             self.settled += 1
             refused, spent = len(self.journal.refused), self.budget.spent()
-            self.say(
+            self.progress(
                 f"{self.settled}/{len(self.samples)} problems answered"
                 + (f", {refused} requests refused" if refused else "")
                 + (f", {self.retries} sent again" if self.retries else "")

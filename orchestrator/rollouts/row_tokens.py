@@ -16,7 +16,7 @@ CUT, CUT_OFF = "answer cut", "cut before its answer"
 
 
 def tokenized(
-    prompter: Prompter, rows: Iterable[dict[str, Any]], say: Callable[[str], None]
+    prompter: Prompter, rows: Iterable[dict[str, Any]], progress: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows with ``prompt_ids`` and ``completion_ids`` (an engine's own ids are kept), and statistics.
 
@@ -30,7 +30,7 @@ def tokenized(
     result = []
     for number, row in enumerate(rows):
         if number % EVERY == 0:
-            say(f"{number}/{len(rows)} rollouts tokenized")
+            progress(f"{number}/{len(rows)} rollouts tokenized")
         asked = row["problem"], row["instruction"]
         if asked not in prompts:
             prompts[asked] = prompter.prompt_ids(*asked)
@@ -46,7 +46,7 @@ def tokenized(
         blank = list(ids[:1]) in ([], [prompter.turn.end_id])
         result.append(row | {"prompt_ids": prompt, "completion_ids": list(ids), "blank": blank})
     if first:
-        say(f"{parted} of {len(rows)} rows have other tokens than the chat template writes; {first}")
+        progress(f"{parted} of {len(rows)} rows have other tokens than the chat template writes; {first}")
     stats = {"rows": len(rows), "parted": parted, "first": first, "mended": dict(sorted(mended.items()))}
     return result, stats | {"as_drawn": drawn, "end": prompter.end_token}
 

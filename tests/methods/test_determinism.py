@@ -66,9 +66,9 @@ def test_the_step_that_was_refused_is_drawn_anew(
 ) -> None:
     """Refused in the second of its forward passes, with dropout: masks and gradients are those of a run without."""
     config = make_config(dropout=0.2, micro_batch=4)
-    forward, calls = trainer.Substrate.batch, list[int]()
+    forward, calls = trainer.Trainer.batch, list[int]()
 
-    def refusing(self: trainer.Substrate, units: object) -> Batch:
+    def refusing(self: trainer.Trainer, units: object) -> Batch:
         calls.append(1)
         if len(calls) == 4:
             raise RuntimeError(REFUSED)
@@ -80,6 +80,6 @@ def test_the_step_that_was_refused_is_drawn_anew(
         return (tmp_path / name / "out" / "adapter" / "adapter_model.safetensors").read_bytes()
 
     plain = adapter("plain")
-    monkeypatch.setattr(trainer.Substrate, "batch", refusing)
+    monkeypatch.setattr(trainer.Trainer, "batch", refusing)
     with pytest.warns(Unordered):
         assert adapter("refused") == plain

@@ -60,12 +60,12 @@ class Short:
     """A device with room for ``rows`` rows: the real forward pass, after a check like the allocator's."""
 
     def __init__(self, rows: int) -> None:
-        self.rows, self.forward = rows, trainer.Substrate.batch
+        self.rows, self.forward = rows, trainer.Trainer.batch
 
-    def __call__(self, substrate: trainer.Substrate, units: Any) -> Batch:
+    def __call__(self, own: trainer.Trainer, units: Any) -> Batch:
         if sum(map(len, units)) > self.rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return self.forward(substrate, units)
+        return self.forward(own, units)
 
 
 @pytest.mark.parametrize(("limit", "events"), [({}, [(8, 4), (4, 2)]), ({"micro_tokens": 64}, [(64, 32), (32, 16)])])
@@ -80,7 +80,7 @@ def test_out_of_memory_halves_and_goes_on(
 ) -> None:
     plain = trained(make_config(), tiny_model, rollouts, tmp_path / "plain")
     short = Short(2)
-    monkeypatch.setattr(trainer.Substrate, "batch", lambda self, units: short(self, units))
+    monkeypatch.setattr(trainer.Trainer, "batch", lambda self, units: short(self, units))
     found = trained(make_config(**limit), tiny_model, rollouts, tmp_path / "short")
     for name, value in plain.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
@@ -93,7 +93,7 @@ def test_the_smaller_pass_and_its_record_outlive_a_kill(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = Short(2)
-    monkeypatch.setattr(trainer.Substrate, "batch", lambda self, units: short(self, units))
+    monkeypatch.setattr(trainer.Trainer, "batch", lambda self, units: short(self, units))
     whole = trained(make_config(resume_every=2), tiny_model, rollouts, tmp_path / "whole")
 
     def stop(line: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ def test_one_row_that_does_not_fit_says_how_to_mend_it(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = Short(0)
-    monkeypatch.setattr(trainer.Substrate, "batch", lambda self, units: short(self, units))
+    monkeypatch.setattr(trainer.Trainer, "batch", lambda self, units: short(self, units))
     with pytest.raises(RuntimeError, match="one row of step 1 does not fit into memory: set"):
         trained(make_config(), tiny_model, rollouts, tmp_path / "none")
 

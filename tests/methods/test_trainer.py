@@ -22,7 +22,7 @@ from methods.training.logprobs import reference_logprobs
 from methods.training.lora import attach
 from methods.training.parallel import Group
 from methods.training.state import Due
-from methods.training.trainer import Reference, Substrate, TrainingDiverged, set_modes, train
+from methods.training.trainer import Reference, Trainer, TrainingDiverged, set_modes, train
 from models.base import load
 from tests.conftest import Agreement
 
@@ -229,12 +229,12 @@ def test_accumulation_agreement_of_32_with_4_times_8(
             for seed, b in enumerate(adapter.b.values()):
                 b.normal_(std=0.1, generator=torch.Generator().manual_seed(seed))
         adapter.model.to(dtype)
-        substrate = Substrate(config, rollouts, group_means(rollouts), reference, adapter, "cpu", Group())
+        trainer = Trainer(config, rollouts, group_means(rollouts), reference, adapter, "cpu", Group())
         units = order(len(rollouts), view(method, rollouts, settings=settings), 32, 2)
-        sums, each = substrate.accumulate(units[::-1] if turned else units, substrate.count(units))
+        sums, each = trainer.accumulate(units[::-1] if turned else units, trainer.count(units))
         assert len(each) == 32
-        losses.append(sums["loss"].item() / substrate.count(units))
-        gradients.append(torch.cat([p.grad.flatten().double() for p in substrate.parameters]))
+        losses.append(sums["loss"].item() / trainer.count(units))
+        gradients.append(torch.cat([p.grad.flatten().double() for p in trainer.parameters]))
     assert losses[1:] == pytest.approx([losses[0]] * 2, rel=limit)
     name = f"{' '.join([method, *map(str, settings.values())])}, {str(dtype)[6:]}: 1 x 32"
     agreement(f"{name} = 4 x 8", gradients[1], gradients[0], limit)
@@ -293,9 +293,9 @@ def test_what_a_step_logs_by_hand(
     config = make_config("offline_grpo")
     adapter = attach(load(tiny_model, "float32", "sdpa"), config.targets, 4, 8, 0.0, 1)
     means = group_means(rollouts)
-    substrate = Substrate(config, rollouts, means, reference, adapter, "cpu", Group())
+    trainer = Trainer(config, rollouts, means, reference, adapter, "cpu", Group())
     rows = [0, 1, 4, 8, 9, 10, 12, 13]
-    line = substrate.step(1, [(row,) for row in rows])
+    line = trainer.step(1, [(row,) for row in rows])
     nll = {row: -float(reference[row].sum()) for row in rows}  # the adapter is still at its start
     tokens = {row: len(rollouts[row].completion_ids) for row in rows}
     advantage = {row: rollouts[row].reward - means[row] + 0.1 for row in rows}
@@ -307,7 +307,7 @@ def test_what_a_step_logs_by_hand(
     assert line["nll_pushed"] == pytest.approx(sum(nll[r] for r in pushed) / sum(tokens[r] for r in pushed), rel=1e-5)
     right = sum(nll[r] for r in rows if r not in wrong)
     assert line["reward_nll"] == pytest.approx(right / sum(tokens.values()), rel=1e-5)
-    sft = Substrate(make_config("sft"), rollouts, means, None, adapter, "cpu", Group()).step(1, [(0,), (1,)])
+    sft = Trainer(make_config("sft"), rollouts, means, None, adapter, "cpu", Group()).step(1, [(0,), (1,)])
     assert sft["nll_pushed"] is None
 
 
@@ -364,7 +364,7 @@ def test_checkpointing_recomputes(tiny_model: Path, rollouts: list[Rollout], mak
         set_modes(model, gradient_checkpointing)
         calls: list[int] = []
         model.model.layers[0].self_attn.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
-        Substrate(config, rollouts, group_means(rollouts), None, adapter, "cpu", Group()).accumulate([(0,), (1,)], 1)
+        Trainer(config, rollouts, group_means(rollouts), None, adapter, "cpu", Group()).accumulate([(0,), (1,)], 1)
         assert len(calls) == expected
 
 
@@ -406,9 +406,9 @@ def test_bad_row_alone_is_named(
     broken = list(reference)
     broken[pairs[3][0]] = np.full_like(reference[pairs[3][0]], math.inf)
     adapter = attach(load(tiny_model, "float32", "sdpa"), config.targets, 4, 8, 0.0, 1)
-    substrate = Substrate(config, rollouts, group_means(rollouts), broken, adapter, "cpu", Group())
+    trainer = Trainer(config, rollouts, group_means(rollouts), broken, adapter, "cpu", Group())
     with pytest.raises(TrainingDiverged) as caught:
-        substrate.step(2, pairs)
+        trainer.step(2, pairs)
     assert caught.value.rows == list(pairs[3])
     assert adapter.drift().tolist()[0] == 0.0 and not any(b.any() for b in adapter.b.values())
 

@@ -25,7 +25,7 @@ from methods.training import trainer, trl_backend
 from methods.training.logprobs import reference_logprobs
 from methods.training.lora import adapter_of, attach
 from methods.training.parallel import Group
-from methods.training.trainer import Substrate, TrainingDiverged, plan
+from methods.training.trainer import Trainer, TrainingDiverged, plan
 from methods.training.trl_losses import trl_loss
 from models.base import load
 from tests.conftest import Agreement
@@ -74,9 +74,9 @@ def test_agreement_of_one_batch_with_trl(
             for seed, b in enumerate(adapter.b.values()):
                 b.normal_(std=0.3, generator=torch.Generator().manual_seed(seed))
         if name == "ours":
-            substrate = Substrate(config, rollouts, group_means(rollouts), reference, adapter, "cpu", Group())
-            sums, _ = substrate.accumulate(stream[:16], substrate.count(stream[:16]))
-            loss = sums["loss"].item() / substrate.count(stream[:16])
+            trainer = Trainer(config, rollouts, group_means(rollouts), reference, adapter, "cpu", Group())
+            sums, _ = trainer.accumulate(stream[:16], trainer.count(stream[:16]))
+            loss = sums["loss"].item() / trainer.count(stream[:16])
         else:
             batch = next(iter(theirs.get_train_dataloader()))
             told = theirs.compute_loss(theirs.model, batch, num_items_in_batch=None)

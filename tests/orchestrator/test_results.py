@@ -24,7 +24,7 @@ from orchestrator.config.study import Study
 from orchestrator.evaluation.answer import CANARY, VERDICTS
 from orchestrator.results.gather import gather, settings_of
 from orchestrator.results.reference import directions
-from orchestrator.results.report_fingerprint import stamp
+from orchestrator.results.report_fingerprint import fingerprint
 from orchestrator.results.write_report import RUN, provenance, shown
 from orchestrator.rollouts.dataset import freeze, statistics_of, write_table
 from orchestrator.runtime.threads import ENVIRONMENT
@@ -619,7 +619,7 @@ def test_a_file_that_does_not_fit_is_refused_in_a_line(ran: Callable[..., Any], 
 
 def test_provenance_tells_the_times_of_the_steps(ran: Callable[..., Any]) -> None:
     study, outcome, store = ran()
-    of = stamp(study, outcome)
+    of = fingerprint(study, outcome)
     sft = next(s for s in outcome.steps if s.title == "train/sft")
     store.record_times(sft, {"started": 1.0, "ended": 3.5, "seconds": 2.5, "startup_seconds": 0.5})
     write_json(
@@ -658,12 +658,12 @@ def test_what_a_report_midway_lacks_is_counted_and_named(ran: Callable[..., Any]
 
 def test_an_earlier_runs_date_is_not_this_ones(ran: Callable[..., Any], plan_of: Callable[..., Any]) -> None:
     study, outcome, store = ran()
-    of = stamp(study, outcome)
+    of = fingerprint(study, outcome)
     clock = {"started": 0.0, "wall_seconds": 9.0, "cached": [], "cluster_startup": 4.0}
     write_json(store.root / RUN, clock | {"of": of})
     assert provenance(outcome, store, of)["started"] == "1970-01-01T00:00:00Z"
     shutil.rmtree(store.folder(next(step for step in outcome.steps if step.title == "train/dpo")))
     midway = DagRunner(plan_of(study), store, lambda line: None).survey()
-    told = provenance(midway, store, stamp(study, midway))
+    told = provenance(midway, store, fingerprint(study, midway))
     assert (told["started"], told["wall_seconds"]) == (None, None)
     assert {step["cached"] for step in told["steps"]} == {None}
