@@ -55,7 +55,7 @@ class Context:
     """
 
     config: Mapping[str, Any]
-    where: Mapping[str, Any]
+    runtime: Mapping[str, Any]
     inputs: Inputs
     out: Path
     work: Path

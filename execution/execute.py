@@ -40,7 +40,7 @@ def execute(
     inputs = inputs_of(step, store)
     with reproducibility_warnings() as lost, store.writing(step) as space:
         progress, mapped = store.progress_writer(step), parallel_map or serial_map(inputs)
-        step.kind.run(Context(step.config, step.where, inputs, *space, progress, mapped, resources, slots))
+        step.kind.run(Context(step.config, step.runtime, inputs, *space, progress, mapped, resources, slots))
         startup, ended = resources.seconds - opening, begun.date + begun.seconds()  # "seconds" includes start-up
         times = {"started": begun.date, "ended": ended, "seconds": ended - begun.date, "startup_seconds": startup}
         # Before the commit: a step that is visible always has its times.
@@ -66,7 +66,7 @@ def assist(step: Step, store: Store, resources: Resources) -> None:
     """Take part in a step that several workers compute together, as a worker that does not write the result."""
     resources.prepare(step)
     assert step.kind.assist is not None, f"{step.title} is computed by one worker"
-    step.kind.assist(step.config, step.where, inputs_of(step, store))
+    step.kind.assist(step.config, step.runtime, inputs_of(step, store))
 
 
 @contextmanager

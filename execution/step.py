@@ -1,8 +1,8 @@
 """A step of work, its kind, and its key.
 
 A step's key is the hash of its payload: kind, version, settings, and the keys of the steps that it reads. Paths and
-placement are in ``where``, outside the payload. A *collective* step reads many steps of one kind (fan-in): when some of
-these have failed it runs with the others, as another step with another key.
+placement are in ``runtime``, outside the payload. A *collective* step reads many steps of one kind (fan-in): when some
+of these have failed it runs with the others, as another step with another key.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class StepKind:
 class Step:
     """One unit of work with one result folder.
 
-    ``config`` decides the result; ``inputs`` are the steps it reads, by role; ``where`` holds runtime inputs (paths,
+    ``config`` decides the result; ``inputs`` are the steps it reads, by role; ``runtime`` holds runtime inputs (paths,
     sources) that are not part of its identity; ``role`` is its purpose in the plan. ``collective`` is the role prefix
     of the optional inputs: the step can run without some of them, but not without all.
     """
@@ -74,7 +74,7 @@ class Step:
     name: str
     config: Mapping[str, Any]
     inputs: Mapping[str, Step] = field(default_factory=dict)
-    where: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict)
     collective: str = ""
     role: str = ""
 

@@ -104,7 +104,7 @@ class BaseSpec(Frozen):
     @classmethod
     @abstractmethod
     def make(
-        cls, config: Mapping[str, Any], where: Mapping[str, Any], out: Path, progress: Callable[[str], None]
+        cls, config: Mapping[str, Any], runtime: Mapping[str, Any], out: Path, progress: Callable[[str], None]
     ) -> tuple[Path, dict[str, Any]]:
         """Prepare the model, in ``out`` if files are written; returns its folder and additions to the step's note."""
 

@@ -53,7 +53,7 @@ class ScratchBase(BaseSpec):
 
     @classmethod
     def make(
-        cls, config: Mapping[str, Any], where: Mapping[str, Any], out: Path, progress: Callable[[str], None]
+        cls, config: Mapping[str, Any], runtime: Mapping[str, Any], out: Path, progress: Callable[[str], None]
     ) -> tuple[Path, dict[str, Any]]:
         from orchestrator.bases import scratch
 

@@ -83,11 +83,11 @@ class GgufBase(BaseSpec):
 
     @classmethod
     def make(
-        cls, config: Mapping[str, Any], where: Mapping[str, Any], out: Path, progress: Callable[[str], None]
+        cls, config: Mapping[str, Any], runtime: Mapping[str, Any], out: Path, progress: Callable[[str], None]
     ) -> tuple[Path, dict[str, Any]]:
         from orchestrator.bases.gguf_convert import convert
 
-        convert(gguf_path(where.get("path"), where.get("package")), out, progress)
+        convert(gguf_path(runtime.get("path"), runtime.get("package")), out, progress)
         return out, {}
 
 

@@ -43,7 +43,7 @@ class HubBase(BaseSpec):
 
     @classmethod
     def make(
-        cls, config: Mapping[str, Any], where: Mapping[str, Any], out: Path, progress: Callable[[str], None]
+        cls, config: Mapping[str, Any], runtime: Mapping[str, Any], out: Path, progress: Callable[[str], None]
     ) -> tuple[Path, dict[str, Any]]:
         return Path(_download(config["name"], config["content"])), {}
 

@@ -71,9 +71,9 @@ class LocalBase(BaseSpec):
 
     @classmethod
     def make(
-        cls, config: Mapping[str, Any], where: Mapping[str, Any], out: Path, progress: Callable[[str], None]
+        cls, config: Mapping[str, Any], runtime: Mapping[str, Any], out: Path, progress: Callable[[str], None]
     ) -> tuple[Path, dict[str, Any]]:
-        folder = Path(where["path"]).resolve()
+        folder = Path(runtime["path"]).resolve()
         return folder, {"folder": str(folder)}
 
 

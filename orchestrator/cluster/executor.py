@@ -427,5 +427,5 @@ class RayExecutor:
 
 def reads_files(step: Step) -> bool:
     """Whether the step reads the user's files or API key, which only the driver's machine is sure to have."""
-    sources = [s for name in ("sources", "shots") for s in step.where.get(name, ()) if s]
-    return bool({"path", "package", "key"} & step.where.keys()) or any(Path(source).exists() for source in sources)
+    sources = [s for name in ("sources", "shots") for s in step.runtime.get(name, ()) if s]
+    return bool({"path", "package", "key"} & step.runtime.keys()) or any(Path(source).exists() for source in sources)

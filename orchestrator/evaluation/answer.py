@@ -83,7 +83,7 @@ def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path 
     )
     opening = task.get("opening", "")
     mine = task["problems"][config["part"] :: config["parts"]]
-    with TASKS[context.where["tasks"][task["task"]]].grader() as grader:
+    with TASKS[context.runtime["tasks"][task["task"]]].grader() as grader:
         for first in range(0, len(mine), config["shard"]):
             problems = mine[first : first + config["shard"]]
             path = context.work / f"{task['task']}-{first}.json"

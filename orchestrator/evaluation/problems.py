@@ -32,7 +32,7 @@ def draw(context: Context) -> None:
     asked = {normal(row["problem"]) for row in read_table(context.inputs["rollouts"])}
     tasks, as_text, checked, excluded = [], [], 0, 0
     for i, spec in enumerate(context.config["tasks"]):
-        problems = load_problems(spec, context.where["sources"][i])
+        problems = load_problems(spec, context.runtime["sources"][i])
         clean = [p for p in problems if normal(p.problem) not in asked]
         met = len(problems) - len(clean)
         if met and context.config["contamination"] == "refuse":
@@ -42,14 +42,14 @@ def draw(context: Context) -> None:
             )
         if not clean:
             raise ValueError(f"{spec['name']}: no problem is left to evaluate on")
-        shots = _shots(spec, context.where["shots"][i], {normal(p.problem) for p in problems})
+        shots = _shots(spec, context.runtime["shots"][i], {normal(p.problem) for p in problems})
         tasks.append(_task(spec, clean, shots, prompter))
         as_text += [{"task": spec["name"], "id": p.id, "answer": p.answer} for p in clean if p.as_text]
         longest = max(len(p["prompt_ids"]) for p in tasks[-1]["problems"])
-        if longest >= context.where["max_model_len"]:
+        if longest >= context.runtime["max_model_len"]:
             raise ValueError(
                 f"{spec['name']}: a prompt has {longest} tokens, which leaves no room within engine.max_model_len "
-                f"{context.where['max_model_len']}: raise it, or take fewer shots or other problems"
+                f"{context.runtime['max_model_len']}: raise it, or take fewer shots or other problems"
             )
         checked += len(problems)
         excluded += met

@@ -117,13 +117,13 @@ class Asking:
         keep: Callable[[], None],
         progress: Callable[[str], None],
     ) -> None:
-        where = teacher.where
-        self.teacher, self.keep, self.progress, self.shard = teacher, keep, progress, where["shard"]
+        runtime = teacher.runtime
+        self.teacher, self.keep, self.progress, self.shard = teacher, keep, progress, runtime["shard"]
         self.journal = Journal(journal)
         answers, refused = self.journal.answers, self.journal.refused
         for i, worst in enumerate(zip(*map(teacher.most, questions), strict=True)):
             self.journal.billed[i] += self.journal.lost * max(worst)
-        self.budget = Budget(self.journal, where["prices"], where["max_cost"])
+        self.budget = Budget(self.journal, runtime["prices"], runtime["max_cost"])
         self.todo = [q for q in questions if (s := (q.problem_id, q.sample)) not in answers and s not in refused]
         if not answers:
             self.todo += [q for q in questions if (q.problem_id, q.sample) in refused]
@@ -164,7 +164,7 @@ class Asking:
 
     async def _all(self) -> None:
         todo = iter(self.todo)
-        workers = min(self.teacher.where["at_once"], len(self.todo))
+        workers = min(self.teacher.runtime["at_once"], len(self.todo))
         try:
             ends = await asyncio.gather(*(self._worker(todo) for _ in range(workers)), return_exceptions=True)
         finally:

@@ -75,20 +75,20 @@ def key_of(name: str | None) -> str | None:
 
 
 class Teacher:
-    """Client for a rollouts ``config`` and runtime inputs ``where`` (key, retries, timeout). Close it in its loop."""
+    """Client for a rollouts ``config`` and runtime inputs ``runtime`` (key, retries, timeout). Close it in its loop."""
 
-    def __init__(self, config: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], runtime: Mapping[str, Any]) -> None:
         from openai import AsyncOpenAI, Omit
 
-        self.config, self.where = config, where
-        self.key = key_of(where["key"])
+        self.config, self.runtime = config, runtime
+        self.key = key_of(runtime["key"])
         self.openai = urlsplit(config["base_url"]).hostname == OPENAI
         self.headers = {} if self.key else {"Authorization": Omit()}  # else the client would look for OPENAI_API_KEY
         self.client = AsyncOpenAI(
             api_key=self.key or "none",
             base_url=config["base_url"],
-            max_retries=where["retries"],
-            timeout=where["timeout"],
+            max_retries=runtime["retries"],
+            timeout=runtime["timeout"],
         )
         if not self.openai:  # OpenAI's settings in the environment (OPENAI_ORG_ID etc.) are not for other servers
             self.client.organization = self.client.project = None
@@ -118,7 +118,7 @@ class Teacher:
                 raise Refused(said) from None
             raise ValueError(self._line(error.status_code, said)) from None
         except openai.APITimeoutError:
-            line = f"no answer within {self.where['timeout']:g} s, {self._times()}: raise rollouts.timeout or lower "
+            line = f"no answer within {self.runtime['timeout']:g} s, {self._times()}: raise rollouts.timeout or lower "
             raise ValueError(f"{self._server()}: {line}rollouts.at_once") from None
         except openai.APIConnectionError as error:
             why = self._said(str(error.__cause__ or error))
@@ -175,7 +175,7 @@ class Teacher:
 
     def _line(self, status: int, said: str) -> str:
         """The message for a status that stops all requests, with what to do."""
-        name = self.where["key"]
+        name = self.runtime["key"]
         if status == 401 and name is None:
             return f"{self._server()} needs a key ({said}): name its environment variable in rollouts.key"
         if status == 401:
@@ -195,7 +195,7 @@ class Teacher:
         return f"the teacher at {self.config['base_url']}"
 
     def _times(self) -> str:
-        times = self.where["retries"] + 1
+        times = self.runtime["retries"] + 1
         return "asked once" if times == 1 else f"asked {times} times"
 
     def _said(self, body: object) -> str:

@@ -43,7 +43,7 @@ def run(context: Context) -> None:
     """Write ``model/`` (from_scratch, GGUF), and ``base.json`` with the model's location and sizes."""
     config = context.config
     kind = BASES[config["kind"]]
-    model, told = kind.make(config, context.where, context.out / "model", context.progress)
+    model, told = kind.make(config, context.runtime, context.out / "model", context.progress)
     note = {"name": config["name"], "kind": config["kind"], **told}
     note["revision"] = config.get("content", "made by this study")
     write_json(context.out / NOTE, note | sizes(model))

@@ -27,8 +27,8 @@ def plan(planned: Planned) -> list[Step]:
     if len(trainings) < 2:
         return []
     config = spec.model_dump(include={"top", "chance_draws", "seed", "threads"})
-    where = {"init_seeds": {t.name: t.config["init_seed"] for t in trainings}}  # part of the trainings' keys already
-    return [Step(KIND, "weights", config, as_inputs(planned), where, collective=ADAPTER)]
+    runtime = {"init_seeds": {t.name: t.config["init_seed"] for t in trainings}}  # part of the trainings' keys already
+    return [Step(KIND, "weights", config, as_inputs(planned), runtime, collective=ADAPTER)]
 
 
 def run(context: Context) -> None:
@@ -36,7 +36,7 @@ def run(context: Context) -> None:
     training: chance, and an adapter against itself."""
     from orchestrator.measurements.geometry import Place, Subject, survey
 
-    seeds = context.where["init_seeds"]
+    seeds = context.runtime["init_seeds"]
     subjects = []
     for name in adapters(context.inputs):
         role = f"{ADAPTER}{name}"

@@ -23,13 +23,13 @@ def plan(planned: Planned) -> list[Step]:
         "contamination": study.evaluation.contamination,
         "prompt": study.prompt.model_dump(),
     }
-    where = {
+    runtime = {
         "sources": [pinned(t.task, t.source, resolved) for t in study.evaluation.tasks],
         "shots": [pinned(t.task, _shots_source(t), resolved) for t in study.evaluation.tasks],
         "max_model_len": study.engine.max_model_len,
     }
     inputs = {"base": planned.first("base"), "rollouts": planned.first("rollouts")}
-    return [Step(KIND, "evaluation", config, inputs, where)]
+    return [Step(KIND, "evaluation", config, inputs, runtime)]
 
 
 def run(context: Context) -> None:

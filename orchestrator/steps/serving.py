@@ -29,7 +29,7 @@ def attention_in(study: Study, precision: str) -> str:
     return "sdpa" if chosen == "flash" and precision == "float32" else chosen
 
 
-def engine_where(study: Study, adapters: bool) -> dict[str, Any]:
+def engine_runtime(study: Study, adapters: bool) -> dict[str, Any]:
     """Runtime inputs of the engine. With ``adapters`` it is opened for adapters from the start."""
     placed = {field.name: getattr(study.placement, field.name) for field in fields(EnginePlace)}
     return placed | {"max_lora_rank": study.adapter.rank if adapters else 0}
@@ -37,4 +37,4 @@ def engine_where(study: Study, adapters: bool) -> dict[str, Any]:
 
 def engine_placement(context: Context) -> dict[str, Any]:
     """The engine's device and memory settings, which are not part of any identity."""
-    return {"device": device(), **context.where["engine"]}
+    return {"device": device(), **context.runtime["engine"]}

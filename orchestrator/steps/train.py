@@ -50,11 +50,11 @@ def run(context: Context) -> None:
     train(context)
 
 
-def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> None:
+def assist(config: Mapping[str, Any], runtime: Mapping[str, Any], inputs: Inputs) -> None:
     """The part of ranks above 0 in a data-parallel training; writes nothing."""
     from orchestrator.training.train import assist
 
-    assist(config, where, inputs)
+    assist(config, runtime, inputs)
 
 
 def adapters(inputs: Inputs) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from orchestrator.training.reference import read_reference
 
 def train(context: Context) -> None:
     """Write ``adapter/`` (PEFT, float32), ``log.jsonl``, ``training.json``, and ``checkpoints/`` if configured."""
-    config = train_config(context.config, context.where, context.inputs["base"])
+    config = train_config(context.config, context.runtime, context.inputs["base"])
     if config.backend == "trl":
         from methods.training.trl_backend import train as train_adapter
     else:
@@ -45,13 +45,13 @@ def train(context: Context) -> None:
     )
 
 
-def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> None:
+def assist(config: Mapping[str, Any], runtime: Mapping[str, Any], inputs: Inputs) -> None:
     """The part of ranks above 0 in a data-parallel training; writes nothing."""
     from methods.training.trainer import assist as assist_training
 
     reference = inputs.get("reference")
     assist_training(
-        train_config(config, where, inputs["base"]),
+        train_config(config, runtime, inputs["base"]),
         model_folder(inputs["base"]),
         training_rollouts(inputs["rollouts"]),
         reference=None if reference is None else read_reference(reference),
@@ -59,8 +59,8 @@ def assist(config: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) 
     )
 
 
-def train_config(config: Mapping[str, Any], where: Mapping[str, Any], base: Path) -> TrainConfig:
+def train_config(config: Mapping[str, Any], runtime: Mapping[str, Any], base: Path) -> TrainConfig:
     """A train step's config for the trainer, with the address of the base from the finished base step ``base``."""
     name, revision = address(base)
     own = {key: value for key, value in config.items() if key != "adapter"}
-    return TrainConfig(**own, **config["adapter"], **where, base_name=name, base_revision=revision)
+    return TrainConfig(**own, **config["adapter"], **runtime, base_name=name, base_revision=revision)

@@ -40,7 +40,7 @@ drawn = {"samples": 2, "temperature": 1.0, "top_p": 1.0, "max_tokens": 9, "seed"
 config = {"sampling": {"quiz": drawn}, "part": 0, "parts": 1, "shard": 5}
 config |= {"problems": {"task": "mmlu", "instruction": None}}
 context = Context(
-    config=config, where={"tasks": {"quiz": "mmlu"}}, inputs={}, out=work, work=work, keep=lambda: None,
+    config=config, runtime={"tasks": {"quiz": "mmlu"}}, inputs={}, out=work, work=work, keep=lambda: None,
     progress=lambda line: None, parallel_map=lambda function, items: [], resources=lambda config, model: Engine(),
 )
 asked = [{"id": p.id, "answer": p.answer, "stratum": None, "prompt_ids": p.id} for p in everything[:2]]

@@ -47,7 +47,7 @@ def deadly(journal, question, answer):
         os.kill(os.getpid(), signal.SIGKILL)
 asking.Journal.add = deadly
 folders = {name: pathlib.Path(given[name]) for name in ("out", "work")}
-build(Context(config=given["config"], where=given["where"], inputs={"base": pathlib.Path(given["base"])}, **folders,
+build(Context(config=given["config"], runtime=given["where"], inputs={"base": pathlib.Path(given["base"])}, **folders,
             keep=lambda: None, progress=print, parallel_map=None, resources=None))
 """
 

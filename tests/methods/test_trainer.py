@@ -329,6 +329,8 @@ def test_held_out_rows_are_looked_at_and_change_nothing(
     assert all(torch.equal(a, weights(out)[k]) for k, a in weights(plain).items())
     lines = log(out)
     assert [line["step"] for line in lines if "heldout_kl" in line] == [3, 4, 6]
+    to_the_end = go("to-the-end", make_config(report_step=None, run_steps=None, probe_every=4), heldout=rollouts[8:])
+    assert [line["step"] for line in log(to_the_end) if "heldout_kl" in line] == [4, 6]
     base = load(tiny_model, "float32", "sdpa")
     adapted = PeftModel.from_pretrained(load(tiny_model, "float32", "sdpa"), str(out / "adapter"))
     sums, kl, tokens = {1.0: 0.0, 0.0: 0.0}, 0.0, {1.0: 0, 0.0: 0}

@@ -34,7 +34,7 @@ study = load_study(study_file, ["rollouts=" + study_file.with_name("rollouts.yam
 check(study)
 (step,) = [s for s in make_plan(study, gather(study, at, online=False)) if s.kind.name == "rollouts"]
 write_json(base / "base.json", {"folder": str(model), "name": "tiny"})
-build(Context(config=step.config, where=step.where, inputs={"base": base}, out=out, work=work,
+build(Context(config=step.config, runtime=step.runtime, inputs={"base": base}, out=out, work=work,
               keep=lambda: None, progress=lambda line: None, parallel_map=None, resources=None))
 rows = [[r["problem"], r["completion"], r["reward"], r["teacher"]] for r in read_table(out)]
 told = {"title": step.title, "delimiter": step.config["delimiter"], "path": "path" in step.config, "rows": rows}

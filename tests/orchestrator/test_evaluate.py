@@ -30,7 +30,7 @@ class Thinking:
 def test_an_answer_is_read_with_what_the_prompt_began(tmp_path: Path, opening: str, correct: bool) -> None:
     engine: Any = Thinking()
     context = Context(
-        config={"sampling": {"t": DRAWN}, "part": 0, "parts": 1, "shard": 5}, where={"tasks": {"t": "arithmetic"}},
+        config={"sampling": {"t": DRAWN}, "part": 0, "parts": 1, "shard": 5}, runtime={"tasks": {"t": "arithmetic"}},
         inputs={}, out=tmp_path, work=tmp_path, keep=lambda: None, progress=lambda line: None,
         parallel_map=lambda function, items: [], resources=lambda config, model: engine,
     )  # fmt: skip

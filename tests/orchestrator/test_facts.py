@@ -146,7 +146,7 @@ def test_a_hub_task_is_loaded_at_the_commit_that_its_key_names(
     facts |= {"task:gsm8k:openai/gsm8k": "f" * 40}
     problems = next(s for s in make_plan(study, facts) if s.kind.name == "problems")
     assert problems.config["tasks"][0]["content"] == "f" * 40
-    loaded = load_problems(problems.config["tasks"][0], problems.where["sources"][0])
+    loaded = load_problems(problems.config["tasks"][0], problems.runtime["sources"][0])
     assert [p.answer for p in loaded] == ["2"]
     assert (seen["name"], seen["revision"]) == ("openai/gsm8k", "f" * 40)
 

@@ -80,9 +80,9 @@ def test_one_training_has_nothing_to_be_compared_with(make_study: Maker, plan_of
 
 def test_the_geometry_knows_where_each_adapter_started(make_study: Maker, plan_of: Planner) -> None:
     geometry = next(s for s in plan_of(make_study()) if s.kind.name == "geometry")
-    trained = {f"adapter:{name}" for name in geometry.where["init_seeds"]}
+    trained = {f"adapter:{name}" for name in geometry.runtime["init_seeds"]}
     assert trained == set(geometry.inputs)
-    assert {n for n, seed in geometry.where["init_seeds"].items() if seed == 43} == {"sft-init43"}
+    assert {n for n, seed in geometry.runtime["init_seeds"].items() if seed == 43} == {"sft-init43"}
 
 
 VARIANTS = (

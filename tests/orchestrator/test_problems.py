@@ -40,7 +40,7 @@ def perform(tmp_path: Path, tiny_model: Path, write_rows: Callable[..., Path]) -
         draw(
             Context(
                 config={"tasks": [SPEC | spec], "contamination": policy, "prompt": {}},
-                where={"sources": [str(source)], "shots": [str(shots)], "max_model_len": 25},
+                runtime={"sources": [str(source)], "shots": [str(shots)], "max_model_len": 25},
                 inputs={"base": base, "rollouts": rollouts},
                 out=out,
                 work=tmp_path,

@@ -68,7 +68,7 @@ def perform(
     """A function that runs the step of a source; returns the table and its statistics."""
 
     def perform(
-        config: Mapping[str, Any], where: Mapping[str, Any], engine: Any = None, model: Path = tiny_model
+        config: Mapping[str, Any], runtime: Mapping[str, Any], engine: Any = None, model: Path = tiny_model
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         folders = base, out, work = tmp_path / "base", tmp_path / "out", tmp_path / "work"
         for folder in folders:
@@ -76,7 +76,7 @@ def perform(
         write_json(base / "base.json", {"folder": str(model), "name": "tiny"})
         build(
             Context(
-                config=config, where=where, inputs={"base": base, "model": base}, out=out, work=work,
+                config=config, runtime=runtime, inputs={"base": base, "model": base}, out=out, work=work,
                 keep=lambda: None, progress=said.append,
                 parallel_map=lambda function, items: pytest.fail("nothing is shared out"),
                 resources=lambda config, model: engine or pytest.fail("no engine is needed"),
@@ -522,11 +522,11 @@ def test_a_folder_and_a_pinned_commit_are_where_the_rows_are_read(
 
     folder = write_rows(tmp_path / "d" / "train.jsonl", PLAIN).parent
     first = step(str(folder))
-    assert first.where == {"path": str(folder), "revision": None} and len(first.config["content"]) == 64
+    assert first.runtime == {"path": str(folder), "revision": None} and len(first.config["content"]) == 64
     write_rows(tmp_path / "d" / "train.jsonl", PLAIN[:2])
     assert step(str(folder)).key != first.key
     pinned = step("some/dataset", "0" * 40)
-    assert pinned.where == {"path": "some/dataset", "revision": "0" * 40}
+    assert pinned.runtime == {"path": "some/dataset", "revision": "0" * 40}
 
 
 @pytest.mark.parametrize(
@@ -590,7 +590,7 @@ def test_where_and_how_fast_is_no_part_of_what_is_asked(make_study: Maker, tmp_p
 
     first = step()
     how = {"key": None, "prices": [1, 2], "max_cost": 3, "at_once": 1, "retries": 0, "timeout": 1, "shard": 3}
-    assert step(**how).key == first.key and step(**how).where["max_cost"] == 3
+    assert step(**how).key == first.key and step(**how).runtime["max_cost"] == 3
     for other in ({"base_url": "http://b/v1"}, {"model": "n"}, {"body": {"a": 1}}, {"reasoning": "keep"}, {"seed": 1}):
         assert step(**other).key != first.key
     assert "key" not in first.config and "engine" not in first.config

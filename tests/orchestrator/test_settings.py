@@ -84,7 +84,7 @@ def test_a_step_gives_its_training_what_the_study_says(make_study: Maker, tmp_pa
     study = make_study("training.betas=[0.8, 0.95]", "training.report_step=3", "adapter.rank=3")
     for step in make_plan(study, FACTS):
         if step.kind.name == "train":
-            config = train_config(step.config, step.where, tmp_path)
+            config = train_config(step.config, step.runtime, tmp_path)
             for part in (study.adapter, study.training):
                 told = {field.name: getattr(config, field.name) for field in fields(part)}
                 apart = {"learning_rate": step.config["learning_rate"], "run_steps": 4}

@@ -69,7 +69,7 @@ class AskedRollouts(RolloutSource):
         config["problems"] = problems_config(self.problems, planned.resolved)
         return config | {"prompt": planned.study.prompt.model_dump()}
 
-    def asked_where(self, planned: Planned) -> dict[str, Any]:
+    def asked_runtime(self, planned: Planned) -> dict[str, Any]:
         """Runtime inputs: where the problems are read from."""
         from orchestrator.steps.problems import pinned
 

@@ -39,9 +39,9 @@ class FileRollouts(GivenRollouts):
 
     @classmethod
     def read(
-        cls, config: Mapping[str, Any], where: Mapping[str, Any], progress: Callable[[str], None]
+        cls, config: Mapping[str, Any], runtime: Mapping[str, Any], progress: Callable[[str], None]
     ) -> tuple[list[Row], Counter[str]]:
-        return read_rollouts(Path(where["path"]), config["draw"], config["table"]["seed"]), Counter()
+        return read_rollouts(Path(runtime["path"]), config["draw"], config["table"]["seed"]), Counter()
 
 
 def read_rollouts(path: Path, draw: int | None = None, seed: int = 0) -> list[Row]:

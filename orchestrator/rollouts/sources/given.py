@@ -49,11 +49,11 @@ class GivenRollouts(RolloutSource):
     @classmethod
     @abstractmethod
     def read(
-        cls, config: Mapping[str, Any], where: Mapping[str, Any], progress: Callable[[str], None]
+        cls, config: Mapping[str, Any], runtime: Mapping[str, Any], progress: Callable[[str], None]
     ) -> tuple[list[Row], Counter[str]]:
-        """The rows at ``where["path"]``, and counts of completions left out, by reason. ``UserError`` names a bad row.
+        """The rows at ``runtime["path"]``, and counts of completions left out, by reason. ``UserError``: a bad row.
 
-        ``config`` holds the settings without ``places``; for a hub dataset ``where["revision"]`` is the commit.
+        ``config`` holds the settings without ``places``; for a hub dataset ``runtime["revision"]`` is the commit.
         """
 
     @property
@@ -86,7 +86,7 @@ class GivenRollouts(RolloutSource):
 
     @classmethod
     def collect(cls, context: Context, prompter: Prompter) -> Found:
-        rows, dropped = cls.read(context.config, context.where, context.progress)
+        rows, dropped = cls.read(context.config, context.runtime, context.progress)
         return Found(*_graded(context, rows), dropped)
 
 

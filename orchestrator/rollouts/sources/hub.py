@@ -70,10 +70,10 @@ class HubRollouts(GivenRollouts):
 
     @classmethod
     def read(
-        cls, config: Mapping[str, Any], where: Mapping[str, Any], progress: Callable[[str], None]
+        cls, config: Mapping[str, Any], runtime: Mapping[str, Any], progress: Callable[[str], None]
     ) -> tuple[list[Row], Counter[str]]:
-        progress(f"reading {where['path']}")
-        return read_dataset(where["path"], where["revision"], config, config["draw"], config["table"]["seed"])
+        progress(f"reading {runtime['path']}")
+        return read_dataset(runtime["path"], runtime["revision"], config, config["draw"], config["table"]["seed"])
 
 
 def read_dataset(

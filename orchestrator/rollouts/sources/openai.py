@@ -94,9 +94,9 @@ class ApiRollouts(AskedRollouts):
         return f", completions for up to ${dollars:.2f}"
 
     def step(self, kind: StepKind, planned: Planned) -> Step:
-        where = self.asked_where(planned) | self.model_dump(include=HOW)
+        runtime = self.asked_runtime(planned) | self.model_dump(include=HOW)
         config = self.asked_config(planned, without=HOW)
-        return Step(kind, "openai", config, {"base": planned.first("base")}, where)
+        return Step(kind, "openai", config, {"base": planned.first("base")}, runtime)
 
     def api_cost(self, told: Mapping[str, Any]) -> float | None:
         if not any(self.prices):
@@ -113,14 +113,14 @@ class ApiRollouts(AskedRollouts):
         from orchestrator.rollouts.openai_client import Question, Teacher
 
         config = context.config
-        problems = load_problems(config["problems"], context.where["sources"][0])
+        problems = load_problems(config["problems"], context.runtime["sources"][0])
         questions = [
             Question(p.id, k, instruction_of(config).replace("{problem}", p.problem))
             for p in problems
             for k in range(config["samples"])
         ]
         asking = Asking(
-            Teacher(config, context.where), questions, context.work / JOURNAL, context.keep, context.progress
+            Teacher(config, context.runtime), questions, context.work / JOURNAL, context.keep, context.progress
         )
         answers, api, dropped = asking.run()
         texts, apart = [], 0

@@ -53,13 +53,13 @@ class SampledRollouts(AskedRollouts):
         return self.model_copy(update={"model": self.teacher.shaped()}) if self.teacher else self
 
     def step(self, kind: StepKind, planned: Planned) -> Step:
-        from orchestrator.steps.serving import engine_config, engine_where
+        from orchestrator.steps.serving import engine_config, engine_runtime
 
         config = self.asked_config(planned, without={"model"})
         config["engine"] = engine_config(planned.study, planned.resolved)
-        where = self.asked_where(planned) | {"engine": engine_where(planned.study, self.teacher is None)}
+        runtime = self.asked_runtime(planned) | {"engine": engine_runtime(planned.study, self.teacher is None)}
         inputs = {"base": planned.first("base"), "model": planned.of("base")[-1]}
-        return Step(kind, "sampled", config, inputs, where)
+        return Step(kind, "sampled", config, inputs, runtime)
 
     def seconds(self, study: Study) -> float:
         """Estimated seconds of sampling, 0 if the model's shape is not known."""
@@ -77,7 +77,7 @@ class SampledRollouts(AskedRollouts):
         from orchestrator.steps.serving import engine_placement
 
         config = context.config
-        problems = load_problems(config["problems"], context.where["sources"][0])
+        problems = load_problems(config["problems"], context.runtime["sources"][0])
         model = model_folder(context.inputs["model"])
         engine_settings = config["engine"] | engine_placement(context)
         alone = context.inputs["model"] == context.inputs["base"]
