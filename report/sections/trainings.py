@@ -20,22 +20,15 @@ _MOST_POINTS = 400
 _GRADIENT = "gradient norm, before clipping"
 
 
-def _table(
-    key: str,
-    title: str,
-    columns: Columns,
-    caption: str,
-    results: Results,
-    index: ModelIndex,
-) -> Table | None:
+def _table(key: str, title: str, columns: Columns, caption: str, results: Results, index: ModelIndex) -> Table | None:
     """A row for each training that did not fail; below them those that did, and why."""
     rows = index.in_order(row for row in results.trainings if row.status != "failed")
     if table := records(key, title, rows, columns, caption, kind=lambda row: tint(index, row)):
         return with_failures(table, index)
     if not results.trainings:
         return None
-    columns_left = (Column("Training", kind="text"), Column("", kind="text"))
-    return with_failures(Table(key, "Trainings", columns_left, (), "No training finished."), index)
+    headings = (Column("Training", kind="text"), Column("", kind="text"))
+    return with_failures(Table(key, "Trainings", headings, (), "No training finished."), index)
 
 
 def _of(cell: Callable[[Trained], Cell]) -> Callable[[AnyTraining], Cell]:

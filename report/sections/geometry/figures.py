@@ -37,10 +37,11 @@ _MOST_LABELLED = 14
 
 def _matrix(geometry: Geometry, names: list[str]) -> np.ndarray:
     """Every pair's cosine; undefined on the diagonal, too, where an update is zero."""
+    norms = geometry.norms
 
     def cosine(a: str, b: str) -> float | None:
         if a == b:
-            return 1.0 if geometry.norms[a] else None
+            return 1.0 if norms[a] else None
         pair = geometry.pair(a, b)
         return pair.cosine if pair else None
 

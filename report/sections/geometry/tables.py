@@ -112,8 +112,7 @@ def pairs_table(results: Results, index: ModelIndex) -> Table | None:
         ],
         f"Angles in degrees, medians over modules, between the top-k singular subspaces; "
         f"{_dimension_words(results, results.geometry)}overlaps are means over modules. Overlap: mean of cos² of all k "
-        "angles, 1 for the same subspace. "
-        "Gap: (σₖ − σₖ₊₁) / σₖ; without a gap the subspace, and its angles, are "
+        "angles, 1 for the same subspace. Gap: (σₖ − σₖ₊₁) / σₖ; without a gap the subspace, and its angles, are "
         "arbitrary. A largest angle near 90° says nothing: chance gives it too. The orthogonal fraction "
         "is √(1 − cosine²) here, the cosine in other words and no second finding. Another initial A takes "
         "the cosine towards 0 whatever was learned.",
