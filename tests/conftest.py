@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,16 @@ def shared(nodeid: str) -> str:
     study all begin with the same finished one; and of two studies on Ray the one would disturb the other.
     """
     return next((room for room in ROOMS if nodeid.startswith(room)), nodeid.partition("::")[0])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary files of its own for each process of pytest-xdist: a run removes what dead runs left there, so another
+    process's run would take away what a test expects to find. The name is short, since Ray's sockets lie below it.
+    """
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        own = Path(tempfile.gettempdir()) / f"{worker}-{os.getuid()}"
+        own.mkdir(exist_ok=True)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(own)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -565,7 +565,7 @@ def test_pair_rules_are_known_beforehand(
         ("base_url: 'ftp://a/v1'", "rollouts: base_url must be http"),
         ("base_url: 'http://me:secret@a/v1'", "must not carry a secret"),
         ("base_url: 'http://me:secret@a:b/v1'", "base_url is not an address"),
-        ("base_url: 'http://a/v1', body: {max_tokens: 3}", "rollouts: body: max_tokens is set by the study's own"),
+        ("base_url: 'http://a/v1', body: {max_tokens: 3}", "rollouts.body: max_tokens is set by the study's own"),
         ("base_url: 'http://a/v1', body: {when: 2024-01-01}", "rollouts: body is not JSON"),
         ("base_url: 'http://a/v1', max_cost: 3", "rollouts: max_cost needs prices"),
         ("base_url: 'http://a/v1', key: secret", "rollouts: key names the environment variable with the key"),

@@ -158,7 +158,7 @@ def test_what_does_not_go_together_is_named_by_its_key(make_study: Maker, overri
 def test_what_does_not_go_together_is_named_by_its_line(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     text = (Path(__file__).resolve().parents[2] / "configs" / "tiny.yaml").read_text()
-    path.write_text(text.replace("  batch_size: 32\n", "  batch_size: 32\n  workers: 33\n"))
+    path.write_text(text.replace("  batch_size: 24\n", "  batch_size: 24\n  workers: 33\n"))
     line = path.read_text().splitlines().index("  workers: 33") + 1
-    with pytest.raises(UserError, match=f"study.yaml, line {line}: training.workers: 33 cannot share a batch of 32"):
+    with pytest.raises(UserError, match=f"study.yaml, line {line}: training.workers: 33 cannot share a batch of 24"):
         load_study(path)
