@@ -44,7 +44,7 @@ def orchestrator(*words: str, **environment: str) -> subprocess.CompletedProcess
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
     )
 
 
@@ -58,7 +58,7 @@ def forked_run(*words: str, first: Callable[[], None] | None = None) -> subproce
     """The command line in a forked process, which has imported all that a serial run needs. ``first`` is done there
     before it."""
     with TemporaryDirectory() as streams:
-        return forked.run(command_line, [(words, first)], Path(streams), timeout=600)[0]
+        return forked.run(command_line, [(words, first)], Path(streams), timeout=1200)[0]
 
 
 def command_line(words: tuple[str, ...], first: Callable[[], None] | None) -> None:
@@ -86,7 +86,7 @@ def run_serially(study: Path, out: Path) -> None:
         "print(code, sorted({m.split('.')[0] for m in sys.modules} & {'ray', 'vllm'}))\n"
     )
     words = [sys.executable, "-c", code, "run", str(study), "--serial", "--out", str(out)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=1200)
     assert done.stdout.splitlines()[-1:] == ["0 []"], done.stdout + done.stderr
 
 
