@@ -191,6 +191,8 @@ def _message(first: Any) -> str:
     """Pydantic's complaint in our words, with the value that it is about unless that may be a secret."""
     message = first["msg"].removeprefix("Value error, ")
     value, kind = first["input"], first["type"]
+    if kind in ("dataclass_type", "model_type", "model_attributes_type", "dict_type"):
+        return "must be a mapping of settings, such as {key: value}"
     if isinstance(value, dict | list) or first["loc"][-1:] == ("key",) or kind in ("value_error", "union_tag_invalid"):
         return message
     if isinstance(value, bool) and kind in ("int_type", "float_type"):

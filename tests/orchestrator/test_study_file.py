@@ -75,6 +75,14 @@ def test_a_key_at_the_wrong_place_is_not_said_to_be_meant_as_itself(study_file: 
     assert f"did you mean {name}?" not in line
 
 
+@pytest.mark.parametrize("value", ["3", "[]", "x"])
+@pytest.mark.parametrize("part", ["base", "adapter", "training", "engine", "rollouts.table", "evaluation", "placement"])
+def test_what_is_no_mapping_is_refused_without_a_class_name(study_file: Path, part: str, value: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_study(study_file, [f"{part}={value}"])
+    assert str(refused.value).endswith(f": {part}: must be a mapping of settings, such as {{key: value}}")
+
+
 @pytest.mark.parametrize(
     ("override", "where"),
     [
