@@ -87,10 +87,10 @@ class ModelIndex:
         return self.models[self.reference].learning_rate if self.reference in self.models else None
 
     def label(self, name: str | None) -> str:
-        """The label of ``name``, or the name itself where the index does not hold it."""
+        """The label of ``name``; its usual one where the index does not hold it."""
         if name is None:
             return formats.MISSING
-        return self.models[name].label if name in self.models else name
+        return self.models[name].label if name in self.models else one_line(label(name))
 
     def brief(self, name: str | None) -> str:
         """The brief form of the label of ``name``."""

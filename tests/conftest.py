@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from orchestrator.runtime.threads import set_environment
@@ -16,6 +17,9 @@ from orchestrator.runtime.threads import set_environment
 set_environment()  # as in every process of a study: on a busy machine, threads that wait for each other take minutes
 
 import numpy as np  # noqa: E402
+
+# The same examples every time, so that a change fails for what it changes; other ones with --hypothesis-profile=default.
+hypothesis.settings.load_profile("ci")
 
 Agreement = Callable[[str, Any, Any, float], None]
 ROOMS = ("tests/integration/on_ray/", "tests/integration/")  # that take longest, the longest first

@@ -63,13 +63,12 @@ def place(ev: Evidence, family: Family) -> Placed | None:
 
 
 def compared(ev: Evidence) -> list[Family]:
-    """One family a method: at the reference's learning rate where there is such a run, else at its own."""
+    """One family a method: at the reference's learning rate where there is such a run, else at its own or another."""
     found = []
     for method in ev.methods:
-        matched, own = ev.matched(method), ev.own(method)
-        best = matched if matched and ev.cross(matched, ev.reference) else own
-        if best is not None:
-            found.append(best)
+        own, every = ev.own(method), ev.of(method)
+        known = [family for family in (ev.matched(method), own, *every) if family and ev.comparable(family)]
+        found.append(next((family for family in known if ev.cross(family, ev.reference)), own or every[0]))
     return found
 
 
@@ -192,10 +191,10 @@ def _sentence(ev: Evidence, chosen: Sequence[Placed], kind: str, reference: str)
 
 
 def _named(ev: Evidence, one: Placed, reference: str) -> str:
-    at = ""
+    at, own = "", one.family == ev.own(one.family.method)
     if _unequal(ev, one.family):
-        at = ", at its own learning rate, unmatched"
-    elif one.family.name != one.family.method and one.family == ev.matched(one.family.method):
+        at = f", at {'its own' if own else 'another'} learning rate, unmatched"
+    elif not own and one.family == ev.matched(one.family.method):
         at = f", at {reference}’s learning rate"
     return f"{ev.label(one.family)} ({cosines(one.cosines)}{at})"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
-from analysis.weights.replicas import RATE, Run, families, noise, repeats, runs
+from analysis.weights.replicas import INIT, ORDER, RATE, Run, families, noise, repeats, runs
 from report.model_index import ModelIndex
 from results import Results
 
@@ -111,9 +111,20 @@ class Evidence:
         return max((max(values) - min(values) for values in found if len(values) > 1), default=None)
 
     def own(self, method: str) -> Family | None:
-        """A method at its own learning rate, of the reference's initial A where it was run so."""
-        key = runs(map(vars, self.results.trainings), [method])[0].family
+        """A method at its own learning rate, of the reference's initial A where it was run so.
+
+        Where its own training is not among the results, one that repeats it in another order of rows tells the rate.
+        """
+        trainings = list(map(vars, self.results.trainings))
+        named = [row["name"] for row in trainings if row["name"] == method]
+        repeating = [row["name"] for row in trainings if row["of"] == method and row["role"] in (ORDER, INIT)]
+        own = runs(trainings, [*named, *repeating, method])[0]
+        key = method, own.learning_rate, own.init
         return self._family((*key[:2], self.reference.init)) or self._family(key)
+
+    def of(self, method: str) -> list[Family]:
+        """Every family of a method."""
+        return [family for family in self.families if family.method == method]
 
     def matched(self, method: str) -> Family | None:
         """A method at the reference's learning rate."""

@@ -225,10 +225,11 @@ def check_floor(what: str) -> Callable[[Numbers, Claim], None]:
 
 
 def subjects(n: Numbers) -> set[str]:
-    """The methods that can be compared: each at SFT's rate where it was run so, else at its own."""
+    """The methods that can be compared: each at SFT's rate where it was run so, else at its own, else at any."""
     found, sft = set(), n.all["sft"]
     for method in {key.method for key in n.all.values()} - {"sft"}:
-        for rate in (sft.rate, n.all[method].rate):
+        others = [key.rate for key in n.keys.values() if key.method == method]
+        for rate in (sft.rate, n.all[method].rate, *others):
             family = [name for name, key in n.keys.items() if key.family == (method, rate, sft.init)]
             if n.cross(family, n.sft()):
                 found.add(method if method in family else family[0])

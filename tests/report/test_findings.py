@@ -122,6 +122,13 @@ def test_a_method_that_does_not_reproduce_itself_is_said_to_and_is_not_called_ap
     )
 
 
+def test_a_method_whose_own_training_is_absent_is_compared_by_the_runs_there_are() -> None:
+    given = _study({("sft", "sft-order43"): 0.9, ("sft", "dft-order43"): 0.5, ("sft-order43", "dft-order43"): 0.4})
+    assert _found(given).lead.endswith("DFT (0.400 to 0.500).")
+    given = _study({("sft", "sft-order43"): 0.9, ("sft", "dpo-lr1e-4"): 0.5, ("sft-order43", "dpo-lr1e-4"): 0.4})
+    assert "DPO lr1e-4 (0.400 to 0.500, at another learning rate, unmatched)" in _found(given).lead
+
+
 def test_a_method_is_apart_where_every_pair_of_runs_is_and_only_there() -> None:
     cosines: dict[tuple[str, str], float | None] = {
         ("sft", "sft-order43"): 0.9, ("sft", "sft-order44"): 0.88, ("sft-order43", "sft-order44"): 0.86,
@@ -489,6 +496,7 @@ def test_claims_are_data() -> None:
 @given(seed=st.integers(0, 2**32 - 1))
 @example(133)
 @example(140)
+@example(4477)
 def test_no_number_of_a_drawn_study_contradicts_a_sentence(seed: int) -> None:
     """Any replicas of any method, any geometry, zero updates, evaluated or not."""
     study = drawn(seed)
