@@ -18,7 +18,7 @@ set_environment()  # as in every process of a study: on a busy machine, threads 
 
 import numpy as np  # noqa: E402
 
-# The same examples every time, so that a change fails for what it changes; other ones with --hypothesis-profile=default.
+# The same examples every time: a change fails for what it changes. Others with --hypothesis-profile=default.
 hypothesis.settings.load_profile("ci")
 
 Agreement = Callable[[str, Any, Any, float], None]
