@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from results.part import Part
+from results.part import MayBeAbsent, Part
 
-Role = Literal["method", "sweep", "order", "init", "rate"]
+Role = Literal["method", "sweep", "order", "init", "rate", "variant", "cell"]
 Setting = bool | int | float | str
 
 
@@ -83,12 +83,16 @@ class Training(Part):
     objective: str = Field(description="The objective that the method trains with, a key of METHODS.")
     role: Role = Field(
         description="method: at its own rate and the study's seeds. sweep: at a further learning rate. order, init, "
-        "rate: a method again with another order of rows, initial A, learning rate."
+        "rate: a method again with another order of rows, initial A, learning rate. variant: a method with other "
+        "settings (varied), perhaps at a further learning rate. cell: one of these again with other seeds."
     )
     of: str | None = Field(description="The training that it repeats; null where it repeats none.")
     learning_rate: float = Field(description="Peak learning rate.")
     init_seed: int = Field(description="Seed of the initial A.")
     order_seed: int = Field(description="Seed of the order of rows.")
+    varied: MayBeAbsent[dict[str, Any]] = Field(
+        default=None, description="Further settings in which it differs from its method, by key; absent where none."
+    )
 
 
 class Trained(Training, Course):

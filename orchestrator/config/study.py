@@ -19,10 +19,11 @@ from execution.settings import Count, Positive, Range, Seed
 from methods import METHODS
 from methods import check as check_method
 from methods.config import LoraSettings, TrainingSettings
-from methods.training.trl_losses import trl_loss
 from orchestrator.bases import Base
 from orchestrator.config.evaluation import Evaluation
+from orchestrator.config.factorial import Cells
 from orchestrator.config.values import Declared, Free, Frozen, Several
+from orchestrator.planning.training_runs import training_runs
 from orchestrator.prompts.templates import environment
 from orchestrator.rollouts.sources import Rollouts
 from orchestrator.steps import STEP_KINDS
@@ -132,6 +133,8 @@ class Study(Frozen):
     seeds: Seeds = Seeds()
     replicas: Several[Replica] = ()
     sweep: Sweep | None = None
+    factorial: Several[Cells] = ()
+    max_trainings: Count = 100  # in all; a study with more is refused
     engine: Declared[EngineSettings] = EngineSettings()
     evaluation: Evaluation
     analysis: Analysis = Analysis()
@@ -156,19 +159,19 @@ class Study(Frozen):
                 raise ValueError(
                     f"methods.{name}: {name} is an objective's name; call {self.objective(name)} otherwise"
                 )
-            settings = self.settings_of(name)
-            if self.training.backend == "trl":
-                trl_loss(self.objective(name), settings)
+            self.settings_of(name)
         named = [r.method for r in self.replicas] + ([self.sweep.method] if self.sweep else [])
+        named += [name for cells in self.factorial for name in cells.methods or ()]
         for name in named:
             if name not in self.methods:
-                raise ValueError(f"a replica or the sweep names {name!r}, which is not among methods")
+                raise ValueError(f"a replica, the sweep or the factorial names {name!r}, which is not among methods")
         for r in self.replicas:
             same = (self.seeds.order, self.seeds.init, self.learning_rate(r.method))
             if any(new == old for new, old in zip((r.order_seed, r.init_seed, r.learning_rate), same, strict=True)):
                 raise ValueError(
                     f"replicas: {r.method} again with nothing changed is no floor; give another seed or rate"
                 )
+        self._check_trainings()
         if self.engine.max_model_len <= self.prompt.max_prompt_tokens:
             raise ValueError("engine.max_model_len must be above prompt.max_prompt_tokens, or no answer fits")
         pairs = [name for name in self.methods if METHODS[self.objective(name)].view == "pairs"]
@@ -176,6 +179,16 @@ class Study(Frozen):
         if pairs and samples is not None and samples < 2:
             raise ValueError(f"methods.{pairs[0]} needs pairs: rollouts.samples must be 2 or more")
         return self
+
+    def _check_trainings(self) -> None:
+        count = len(self.methods) + sum(cells.size(len(self.methods)) for cells in self.factorial)
+        if count <= self.max_trainings:
+            count = len(training_runs(self))
+        if count > self.max_trainings:
+            raise ValueError(
+                f"{count} trainings, more than max_trainings={self.max_trainings}: leave cells of the factorial out, "
+                f"or consent with max_trainings={count}"
+            )
 
     def objective(self, name: str) -> str:
         """The key in ``METHODS`` of the study's method of this name."""

@@ -193,6 +193,8 @@ def _message(first: Any) -> str:
     value, kind = first["input"], first["type"]
     if kind in ("dataclass_type", "model_type", "model_attributes_type", "dict_type"):
         return "must be a mapping of settings, such as {key: value}"
+    if kind == "too_short":
+        return f"must hold at least {first['ctx']['min_length']}"
     if isinstance(value, dict | list) or first["loc"][-1:] == ("key",) or kind in ("value_error", "union_tag_invalid"):
         return message
     if isinstance(value, bool) and kind in ("int_type", "float_type"):

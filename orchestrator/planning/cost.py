@@ -6,9 +6,9 @@ Counted is arithmetic; start-up, loading, downloads, tokenizing and grading are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from methods import METHODS
 from orchestrator.planning.training_runs import training_runs
@@ -88,7 +88,8 @@ def estimate(study: Study) -> Cost | None:
         adapter_parameters=adapter,
         training_gib=memory / 2**30,
         trainings=len(trainings),
-        training_gpu_hours=sum(training_seconds(study, shape, run.objective) for run in trainings) / 3600,
+        training_gpu_hours=sum(training_seconds(study, shape, run.objective, asdict(run.training)) for run in trainings)
+        / 3600,
         evaluation_gpu_hours=(1 + len(trainings)) * evaluation_seconds(study, shape) / 3600,
     )
 
@@ -135,12 +136,11 @@ def rows_a_unit(method: str) -> int:
     return 2 if METHODS[method].view == "pairs" else 1
 
 
-def training_seconds(study: Study, shape: Shape, method: str) -> float:
-    """GPU-seconds of one training."""
-    training = study.training
+def training_seconds(study: Study, shape: Shape, method: str, settings: Mapping[str, Any]) -> float:
+    """GPU-seconds of one training with these ``settings``, a training's."""
     # Forward 2, backward through frozen weights 2, and 2 more where activations are made again: per weight, token.
-    flops = parameters(shape) * (6 if training.gradient_checkpointing else 4)
-    rows = training.last_step * training.batch_size * rows_a_unit(method)
+    flops = parameters(shape) * (6 if settings["gradient_checkpointing"] else 4)
+    rows = (settings["run_steps"] or settings["steps"]) * settings["batch_size"] * rows_a_unit(method)
     return rows * row_tokens(study) * flops / SUSTAINED_FLOPS
 
 

@@ -21,7 +21,7 @@ from orchestrator.planning.cost import (
     units,
 )
 from orchestrator.planning.schedule import Entry, Schedule
-from orchestrator.planning.training_runs import rate_name, training_runs
+from orchestrator.planning.training_runs import TrainingRun, rate_name, training_runs
 from orchestrator.rollouts.row import Row
 
 WIDEST = 16  # characters of a list of GPUs
@@ -85,8 +85,10 @@ def _protocol(study: Study) -> Iterator[str]:
 def _trainings(study: Study, rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     counts = {name: units(study, rows, name) for name in study.methods}
     for cell in training_runs(study):
-        settings = METHODS[cell.objective].read(study.settings_of(cell.method))
+        settings = METHODS[cell.objective].read(cell.settings)
         told = ", ".join(f"{name.rstrip('_')}={value}" for name, value in settings.items())
+        varied = {key: value for key, value in cell.varied.items() if not key.startswith("settings.")}
+        told = ", ".join(filter(None, (told, *(f"{key}={value}" for key, value in varied.items()))))
         seeds = str(cell.init_seed), str(cell.order_seed)
         yield (
             cell.name,
@@ -94,14 +96,13 @@ def _trainings(study: Study, rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
             rate_name(cell.learning_rate),
             *seeds,
             told or "-",
-            _epochs(study, counts[cell.method]),
+            _epochs(cell, counts[cell.method]),
         )
 
 
-def _epochs(study: Study, count: int | None) -> str:
+def _epochs(run: TrainingRun, count: int | None) -> str:
     """Passes over so many units at the reported step."""
-    steps = study.training.reported_step
-    return f"{steps * study.training.batch_size / count:.2f}" if count else "-"
+    return f"{run.training.reported_step * run.training.batch_size / count:.2f}" if count else "-"
 
 
 def _state(step: Step, store: Store) -> str:

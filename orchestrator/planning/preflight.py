@@ -18,7 +18,7 @@ from orchestrator.config.study import Study
 from orchestrator.config.values import here
 from orchestrator.planning.cost import module_shapes
 from orchestrator.planning.resolve import adapters_how, engine_kind, vllm_on_cpu
-from orchestrator.planning.training_runs import training_runs
+from orchestrator.planning.training_runs import largest_rank, training_runs
 from orchestrator.prompts.templates import PROBLEMS, why_not
 from orchestrator.rollouts.dataset import normal
 from orchestrator.rollouts.row import Row
@@ -44,17 +44,18 @@ def check(study: Study) -> None:
     elif problems is not None and problems.draw:
         _check_heldout(study, problems.draw)
     _check_targets(study)
-    reported = study.training.reported_step
-    if study.training.warmup and reported == 1 < study.training.steps:
-        raise UserError(
-            f"training.report_step: with a warm-up the first of {study.training.steps} steps has rate 0, its adapter "
-            "being the base: set training.report_step=2, or training.warmup=0"
-        )
-    if study.training.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
-        raise UserError("training.attention: flash needs the package flash-attn: install it, or leave sdpa")
+    runs = training_runs(study)
+    for training in (run.training for run in runs):
+        if training.warmup and training.reported_step == 1 < training.steps:
+            raise UserError(
+                f"training.report_step: with a warm-up the first of {training.steps} steps has rate 0, its adapter "
+                "being the base: set training.report_step=2, or training.warmup=0"
+            )
+        if training.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
+            raise UserError("training.attention: flash needs the package flash-attn: install it, or leave sdpa")
     _check_engine(study)
     _check_problems(study, asked)
-    names = {cell.name for cell in training_runs(study)} | {"base"}
+    names = {run.name for run in runs} | {"base"}
     for a, b in study.analysis.connectivity.pairs:
         for name in {a, b} - names:
             raise UserError(f"analysis.connectivity.pairs names {name}, which is none of {', '.join(sorted(names))}")
@@ -93,10 +94,9 @@ def _check_engine(study: Study) -> None:
     """What vLLM refuses when it is opened, hours later."""
     if engine_kind(study) != "vllm":
         return
-    if adapters_how(study) == "lora" and study.adapter.rank > LORA_RANKS[-1]:
+    if adapters_how(study) == "lora" and (rank := largest_rank(study)) > LORA_RANKS[-1]:
         raise UserError(
-            f"adapter.rank: vLLM serves adapters up to rank {LORA_RANKS[-1]}, not {study.adapter.rank}: set "
-            "engine.kind=transformers"
+            f"adapter.rank: vLLM serves adapters up to rank {LORA_RANKS[-1]}, not {rank}: set engine.kind=transformers"
         )
     longest = study.base.positions()
     if longest is not None and study.engine.max_model_len > longest:
@@ -129,9 +129,9 @@ def _check_rank(study: Study) -> None:
     modules = module_shapes(shape) if shape else modules
     adapted = [name for name in modules if any(f".{name}".endswith(f".{t}") for t in study.adapter.targets)]
     name = min(adapted, key=lambda name: min(modules[name]), default=None)
-    if name is not None and study.adapter.rank > min(modules[name]):
+    if name is not None and (rank := largest_rank(study)) > min(modules[name]):
         raise UserError(
-            f"adapter.rank: {study.adapter.rank} is more than {name} of {study.base.name} has "
+            f"adapter.rank: {rank} is more than {name} of {study.base.name} has "
             f"({' x '.join(map(str, modules[name]))}): set adapter.rank={min(modules[name])}, or less"
         )
 

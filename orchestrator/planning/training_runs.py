@@ -1,19 +1,30 @@
-"""The trainings of a study: its methods, the points of its sweep, its replicas."""
+"""The trainings of a study: its methods, and those that differ from them in a rate, a seed or another setting."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from methods import check as check_method
+from methods.training.trl_losses import trl_loss
+from orchestrator.config.factorial import ADAPTER, METHOD, OWN, SETTINGS, TRAINING, Cells
 
 if TYPE_CHECKING:
+    from methods.config import LoraSettings, TrainingSettings
     from orchestrator.config.study import Study
     from results.trainings import Role
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training of the study: a method, by its name there, at a learning rate and two seeds."""
+    """One training of the study: a method, by its name there, at a learning rate, two seeds and all other settings.
+
+    ``varied``: the factorial's further settings in which it differs from its method, by key.
+    """
 
     name: str
     method: str
@@ -22,6 +33,10 @@ class TrainingRun:
     init_seed: int
     order_seed: int
     objective: str  # its key in METHODS
+    settings: Mapping[str, Any]  # the method's own, defaults filled in
+    training: TrainingSettings
+    adapter: LoraSettings
+    varied: Mapping[str, Any] = field(default_factory=dict)
 
 
 def rate_name(rate: float) -> str:
@@ -32,27 +47,112 @@ def rate_name(rate: float) -> str:
 
 
 def training_runs(study: Study) -> list[TrainingRun]:
-    """All trainings: the methods, the sweep's further points, the replicas; no name twice."""
-    init, order = study.seeds.init, study.seeds.order
-    runs = [TrainingRun(m, m, "method", study.learning_rate(m), init, order, study.objective(m)) for m in study.methods]
+    """All trainings: the methods', the sweep's further points, the replicas, the factorial's cells; no name twice.
+
+    ``ValueError`` for a combination of settings that cannot be trained.
+    """
+    runs: dict[str, TrainingRun] = {}
+    for run in _all_runs(study):
+        runs.setdefault(run.name, run)
+    return list(runs.values())
+
+
+def _all_runs(study: Study) -> Iterator[TrainingRun]:
+    for method in study.methods:
+        yield _run(study, method)
     if study.sweep:
-        method = study.sweep.method
-        for rate in sorted(set(study.sweep.learning_rates) - {study.learning_rate(method)}):
-            name = f"{method}-lr{rate_name(rate)}"
-            runs.append(TrainingRun(name, method, "sweep", rate, init, order, study.objective(method)))
-    for r in study.replicas:
-        rate, objective = study.learning_rate(r.method), study.objective(r.method)
-        if r.order_seed is not None:
-            run = TrainingRun(f"{r.method}-order{r.order_seed}", r.method, "order", rate, init, r.order_seed, objective)
-        elif r.init_seed is not None:
-            run = TrainingRun(f"{r.method}-init{r.init_seed}", r.method, "init", rate, r.init_seed, order, objective)
-        else:
-            assert r.learning_rate is not None
-            name = f"{r.method}-lr{rate_name(r.learning_rate)}"
-            run = TrainingRun(name, r.method, "rate", r.learning_rate, init, order, objective)
-        if all(run.name != other.name for other in runs):
-            runs.append(run)
-    return runs
+        for rate in sorted(study.sweep.learning_rates):
+            yield _run(study, study.sweep.method, {"learning_rate": rate})
+    for replica in study.replicas:
+        changed = {name: value for name in OWN if (value := getattr(replica, name)) is not None}
+        run = _run(study, replica.method, changed)
+        yield replace(run, role="rate") if run.role == "sweep" else run
+    for number, cells in enumerate(study.factorial):
+        try:
+            yield from (_run(study, levels[METHOD], levels) for levels in combinations(study, cells))
+        except ValueError as error:
+            raise ValueError(f"factorial.{number}: {error}") from None
+
+
+def combinations(study: Study, cells: Cells) -> list[dict[str, Any]]:
+    """The levels of each training of ``cells``, the study's own filled in; ``ValueError`` if ``exclude`` is wrong."""
+    own: dict[str, tuple[Any, ...]] = {"init_seed": (study.seeds.init,), "order_seed": (study.seeds.order,)}
+    found: list[dict[str, Any]] = []
+    for method in cells.methods or study.methods:
+        own["learning_rate"] = (study.learning_rate(method),)
+        factors = {METHOD: (method,)} | {name: getattr(cells, name) or own[name] for name in OWN} | cells.vary
+        found += [dict(zip(factors, levels, strict=True)) for levels in product(*factors.values())]
+    excluded: set[int] = set()
+    for combination in cells.exclude:
+        hit = {i for i, levels in enumerate(found) if combination.items() <= levels.items()}
+        if not hit:
+            raise ValueError(f"exclude: no cell has {', '.join(f'{k} {v}' for k, v in combination.items())}")
+        excluded |= hit
+    if len(excluded) == len(found):
+        raise ValueError("exclude leaves no cell")
+    return [levels for i, levels in enumerate(found) if i not in excluded]
+
+
+def _run(study: Study, method: str, levels: Mapping[str, Any] | None = None) -> TrainingRun:
+    """The method's training with some of its factors at other levels."""
+    levels = levels or {}
+    objective, spec = study.objective(method), study.methods[method]
+    varied = {key: value for key, value in levels.items() if key.startswith((ADAPTER, TRAINING, SETTINGS))}
+    told = {prefix: _under(varied, prefix) for prefix in (ADAPTER, TRAINING, SETTINGS)}
+    settings = check_method(objective, {**spec.settings, **told[SETTINGS]})
+    training, adapter = replace(study.training, **told[TRAINING]), replace(study.adapter, **told[ADAPTER])
+    if training.backend == "trl":
+        trl_loss(objective, settings)
+    usual = {"learning_rate": study.learning_rate(method), "init_seed": study.seeds.init,
+             "order_seed": study.seeds.order}  # fmt: skip
+    at = {name: levels.get(name, value) for name, value in usual.items()}
+    varied = {key: value for key, value in varied.items() if value != _usual(study, method, key)}
+    return TrainingRun(
+        name=_name(method, {name: value for name, value in at.items() if value != usual[name]}, varied),
+        method=method,
+        role=_role({name for name, value in at.items() if value != usual[name]}, bool(varied)),
+        objective=objective,
+        settings=settings,
+        training=training,
+        adapter=adapter,
+        varied=varied,
+        **at,
+    )
+
+
+def _under(varied: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in varied.items() if key.startswith(prefix)}
+
+
+def _usual(study: Study, method: str, key: str) -> Any:
+    """The level of a further factor that the method has in the study."""
+    place, _, name = key.partition(".")
+    return study.settings_of(method)[name] if place == "settings" else getattr(getattr(study, place), name)
+
+
+def _name(method: str, changed: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
+    parts = [method]
+    if "learning_rate" in changed:
+        parts.append(f"lr{rate_name(changed['learning_rate'])}")
+    parts += [f"{key.rpartition('.')[2]}{re.sub(r'[^A-Za-z0-9.]+', '_', str(value))}" for key, value in varied.items()]
+    parts += [f"{name.removesuffix('_seed')}{changed[name]}" for name in ("order_seed", "init_seed") if name in changed]
+    return "-".join(parts)
+
+
+def _role(changed: set[str], varied: bool) -> Role:
+    """``variant`` is a method with another setting, ``cell`` one that repeats a variant or a point of the sweep."""
+    if varied:
+        return "cell" if changed - {"learning_rate"} else "variant"
+    alone: dict[frozenset[str], Role] = {
+        frozenset(): "method", frozenset({"learning_rate"}): "sweep",
+        frozenset({"order_seed"}): "order", frozenset({"init_seed"}): "init",
+    }  # fmt: skip
+    return alone.get(frozenset(changed), "cell")
+
+
+def largest_rank(study: Study) -> int:
+    """The largest rank of an adapter among the trainings."""
+    return max(run.adapter.rank for run in training_runs(study))
 
 
 def sweep_points(study: Study) -> list[TrainingRun]:
@@ -60,6 +160,7 @@ def sweep_points(study: Study) -> list[TrainingRun]:
     if study.sweep is None:
         return []
     wanted = set(study.sweep.learning_rates)
-    init, order = study.seeds.init, study.seeds.order
+    seeds = study.seeds.init, study.seeds.order
     points = [r for r in training_runs(study) if r.method == study.sweep.method and r.learning_rate in wanted]
-    return sorted((r for r in points if (r.init_seed, r.order_seed) == (init, order)), key=lambda r: r.learning_rate)
+    alone = [r for r in points if (r.init_seed, r.order_seed) == seeds and not r.varied]
+    return sorted(alone, key=lambda run: run.learning_rate)

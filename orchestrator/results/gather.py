@@ -86,7 +86,7 @@ def settings_of(study: Study) -> dict[str, Any]:
         else:
             flat[where] = value
 
-    told = study.model_dump(mode="json", exclude={"placement", "data", "note"})
+    told = study.model_dump(mode="json", exclude={"placement", "data", "note", "max_trainings"})
     for name in unkeyed(study.training):
         del told["training"][name]
     walk(told, "")
@@ -154,6 +154,7 @@ def _trainings(study: Study, folders: Mapping[str, Path], outcome: Outcome) -> l
             learning_rate=cell.learning_rate,
             init_seed=cell.init_seed,
             order_seed=cell.order_seed,
+            **present(varied=dict(cell.varied) or None),
         )
         title = f"train/{cell.name}"
         if title in folders:

@@ -9,7 +9,7 @@ from execution.step import Step, StepKind
 from methods import METHODS
 from orchestrator.bases.base import Shape
 from orchestrator.planning import cost
-from orchestrator.planning.training_runs import training_runs
+from orchestrator.planning.training_runs import TrainingRun, training_runs
 
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
@@ -20,25 +20,31 @@ PAIRS, ALL_ROWS = "base", "all-rows"  # names of the two steps
 
 
 def plan(planned: Planned) -> list[Step]:
-    """At most two steps, so that adding a method that reads all rows does not change the step for pairs."""
+    """One step for all trainings on pairs and one for those on all rows, so that adding a method that reads all rows
+    does not change the step for pairs; further ones where the factorial varies a setting that they obey."""
     study = planned.study
     inputs = {"base": planned.first("base"), "rollouts": planned.first("rollouts")}
-    common: dict[str, Any] = {name: getattr(study.training, name) for name in OBEYED}
     table = study.rollouts.table
-    names = [name for run in training_runs(study) if (name := name_for(study, run.method)) is not None]
-    configs: dict[str, dict[str, Any]] = {
+    rows: dict[str, dict[str, Any]] = {
         PAIRS: {"rows": "pairs", "pair_rule": table.pair_rule, "pairs": table.pairs},
         ALL_ROWS: {"rows": "all"},
     }
-    return [Step(KIND, name, common | configs[name], inputs) for name in dict.fromkeys(names)]
+    configs: dict[str, dict[str, Any]] = {}
+    for run in training_runs(study):
+        if (name := name_for(study, run)) is not None:
+            obeyed = {setting: getattr(run.training, setting) for setting in OBEYED}
+            configs[name] = obeyed | (rows[PAIRS] if METHODS[run.objective].view == "pairs" else rows[ALL_ROWS])
+    return [Step(KIND, name, config, inputs) for name, config in configs.items()]
 
 
-def name_for(study: Study, method: str) -> str | None:
-    """The name of the step that the study's method reads; None if it needs no reference."""
-    objective = METHODS[study.objective(method)]
-    if not objective.needs_reference(study.settings_of(method)):
+def name_for(study: Study, run: TrainingRun) -> str | None:
+    """The name of the step that a training reads; None if it needs no reference."""
+    objective = METHODS[run.objective]
+    if not objective.needs_reference(run.settings):
         return None
-    return PAIRS if objective.view == "pairs" else ALL_ROWS
+    usual, own = ({name: getattr(of, name) for name in OBEYED} for of in (study.training, run.training))
+    name = PAIRS if objective.view == "pairs" else ALL_ROWS
+    return "-".join([name, *(f"{setting}{value}" for setting, value in own.items() if value != usual[setting])])
 
 
 def run(context: Context) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evals.engines.settings import EnginePlace
 from execution.context import Context
 from execution.settings import keyed
+from orchestrator.planning.training_runs import largest_rank
 from orchestrator.runtime.device import device
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def attention_in(study: Study, precision: str) -> str:
 def engine_runtime(study: Study, adapters: bool) -> dict[str, Any]:
     """Runtime inputs of the engine. With ``adapters`` it is opened for adapters from the start."""
     placed = {field.name: getattr(study.placement, field.name) for field in fields(EnginePlace)}
-    return placed | {"max_lora_rank": study.adapter.rank if adapters else 0}
+    return placed | {"max_lora_rank": largest_rank(study) if adapters else 0}
 
 
 def engine_placement(context: Context) -> dict[str, Any]:

@@ -22,22 +22,25 @@ ADAPTER = "adapter:"  # role prefix of trainings among the inputs of collective 
 
 
 def plan(planned: Planned) -> list[Step]:
-    study, training = planned.study, planned.study.training
-    common = keyed(training) | {"report_step": training.reported_step, "run_steps": training.last_step}
-    common |= {"pair_rule": study.rollouts.table.pair_rule, "pairs": study.rollouts.table.pairs}
-    common |= {"adapter": keyed(study.adapter)}
+    study, table = planned.study, planned.study.rollouts.table
     inputs = {"base": planned.first("base"), "rollouts": planned.first("rollouts")}
     references = {step.name: step for step in planned.of("reference")}
     steps = []
     for one in training_runs(study):
-        config = common | {
+        training = one.training
+        config = keyed(training) | {
+            "report_step": training.reported_step,
+            "run_steps": training.last_step,
+            "pair_rule": table.pair_rule,
+            "pairs": table.pairs,
+            "adapter": keyed(one.adapter),
             "method": one.objective,
-            "settings": study.settings_of(one.method),
+            "settings": one.settings,
             "learning_rate": one.learning_rate,
             "init_seed": one.init_seed,
             "order_seed": one.order_seed,
         }
-        reference = name_for(study, one.method)
+        reference = name_for(study, one)
         read = inputs if reference is None else inputs | {"reference": references[reference]}
         steps.append(Step(KIND, one.name, config, read, unkeyed(training), role=one.role))
     return steps
@@ -74,8 +77,8 @@ def runs_as(step: Step) -> RunsAs:
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
     """Estimated seconds on the GPU share that its workers have together."""
-    held = study.placement.gpus_per_training * study.training.workers
-    return cost.training_seconds(study, shape, step.config["method"]) / held
+    held = study.placement.gpus_per_training * step.config["workers"]
+    return cost.training_seconds(study, shape, step.config["method"], step.config) / held
 
 
 KIND = StepKind("train", version=4, plan=plan, run=run, assist=assist, runs_as=runs_as, seconds=seconds)
