@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,9 @@ import numpy as np  # noqa: E402
 
 # The same examples every time: a change fails for what it changes. Others with --hypothesis-profile=default.
 hypothesis.settings.load_profile("ci")
+
+# A shell ignores Ctrl-C for what it starts in the background, and so would the processes that tests stop with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Agreement = Callable[[str, Any, Any, float], None]
 ROOMS = ("tests/integration/on_ray/", "tests/integration/")  # that take longest, the longest first
