@@ -145,25 +145,25 @@ def _rollouts(study: Study, folders: Mapping[str, Path]) -> Rollouts | None:
 def _trainings(study: Study, folders: Mapping[str, Path], outcome: Outcome) -> list[AnyTraining]:
     rows: list[AnyTraining] = []
     for cell in training_runs(study):
-        asked = Training(
-            name=cell.name,
-            method=cell.method,
-            objective=cell.objective,
-            role=cell.role,
-            of=None if cell.role == "method" else cell.method,
-            learning_rate=cell.learning_rate,
-            init_seed=cell.init_seed,
-            order_seed=cell.order_seed,
+        asked: dict[str, Any] = {
+            "name": cell.name,
+            "method": cell.method,
+            "objective": cell.objective,
+            "role": cell.role,
+            "of": None if cell.role == "method" else cell.method,
+            "learning_rate": cell.learning_rate,
+            "init_seed": cell.init_seed,
+            "order_seed": cell.order_seed,
             **present(varied=dict(cell.varied) or None),
-        )
+        }
         title = f"train/{cell.name}"
         if title in folders:
             course = read_part(Course, folders[title] / "training.json")
-            rows.append(Trained(**dict(course) | dict(asked), status="done", error=None))
+            rows.append(Trained(**dict(course) | asked, status="done", error=None))
         elif title in outcome.failed:
-            rows.append(Untrained(**dict(asked), status="failed", error=outcome.failed[title]))
+            rows.append(Untrained(**asked, status="failed", error=outcome.failed[title]))
         else:
-            rows.append(Untrained(**dict(asked), status="not run", error=outcome.blocked.get(title)))
+            rows.append(Untrained(**asked, status="not run", error=outcome.blocked.get(title)))
     return rows
 
 
