@@ -23,7 +23,7 @@ RELABELLINGS = 9999
 
 def cosine(gram: Gram, i: int, j: int) -> float | None:
     """Cosine of deltas i and j, clipped to [-1, 1]; None if one is zero."""
-    g = _matrix(gram)
+    g = as_matrix(gram)
     scale = math.sqrt(g[i, i]) * math.sqrt(g[j, j])
     return None if scale == 0 else max(-1.0, min(1.0, float(g[i, j]) / scale))
 
@@ -35,7 +35,7 @@ def along(gram: Gram, i: int, j: int) -> dict[str, float | None]:
     same for (j, i), and the product of the two scales is cosine^2. For a zero j scale is None and left_over 1; for a
     zero i scale is 0 and left_over None.
     """
-    g = _matrix(gram)
+    g = as_matrix(gram)
     cos = cosine(g, i, j)
     missed = 1.0 if cos is None else math.sqrt((1 - cos) * (1 + cos))
     return {
@@ -53,7 +53,7 @@ def projection(gram: Gram, target: int, onto: Sequence[int]) -> dict:
     unit deltas: duplicates have equal coefficients, a zero delta has 0. For a zero target left_over is None and all
     coefficients are 0. A random target has E left_over^2 = 1 - rank / D, nearly 1.
     """
-    g = _matrix(gram)
+    g = as_matrix(gram)
     norms = np.sqrt(g.diagonal())
     places = [place for place, k in enumerate(onto) if norms[k] > 0]
     used = [onto[place] for place in places]
@@ -91,17 +91,16 @@ def variance(
     replicas have little power: p is never below one over the number of distinct groupings. ValueError if the numbers
     of labels and deltas differ.
     """
-    g = _matrix(gram)
+    g = as_matrix(gram)
     if len(labels) != len(g):
         raise ValueError(f"{len(labels)} labels for {len(g)} deltas")
     if unit:
-        held = np.flatnonzero(g.diagonal() > 0)
-        norms = np.sqrt(g.diagonal()[held])
-        g, labels = g[np.ix_(held, held)] / np.outer(norms, norms), [labels[k] for k in held]
+        held, g = directions(g)
+        labels = [labels[k] for k in held]
     number = {label: code for code, label in enumerate(dict.fromkeys(labels))}
     codes = np.array([number[label] for label in labels], dtype=int)
     sizes, n = np.bincount(codes), len(codes)
-    squares = np.maximum(0.0, g.diagonal()[:, None] + g.diagonal() - 2 * g)
+    squares = squared_distances(g)
     rounding = TOLERANCE * float(np.trace(g))
     spread = float(_within(squares, codes[None], sizes)[0])
     around_mean = float(squares.sum()) / (2 * max(n, 1))
@@ -126,11 +125,24 @@ def variance(
     }
 
 
-def _matrix(gram: Gram) -> np.ndarray:
+def as_matrix(gram: Gram) -> np.ndarray:
+    """The Gram in float64. ValueError if it is not square and finite with no negative diagonal."""
     g = np.asarray(gram, dtype=np.float64)
     if g.ndim != 2 or g.shape[0] != g.shape[1] or not np.isfinite(g).all() or (g.diagonal() < 0).any():
         raise ValueError(f"a Gram is square and finite with no negative diagonal, this is {g.shape}")
     return g
+
+
+def directions(g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Deltas scaled to norm 1, zero deltas left out: the indices of those that are kept, and their Gram."""
+    held = np.flatnonzero(g.diagonal() > 0)
+    norms = np.sqrt(g.diagonal()[held])
+    return held, g[np.ix_(held, held)] / np.outer(norms, norms)
+
+
+def squared_distances(g: np.ndarray) -> np.ndarray:
+    """|dW_i - dW_j|^2 for every pair."""
+    return np.maximum(0.0, g.diagonal()[:, None] + g.diagonal() - 2 * g)
 
 
 def _within(squares: np.ndarray, codes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -153,18 +165,18 @@ def _test(
     if not exact and generator is None:
         return {"p": None, "relabellings": 0, "exact": False}
     if generator is None or exact:
-        drawn = np.array(list(_arrangements(sizes.tolist())))
+        drawn = np.array(list(arrangements(sizes.tolist())))
     else:
         drawn = generator.permuted(np.tile(codes, (most, 1)), axis=1)
     hits, more = int((_within(squares, drawn, sizes) <= bound).sum()), 0 if exact else 1
     return {"p": (hits + more) / (len(drawn) + more), "relabellings": len(drawn), "exact": exact}
 
 
-def _arrangements(left: list[int]) -> Iterator[tuple[int, ...]]:
+def arrangements(left: list[int]) -> Iterator[tuple[int, ...]]:
     """Every distinct order of left[c] copies of each number c."""
     if not any(left):
         yield ()
     for code, copies in enumerate(left):
         if copies:
-            for rest in _arrangements([n - (k == code) for k, n in enumerate(left)]):
+            for rest in arrangements([n - (k == code) for k, n in enumerate(left)]):
                 yield code, *rest

@@ -1,0 +1,129 @@
+"""Attribution: from the Grams and the trainings' factors to what moves the updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from analysis.weights.factorial import distances, factorial_variance, jackknife
+
+from analysis.weights.replicas import noise
+from results.attribution import Attribution, Effect, Levels, OneFactor, Subject, Term, VarianceBy
+from results.function import Activations
+from results.trainings import Training
+from results.weights import MeasuredGeometry
+
+FACTORS = ("method", "learning_rate", "init_seed", "order_seed", "start")
+SEPARATOR = ":"  # between the two factors of an interaction's name
+PERMUTATIONS = 1999
+
+
+def attribution(
+    geometry: MeasuredGeometry, activations: Activations | None, trainings: Sequence[Training], seed: int
+) -> Attribution | None:
+    """What moves the updates, by factor; None where fewer than two factors differ, or nothing would be left to compare.
+
+    Trainings whose update is zero or noise are left out.
+    """
+    known = {training.name: training for training in trainings}
+    marked = noise(map(vars, trainings))
+    names = [row.name for row in geometry.adapters if row.norm != 0 and row.name in known and row.name not in marked]
+    factors = levels([known[name] for name in names])
+    differing = {factor: column for factor, column in factors.items() if len(set(column)) > 1}
+    if len(differing) < 2 or len(names) < 3:
+        return None
+    every = [row.name for row in geometry.adapters]
+    plain = _among(geometry.gram, every, names)
+    layers = _layer_grams(geometry, names)
+    variance = [
+        _variance("update", plain, differing, False, seed, layers),
+        _variance("direction", plain, differing, True, seed, layers),
+    ]
+    weighted = None
+    if activations is not None:
+        weighted = _among(activations.gram, [row.name for row in activations.adapters], names)
+        variance.append(_variance("effect", weighted, differing, True, seed))
+    rows = [dict(zip(differing, at, strict=True)) for at in zip(*differing.values(), strict=True)]
+    return Attribution(
+        trainings=[Levels(name=name, levels=row) for name, row in zip(names, rows, strict=True)],
+        one_factor=_one_factor(plain, weighted, differing),
+        variance=variance,
+    )
+
+
+def levels(trainings: Sequence[Training]) -> dict[str, list[Any]]:
+    """Each factor's level of each training; a setting that a training does not vary has the level "own"."""
+    varied = sorted({key for training in trainings for key in training.varied or {} if key != "adapter.start"})
+    columns = {factor: [getattr(training, factor) for training in trainings] for factor in FACTORS}
+    return columns | {key: [str((t.varied or {}).get(key, "own")) for t in trainings] for key in varied}
+
+
+def _among(gram: Sequence[Sequence[float]], every: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    rows = [every.index(name) for name in names]
+    return np.asarray(gram, dtype=np.float64)[np.ix_(rows, rows)]
+
+
+def _layer_grams(geometry: MeasuredGeometry, names: Sequence[str]) -> list[np.ndarray]:
+    """The Gram of each layer, from its norms and cosines."""
+    place = {name: i for i, name in enumerate(names)}
+    norms: dict[tuple[str | None, int], np.ndarray] = {}
+    for size in geometry.adapter_layers:
+        if size.name in place:
+            norms.setdefault((size.stack, size.layer), np.zeros(len(names)))[place[size.name]] = size.norm
+    grams = {layer: np.diag(of**2) for layer, of in norms.items()}
+    for pair in geometry.layers:
+        if pair.cosine is not None and pair.a in place and pair.b in place:
+            i, j, of = place[pair.a], place[pair.b], norms[pair.stack, pair.layer]
+            grams[pair.stack, pair.layer][[i, j], [j, i]] = pair.cosine * of[i] * of[j]
+    return list(grams.values())
+
+
+def _variance(
+    of: Subject,
+    gram: np.ndarray,
+    factors: Mapping[str, Sequence[Any]],
+    unit: bool,
+    seed: int,
+    layers: Sequence[np.ndarray] = (),
+) -> VarianceBy:
+    generator = np.random.default_rng(seed)
+    found = factorial_variance(gram, factors, unit=unit, generator=generator, permutations=PERMUTATIONS)
+    spread = jackknife(layers, factors, unit=unit)["shares"] if layers else {}
+
+    def ends(name: str) -> dict[str, Any]:
+        return {end: spread.get(name, {}).get(end) for end in ("low", "high")}
+
+    terms = [
+        Term(
+            factors=name.split(SEPARATOR),
+            **{key: term[key] for key in ("df", "share", "chance", "f", "error_df", "p", "p_floor")},
+            component=term["component_share"],
+            **ends(name),
+        )
+        for name, term in found["terms"].items()
+        if term["df"]
+    ]
+    residual = found["residual"]
+    return VarianceBy(
+        of=of,
+        deltas=found["deltas"],
+        total=found["total"],
+        balanced=found["balanced"],
+        terms=terms,
+        residual=Effect(df=residual["df"], share=residual["share"], component=residual["component_share"],
+                        **ends("residual")),
+        overlap=found["overlap"] / found["total"] if found["total"] else None,
+        aliased=found["aliased"],
+    )  # fmt: skip
+
+
+def _one_factor(gram: np.ndarray, weighted: np.ndarray | None, factors: Mapping[str, Sequence[Any]]) -> list[OneFactor]:
+    plain = distances(gram, factors)["factors"]
+    effects = distances(weighted, factors)["factors"] if weighted is not None else {}
+    keys = ("pairs", "squared", "cosine", "cosine_min", "cosine_max")
+    return [
+        OneFactor(factor=factor, **{key: row[key] for key in keys}, weighted=effects.get(factor, {}).get("cosine"))
+        for factor, row in plain.items()
+        if row["pairs"]
+    ]

@@ -1,0 +1,27 @@
+"""What the factors of the trainings are called, and the order in which a reader meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from results.attribution import Term
+
+WORDS = {
+    "method": "loss", "learning_rate": "learning rate", "order_seed": "order of rows", "init_seed": "initial A",
+    "start": "which factor starts at zero",
+}  # fmt: skip
+
+
+def named(factors: Sequence[str]) -> str:
+    """A factor, or the interaction of two, as it is called."""
+    return " × ".join(WORDS.get(factor, factor) for factor in factors)
+
+
+def place(factor: str) -> int:
+    """A sort key: the known factors first."""
+    return [*WORDS].index(factor) if factor in WORDS else len(WORDS)
+
+
+def ordered(terms: Sequence[Term]) -> list[Term]:
+    """Factors before interactions, each in reading order."""
+    return sorted(terms, key=lambda term: (len(term.factors), [place(factor) for factor in term.factors]))

@@ -1,0 +1,58 @@
+"""Which factors of the trainings turn their updates: by the analysis of variance of directions and its tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from report import formats
+from report.factors import named, ordered
+from report.findings.claim import Claim
+from report.findings.trials import LEVEL
+from results import Results
+from results.attribution import Term
+
+POINT = "attribution"
+
+
+def points(results: Results) -> list[Claim]:
+    """What turns the updates, what is not shown to, and what these trainings cannot tell; one claim each."""
+    found = results.attribution
+    variance = next((v for v in found.variance if v.of == "direction"), None) if found else None
+    if variance is None:
+        return []
+    mains = [term for term in ordered(variance.terms) if len(term.factors) == 1 and term.share is not None]
+    testable = [term for term in mains if term.p is not None and term.p_floor is not None and term.p_floor < LEVEL]
+    shown = [term for term in testable if term.p is not None and term.p < LEVEL]
+    open_ = [term for term in testable if term not in shown]
+    untold = [term for term in mains if term not in testable]
+    head = f"Of the variation between the directions of {variance.deltas} updates, "
+    return list(_claims(head, shown, open_, untold))
+
+
+def _claims(head: str, shown: Sequence[Term], open_: Sequence[Term], untold: Sequence[Term]) -> Iterator[Claim]:
+    if shown:
+        words = formats.listing(
+            [f"{formats.percent(t.share)} goes with the {named(t.factors)}{_sure(t)}" for t in shown]
+        )
+        yield _claim("turns", f"{head}{words}.", shown)
+    if open_:
+        words = formats.listing([f"{named(t.factors)} ({formats.percent(t.share)}{_p(t)})" for t in open_])
+        yield _claim("not shown to turn", f"Not shown to turn the updates: {words}.", open_)
+    if untold:
+        words = formats.listing([f"{named(t.factors)} ({formats.percent(t.share)})" for t in untold])
+        yield _claim("turning untested", f"Too few trainings to test at p < {LEVEL}: {words}.", untold)
+
+
+def _claim(kind: str, words: str, terms: Sequence[Term]) -> Claim:
+    numbers = {t.factors[0]: (t.share, t.share) for t in terms if t.share is not None}
+    return Claim(kind, POINT, words, tuple(numbers), numbers)
+
+
+def _sure(term: Term) -> str:
+    """The interval over layers, what chance gives, and p."""
+    layers = f"{formats.interval(term.low, term.high)}% over layers, " if term.low is not None else ""
+    return f" ({layers}{formats.percent(term.chance)} by chance{_p(term)})"
+
+
+def _p(term: Term) -> str:
+    return f", p {formats.p_value(term.p)}"

@@ -1,0 +1,174 @@
+"""Which of loss, learning rate, order and initial A moves the update: shares of variance, and pairs that differ in
+one factor alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from report import formats
+from report.factors import WORDS, named, ordered
+from report.model_index import ModelIndex
+from report.plotting import CHANCE, FLOOR, PAGE, Canvas, Made
+from report.section import Records, Section, from_results
+from report.tables import Cell, Column, Table, number, records, text
+from results import Results, dump
+from results.attribution import Attribution, Effect, OneFactor, Subject, VarianceBy
+
+SUBJECTS = {"update": "of the update", "direction": "of its direction", "effect": "of its effect on real inputs"}
+
+
+def attribution_table(results: Results, index: ModelIndex) -> Table | None:
+    """A row a factor or interaction: its share of the variation of direction, of update and of effect."""
+    found = results.attribution
+    if found is None:
+        return None
+    by = {variance.of: variance for variance in found.variance}
+    first = by["direction"]
+    terms = {of: {tuple(term.factors): term for term in variance.terms} for of, variance in by.items()}
+    alone = {row.factor: row for row in found.one_factor}
+    rows: list[tuple[str, ...]] = [tuple(term.factors) for term in ordered(first.terms)]
+
+    def share(of: Subject, row: tuple[str, ...]) -> Cell:
+        effect: Effect | None = terms[of].get(row) if row else by[of].residual
+        if effect is None or effect.share is None:
+            return number(formats.MISSING, "nothing is left to tell it by")
+        return number(formats.percent(effect.share), detail=formats.interval(effect.low, effect.high))
+
+    def p(row: tuple[str, ...]) -> Cell:
+        term = terms["direction"].get(row)
+        if term is None or term.p is None:
+            return number(formats.MISSING, "nothing may be exchanged" if row else "not tested: what is left")
+        cannot = term.p_floor is not None and term.p_floor >= 0.05
+        detail = f"not below {formats.p_value(term.p_floor)}" if cannot else ""
+        return number(formats.p_value(term.p), detail=detail)
+
+    def one(row: tuple[str, ...]) -> OneFactor | None:
+        return alone.get(row[0]) if len(row) == 1 else None
+
+    def cosine(row: tuple[str, ...]) -> Cell:
+        pair = one(row)
+        if pair is None or pair.cosine is None:
+            return number(formats.MISSING, "no two trainings differ in this alone")
+        ends = sorted({formats.cosine(pair.cosine_min), formats.cosine(pair.cosine_max)})
+        shown = f"{formats.cosine(pair.cosine_min)} to {formats.cosine(pair.cosine_max)}" if len(ends) > 1 else ""
+        return number(formats.cosine(pair.cosine), detail=shown)
+
+    columns = [
+        (Column("What differs", kind="text"), lambda row: text(named(row) or "all else")),
+        *((Column("Share", SUBJECTS[of]), lambda row, of=of: share(of, row)) for of in ("direction", "update", "effect")
+          if of in by),
+        (Column("p", "direction"), p),
+        (Column("Cosine", "where only this differs"), cosine),
+        (Column("Pairs", "of trainings"), lambda row: number(formats.count(pair.pairs if (pair := one(row)) else None),
+                                                             "no two trainings differ in this alone")),
+    ]  # fmt: skip
+    return records(
+        "attribution", "What moves the update", [*rows, ()], columns, _caption(found, first),
+        kind=lambda row: "" if row else "chance",
+    )  # fmt: skip
+
+
+def _caption(found: Attribution, first: VarianceBy) -> str:
+    balanced = (
+        "Every combination was trained equally often, so the shares add up to 100%."
+        if first.balanced
+        else "Not every combination was trained: a share is what a factor explains beyond all others "
+        f"(type II), and {formats.percent(first.overlap)} could be several factors’."
+    )
+    layered = any(term.low is not None for term in first.terms)
+    interval = " Small: its 95% interval by jackknife over layers, not over seeds."
+    return (
+        f"Analysis of variance of the weight updates of {first.deltas} trainings, from their inner products. "
+        f"Direction: each at norm 1.{interval if layered else ''} {balanced} A factor with many levels explains more "
+        "by chance too. p: relabelled within what may be exchanged; interactions approximately. Cosine: mean and range "
+        "over all pairs of trainings that are equal in every other factor."
+    )
+
+
+def one_factor(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
+    """Cosines of all pairs of trainings that differ in one factor alone, a strip a factor."""
+    found = results.attribution
+    if found is None or results.geometry is None:
+        return None
+    strips = _strips(results, found)
+    if not strips:
+        return None
+    figure, ((axes,),) = canvas.grid(PAGE, 0.75 + 0.38 * len(strips))
+    for row, values in enumerate(strips.values()):
+        axes.plot(
+            values, row + _spread(values), linestyle="none", marker="o", markersize=4, alpha=0.55, color="#0072B2"
+        )
+        axes.plot([float(np.mean(values))], [row], linestyle="none", marker="|", markersize=18, color="#000000")
+    chance = results.geometry.chance.shared_a.cosine
+    if chance is not None:
+        axes.axvspan(-2 * chance, 2 * chance, color=CHANCE, alpha=0.25, linewidth=0)
+    axes.axvline(0, color=FLOOR, linewidth=0.6)
+    axes.axvline(1, color=FLOOR, linewidth=0.6)
+    axes.set_yticks(range(len(strips)), [f"{named([factor])} ({len(of)})" for factor, of in strips.items()])
+    axes.set_ylim(len(strips) - 0.5, -0.5)
+    axes.set_xlim(min(-0.05, *(min(values) - 0.03 for values in strips.values())), 1.03)
+    axes.set_xlabel("cosine of two updates that differ in this alone")
+    return (
+        figure,
+        "What turns the update",
+        "One point is one pair of trainings that are equal in all but this; the bar is their mean, the number beside "
+        "the name how many there are. Near 1: it changes the size at most. Brown band: twice the root mean square of "
+        "random updates’ cosine. Another initial A turns an update that does the same: see the share of effect.",
+    )
+
+
+def _strips(results: Results, found: Attribution) -> dict[str, list[float]]:
+    levels = {row.name: row.levels for row in found.trainings}
+    strips: dict[str, list[float]] = {factor: [] for factor in (*WORDS, *next(iter(levels.values())))}
+    geometry = results.geometry
+    assert geometry is not None
+    for a, b in combinations(levels, 2):
+        differs = [factor for factor, level in levels[a].items() if levels[b][factor] != level]
+        pair = geometry.pair(a, b) if len(differs) == 1 else None
+        if pair is not None and pair.cosine is not None:
+            strips[differs[0]].append(pair.cosine)
+    return {factor: values for factor, values in strips.items() if values}
+
+
+def _spread(values: Sequence[float]) -> np.ndarray:
+    """Offsets that keep points of one strip from hiding each other: alternating, in the order of their values."""
+    if len(values) < 2:
+        return np.zeros(len(values))
+    places = np.argsort(np.argsort(values))
+    return 0.22 * ((places % 5) - 2) / 2
+
+
+def _rows(results: Results) -> Records:
+    found = results.attribution
+    if found is None:
+        return []
+    return [
+        {"of": variance.of, "factors": SEPARATOR.join(term.factors), **_plain(term)}
+        for variance in found.variance
+        for term in variance.terms
+    ] + [{"of": variance.of, "factors": "", **_plain(variance.residual)} for variance in found.variance]
+
+
+SEPARATOR = ":"
+
+
+def _plain(effect: Effect) -> dict:
+    return {key: value for key, value in dump(effect).items() if key != "factors"}
+
+
+SECTION = Section(
+    key="attribution",
+    title="Is it the loss, the learning rate or the seed?",
+    step="geometry",
+    tables=from_results(attribution_table),
+    figures={"one-factor": one_factor},
+    csv={
+        "attribution": _rows,
+        "one_factor": lambda results: (
+            [dump(row) for row in results.attribution.one_factor] if results.attribution else []
+        ),
+    },
+)
