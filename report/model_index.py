@@ -35,7 +35,8 @@ _VARIANT_MARKERS = ("*", "p", "h", "8")
 _SPARE_MARKERS = ("X", "<", ">", "p", "h", "d", "*")
 _VARIANT_LINES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _GREY = "#6b6b6b"
-_ROLE_ORDER = ("base", "method", "sweep", "order", "init", "rate")
+_ROLE_ORDER = ("base", "method", "sweep", "variant", "order", "init", "rate", "cell")
+_REPEATING = {"order": "X", "init": "d", "cell": "x"}  # roles of trainings that repeat another: their markers
 
 BRIEF = 22  # characters of a label that fit beside an axis
 _WIDE = 0x3000  # from here on a character takes the room of several
@@ -172,12 +173,12 @@ def _model(
     colour = _COLOURS.get(objective, spare[newcomer % len(spare)])
     marker = _MARKERS.get(objective, _SPARE_MARKERS[newcomer % len(_SPARE_MARKERS)])
     line: Line = "-" if variant == 0 else _VARIANT_LINES[(variant - 1) % len(_VARIANT_LINES)]
-    if role in ("sweep", "method") and variant > 0:
+    if role in ("sweep", "method", "variant") and variant > 0:
         marker = _VARIANT_MARKERS[(variant - 1) % len(_VARIANT_MARKERS)]
     if role == "base":
         colour, marker, line = "#000000", "|", "-"
-    if role in ("order", "init"):
-        colour, marker, line = _GREY, "X" if role == "order" else "d", "-." if role == "order" else ":"
+    if role in _REPEATING:
+        colour, marker, line = _GREY, _REPEATING[role], ":" if role == "init" else "-."
     failed = training is not None and training.status == "failed"
     return Model(
         name,
@@ -189,7 +190,7 @@ def _model(
         colour=colour,
         marker=marker,
         line=line,
-        filled=variant == 0 or role in ("order", "init"),
+        filled=variant == 0 or role in _REPEATING,
     )
 
 

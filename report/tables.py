@@ -89,7 +89,7 @@ def tint(index: ModelIndex, row: object, rate: bool = False) -> str:
         return "chance"
     if row.name == BASE:
         return "base"
-    return "floor" if index.role(row.name) in ("order", "init", *(["rate"] if rate else [])) else ""
+    return "floor" if index.role(row.name) in ("order", "init", "cell", *(["rate"] if rate else [])) else ""
 
 
 def size(key: str, digits: int) -> Callable[[object], Cell]:

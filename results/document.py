@@ -6,9 +6,11 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from results.attribution import Attribution
 from results.evaluation import Evaluation, Task
 from results.function import Activations, Connectivity, Losses, Similarity
 from results.headline import PREFERRED, HeadlineRow, Listed
+from results.matched import MatchedRow
 from results.part import MayBeAbsent, Part
 from results.rollouts import Rollouts
 from results.study import Base, Comparison, Failure, StudyFacts, Unfinished
@@ -55,6 +57,12 @@ class Results(Measured):
     )
     directions: MayBeAbsent[Directions] = Field(
         default=None, description="Absent without geometry, and where the reference's update has no direction."
+    )
+    attribution: MayBeAbsent[Attribution] = Field(
+        default=None, description="Absent where fewer than two factors differ among the trainings, and in a comparison."
+    )
+    matched: MayBeAbsent[list[MatchedRow]] = Field(
+        default=None, description="Absent where no method was trained beside the reference, and in a comparison."
     )
     sweep: MayBeAbsent[Sweep] = Field(default=None, description="Absent where the study sweeps nothing.")
     comparison: MayBeAbsent[Comparison] = Field(default=None, description="Absent in a study.")

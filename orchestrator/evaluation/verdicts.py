@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analysis.statistics.sampling import difference_interval, ladder, majority, pass_at, share_interval
 from analysis.statistics.significance import holm, mcnemar_exact, sign_flip, smallest_difference
 from execution.errors import UserError
@@ -125,6 +127,18 @@ def evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> Evaluat
             "engine": Engine(**config["engine"], shard=config["shard"], parts=config["parts"]),
         }
     return Evaluation(**told) if told else None
+
+
+def shares(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[str, dict[str, np.ndarray]]:
+    """The share of right samples of each problem, by task and by model that has answered every problem."""
+    models, _ = answered(done.values(), folders)
+    tasks = read_problems(folders["problems/evaluation"]) if models else []
+    columns = ("task", "id", "sample", "correct")
+    return {
+        task["task"]: {m.name: np.array([np.mean([r["correct"] for r in of]) for of in read(m, task, columns)])
+                       for m in models}
+        for task in tasks
+    }  # fmt: skip
 
 
 def _task(models: Sequence[Answered], task: Mapping[str, Any]) -> Task:

@@ -16,8 +16,10 @@ from execution.store import Store
 from methods.data.view import view
 from orchestrator.config.study import Study
 from orchestrator.evaluation.problems import FILE as PROBLEMS
-from orchestrator.evaluation.verdicts import evaluation
+from orchestrator.evaluation.verdicts import evaluation, shares
 from orchestrator.planning.training_runs import sweep_points, training_runs
+from orchestrator.results.attribution import attribution
+from orchestrator.results.matched import matched
 from orchestrator.results.read import fitting, read_part
 from orchestrator.results.reference import directions, listed, with_floors
 from orchestrator.rollouts.dataset import training_rollouts
@@ -62,6 +64,13 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
         "unfinished": _unfinished(outcome, early),
         "headline": _headline(geometry, trainings, reference, tasks) if geometry else None,
         "directions": directions(geometry, trainings, reference, study.analysis.seed) if geometry else None,
+        "attribution": attribution(geometry, measured.activations, trainings, study.analysis.seed)
+        if geometry
+        else None,
+        "matched": matched(
+            trainings, reference, geometry, measured.activations, measured.losses or [], shares(done, folders)
+        )
+        or None,
         "sweep": _sweep(study, reference, trainings, geometry, measured.losses or [], tasks),
     }
     return Results(version=VERSION, trainings=trainings, **present(**parts))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from report.findings import direction, function, limits, rate
+from report.findings import attribution, direction, function, limits, rate
 from report.findings.claim import Claim
 from report.findings.evidence import evidence
 from report.headline import Row
@@ -49,7 +49,7 @@ def findings(results: Results, index: ModelIndex, rows: Sequence[Row]) -> Findin
         nothing = "No model to compare with: these results hold no update."
         return Findings((Claim("nothing", direction.LEAD, nothing),), warnings)
     ev = evidence(results, index)
-    claims = direction.lead(ev)
+    claims = [*direction.lead(ev), *attribution.points(results)]
     claims += [*rate.points(ev), *direction.floors(ev, claims), *rate.norms(ev, rows)]
     return Findings((*claims, *function.points(results, index), *limits.learning(results)), warnings)
 

@@ -8,11 +8,13 @@ from report.section import Section
 from report.sections import (
     accuracy,
     activations,
+    attribution,
     canary,
     connectivity,
     failures,
     geometry,
     losses,
+    matched,
     opening,
     rollouts,
     settings,
@@ -25,6 +27,8 @@ from report.sections import (
 
 SECTIONS: list[Section] = [
     opening.SECTION,
+    attribution.SECTION,
+    matched.SECTION,
     accuracy.SECTION,
     rollouts.SECTION,
     trainings.SECTION,

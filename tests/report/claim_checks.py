@@ -6,10 +6,13 @@ What a run is comes from the drawing, not from the results; cosines and tests ar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from itertools import combinations, product
 
+import numpy as np
+
 from report.findings import Claim
+from report.formats import percent
 from report.model_index import label
 from results.evaluation import Task
 from tests.report.drawn_study import RATE, Drawn
@@ -25,6 +28,7 @@ class Numbers:
     """The results' numbers, looked up."""
 
     def __init__(self, given: Drawn) -> None:
+        self.given = given
         geometry = given.typed.geometry
         assert geometry is not None
         self.exact = {frozenset((row.a, row.b)): row.cosine for row in geometry.pairs if row.cosine is not None}
@@ -381,6 +385,59 @@ def check_nothing(n: Numbers, claim: Claim) -> None:
     assert ("SFT’s update is noise" in claim.words) == ("sft" in n.noise)
 
 
+def explained(n: Numbers, factor: str) -> float:
+    """The share of the directions' squared distances to their mean that this factor explains beyond all terms without
+    it, by least squares on dummy columns."""
+    geometry = n.given.typed.geometry
+    assert geometry is not None
+    rows = [i for i, row in enumerate(geometry.adapters) if row.name not in n.zero | n.noise]
+    names = [geometry.adapters[i].name for i in rows]
+    gram = np.array(geometry.gram)[np.ix_(rows, rows)]
+    values, vectors = np.linalg.eigh(gram / np.sqrt(np.outer(gram.diagonal(), gram.diagonal())))
+    points = vectors * np.sqrt(np.maximum(values, 0))
+    keys = [n.all[name] for name in names]
+    levels = {what: [getattr(key, what) for key in keys] for what in FACTORS.values()}
+    levels = {what: column for what, column in levels.items() if len(set(column)) > 1}
+    without = [{what} for what in levels if what != factor]
+    without += [{a, b} for a, b in combinations(levels, 2) if factor not in (a, b)]
+    return (_left(points, levels, without) - _left(points, levels, [*without, {factor}])) / _left(points, levels, [])
+
+
+def _left(points: np.ndarray, levels: Mapping[str, list], terms: list[set[str]]) -> float:
+    """Squared distances that the mean and these terms leave."""
+    columns = [np.ones(len(points))]
+    for term in terms:
+        cells = list(zip(*(levels[what] for what in sorted(term)), strict=True))
+        columns += [np.array([cell == one for cell in cells], dtype=float) for one in dict.fromkeys(cells)]
+    design = np.column_stack(columns)
+    return float(((points - design @ np.linalg.lstsq(design, points, rcond=None)[0]) ** 2).sum())
+
+
+FACTORS = {"method": "method", "learning_rate": "rate", "init_seed": "init", "order_seed": "order"}
+
+
+def check_turning(shown: bool | None) -> Callable[[Numbers, Claim], None]:
+    """``shown``: whether the test tells it; None where it cannot tell anything."""
+
+    def check(n: Numbers, claim: Claim) -> None:
+        found = n.given.typed.attribution
+        assert found is not None
+        (terms,) = (
+            {t.factors[0]: t for t in v.terms if len(t.factors) == 1} for v in found.variance if v.of == "direction"
+        )
+        for factor in claim.subjects:
+            term, share = terms[factor], explained(n, FACTORS[factor])
+            assert abs(claim.numbers[factor][0] - share) < 1e-8, factor
+            assert percent(share) in claim.words
+            if shown is None:
+                assert term.p is None or (term.p_floor is not None and term.p_floor >= P)
+            else:
+                assert term.p is not None and term.p_floor is not None and term.p_floor < P
+                assert (term.p < P) == shown
+
+    return check
+
+
 CHECKS: dict[str, Callable[[Numbers, Claim], None]] = {
     "apart": check_apart, "rate": check_rate, "level": check_level, "unrepeated": check_unrepeated,
     "unsteady": check_unsteady, "none apart": check_none_apart, "open": check_open, "zero": check_zero,
@@ -392,6 +449,7 @@ CHECKS: dict[str, Callable[[Numbers, Claim], None]] = {
     "closes": check_closes, "within chance": check_within_chance, "above the base": check_beside_base("above"),
     "below the base": check_beside_base("below"), "open the base": check_beside_base("open"),
     "level at an end": check_end, "cut": check_cut, "accuracy rises": check_change("rises"),
+    "turns": check_turning(True), "not shown to turn": check_turning(False), "turning untested": check_turning(None),
     "accuracy falls": check_change("falls"), "accuracy open": check_change("open"), "norms": check_norms,
 }  # fmt: skip
 FREE = {"rates", "reached by some", "chance", "base alone"}
@@ -431,6 +489,8 @@ def check_complete(n: Numbers, claims: Collection[Claim]) -> None:
                 claim for claim in claims if claim.kind.endswith("in function") and set(family) <= set(claim.subjects)
             ]
             assert said, f"{name} acts otherwise, and nothing is said of it"
+    turning = [name for claim in claims if claim.point == "attribution" for name in claim.subjects]
+    assert len(turning) == len(set(turning)), "each factor stands in one sentence"
     for task in n.tasks:
         kinds = {claim.kind for claim in claims if claim.point == "accuracy sums"}
         if any(row.truncated >= 0.1 * row.n for row in task.models):

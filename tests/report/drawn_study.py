@@ -13,6 +13,7 @@ from analysis.statistics.significance import holm, mcnemar_exact, paired_interva
 from analysis.weights.geometry import module_geometry
 from analysis.weights.summary import summarise
 from models.adapter import Factors
+from orchestrator.results.attribution import attribution
 from orchestrator.results.reference import with_floors
 from results import VERSION, Results
 from results.weights import MeasuredGeometry
@@ -249,6 +250,8 @@ def drawn(seed: int) -> Drawn:
     found = Results.model_validate({"version": VERSION, "trainings": results["trainings"]})
     geometry = with_floors(MeasuredGeometry.model_validate(results["geometry"]), found.trainings, "sft")
     results["geometry"]["floors"] = geometry.floors.model_dump(exclude_unset=True)
+    turned = None if "comparison" in results else attribution(geometry, None, found.trainings, seed)
+    results |= {} if turned is None else {"attribution": turned.model_dump(exclude_unset=True)}
     return Drawn(results, keys, {row["name"] for row in results["trainings"] if row.get("noise")})
 
 

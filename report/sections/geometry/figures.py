@@ -235,7 +235,7 @@ def parting(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
 def _anothers_floor(index: ModelIndex, name: str) -> bool:
     """Whether it repeats another method than the reference: its cosine to the reference is no floor."""
     model, reference = index.models[name], index.models.get(index.reference or "")
-    return model.role in ("order", "init") and reference is not None and model.method != reference.method
+    return model.role in ("order", "init", "cell") and reference is not None and model.method != reference.method
 
 
 def _courses(axes: Axes, series: dict[str, list[tuple[int, float]]], index: ModelIndex) -> None:
