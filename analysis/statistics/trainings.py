@@ -89,7 +89,9 @@ def method_difference(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Met
 
         se^2 = between_a / T_a + between_b / T_b + (2 interaction + residual_a / T_a + residual_b / T_b) / P
 
-    and difference / se is compared with Student's t (``degrees_of_freedom``).
+    and difference / se is compared with Student's t (``degrees_of_freedom``). On simulated 0/1 verdicts the 95 %
+    interval covers 95.8 % or more with T = 2 and 3 and 94.6 % with T = 5 if both methods' trainings vary alike, 93.5 %
+    if one's standard deviation is twice the other's, 91 % if four times (docs/measurements/trainings.md).
 
     If one method has one training, the other's between and residual serve for both (``pooled``); nothing in the data
     can check that. If both have one, standard error, interval and p are None. Interval and p are None too if nothing
@@ -207,10 +209,10 @@ def degrees_of_freedom(
 ) -> Values:
     """f of Student's t for an estimated ``variance`` that problems and trainings, both random, contribute to.
 
-    1 / f = w / g + v / (P - 1): w is the share of the variance of the trainings' means, over their number, in the
-    whole, g its degrees of freedom, v the problems' share. Satterthwaite (1946) has w^2 and v^2, and so a larger f.
-    With two or three trainings that is too large: g is 1 to 4, and if the trainings differ little by chance both the
-    standard error and Student's quantile come out small.
+    1 / f = w / g + v / (P - 1): w is ``of_trainings`` / ``variance`` from the variances of the trainings' means, g
+    their degrees of freedom, v is ``of_problems`` / ``variance``. Satterthwaite (1946) has w^2 and v^2 and so a larger
+    f, too large with two or three trainings: if these differ little by chance, standard error and quantile both come
+    out small. Coverage at T = 2 is then 93.4 % instead of 95.9 %.
     """
     return variance / (of_trainings / freedom_of_trainings + of_problems / (problems - 1))
 

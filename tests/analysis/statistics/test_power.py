@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ from analysis.statistics.power import (
 )
 from analysis.statistics.trainings import method_difference, scalar_difference
 from tests.analysis.statistics.planted_verdicts import Planted
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "measurements" / "trainings.md"
 
 # As of a benchmark of 200 problems: trainings differ by 2 points, and at a fifth of the problems from one another.
 SEEN = {"between": 0.0004, "interaction": 0.01, "residual": 0.1, "problems": 200}
@@ -128,6 +132,15 @@ def test_what_is_detectable_has_the_power(trainings: int) -> None:
     found = detectable(trainings, **SEEN, power=0.9, alpha=0.01)
     assert power_at(trainings, found, **SEEN, alpha=0.01) == pytest.approx(0.9, abs=1e-4)
     assert power_at_scalar(trainings, detectable_scalar(trainings, 3.0), 3.0) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_the_pages_table_is_what_is_detectable() -> None:
+    rows = re.findall(r"^\| ([\d ]+) \| (\d) \|(.*)\|$", PAGE.read_text(), re.MULTILINE)
+    assert len(rows) == 6
+    for problems, points, cells in rows:
+        for trainings, cell in zip((2, 3, 5, 10), cells.split("|"), strict=True):
+            found = 100 * detectable(trainings, (int(points) / 100) ** 2, 0.01, 0.1, int(problems.replace(" ", "")))
+            assert float(cell) == pytest.approx(found, rel=0.05)
 
 
 def test_without_a_difference_power_is_at_most_alpha() -> None:
