@@ -1,1 +1,1 @@
-"""Statistics of accuracies over problems and samples: intervals, tests, pass@k."""
+"""Statistics of accuracies over problems, samples and trainings: intervals, tests, pass@k, power."""
