@@ -154,6 +154,7 @@ def _trainings(study: Study, folders: Mapping[str, Path], outcome: Outcome) -> l
             learning_rate=cell.learning_rate,
             init_seed=cell.init_seed,
             order_seed=cell.order_seed,
+            start=study.adapter.start,
         )
         title = f"train/{cell.name}"
         if title in folders:
