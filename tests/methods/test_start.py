@@ -196,3 +196,12 @@ def test_the_side_that_updates_share_is_that_of_the_factor_drawn(go: Go, make_co
         moved = left.a_moved_rel
         assert moved is not None and 0 < moved < 0.1
         assert left.start_share is not None and left.start_share > 0.99
+
+
+def test_the_first_step_of_adam_is_longer_from_b(in_: int = 512, out: int = 256, rank: int = 16) -> None:
+    """By sqrt(in / rank), as docs/training.md says: a step by the gradient's sign, from A and from B."""
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randn(out, 64, generator=generator) @ torch.randn(64, in_, generator=generator)
+    a, b = initial_a(1, "m", rank, in_), initial_b(1, "m", out, rank)
+    of_a, of_b = (gradient @ a.T).sign() @ a, b @ (b.T @ gradient).sign()
+    assert float(of_b.norm() / of_a.norm()) == pytest.approx(math.sqrt(in_ / rank), rel=0.05)
