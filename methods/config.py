@@ -10,10 +10,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from execution.settings import Below1, Count, Every, NotNegative, Positive, Settings, Unkeyed
+from execution.settings import Below1, Count, Every, Neutral, NotNegative, Positive, Settings, Unkeyed
 from methods import check
 from methods.data.view import PairRule
 from methods.objectives.method import Setting
+
+Start = Literal["a", "b"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class LoraSettings(Settings):
     alpha: Count = 64
     dropout: Below1 = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")  # names of modules, or their endings
+    start: Neutral[Start] = "a"  # the factor that is drawn at random; the other one starts at zero
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from torch import Tensor
 from models.adapter_config import CONFIG, LARGEST, WEIGHTS, read_config, scale_of
 from models.module_names import inner_names, natural_key, plain_name
 
+Start = Literal["a", "b"]  # the factor that was drawn at random before training; the other one began at zero
 SMALLEST = 1e-60  # least size of a nonzero factor or update: its fourth power is still above zero
 BASES_OWN = re.compile(r"\.(?:base_layer|original_module)\.")  # base weights that PEFT saves beside the factors
 
@@ -30,6 +31,11 @@ class Factors:
 
     b: Tensor
     a: Tensor
+
+    @property
+    def transposed(self) -> Factors:
+        """Those of the transposed delta: what holds for its input side holds for the output side of this one."""
+        return Factors(self.a.T, self.b.T)
 
 
 class AdapterFile:
@@ -94,9 +100,14 @@ class AdapterFile:
         """Rows of a module's A, from the file's header."""
         return self._sizes(module)[1][0]
 
-    def fits(self, other: AdapterFile, module: str) -> bool:
-        """Whether the two adapters' A have the same shape at the module."""
-        return (self.rank(module), self.shape(module)[1]) == (other.rank(module), other.shape(module)[1])
+    def fits(self, other: AdapterFile, module: str, start: Start = "a") -> bool:
+        """Whether the two adapters' A, or B, have the same shape at the module."""
+        side = 1 if start == "a" else 0
+        return (self.rank(module), self.shape(module)[side]) == (other.rank(module), other.shape(module)[side])
+
+    def scale(self, module: str) -> float:
+        """The scale of a module's delta, from the config: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+        return scale_of(self.folder / CONFIG, self.config, self._name(module))[1]
 
     def saved(self, module: str) -> tuple[Tensor, Tensor, float]:
         """One module's (B, A, scale): the factors as stored, and alpha / r, or alpha / sqrt(r) with rsLoRA, after rank

@@ -2,7 +2,8 @@
 
 A row is one comparison of an update with the reference's (SFT's). The floors are rows too, so that no number
 stands without them: the same method at another order of rows, at another initial A, at another learning
-rate; random updates in the reference's own row space of A; random updates in the whole space.
+rate; random updates in the reference's own row space of A (column space of B, where that was drawn); random updates in
+the whole space.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from results.weights import ByChance, Pair
 AS_PUBLISHED = "as published"
 MATCHED_RATE = "learning rate"
 _KINDS = ("reference", "method", "matched")  # in reading order
-_FLOORS = {"order": "another order of rows", "init": "another initial A", "learning_rate": "another learning rate"}
+_FLOORS = {"order": "another order of rows", "init": "another initial {}", "learning_rate": "another learning rate"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def rows(results: Results, index: ModelIndex) -> list[Row]:
     if reference and not reference.error and reference.name not in listed:
         compared.append(_row(results, index, reference.name, "reference"))
     compared.sort(key=lambda row: _KINDS.index(row.kind))
-    compared += [*_floor_rows(results, index, listed), *_chance_rows(results)]
+    compared += [*_floor_rows(results, index, listed), *_chance_rows(results, index)]
     if BASE in index.models:
         compared.append(Row(BASE, index.label(BASE), "base", BASE, accuracy=_accuracy(results, BASE)))
     failed = [model for model in index.models.values() if model.error]
@@ -156,19 +157,19 @@ def _floor_rows(results: Results, index: ModelIndex, shown: Collection[str]) -> 
     return found
 
 
-def _chance_rows(results: Results) -> list[Row]:
+def _chance_rows(results: Results, index: ModelIndex) -> list[Row]:
     if results.geometry is None:
         return []
     chance, weighed = results.geometry.chance, results.activations
     weighted = weighed.chance if weighed and not weighed.left_out else None
-    shared = Row("shared_a", "Chance, same initial A", "chance", weighted=weighted)
+    shared = Row("shared_a", f"Chance, same {index.by_chance.initial}", "chance", weighted=weighted)
     return [_measured(shared, chance.shared_a), _measured(Row("ambient", "Chance, random", "chance"), chance.ambient)]
 
 
 def match_label(index: ModelIndex, row: Row) -> str:
     """What a row holds equal to the reference, in words."""
     if row.kind == "floor":
-        return f"floor: {_FLOORS[row.matched]}"
+        return f"floor: {_FLOORS[row.matched].format(index.drawn.letter)}"
     told = {"reference": "reference", "chance": "floor", "base": "no update", "failed": "failed"}
     if row.kind in told:
         return told[row.kind]

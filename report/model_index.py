@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 from report import formats
+from report.drawn import A, Drawn, drawn
 from report.escape import line as one_line
 from results import Results
 from results.places import Between
@@ -77,10 +78,15 @@ class Model:
 
 @dataclass(frozen=True)
 class ModelIndex:
-    """All models in reading order, and the ``reference`` (SFT where there is one) they are compared to."""
+    """All models in reading order, and the ``reference`` (SFT where there is one) they are compared to.
+
+    ``drawn`` is the factor that they drew at random, ``by_chance`` that of the adapter for which chance is given.
+    """
 
     models: dict[str, Model]
     reference: str | None
+    drawn: Drawn = A
+    by_chance: Drawn = A
 
     @property
     def rate(self) -> float | None:
@@ -224,7 +230,10 @@ def model_index(results: Results) -> ModelIndex:
         if objective not in _COLOURS and name != BASE:
             newcomers += 1
     models.sort(key=lambda model: _ROLE_ORDER.index(model.role))
-    return ModelIndex({model.name: model for model in models}, results.reference)
+    geometry = results.geometry
+    started = drawn(row.start for row in (*results.trainings, *(geometry.adapters if geometry else ())))
+    by_chance = drawn([geometry.chance.start]) if geometry else started
+    return ModelIndex({model.name: model for model in models}, results.reference, started, by_chance)
 
 
 def dimensions(results: Results, rows: Iterable[Measures]) -> str:

@@ -76,6 +76,8 @@ def values(source: Source, sections: Sequence[Filled], files: Sequence[str], bes
         "sections": below,
         "reference": index.label(index.reference),
         "k": dimensions(results, results.geometry.pairs if results.geometry else []) or "k",
+        "drawn": index.drawn,
+        "by_chance": index.by_chance,
         "update": _update(comparison.adapters if comparison else [], index),
         "citation": _citation(results, source.provenance),
         "files": files,

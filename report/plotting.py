@@ -29,7 +29,6 @@ PAGE = 6.8  # inches
 COLUMN = 3.3
 FLOOR = "#6b6b6b"
 CHANCE = "#A0522D"
-SHARED_A = "chance, same initial A"
 LAYER = "layer, from 0 at the input"
 EMBEDDINGS = "emb."  # where the hidden states of a layer would be, what comes before layer 0
 FONT = "DejaVu Sans"  # comes with matplotlib: a drawing's bytes do not depend on a machine's fonts
@@ -175,6 +174,11 @@ class FloorLine:
     colour: str = FLOOR
 
 
+def same_start(index: ModelIndex) -> str:
+    """What chance from one and the same start is called in a drawing."""
+    return f"chance, same {index.by_chance.initial}"
+
+
 def floor_lines(
     results: Results, index: ModelIndex, measure: Callable[[Pair | ByChance], float | None]
 ) -> list[FloorLine]:
@@ -187,7 +191,8 @@ def floor_lines(
         if value is not None and replica is not None:
             found.append(FloorLine(kind, f"floor: {called(index, replica)}", value, _FLOOR_LINES[kind]))
     chance = results.geometry.chance
-    for by, words, dashes in ((chance.shared_a, SHARED_A, "--"), (chance.ambient, "chance, random", (0, (1, 3)))):
+    shared, anywhere = (chance.shared_a, same_start(index), "--"), (chance.ambient, "chance, random", (0, (1, 3)))
+    for by, words, dashes in (shared, anywhere):
         if (value := measure(by)) is not None:
             found.append(FloorLine("chance", words, value, dashes, CHANCE))
     return found

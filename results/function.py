@@ -57,11 +57,12 @@ class Activations(Part):
     rows: int = Field(description="Rows that these tokens are of.")
     modules: int = Field(description="Modules that are weighed.")
     chance: float | None = Field(
-        description="Root mean square cosine of random B on the first adapter's A; null where A puts out nothing."
+        description="Root mean square cosine of random B on the first adapter's A, or, where that adapter drew B "
+        "(start b), of random A on its B; null where that factor puts out nothing."
     )
     plain_chance: float | None = Field(
         default=None,
-        description="The same of the plain cosine over the same modules; null where A is zero. Absent where "
+        description="The same of the plain cosine over the same modules; null where that factor is zero. Absent where "
         "no module is left out.",
     )
     left_out: list[LeftOut] = Field(description="Modules whose inputs a pass over the base does not give.")

@@ -5,7 +5,8 @@ A field is one of these:
 - ``X``: the key is always there and never null;
 - ``X | None`` without a default: the key is always there; its description says where it is null;
 - ``MayBeAbsent[X]``: the key may be absent, and is never null. In Python it then reads as None;
-- ``X | None = None``: the key may be absent, and may be null too. Its description says when it is which.
+- ``X | None = None``: the key may be absent, and may be null too. Its description says when it is which;
+- ``X = value``: the key may be absent, which means that value, and is never null.
 
 Fields stand in the order in which the code that measures them writes them, so that a table of dumped rows has its
 columns in that order.

@@ -10,6 +10,7 @@ from results.part import MayBeAbsent, Part
 
 Role = Literal["method", "sweep", "order", "init", "rate", "variant", "cell"]
 Setting = bool | int | float | str
+MIRRORED = "of a training whose start is b, A and B change places"
 
 
 class OutOfMemory(Part):
@@ -67,8 +68,10 @@ class Course(Part):
     noise: bool | None = Field(
         description="Whether these are half of all steps or more: the update is rounding. Null with the backend trl."
     )
-    a_moved_rel: float = Field(description="|A - A0| / |A0| at report_step, Frobenius norms over all modules.")
-    b_norm: float = Field(description="|B| at report_step, Frobenius norm over all modules.")
+    a_moved_rel: float = Field(
+        description=f"|A - A0| / |A0| at report_step, Frobenius norms over all modules; {MIRRORED}."
+    )
+    b_norm: float = Field(description=f"|B| at report_step, Frobenius norm over all modules; {MIRRORED}.")
     view_rows: int = Field(description="Different rows in the method's view.")
     view_units: int = Field(description="Units in the method's view.")
     equal_pairs: int = Field(description="Pairs left out because both sides are the same tokens; 0 without pairs.")
@@ -83,13 +86,17 @@ class Training(Part):
     objective: str = Field(description="The objective that the method trains with, a key of METHODS.")
     role: Role = Field(
         description="method: at its own rate and the study's seeds. sweep: at a further learning rate. order, init, "
-        "rate: a method again with another order of rows, initial A, learning rate. variant: a method with other "
+        "rate: a method again with another order of rows, initial A (or B), learning rate. variant: a method with other "
         "settings (varied), perhaps at a further learning rate. cell: one of these again with other seeds."
     )
     of: str | None = Field(description="The training that it repeats; null where it repeats none.")
     learning_rate: float = Field(description="Peak learning rate.")
-    init_seed: int = Field(description="Seed of the initial A.")
+    init_seed: int = Field(description="Seed of the initial A, or of the initial B where start is b.")
     order_seed: int = Field(description="Seed of the order of rows.")
+    start: Literal["a", "b"] = Field(
+        default="a",
+        description="The factor that was drawn at random, A or B; the other one began at zero. Absent: a.",
+    )
     varied: MayBeAbsent[dict[str, Any]] = Field(
         default=None, description="Further settings in which it differs from its method, by key; absent where none."
     )
@@ -143,9 +150,9 @@ class Curve(Part):
     loss: list[float] = Field(description="The objective's loss, in its own unit.")
     grad_norm: list[float] = Field(description="Norm of the gradient before clipping.")
     learning_rate: list[float] = Field(description="Learning rate of the step.")
-    a_moved: list[float] = Field(description="|A - A0|, Frobenius norm over all modules.")
-    a_moved_rel: list[float] = Field(description="The same over |A0|.")
-    b_norm: list[float] = Field(description="|B|, Frobenius norm over all modules.")
+    a_moved: list[float] = Field(description=f"|A - A0|, Frobenius norm over all modules; {MIRRORED}.")
+    a_moved_rel: list[float] = Field(description=f"The same over |A0|; {MIRRORED}.")
+    b_norm: list[float] = Field(description=f"|B|, Frobenius norm over all modules; {MIRRORED}.")
 
 
 class SweepPoint(Part):
@@ -158,7 +165,9 @@ class SweepPoint(Part):
         description="Cosine to the reference's update (SFT's where the study has SFT), -1 to 1; null where it was not "
         "measured, where one of the two is zero, and of the reference itself."
     )
-    a_moved_rel: float | None = Field(description="|A - A0| / |A0| at report_step; null where it was not trained.")
+    a_moved_rel: float | None = Field(
+        description=f"|A - A0| / |A0| at report_step; {MIRRORED}; null where it was not trained."
+    )
     nll_right: float | None = Field(
         description="Nats a token on right held-out rows; null where it was not measured or no right row is held out."
     )

@@ -16,7 +16,7 @@ from results.places import AtModule, AtStep, Between, InLayer, LeftOut, Named, O
 
 NOWHERE = "where at every module one of the two is zero"
 MEDIAN, MEAN = f"median over modules; null {NOWHERE}", f"mean over modules; null {NOWHERE}"
-WITHOUT_A = "where that adapter's A is zero at every module"
+WITHOUT_A = "where that adapter's A, or B where start is b, is zero at every module"
 
 FloorKind = Literal["order", "init", "learning_rate", "itself"]
 
@@ -47,11 +47,17 @@ class Spectrum(Sizes):
 
 
 class Start(Part):
-    """How far A has left the A0 that it began at."""
+    """How far A has left the A0 that it began at, or, where start is b, B the B0."""
 
-    a_moved_rel: float | None = Field(description="|A - A0| / |A0|; null where A0 is not known.")
+    a_moved_rel: float | None = Field(
+        description="|A - A0| / |A0|, or |B - B0| / |B0| where start is b; null where that start is not known."
+    )
     start_share: float | None = Field(
-        description="Share of |dW|^2 in the row space of A0, 0 to 1; null where A0 is not known, and for a zero update."
+        description="Share of |dW|^2 in the row space of A0, or in the column space of B0 where start is b, 0 to 1; "
+        "null where that start is not known, and for a zero update."
+    )
+    start: Literal["a", "b"] = Field(
+        default="a", description="The factor that was drawn at random; the other one began at zero. Absent: a."
     )
 
 
@@ -172,8 +178,11 @@ class Chance(Part):
 
     draws: int = Field(description="Draws a module.")
     ambient: ByChance = Field(description="Of random updates in the whole space.")
-    shared_a: ByChance = Field(description="Of random B on one and the same A.")
-    of: str = Field(description="The adapter whose shapes, rank and A were taken.")
+    shared_a: ByChance = Field(
+        description="Of random B on one and the same A; where start is b, of random A on one and the same B."
+    )
+    of: str = Field(description="The adapter whose shapes, rank and A, or B, were taken.")
+    start: Literal["a", "b"] = Field(default="a", description="The factor that this adapter drew at random. Absent: a.")
 
 
 class Floors(Part):
@@ -183,7 +192,7 @@ class Floors(Part):
         default=None, description="They differ in the order of the rows; the reference's pairs first."
     )
     init: MayBeAbsent[list[Pair]] = Field(
-        default=None, description="They differ in the initial A; the reference's pairs first."
+        default=None, description="They differ in the initial A, or B; the reference's pairs first."
     )
     learning_rate: MayBeAbsent[list[Pair]] = Field(
         default=None, description="They differ in the learning rate; the reference's pairs first."

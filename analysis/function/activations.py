@@ -105,6 +105,21 @@ def weighted_gram(products: Tensor, factors: Sequence[Factors]) -> list[list[flo
     return gram.tolist()
 
 
+def random_rows(factors: Factors, count: int, seed: int) -> list[Factors]:
+    """Two zero deltas of the shape of ``factors`` with unrelated Gaussian a, count x in, for :func:`input_moments`."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(2, count, factors.a.shape[1], generator=generator, dtype=torch.float64)
+    return [Factors(factors.b.new_zeros(len(factors.b), count), a) for a in drawn]
+
+
+def input_moments(products: Tensor) -> tuple[float, float]:
+    """Estimates of tr(S) and tr(S^2), S the second moment of a module's inputs, from the products of its
+    :func:`random_rows`: for Gaussian G, H of n rows, E tr(G S G.T) = n tr(S) and E |G S H.T|^2 = n^2 tr(S^2)."""
+    count = len(products) // 2
+    trace = float(torch.trace(products)) / (2 * count)
+    return trace, float(products[:count, count:].square().sum()) / count**2
+
+
 def summarise_activations(names: Sequence[str], grams: Grams, tokens: int) -> dict:
     """Summarise the modules' M x M weighted Grams as JSON values; independent of the order of modules.
 

@@ -1,7 +1,9 @@
 """Chance levels of the pair measures for adapters of given shapes.
 
 *Ambient*: two unrelated random deltas. *Given the shared A*: two deltas with unrelated random B and the same A, so
-that both input sides lie in one r-dimensional row space before any training.
+that both input sides lie in one r-dimensional row space before any training. Where the adapters began from a random B
+and A = 0 (start b), it is unrelated random A on the same B, measured on the transposed deltas: input and output change
+places.
 
 No full-size delta is drawn. With a Gaussian B (out x r) and its thin QR ``B = Q R``, Q is uniform
 and independent of R, and R has normal entries above a chi diagonal (Bartlett; Muirhead 1982, theorem 3.2.14).
@@ -20,10 +22,11 @@ from torch import Generator, Tensor
 
 from analysis.weights.geometry import TOP_K
 from analysis.weights.summary import defined, mean, median, overlap
-from models.adapter import Factors
+from models.adapter import Factors, Start
 from models.module_names import natural_key
 
 DRAWS = 32
+TRANSPOSED = {"left": "right", "right": "left", "u1": "v1", "v1": "u1"}
 
 
 def gaussian_r(rows: int, columns: int, draws: int, generator: Generator) -> Tensor:
@@ -66,15 +69,19 @@ def shared_a(a: Tensor, out: int, k: int, draws: int, generator: Generator) -> d
     return {"left": left, "right": _angles(cross), "u1": u1, "v1": cross[:, 0, 0].abs()}
 
 
-def floors(modules: Mapping[str, Factors], k: int = TOP_K, *, generator: Generator, draws: int = DRAWS) -> dict:
+def floors(
+    modules: Mapping[str, Factors], k: int = TOP_K, *, generator: Generator, draws: int = DRAWS, start: Start = "a"
+) -> dict:
     """Both chance levels over the given modules: each draw is summarised like a pair, then averaged over draws.
 
     ``modules``: one adapter's factors, of which shapes, ranks and A are used, of B only the height. Returns draws,
     ``ambient`` and ``shared_a``, each {cosine, angle_min_median_deg, angle_max_median_deg,
     right_angle_min_median_deg, right_angle_max_median_deg, u1, v1, overlap, right_overlap}. cosine is the root
     mean square of the global cosine, whose mean is 0, in closed form. Modules with A = 0 are left out;
-    None if none remains.
+    None if none remains. With ``start`` b, A and B change places in all of this.
     """
+    if start == "b":
+        modules = {name: factors.transposed for name, factors in modules.items()}
     drawn: dict[str, list[dict[str, Tensor]]] = {"ambient": [], "shared_a": []}
     grams = []
     for name in sorted(modules, key=natural_key):
@@ -86,6 +93,11 @@ def floors(modules: Mapping[str, Factors], k: int = TOP_K, *, generator: Generat
         drawn["ambient"].append(ambient(out, a.shape[1], size, draws, generator))
         drawn["shared_a"].append(shared_a(a, out, size, draws, generator))
         grams.append((out, a.shape[1], a @ a.T))
+    if start == "b":
+        drawn = {
+            kind: [{TRANSPOSED[key]: values for key, values in one.items()} for one in found]
+            for kind, found in drawn.items()
+        }
     cosines = expected_cosines(grams)
     return {
         "draws": draws,
@@ -106,6 +118,17 @@ def expected_cosines(grams: Sequence[tuple[int, int, Tensor]]) -> dict[str, floa
     ambient_square = math.fsum(w * w / (out * in_) for w, (out, in_, _) in zip(weights, grams, strict=True))
     shared_square = math.fsum(out * float(gram.square().sum()) for out, _, gram in grams)
     return {"ambient": math.sqrt(ambient_square) / total, "shared_a": math.sqrt(shared_square) / total}
+
+
+def expected_cosine_of_shared_b(modules: Sequence[tuple[Tensor, float, float]]) -> float | None:
+    """Root mean square of the cosine of stacked random deltas on given B, from (B.T B, tr S, tr S^2) per module.
+
+    Inner products are tr(dW S dW'.T), plain ones with S = 1. Given B and Gaussian A, E <dW, dW'>^2 = sum tr((B.T B)^2)
+    tr(S^2) and E |dW|^2 = sum tr(B.T B) tr(S). A ratio of expectations; None where it is 0 / 0.
+    """
+    total = math.fsum(float(torch.trace(gram)) * trace for gram, trace, _ in modules)
+    square = math.fsum(float(gram.square().sum()) * squared for gram, _, squared in modules)
+    return math.sqrt(square) / total if total > 0 else None
 
 
 def _angles(cross: Tensor) -> Tensor:

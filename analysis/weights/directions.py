@@ -45,10 +45,10 @@ def directions(
 
 def _variance(known: Sequence[Run], gram: Gram, reference: str, seed: int) -> dict | None:
     place = {run.name: i for i, run in enumerate(known)}
-    init = known[place[reference]].init
+    begun = known[place[reference]].family[2:]
     own = {(run.method, run.learning_rate) for run in known if run.name == run.method}
     squares = np.asarray(gram, dtype=np.float64).diagonal()
-    kept = [run for run in known if run.init == init and (run.method, run.learning_rate) in own]
+    kept = [run for run in known if run.family[2:] == begun and (run.method, run.learning_rate) in own]
     kept = [run for run in kept if squares[place[run.name]] > 0]  # a zero update has no direction
     sizes = [len(of) for of in families(kept).values()]
     if len(sizes) < 2 or max(sizes) < 2:

@@ -1,7 +1,8 @@
 """Replicas: trainings of one method that differ only in row order, initial A or learning rate.
 
 A *family* holds the runs of one method at one learning rate and one initial A, which differ only in row order: they are
-exchangeable, and their spread is the effect of the order seed.
+exchangeable, and their spread is the effect of the order seed. Runs that began from a random B (start b) are of other
+families than those that began from a random A.
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ from itertools import combinations
 from typing import Any
 
 ORDER, INIT, RATE = "order", "init", "learning_rate"
+Key = tuple[str, float | None, int | None, str]  # of a family: method, learning rate, init seed, start
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training. ``method`` is the name of the training that it is a replica of, or its own name."""
+    """One training. ``method`` is the name of the training that it is a replica of, or its own name; ``start`` the
+    factor that was drawn from ``init``, a or b."""
 
     name: str
     method: str
     learning_rate: float | None = None
     init: int | None = None
     order: int | None = None
+    start: str = "a"
 
     @property
-    def family(self) -> tuple[str, float | None, int | None]:
-        return self.method, self.learning_rate, self.init
+    def family(self) -> Key:
+        return self.method, self.learning_rate, self.init, self.start
 
 
 def runs(trainings: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[Run]:
@@ -36,7 +40,7 @@ def runs(trainings: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[R
     for name in names:
         row = rows.get(name) or {}
         seeds = row.get("learning_rate"), row.get("init_seed"), row.get("order_seed")
-        result.append(Run(name, _root(rows, name), *seeds))
+        result.append(Run(name, _root(rows, name), *seeds, row.get("start") or "a"))
     return result
 
 
@@ -60,16 +64,16 @@ def repeats(known: Iterable[Run]) -> dict[str, list[tuple[str, str]]]:
     """Pairs of runs of one method that differ only in order, initial A or learning rate, by which of these it is."""
     pairs: dict[str, list[tuple[str, str]]] = {ORDER: [], INIT: [], RATE: []}
     for a, b in combinations(known, 2):
-        if a.method == b.method:
+        if (a.method, a.start) == (b.method, b.start):
             differs = [kind for kind in pairs if getattr(a, kind) != getattr(b, kind)]
             if len(differs) == 1:
                 pairs[differs[0]].append((a.name, b.name))
     return pairs
 
 
-def families(known: Iterable[Run]) -> dict[tuple[str, float | None, int | None], list[Run]]:
+def families(known: Iterable[Run]) -> dict[Key, list[Run]]:
     """The runs by family, in order."""
-    result: dict[tuple[str, float | None, int | None], list[Run]] = {}
+    result: dict[Key, list[Run]] = {}
     for run in known:
         result.setdefault(run.family, []).append(run)
     return result

@@ -1,7 +1,8 @@
 """An adapter's distance from its initialisation: A against the initial A0.
 
 If A hardly moves, the input side of dW = s B A stays in the row space of A0 whatever was learned, so adapters with one
-initial A share it and adapters with different ones do not.
+initial A share it and adapters with different ones do not. Where B was drawn and A began at zero (start b) the same
+holds of the output side and the column space of B0: it is measured on the transposed delta, whose A is B transposed.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from dataclasses import astuple, dataclass
 import torch
 from torch import Tensor
 
-from models.adapter import Factors
+from models.adapter import Factors, Start
 from models.module_names import natural_key
 
 
 @dataclass(frozen=True)
 class Left:
-    """Squared Frobenius norms at one module or summed over several: A - A0, A0, dW within the row space of A0, dW."""
+    """Squared Frobenius norms at one module or summed over several: A - A0, A0, dW within the row space of A0, dW.
+
+    With start b: B - B0, B0, both with the delta's scale, dW within the column space of B0, dW.
+    """
 
     moved: float
     start: float
@@ -28,20 +32,28 @@ class Left:
 
     @property
     def a_moved_rel(self) -> float | None:
-        """|A - A0| / |A0|; None where A0 is zero."""
+        """|A - A0| / |A0|, with start b |B - B0| / |B0|; None where that start is zero."""
         return math.sqrt(self.moved / self.start) if self.start > 0 else None
 
     @property
     def start_share(self) -> float | None:
-        """|dW P|^2 / |dW|^2 with P onto the row space of A0; None for a zero delta."""
+        """|dW P|^2 / |dW|^2 with P onto the row space of A0, with start b |P dW|^2 / |dW|^2 with P onto the column
+        space of B0; None for a zero delta."""
         return min(1.0, self.inside / self.whole) if self.whole > 0 else None
 
 
-def left_start(factors: Factors, a0: Tensor) -> Left:
-    """One module's delta (out x r, r x in) against its initial A, r x in. ValueError if the shapes differ."""
-    a, a0 = factors.a.double(), a0.double()
-    if a.shape != a0.shape:
-        raise ValueError(f"the initial A is {tuple(a0.shape)}, the adapter's {tuple(a.shape)} (r, in)")
+def left_start(factors: Factors, initial: Tensor, start: Start = "a") -> Left:
+    """One module's delta (out x r, r x in) against the initial value of the factor that was drawn.
+
+    ``initial`` is A's, r x in, or with ``start`` b that of B, out x r, with the delta's scale as ``factors.b`` has it.
+    ValueError if the shapes differ.
+    """
+    own, of, size = (factors.a, "A", "r, in") if start == "a" else (factors.b, "B", "out, r")
+    if own.shape != initial.shape:
+        raise ValueError(f"the initial {of} is {tuple(initial.shape)}, the adapter's {tuple(own.shape)} ({size})")
+    if start == "b":
+        factors, initial = factors.transposed, initial.T
+    a, a0 = factors.a.double(), initial.double()
     basis = torch.linalg.svd(a0, full_matrices=False)
     rank = int((basis.S / max(a0.shape) > torch.finfo(torch.float64).eps * basis.S[0]).sum())
     within = a @ basis.Vh[:rank].T
@@ -55,7 +67,7 @@ def left_start(factors: Factors, a0: Tensor) -> Left:
 
 
 def over_modules(modules: Mapping[str, Sequence[Left | None]]) -> list[Left | None]:
-    """Each adapter's sums over the modules, independent of their order; None if its initial A is not known."""
+    """Each adapter's sums over the modules, independent of their order; None if its start is not known."""
     columns = zip(*(modules[name] for name in sorted(modules, key=natural_key)), strict=True)
     return [_sum([one for one in column if one is not None]) for column in columns]
 

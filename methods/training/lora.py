@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from methods.training.start import initial_a
+from methods.config import Start
+from methods.training.start import INITIAL
 from models.adapter_config import CONFIG, WEIGHTS
 from models.base import targeted
 
@@ -46,12 +47,16 @@ def lora_config(model: PreTrainedModel, targets: Sequence[str], rank: int, alpha
 
 @dataclass(frozen=True)
 class Adapter:
-    """The factors of a PEFT model by module name: ``a`` r x in, ``b`` out x r, and the initial A ``a0``."""
+    """The factors of a PEFT model by module name: ``a`` r x in, ``b`` out x r.
+
+    ``start`` is the factor that was drawn, ``initial`` its values before the first step; the other one began at zero.
+    """
 
     model: PeftModel
     a: dict[str, nn.Parameter]
     b: dict[str, nn.Parameter]
-    a0: dict[str, Tensor]
+    start: Start
+    initial: dict[str, Tensor]
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -60,11 +65,12 @@ class Adapter:
 
     @torch.no_grad()
     def drift(self) -> Tensor:
-        """Three Frobenius norms over all modules: ||A - A0||, ||A0||, ||B||."""
-        start = list(self.a0.values())
-        b: list[Tensor] = [*self.b.values()]
-        moved = list(torch._foreach_sub([*self.a.values()], start))
-        norms = [torch._foreach_norm(part, 2, torch.float64) for part in (moved, start, b)]
+        """Three Frobenius norms over all modules: ||A - A0||, ||A0||, ||B||; with start b A and B change places."""
+        drawn, other = (self.a, self.b) if self.start == "a" else (self.b, self.a)
+        start = list(self.initial.values())
+        zero: list[Tensor] = [*other.values()]
+        moved = list(torch._foreach_sub([*drawn.values()], start))
+        norms = [torch._foreach_norm(part, 2, torch.float64) for part in (moved, start, zero)]
         return torch.stack([torch.stack(part).norm() for part in norms])
 
     def save(self, folder: Path, base_name: str, base_revision: str | None = None) -> None:
@@ -88,8 +94,11 @@ class Adapter:
         aside.rename(folder)
 
 
-def adapter_of(model: PeftModel, init_seed: int) -> Adapter:
-    """Set the factors of a PEFT model to their initial values, :func:`initial_a` and B = 0, and collect them."""
+def adapter_of(model: PeftModel, init_seed: int, start: Start = "a") -> Adapter:
+    """Set the factors of a PEFT model to their initial values, and collect them.
+
+    ``start`` is drawn by :func:`methods.training.start.initial_a` or ``initial_b``, the other factor is zero.
+    """
     a: dict[str, nn.Parameter] = {}
     b: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
@@ -98,18 +107,24 @@ def adapter_of(model: PeftModel, init_seed: int) -> Adapter:
             assert not parameter.requires_grad, f"{name} trains, but is no LoRA factor"
             continue
         parameter.data = parameter.data.float()
-        if kind.startswith("A."):
-            parameter.data.copy_(initial_a(init_seed, module, *parameter.shape))
-            a[module] = parameter
+        if kind[0].lower() == start:
+            parameter.data.copy_(INITIAL[start](init_seed, module, *parameter.shape))
         else:
             parameter.data.zero_()
-            b[module] = parameter
+        (a if kind.startswith("A.") else b)[module] = parameter
     assert a.keys() == b.keys(), "every adapted module has both factors"
-    return Adapter(model, a, b, {name: value.detach().clone() for name, value in a.items()})
+    drawn = a if start == "a" else b
+    return Adapter(model, a, b, start, {name: value.detach().clone() for name, value in drawn.items()})
 
 
 def attach(
-    model: PreTrainedModel, targets: Sequence[str], rank: int, alpha: int, dropout: float, init_seed: int
+    model: PreTrainedModel,
+    targets: Sequence[str],
+    rank: int,
+    alpha: int,
+    dropout: float,
+    init_seed: int,
+    start: Start = "a",
 ) -> Adapter:
     """Wrap ``model`` with LoRA on ``targets``, initialised from ``init_seed``; see :func:`adapter_of`."""
     config = lora_config(model, targets, rank, alpha, dropout)
@@ -117,4 +132,4 @@ def attach(
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
         wrapped = get_peft_model(model, config)
-    return adapter_of(wrapped, init_seed)
+    return adapter_of(wrapped, init_seed, start)

@@ -132,7 +132,10 @@ def step_values(config: TrainConfig, step: int, loss: float, grad_norm: float, f
 
 
 def drift_values(adapter: Adapter) -> dict[str, float]:
-    """||A - A0||, the same over ||A0||, and ||B||, Frobenius norms over all modules."""
+    """||A - A0||, the same over ||A0||, and ||B||, Frobenius norms over all modules.
+
+    With start b, where B is drawn and A begins at zero, A and B change places in all three.
+    """
     a_moved, a_start, b_norm = adapter.drift().tolist()
     return {"a_moved": a_moved, "a_moved_rel": a_moved / a_start, "b_norm": b_norm}
 

@@ -158,7 +158,7 @@ def prepared(
         ) from None
     check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
     check_logits(model, rollouts[units[0][0]])
-    adapter = attach(model, config.targets, config.rank, config.alpha, config.dropout, config.init_seed)
+    adapter = attach(model, config.targets, config.rank, config.alpha, config.dropout, config.init_seed, config.start)
     set_modes(model, config.gradient_checkpointing)
     try:
         with dropout_stream(config, 0):

@@ -1,6 +1,6 @@
 """SFT, DFT and DPO through TRL's own trainers: a test oracle, a benchmark baseline, and a backend users can choose.
 
-Rows, their order, initial A, optimiser, schedule, clipping and normalisation are those of
+Rows, their order, initial adapter, optimiser, schedule, clipping and normalisation are those of
 :mod:`methods.training.trainer`; forward pass, loss and loop are TRL's. SFT and DFT divide by the optimiser step's
 completion tokens, DPO by its pairs, which requires ``batch_size`` to be a multiple of ``micro_batch``.
 """
@@ -65,7 +65,7 @@ def train(
         check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
         check_logits(model, rollouts[units[0][0]])
         trainer = build(config, model, model_dir, rollouts, reference, stream, work / "trl", device)
-        adapter = adapter_of(cast(PeftModel, trainer.model), config.init_seed)
+        adapter = adapter_of(cast(PeftModel, trainer.model), config.init_seed, config.start)
         heldout = heldout_rows(config, adapter.model, heldout)
         record = Record(out, config, adapter, on_step)
         trainer.remove_callback(PrinterCallback)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from execution.errors import UserError
 from execution.storage import RECORD
@@ -38,6 +38,12 @@ class Given:
     def config(self) -> Mapping[str, Any]:
         """The settings of its training."""
         return self.record.get("config", {})
+
+    @property
+    def start(self) -> Literal["a", "b"]:
+        """The factor that its training drew, where that is known."""
+        adapter = self.config.get("adapter")
+        return "b" if isinstance(adapter, dict) and adapter.get("start") == "b" else "a"
 
 
 def resolve(words: Sequence[str]) -> list[Given]:

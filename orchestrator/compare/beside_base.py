@@ -18,6 +18,7 @@ from execution.workspace import own
 PROMPT = {"max_prompt_tokens": 2048, "max_answer_tokens": 2048}
 INSTRUCTION = "{problem}"
 if TYPE_CHECKING:
+    from models.adapter import Start
     from results.document import Measured
 
 ShareOf = Callable[[Inputs], ParallelMap]
@@ -32,9 +33,17 @@ def look(base: str, rollouts: Path | None) -> None:
 
 
 def survey(
-    places: Mapping[str, Any], inputs: Mapping[str, Path], options: argparse.Namespace, share_of: ShareOf, progress: Any
+    places: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    options: argparse.Namespace,
+    share_of: ShareOf,
+    progress: Any,
+    start: Start,
 ) -> tuple[str, Measured, list[str]]:
-    """The base's folder, the ``spectra`` and ``activations`` of the results, and what is not in them, a line each."""
+    """The base's folder, the ``spectra`` and ``activations`` of the results, and what is not in them, a line each.
+
+    ``start``: the factor that the first adapter drew.
+    """
     from transformers.utils.logging import disable_progress_bar
 
     from orchestrator.measurements import activations, spectra
@@ -59,7 +68,9 @@ def survey(
             if rows:
                 # In one piece: threads that load a model at once get in each other's way.
                 with _loading(base):
-                    found["activations"] = activations.survey(dict(places), rows, everything, 1, share, 1, progress)
+                    found["activations"] = activations.survey(
+                        dict(places), rows, everything, 1, share, 1, progress, start=start
+                    )
         except activations.Unweighed as error:
             why_not = str(error)
     if why_not is not None:

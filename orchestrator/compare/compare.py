@@ -104,7 +104,8 @@ def _measure(given: Sequence[Given], options: argparse.Namespace, progress: Say)
     base = None
     if options.base is not None:
         # Before the geometry: what is wrong with the base is said before any work is done.
-        base, measured, more = beside_base.survey(places, inputs, options, threads, progress)
+        start = subjects[0].drawn
+        base, measured, more = beside_base.survey(places, inputs, options, threads, progress, start)
         notes += more
     top = min(options.top, max(f.rank(module) for f in files.values() for module in modules))
     adapters = [
@@ -164,13 +165,18 @@ def _subjects(
     inputs: dict[str, Path],
     notes: list[str],
 ) -> list[Any]:
-    """What is measured, with where each one's A0 is known from: the seed that this tool noted, or ``--start``."""
-    from models.adapter import AdapterFile
+    """What is measured, with where each one's A0, or B0, is known from: the seed that this tool noted, or ``--start``,
+    whose factor that is not zero is the one that was drawn."""
+    from models.adapter import AdapterFile, Start
     from orchestrator.measurements.geometry import Place, Subject
 
     begin = None if start is None else AdapterFile(start)
     if start is not None:
         inputs["start"] = start
+    begun: Start = "a"
+    if begin is not None and begin.own_name(modules[0]):
+        b, a, _ = begin.saved(modules[0])
+        begun = "b" if bool(b.any()) and not a.any() else "a"
     subjects = []
     for i, one in enumerate(given):
         saved = {}
@@ -179,12 +185,16 @@ def _subjects(
             saved[step] = Place(f"checkpoint:{i}:{step}", ".")
         known: int | Place | None = one.config.get("init_seed")
         known = known if isinstance(known, int) else None
+        drawn: Start = one.start
         if known is None and begin is not None:
-            if all(begin.own_name(module) and begin.fits(files[one.name], module) for module in modules):
-                known = Place("start", ".")
+            if all(begin.own_name(module) and begin.fits(files[one.name], module, begun) for module in modules):
+                known, drawn = Place("start", "."), begun
             else:
-                notes.append(f"{one.name}: --start has other modules or ranks, so how far its A moved is not known.")
-        subjects.append(Subject(one.name, Place(f"adapter:{i}", "."), known, saved))
+                letter = begun.upper()
+                notes.append(
+                    f"{one.name}: --start has other modules or ranks, so how far its {letter} moved is not known."
+                )
+        subjects.append(Subject(one.name, Place(f"adapter:{i}", "."), known, saved, drawn))
     if begin is not None and not any(isinstance(subject.start, Place) for subject in subjects):
         raise UserError(
             f"--start {start} has other modules or ranks than every adapter, or all starts are known: leave it"
@@ -235,7 +245,8 @@ def trainings(given: Sequence[Given], reference: str) -> list[AnyTraining]:
         of = same[0].name if same else None
         same.append(one)
         assert one.step is not None, "a record has one"
-        told = {key: one.config[key] for key in ("method", *MAY_DIFFER)} | {"objective": one.config["method"]}
+        told = {key: one.config[key] for key in ("method", *MAY_DIFFER)}
+        told |= {"objective": one.config["method"], "start": one.start}
         rows.append(
             GivenTraining(name=one.name, role=role, of=of, report_step=one.step, status="done", error=None, **told)
         )

@@ -8,11 +8,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from analysis.function.activations import input_products, summarise_activations, weighted_gram
+from analysis.function.activations import (
+    input_moments,
+    input_products,
+    random_rows,
+    summarise_activations,
+    weighted_gram,
+)
 from analysis.function.forward import unattachable
-from analysis.weights.chance import expected_cosines
+from analysis.weights.chance import expected_cosine_of_shared_b, expected_cosines
 from execution.context import Inputs, ParallelMap
-from models.adapter import AdapterFile
+from models.adapter import AdapterFile, Factors, Start
 from models.base import load
 from models.logprobs import Row
 from orchestrator.measurements.geometry import Place, shared
@@ -23,19 +29,22 @@ from orchestrator.steps.base import model_folder
 from report import formats
 
 BATCH = 8
+RANDOM_ROWS = 64  # for the moments of a module's inputs: 1/8 of an error at a module, and there are many modules
 
 Matrix = list[list[float]]
-Shard = dict[str, tuple[Matrix, Matrix]]  # module -> M x M and the first adapter's r x r a S a.T, summed over tokens
+# module -> M x M and the first adapter's r x r a S a.T, summed over tokens; with start b the products of random rows
+Shard = dict[str, tuple[Matrix, Matrix]]
 
 
 class Task(NamedTuple):
-    """One worker's task: shards of rows, and the adapters."""
+    """One worker's task: shards of rows, the adapters, and the factor that the first of them drew."""
 
     shards: list[list[Row]]
     modules: list[str]
     adapters: list[Place]
     threads: int
     attention: str | None
+    start: Start
 
 
 class Measured(NamedTuple):
@@ -59,9 +68,11 @@ def survey(
     slots: int,
     progress: Any,
     attention: str | None = None,
+    start: Start = "a",
 ) -> dict[str, Any]:
     """The ``activations`` part of the results: rows, the keys of ``summarise_activations``, and chance: the root mean
-    square of the cosine of two random deltas on the first adapter's A.
+    square of the cosine of two random deltas on the first adapter's A, or, where ``start`` says that it drew B, on its
+    B.
 
     ``left_out`` lists the modules whose inputs a pass over the base does not give, with reasons. If there are any, each
     pair also has ``plain``, the unweighted cosine over the remaining modules, with its ``plain_chance``.
@@ -72,7 +83,9 @@ def survey(
         raise ValueError("no row with a completion: there is nothing to measure the updates on")
     shards = [list(rows[i : i + ROWS_A_SHARD]) for i in range(0, len(rows), ROWS_A_SHARD)]
     workers = min(slots, len(shards))
-    tasks = [Task(shards[i::workers], modules, list(places.values()), threads, attention) for i in range(workers)]
+    tasks = [
+        Task(shards[i::workers], modules, list(places.values()), threads, attention, start) for i in range(workers)
+    ]
     progress(f"{len(places)} adapters at {len(modules)} modules on {len(rows)} rows")
     dealt = parallel_map(measure, tasks)
     # In the order of the rows, independent of the number of workers.
@@ -86,22 +99,34 @@ def survey(
     tokens = sum(count for _, count in parts)
     grams = {module: _mean([sums[module][0] for sums, _ in parts], tokens) for module in modules}
     first = AdapterFile(next(iter(places.values())).path(inputs))
-    given_a = [
-        (*first.shape(module), torch.tensor(_mean([sums[module][1] for sums, _ in parts], tokens), dtype=torch.float64))
+    given = {
+        module: torch.tensor(_mean([sums[module][1] for sums, _ in parts], tokens), dtype=torch.float64)
         for module in modules
-    ]
+    }
+    if start == "a":
+        chance = expected_cosines([(*first.shape(module), of) for module, of in given.items()])["shared_a"]
+    else:
+        chance = expected_cosine_of_shared_b([(_b_gram(first, m), *input_moments(of)) for m, of in given.items()])
     result = summarise_activations(list(places), grams, tokens)
-    result |= {"rows": len(rows), "modules": len(modules), "chance": expected_cosines(given_a)["shared_a"]}
+    result |= {"rows": len(rows), "modules": len(modules), "chance": chance}
     if left_out:
-        _add_plain(result, places, inputs, modules)
+        _add_plain(result, places, inputs, modules, start)
     return result | {"left_out": left_out}
+
+
+def _b_gram(file: AdapterFile, module: str) -> torch.Tensor:
+    """B.T B, r x r."""
+    b = file.factors(module).b
+    return b.T @ b
 
 
 class Unweighed(ValueError):
     """No module can be weighted by its inputs; adapters and base are valid."""
 
 
-def _add_plain(result: dict[str, Any], places: dict[str, Place], inputs: Inputs, modules: Sequence[str]) -> None:
+def _add_plain(
+    result: dict[str, Any], places: dict[str, Place], inputs: Inputs, modules: Sequence[str], start: Start
+) -> None:
     """Add the unweighted cosine over the same modules to each pair: S = 1 instead of the inputs' second moment."""
     files = [AdapterFile(place.path(inputs)) for place in places.values()]
     grams, given_a = {}, []
@@ -114,6 +139,9 @@ def _add_plain(result: dict[str, Any], places: dict[str, Place], inputs: Inputs,
     for weighted, entry in zip(result["pairs"], plain, strict=True):
         weighted["plain"] = entry["cosine"]
     result["plain_chance"] = expected_cosines(given_a)["shared_a"]
+    if start == "b":  # S = 1 has the trace of the input's width, and so has its square
+        widths = [(module, files[0].shape(module)[1]) for module in modules]
+        result["plain_chance"] = expected_cosine_of_shared_b([(_b_gram(files[0], m), w, w) for m, w in widths])
 
 
 def _mean(sums: Sequence[Matrix], tokens: int) -> Matrix:
@@ -129,20 +157,25 @@ def measure(task: Task, inputs: Inputs) -> Measured:
     modules = [module for module in task.modules if why[module] is None]
     files = [AdapterFile(place.path(inputs)) for place in task.adapters]
     adapters = [{module: file.factors(module) for module in modules} for file in files]
-    shards = [_shard(model, rows, adapters, modules) for rows in task.shards]
+    extra: list[dict[str, Factors]] = []
+    if task.start == "b":
+        drawn = [random_rows(adapters[0][module], RANDOM_ROWS, seed) for seed, module in enumerate(modules)]
+        extra = [dict(zip(modules, one, strict=True)) for one in zip(*drawn, strict=True)]
+    shards = [_shard(model, rows, adapters, extra, modules) for rows in task.shards]
     return Measured(shards, {module: reason for module, reason in why.items() if reason is not None})
 
 
-def _shard(model: Any, rows: Sequence[Row], adapters: list, modules: Sequence[str]) -> tuple[Shard, int]:
+def _shard(model: Any, rows: Sequence[Row], adapters: list, extra: list, modules: Sequence[str]) -> tuple[Shard, int]:
     sums: Shard = {}
     tokens = 0
     for some in _chunks(modules):
-        products, tokens = input_products(model, rows, adapters, some, BATCH)
+        products, tokens = input_products(model, rows, [*adapters, *extra], some, BATCH)
         for module in products:
             held = [factors[module] for factors in adapters]
-            rank = len(held[0].a)
-            gram = torch.tensor(weighted_gram(products[module], held), dtype=torch.float64)
-            sums[module] = ((gram * tokens).tolist(), (products[module][:rank, :rank] * tokens).tolist())
+            rank, whole = len(held[0].a), sum(len(factors.a) for factors in held)
+            gram = torch.tensor(weighted_gram(products[module][:whole, :whole], held), dtype=torch.float64)
+            for_chance = products[module][whole:, whole:] if extra else products[module][:rank, :rank]
+            sums[module] = ((gram * tokens).tolist(), (for_chance * tokens).tolist())
     return sums, tokens
 
 

@@ -15,8 +15,8 @@ from analysis.weights.modules import shared_modules
 from analysis.weights.start import Left, left_start, over_modules
 from analysis.weights.summary import summarise
 from execution.context import Inputs, ParallelMap
-from methods.training.start import initial_a
-from models.adapter import AdapterFile, Factors
+from methods.training.start import INITIAL
+from models.adapter import AdapterFile, Factors, Start
 from models.module_names import natural_key
 from orchestrator.runtime.threads import pin
 
@@ -34,12 +34,14 @@ class Place(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """One adapter to measure: the seed of its initial A or an adapter that contains it, and its checkpoints by step."""
+    """One adapter to measure: the seed that its first factors were drawn from or an adapter that contains them, its
+    checkpoints by step, and which factor was drawn."""
 
     name: str
     place: Place
     start: int | Place | None = None
     checkpoints: Mapping[int, Place] = {}
+    drawn: Start = "a"
 
 
 class Task(NamedTuple):
@@ -77,14 +79,15 @@ def survey(
     result = summarise(names, {part.module: part.geometry for part in parts})
     itself = summarise([names[0], "itself"], {part.module: part.itself for part in parts})["pairs"][0]
     result["itself"] = itself | {"b": names[0]}
-    _add_starts(result, parts)
+    _add_starts(result, parts, subjects)
     result["along"] = _along(subjects, parts, result)
     progress("computing chance levels")
     generator = torch.Generator().manual_seed(config["seed"])
     first = AdapterFile(subjects[0].place.path(inputs))
     factors = {module: first.factors(module) for module in modules}
-    result["chance"] = floors(factors, config["top"], generator=generator, draws=config["chance_draws"])
-    result["chance"]["of"] = names[0]
+    start = subjects[0].drawn
+    result["chance"] = floors(factors, config["top"], generator=generator, draws=config["chance_draws"], start=start)
+    result["chance"] |= {"of": names[0], **_stated(start)}
     return result
 
 
@@ -116,7 +119,10 @@ def measure(task: Task, inputs: Inputs) -> list[Part]:
     result = []
     for module in task.modules:
         ends = [file.factors(module) for file in files]
-        left = [None if start is None else _left(start, module, f) for start, f in zip(starts, ends, strict=True)]
+        left = [
+            None if start is None else _left(start, subject.drawn, module, file, ends[i])
+            for i, (start, subject, file) in enumerate(zip(starts, task.subjects, files, strict=True))
+        ]
         itself = module_geometry([ends[0], refactored(ends[0])], task.top)
         path = {}
         for step, have, saved in along:
@@ -143,13 +149,16 @@ def _start(subject: Subject, inputs: Inputs) -> int | AdapterFile | None:
     return AdapterFile(subject.start.path(inputs)) if isinstance(subject.start, Place) else subject.start
 
 
-def _left(start: int | AdapterFile, module: str, factors: Factors) -> Left:
+def _left(start: int | AdapterFile, drawn: Start, module: str, file: AdapterFile, factors: Factors) -> Left:
     if isinstance(start, AdapterFile):
-        a0 = start.factors(module).a
+        b, a, _ = start.saved(module)
+        initial = (a if drawn == "a" else b).double()
     else:
-        a0 = initial_a(start, module, *factors.a.shape)
+        initial = INITIAL[drawn](start, module, *(factors.a if drawn == "a" else factors.b).shape).double()
+    if drawn == "b":
+        initial *= file.scale(module)  # as the factors have it
     try:
-        return left_start(factors, a0)
+        return left_start(factors, initial, drawn)
     except ValueError as error:
         raise ValueError(f"module {module}: {error}") from None
 
@@ -162,8 +171,10 @@ def refactored(factors: Factors) -> Factors:
     return Factors(factors.b.double() @ turn, turn.T @ factors.a.double())
 
 
-def _add_starts(result: dict[str, Any], parts: Sequence[Part]) -> None:
-    """Add a_moved_rel and start_share to the result's entries of each adapter, over all modules and at each."""
+def _add_starts(result: dict[str, Any], parts: Sequence[Part], subjects: Sequence[Subject]) -> None:
+    """Add a_moved_rel and start_share to the result's entries of each adapter, over all modules and at each, and start
+    where that is b."""
+    drawn = {subject.name: subject.drawn for subject in subjects}
     whole = over_modules({part.module: part.left for part in parts})
     entries = [*zip(result["adapters"], whole, strict=True)]
     ordered = sorted(parts, key=lambda part: natural_key(part.module))
@@ -172,6 +183,12 @@ def _add_starts(result: dict[str, Any], parts: Sequence[Part]) -> None:
     for entry, left in entries:
         entry["a_moved_rel"] = None if left is None else left.a_moved_rel
         entry["start_share"] = None if left is None else left.start_share
+        entry |= _stated(drawn[entry["name"]])
+
+
+def _stated(start: Start) -> dict[str, Start]:
+    """As results have it: absent where A was drawn, as everywhere before there was a choice."""
+    return {} if start == "a" else {"start": start}
 
 
 def _along(subjects: Sequence[Subject], parts: Sequence[Part], result: Mapping[str, Any]) -> dict[str, Any]:

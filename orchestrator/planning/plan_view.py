@@ -56,7 +56,7 @@ def _protocol(study: Study) -> Iterator[str]:
     yield f"base       {study.base.name} ({study.base.kind})"
     yield (
         f"adapter    LoRA on {', '.join(adapter.targets)}: rank {adapter.rank}, alpha {adapter.alpha}, dropout "
-        f"{adapter.dropout:g}, the same initial A for all at init {study.seeds.init}"
+        f"{adapter.dropout:g}, the same initial {adapter.start.upper()} for all at init {study.seeds.init}"
     )
     yield from study.rollouts.describe()
     rows = "all" if table.rows is None else f"at most {table.rows}"

@@ -14,7 +14,7 @@ from results.function import Activations
 from results.trainings import Training
 from results.weights import MeasuredGeometry
 
-FACTORS = ("method", "learning_rate", "init_seed", "order_seed")
+FACTORS = ("method", "learning_rate", "init_seed", "order_seed", "start")
 SEPARATOR = ":"  # between the two factors of an interaction's name
 PERMUTATIONS = 1999
 

@@ -163,6 +163,7 @@ def _trainings(study: Study, folders: Mapping[str, Path], outcome: Outcome) -> l
             "learning_rate": cell.learning_rate,
             "init_seed": cell.init_seed,
             "order_seed": cell.order_seed,
+            "start": cell.adapter.start,
             **present(varied=dict(cell.varied) or None),
         }
         title = f"train/{cell.name}"

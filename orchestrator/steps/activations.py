@@ -14,7 +14,7 @@ from orchestrator.bases.base import Shape
 from orchestrator.config.values import Frozen
 from orchestrator.planning import cost
 from orchestrator.steps.serving import attention_in
-from orchestrator.steps.train import ADAPTER, adapters, as_inputs
+from orchestrator.steps.train import ADAPTER, adapters, as_inputs, starts
 
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
@@ -38,7 +38,8 @@ def plan(planned: Planned) -> list[Step]:
         return []
     config = spec.activations.model_dump() | {"threads": spec.threads, "attention": attention_in(study, "float32")}
     inputs = {"base": planned.first("base"), **as_inputs(planned), "rollouts": planned.first("rollouts")}
-    return [Step(KIND, "rows", config, inputs, collective=ADAPTER)]
+    runtime = {"starts": starts(planned.of("train"))}  # part of the trainings' keys already
+    return [Step(KIND, "rows", config, inputs, runtime, collective=ADAPTER)]
 
 
 def run(context: Context) -> None:
@@ -54,7 +55,8 @@ def run(context: Context) -> None:
     rows = [(row["prompt_ids"], row["completion_ids"]) for row in spread(table, context.config["rows"])]
     threads, attention = context.config["threads"], context.config["attention"]
     mapped, slots = context.parallel_map, context.slots
-    result = survey(places, rows, context.inputs, threads, mapped, slots, context.progress, attention)
+    start = context.runtime["starts"][next(iter(places))]
+    result = survey(places, rows, context.inputs, threads, mapped, slots, context.progress, attention, start)
     write_json(context.out / FILE, result)
 
 

@@ -11,7 +11,7 @@ from execution.step import Step, StepKind
 from execution.store import write_json
 from orchestrator.bases.base import Shape
 from orchestrator.planning import cost
-from orchestrator.steps.train import ADAPTER, adapters, as_inputs
+from orchestrator.steps.train import ADAPTER, adapters, as_inputs, starts
 
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
@@ -27,7 +27,10 @@ def plan(planned: Planned) -> list[Step]:
     if len(trainings) < 2:
         return []
     config = spec.model_dump(include={"top", "chance_draws", "seed", "threads"})
-    runtime = {"init_seeds": {t.name: t.config["init_seed"] for t in trainings}}  # part of the trainings' keys already
+    runtime = {  # part of the trainings' keys already
+        "init_seeds": {t.name: t.config["init_seed"] for t in trainings},
+        "starts": starts(trainings),
+    }
     return [Step(KIND, "weights", config, as_inputs(planned), runtime, collective=ADAPTER)]
 
 
@@ -36,13 +39,13 @@ def run(context: Context) -> None:
     training: chance, and an adapter against itself."""
     from orchestrator.measurements.geometry import Place, Subject, survey
 
-    seeds = context.runtime["init_seeds"]
+    seeds, drawn = context.runtime["init_seeds"], context.runtime["starts"]
     subjects = []
     for name in adapters(context.inputs):
         role = f"{ADAPTER}{name}"
         saved = sorted((context.inputs[role] / CHECKPOINTS).glob("step-*"))
         kept = {int(path.name.removeprefix("step-")): Place(role, f"{CHECKPOINTS}/{path.name}") for path in saved}
-        subjects.append(Subject(name, Place(role, "adapter"), seeds[name], kept))
+        subjects.append(Subject(name, Place(role, "adapter"), seeds[name], kept, drawn[name]))
     if len(subjects) < 2:
         raise ValueError(f"{len(subjects)} adapter was trained: geometry compares two or more")
     result = survey(subjects, context.inputs, context.config, context.parallel_map, context.progress)

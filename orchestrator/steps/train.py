@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,11 @@ def adapters(inputs: Inputs) -> dict[str, Path]:
     """The adapter folders of the trainings among a step's inputs, by name."""
     trained = {r.removeprefix(ADAPTER): folder for r, folder in inputs.items() if r.startswith(ADAPTER)}
     return {name: folder / "adapter" for name, folder in trained.items()}
+
+
+def starts(trainings: Sequence[Step]) -> dict[str, str]:
+    """The factor that each training draws, a or b, by its name: for steps that read trainings, whose keys hold it."""
+    return {step.name: step.config["adapter"].get("start", "a") for step in trainings}
 
 
 def as_inputs(planned: Planned) -> dict[str, Step]:

@@ -128,7 +128,7 @@ def _undecided(ev: Evidence, placed: Sequence[Placed], reference: str) -> Claim:
     values = [value for one in placed for value in one.cosines]
     run = "the cosine to {} is {}" if len(values) == 1 else "cosines to {} run from {}"
     why = (
-        "it is not known from which initial A they began"
+        f"it is not known from which {ev.index.drawn.initial} they began"
         if ev.orders()
         else "no run repeats a method with another order of rows"
     )
@@ -216,12 +216,20 @@ def _unsteady(ev: Evidence, placed: Sequence[Placed], reference: str) -> Iterato
 
 def _elsewhere(ev: Evidence, subjects: Sequence[Family], reference: str) -> Iterator[Claim]:
     others = [family for family in subjects if not ev.comparable(family) and ev.cross(family, ev.reference)]
-    if others:
-        names = formats.listing([ev.label(family) for family in others])
-        known = None not in [ev.reference.init, *(family.init for family in others)]
-        start = f"another initial A than {reference}" if known else f"an initial A not known to be {reference}’s"
-        words = f"{names} began from {start}: a cosine between them tells nothing of direction."
-        yield Claim("elsewhere", LEAD, words, tuple(name for family in others for name in family.names))
+    factor = ev.reference.start.upper()
+    for start in "ab":
+        begun = [family for family in others if family.start == start]
+        if not begun:
+            continue
+        names = formats.listing([ev.label(family) for family in begun])
+        if start != ev.reference.start:
+            whence = f"a random {start.upper()}, {reference} from a random {factor}"
+        elif None not in [ev.reference.init, *(family.init for family in begun)]:
+            whence = f"another initial {factor} than {reference}"
+        else:
+            whence = f"an initial {factor} not known to be {reference}’s"
+        words = f"{names} began from {whence}: a cosine between them tells nothing of direction."
+        yield Claim("elsewhere", LEAD, words, tuple(name for family in begun for name in family.names))
 
 
 def floor_claim(ev: Evidence, point: str) -> Claim:
@@ -246,7 +254,7 @@ def floors(ev: Evidence, said: Sequence[Claim]) -> list[Claim]:
     """What another initial A, another learning rate and chance give; a new order too where it is not yet ``said``."""
     told = any(claim.kind == ORDERS for claim in said)
     found = [] if told or not ev.orders() else [floor_claim(ev, "floors")]
-    for kind, words in ((INIT, "Another initial A"), (RATE, "Another learning rate")):
+    for kind, words in ((INIT, f"Another {ev.index.drawn.initial}"), (RATE, "Another learning rate")):
         pairs = ev.repeated[kind]
         if pairs:
             values = list(pairs.values())
@@ -258,6 +266,7 @@ def floors(ev: Evidence, said: Sequence[Claim]) -> list[Claim]:
             found.append(Claim(f"floor {kind}", "floors", text, names, {kind: ends(values)}))
     chance = ev.results.geometry.chance.shared_a.cosine if ev.results.geometry else None
     if chance is not None:
-        text = f"Random updates from the same initial A have cosines of ±{formats.significant(chance, 2)}."
+        same = ev.index.by_chance.initial
+        text = f"Random updates from the same {same} have cosines of ±{formats.significant(chance, 2)}."
         found.append(Claim("chance", "floors", text, (), {"shared_a": (chance, chance)}))
     return found

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
-from analysis.weights.replicas import INIT, ORDER, RATE, Run, families, noise, repeats, runs
+from analysis.weights.replicas import INIT, ORDER, RATE, Key, Run, families, noise, repeats, runs
 from report.model_index import ModelIndex
 from results import Results
 
 
 @dataclass(frozen=True)
 class Family:
-    """Runs of one method at one learning rate and one initial A, which differ in the order of their rows alone."""
+    """Runs of one method at one learning rate and one initial A (start b: B), which differ in the order of their rows
+    alone."""
 
     method: str
     learning_rate: float | None
     init: int | None
+    start: str
     runs: tuple[Run, ...] = ()
 
     @property
@@ -30,8 +32,8 @@ class Family:
         return self.names[0] if self.names and self.method not in self.names else self.method
 
     @property
-    def key(self) -> tuple[str, float | None, int | None]:
-        return self.method, self.learning_rate, self.init
+    def key(self) -> Key:
+        return self.method, self.learning_rate, self.init, self.start
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Evidence:
 
     def comparable(self, family: Family) -> bool:
         """Whether it began from the reference's initial A: another one takes a cosine to 0 whatever was learned."""
-        return family.init == self.reference.init
+        return family.key[2:] == self.reference.key[2:]
 
     def orders(self) -> list[float]:
         """What a new order gives, of every method that was repeated so."""
@@ -119,8 +121,8 @@ class Evidence:
         named = [row["name"] for row in trainings if row["name"] == method]
         repeating = [row["name"] for row in trainings if row["of"] == method and row["role"] in (ORDER, INIT)]
         own = runs(trainings, [*named, *repeating, method])[0]
-        key = method, own.learning_rate, own.init
-        return self._family((*key[:2], self.reference.init)) or self._family(key)
+        key = method, *own.family[1:]
+        return self._family((*key[:2], *self.reference.key[2:])) or self._family(key)
 
     def of(self, method: str) -> list[Family]:
         """Every family of a method."""
@@ -129,9 +131,9 @@ class Evidence:
     def matched(self, method: str) -> Family | None:
         """A method at the reference's learning rate."""
         rate = self.reference.learning_rate
-        return None if rate is None else self._family((method, rate, self.reference.init))
+        return None if rate is None else self._family((method, rate, *self.reference.key[2:]))
 
-    def _family(self, key: tuple[str, float | None, int | None]) -> Family | None:
+    def _family(self, key: Key) -> Family | None:
         return next((family for family in self.families if family.key == key), None)
 
     @cached_property

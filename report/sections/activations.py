@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from report import formats
 from report.model_index import ModelIndex, other
-from report.plotting import CHANCE, FLOOR, PAGE, SHARED_A, Canvas, Made, bring_out, called, gathered, look
+from report.plotting import CHANCE, FLOOR, PAGE, Canvas, Made, bring_out, called, gathered, look, same_start
 from report.section import Section, csv_of, from_results
 from report.tables import ZERO_UPDATE, Cell, Column, Table, left_out, named, number, records, size, tint
 from results import Results
@@ -68,15 +68,15 @@ def weighted_table(results: Results, index: ModelIndex) -> Table | None:
         f"By what the updates do: activation-weighted cosine to {index.label(index.reference)}",
         rows,
         [
-            named(index, chance="Chance, same initial A"),
+            named(index, chance=f"Chance, same {index.by_chance.initial}"),
             (Column("Cosine", "of the entries"), lambda row: cosine(row, row.plain)),
             (Column("Cosine", "activation-weighted"), lambda row: cosine(row, row.weighted)),
             (Column("Change of outputs", "root mean square"), size("norm", 3)),
         ],
         "tr(ΔW S ΔW′ᵀ), S the second moment of a module’s inputs on the base, over "
         f"{formats.count(found.tokens)} completion tokens of {formats.count(found.rows)} rollouts. "
-        "Unlike the plain cosine it can see likeness across initial A’s. Inputs have few strong directions, so chance "
-        f"is higher here, too.{left_out(found, 'Both cosines are over')}",
+        f"Unlike the plain cosine it can see likeness across {index.drawn.initial}’s. Inputs have few strong "
+        f"directions, so chance is higher here, too.{left_out(found, 'Both cosines are over')}",
         kind=lambda row: tint(index, row, rate=True),
     )
 
@@ -90,7 +90,7 @@ def functions(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
         return None
     figure, ((axes,),) = canvas.grid(PAGE, 3.4)
     if found.chance is not None:
-        axes.axhline(found.chance, color=CHANCE, linestyle="--", linewidth=1, label=SHARED_A)
+        axes.axhline(found.chance, color=CHANCE, linestyle="--", linewidth=1, label=same_start(index))
     low = min(0.0, *(min(x, y) for _, x, y in points)) - 0.04
     axes.plot([low, 1], [low, 1], color=FLOOR, linewidth=0.8, linestyle=":", label="equal")
     for name, x, y in points:
@@ -101,14 +101,14 @@ def functions(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     axes.set_xlabel(f"cosine of the entries to {called(index, index.reference)}")
     axes.set_ylabel("activation-weighted cosine")
     bring_out(axes, index)
-    gathered(figure, ["equal", SHARED_A], beside=True)
+    gathered(figure, ["equal", same_start(index)], beside=True)
     return (
         figure,
         "Alike in entries, alike in effect?",
         (
             "Cosine weighed by the inputs that the modules really get, against the plain one. Above the diagonal two "
-            "updates are more alike in what they do than in their entries, as another initial A of one method is. A "
-            "wide open marker has another one on it."
+            "updates are more alike in what they do than in their entries, as another "
+            f"{index.drawn.initial} of one method is. A wide open marker has another one on it."
         ),
     )
 

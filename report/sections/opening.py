@@ -108,8 +108,8 @@ def _headline_caption(results: Results, index: ModelIndex) -> str:
         f"modules.{trained if known else ''} "
         "Shaded rows are floors, measured or drawn for these adapters; a chance cosine has mean 0, and "
         f"its root mean square is shown.{asked} One training a row: the table cannot tell a method from "
-        "the luck of its one run beyond what the floors show. The input side is shared through the "
-        "initial A, so a high |v₁·v₁′| must be read against its chance row."
+        f"the luck of its one run beyond what the floors show. The {index.drawn.side} side is shared through the "
+        f"{index.drawn.initial}, so a high {index.drawn.overlap} must be read against its chance row."
     )
 
 

@@ -61,7 +61,7 @@ def sweep_table(results: Results, index: ModelIndex) -> Table | None:
                 lambda row: measured(row, formats.cosine(row.cosine_to_sft)),
             ),
             (
-                Column("A moved", "‖A−A₀‖ / ‖A₀‖"),
+                Column(f"{index.drawn.letter} moved", index.drawn.moved),
                 lambda row: measured(row, formats.significant(row.a_moved_rel)),
             ),
             (
@@ -105,9 +105,9 @@ def sweep(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
         f"{index.label(found.method)} along its learning rate",
         (
             "One training a point, the same number of steps. Blue band: the rate of the other methods. "
-            f"Grey lines: floors ({index.label(index.reference)} again, with another order of rows or initial A), "
-            "the base’s accuracy, and in the first panel the norm in proportion to the rate, drawn "
-            "through the smallest rate: what Adam gives if every step goes the same way. A gap in a line "
+            f"Grey lines: floors ({index.label(index.reference)} again, with another order of rows or "
+            f"{index.drawn.initial}), the base’s accuracy, and in the first panel the norm in proportion to the rate, "
+            "drawn through the smallest rate: what Adam gives if every step goes the same way. A gap in a line "
             "is a training that failed."
         ),
     )

@@ -75,8 +75,11 @@ def moved_table(results: Results, index: ModelIndex) -> Table | None:
         (Column("Loss, first step"), _of(lambda row: number(formats.significant(row.loss_first)))),
         (Column("Loss, reported step"), _of(lambda row: number(formats.significant(row.loss_last)))),
         (Column("Clipped steps"), _of(lambda row: number(formats.percent(row.clip_rate, 0)))),
-        (Column("A moved", "‖A−A₀‖ / ‖A₀‖"), _of(lambda row: number(formats.significant(row.a_moved_rel)))),
-        (Column("‖B‖", "from zero"), _of(lambda row: number(formats.significant(row.b_norm)))),
+        (
+            Column(f"{index.drawn.letter} moved", index.drawn.moved),
+            _of(lambda row: number(formats.significant(row.a_moved_rel))),
+        ),
+        (Column(f"‖{index.drawn.zero}‖", "from zero"), _of(lambda row: number(formats.significant(row.b_norm)))),
         (
             Column("Gradient from wrong rows", "mean share"),
             _of(lambda row: number(formats.percent(row.gradient_wrong, 0))),
@@ -161,20 +164,23 @@ def curves(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     )
 
 
-_GROWTH: dict[str, Callable[[Curve], list[float]]] = {
-    "‖B‖": lambda curve: curve.b_norm,
-    "‖A − A₀‖ / ‖A₀‖": lambda curve: curve.a_moved_rel,
-    _GRADIENT: lambda curve: curve.grad_norm,
-}
+def _growth(index: ModelIndex) -> dict[str, Callable[[Curve], list[float]]]:
+    """What is drawn along training, by its title."""
+    return {
+        f"‖{index.drawn.zero}‖": lambda curve: curve.b_norm,
+        index.drawn.moved.replace("−", " − "): lambda curve: curve.a_moved_rel,
+        _GRADIENT: lambda curve: curve.grad_norm,
+    }
 
 
 def growth(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
-    """How far the factors move along training: ‖B‖, ‖A − A0‖ / ‖A0‖ and the gradient's norm."""
+    """How far the factors move along training, and the gradient's norm: see :func:`_growth`."""
     rows = index.in_order(results.curves or [])
     if not rows:
         return None
-    figure, grid = canvas.grid(PAGE, 2.9, 1, len(_GROWTH))
-    for axes, (title, values_of) in zip(grid[0], _GROWTH.items(), strict=True):
+    panels = _growth(index)
+    figure, grid = canvas.grid(PAGE, 2.9, 1, len(panels))
+    for axes, (title, values_of) in zip(grid[0], panels.items(), strict=True):
         logarithmic = title == _GRADIENT
         for row in rows:
             model = index.models[row.name]
@@ -199,8 +205,9 @@ def growth(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
         figure,
         "How far the factors go",
         (
-            "Norm of B (from zero), relative way of A from its start, and the gradient’s norm (methods at "
-            "their own rate, running mean, log scale) against optimiser step. Lines that coincide for "
+            f"Norm of {index.drawn.zero} (from zero), relative way of {index.drawn.letter} from its start, and the "
+            "gradient’s norm (methods at their own rate, running mean, log scale) against optimiser step. Lines that "
+            "coincide for "
             "unlike objectives, the one below drawn wider, are Adam’s step size at work; they say nothing about "
             "direction."
         ),

@@ -23,7 +23,7 @@ def test_start(tiny_model: Path) -> None:
         assert a.dtype == torch.float32 and a.shape[0] == 4
         bound = a.shape[1] ** -0.5
         assert 0.9 * bound < a.abs().max() <= bound
-        assert not adapter.b[name].any() and torch.equal(a, adapter.a0[name])
+        assert not adapter.b[name].any() and torch.equal(a, adapter.initial[name])
     trained = {id(p) for p in adapter.parameters.values()}
     assert all(p.requires_grad == (id(p) in trained) for p in adapter.model.parameters())
 
@@ -31,9 +31,9 @@ def test_start(tiny_model: Path) -> None:
 def test_start_depends_on_seed_and_name_alone(tiny_model: Path) -> None:
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    one = attach(load(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 1).a0
-    part = attach(load(tiny_model, "float32", "sdpa"), ("v_proj",), 4, 8, 0.0, 1).a0
-    other = attach(load(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 2).a0
+    one = attach(load(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 1).initial
+    part = attach(load(tiny_model, "float32", "sdpa"), ("v_proj",), 4, 8, 0.0, 1).initial
+    other = attach(load(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 2).initial
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[name], part[name]) for name in part)
     assert not any(torch.equal(one[name], other[name]) for name in one)
@@ -45,7 +45,7 @@ def test_drift(tiny_model: Path) -> None:
     """Every entry of A moved by 0.5, one B set to ones: norms from the counts of entries."""
     adapter = attach(load(tiny_model, "float32", "sdpa"), TARGETS, 4, 8, 0.0, 1)
     entries = sum(a.numel() for a in adapter.a.values())
-    start = sum(a.double().pow(2).sum().item() for a in adapter.a0.values()) ** 0.5
+    start = sum(a.double().pow(2).sum().item() for a in adapter.initial.values()) ** 0.5
     with torch.no_grad():
         for a in adapter.a.values():
             a.add_(0.5)

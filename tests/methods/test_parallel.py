@@ -117,6 +117,17 @@ def test_two_workers_train_what_one_trains(
     assert all(torch.equal(again[name], two[name]) for name in two)
 
 
+def test_two_workers_train_from_the_same_b(
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path
+) -> None:
+    train(make_config(start="b"), tiny_model, rollouts, tmp_path / "one" / "out", work=tmp_path)
+    ended = run_workers(make_config(start="b", workers=2), tiny_model, rollouts, None, tmp_path / "two")
+    assert [e.returncode for e in ended] == [0, 0], ended[0].stderr + ended[1].stderr
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5)
+
+
 def test_all_workers_see_a_divergence(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path
 ) -> None:

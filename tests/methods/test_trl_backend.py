@@ -133,6 +133,20 @@ def test_agreement(tiny_model: Path, rollouts: list[Rollout], make_config: Make,
     assert {p.relative_to(ours) for p in ours.rglob("*")} == {p.relative_to(theirs) for p in theirs.rglob("*")}
 
 
+def test_agreement_from_a_drawn_b(
+    tiny_model: Path, rollouts: list[Rollout], make_config: Make, agreement: Agreement, tmp_path: Path
+) -> None:
+    config, found = make_config(start="b", learning_rate=1e-3), []
+    for backend in (trainer, trl_backend):
+        out, work = tmp_path / backend.__name__ / "out", tmp_path / backend.__name__ / "work"
+        work.mkdir(parents=True)
+        summary = backend.train(config, tiny_model, rollouts, out, work=work)
+        found.append((deltas(out / "adapter"), summary["a_moved_rel"], summary["b_norm"]))
+    (ours, *told), (theirs, *of_trl) = found
+    agreement("TRL sft, start b: deltas after 6 steps", ours, theirs, 1e-3)
+    assert told == pytest.approx(of_trl, rel=1e-3)
+
+
 def test_trls_margins_of_sums_are_not_passed_for_those_of_means(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path
 ) -> None:

@@ -127,6 +127,34 @@ def test_the_base_its_activations_and_the_start(
     assert code == 2 and "--rollouts needs --base" in said
 
 
+def test_a_start_whose_b_was_drawn(
+    three: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--start with A = 0: how far B moved, in which the scale of 2 cancels; chance is random A on the first one's B."""
+    rows = [{"problem": "1 + 2", "answer": "3", "completion": f"= {i}", "reward": 1} for i in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    start = shutil.copytree(three / "one", tmp_path / "start")
+    edit_weights(start, lambda t: t.update({k: torch.zeros_like(v) for k, v in t.items() if "lora_A" in k}))
+    half = shutil.copytree(three / "one", tmp_path / "half")
+    edit_weights(half, lambda t: t.update({k: v * 1.5 for k, v in t.items() if "lora_B" in k}))
+    words = [three / "one", three / "two", half, "--base", tiny_model, "--rollouts", "rows.jsonl"]
+    code, said = compare(*words, "--start", start, "--out", "out", capsys=capsys)
+    assert code == 0, said
+    found = results(tmp_path / "out")
+    one, two, moved = found["geometry"]["adapters"]
+    assert {row["start"] for row in found["geometry"]["adapters"] + found["geometry"]["adapter_modules"]} == {"b"}
+    assert one["a_moved_rel"] == 0 and one["start_share"] == pytest.approx(1, abs=1e-12)
+    assert two["a_moved_rel"] > 1 and two["start_share"] < 0.5
+    assert moved["a_moved_rel"] == pytest.approx(0.5, rel=1e-6), "B is half as large again, in the same columns"
+    assert moved["start_share"] == pytest.approx(1, abs=1e-9)
+    chance = found["geometry"]["chance"]
+    assert chance["start"] == "b" and chance["shared_a"]["u1"] > 2 * chance["ambient"]["u1"]
+    assert chance["shared_a"]["v1"] < 2 * chance["ambient"]["v1"]
+    assert 0 < found["activations"]["chance"] < 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Chance, same initial B" in page and "initial A" not in page and "B moved" in page
+
+
 def test_checkpoints_of_two_trainings_are_two_courses(three: Path, tmp_path: Path) -> None:
     for run, last in (("a", "one"), ("b", "two")):
         for step in (100, 200, 300):
@@ -186,6 +214,23 @@ def test_trainings_of_this_tool_bring_their_floors(three: Path, tmp_path: Path) 
     assert sizes["sft"]["a_moved_rel"] > 0, "against the A0 of the noted seed"
     assert found["directions"]["variance"]["deltas"] == 4, "those of one initial A, each method at its own rate"
     assert {row["name"]: row["span_of"] for row in found["directions"]["adapters"]}["sft-order2"] == 1
+
+
+def test_a_training_of_the_other_start_is_another_method(three: Path, tmp_path: Path) -> None:
+    """No replica, whatever it has in common; measured against the B that its seed gives."""
+    given = [
+        stored(three, tmp_path, "sft"), stored(three, tmp_path, "sft-b", adapter={"start": "b"}),
+        stored(three, tmp_path, "sft-b-order2", adapter={"start": "b"}, order_seed=2),
+    ]  # fmt: skip
+    assert compare(*given, "--out", "out")[0] == 0
+    found = results(tmp_path / "out")
+    assert {row["name"]: (row["role"], row["start"]) for row in found["trainings"]} == {
+        "sft": ("method", "a"), "sft-b": ("method", "b"), "sft-b-order2": ("order", "b"),
+    }  # fmt: skip
+    assert found["geometry"]["floors"].keys() == {"order", "itself"}
+    one, other, _ = found["geometry"]["adapters"]
+    assert "start" not in one and other["start"] == "b" and other["a_moved_rel"] != one["a_moved_rel"]
+    assert "began from a random B, SFT from a random A" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,7 @@ TRAINED = {"train", "evaluate", "geometry", "activations", "spectra", "connectiv
         ("training.report_step=3", TRAINED),
         ("training.backend=trl", TRAINED),
         ("adapter.rank=5", TRAINED),
+        ("adapter.start=b", TRAINED),
         ("seeds.order=7", TRAINED),
         ("evaluation.tasks.0.seed=2", {"problems", "evaluate", "similarity"}),
         ("evaluation.contamination=exclude", {"problems", "evaluate", "similarity"}),
@@ -236,6 +237,7 @@ def test_one_methods_setting_changes_that_method_alone(make_study: Maker, plan_o
 def test_a_default_that_is_written_out_is_the_same_study(make_study: Maker, plan_of: Planner) -> None:
     written = make_study("methods.dpo.settings={beta: 0.1}", "training.betas=[0.9, 0.999]", "training.report_step=4")
     assert keys(plan_of(written)) == keys(plan_of(make_study()))
+    assert keys(plan_of(make_study("adapter.start=a"))) == keys(plan_of(make_study()))
 
 
 def test_the_engine_at_hand_is_part_of_what_it_made(make_study: Maker) -> None:

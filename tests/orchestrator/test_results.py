@@ -319,6 +319,14 @@ def test_trainings_carry_what_was_asked_and_what_came_out(results: dict[str, Any
     assert (curve["name"], curve["step"], curve["grad_norm"]) == ("sft", [1, 2], [2.0, 2.0])
 
 
+def test_trainings_carry_the_factor_that_was_drawn(results: dict[str, Any], ran: Callable[..., Any]) -> None:
+    assert {row["start"] for row in results["trainings"]} == {"a"}
+    assert "adapter.start" not in results["study"]["settings"]
+    mirrored = told(*ran("adapter.start=b"))
+    assert {row["start"] for row in mirrored["trainings"]} == {"b"}
+    assert mirrored["study"]["settings"]["adapter.start"] == "b"
+
+
 def test_floors_stand_beside_their_own_method(results: dict[str, Any]) -> None:
     floors = results["geometry"]["floors"]
     pairs = {kind: [{pair["a"], pair["b"]} for pair in of] for kind, of in floors.items() if kind != "itself"}

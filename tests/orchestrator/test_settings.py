@@ -16,7 +16,7 @@ from evals.engines.settings import EngineConfig, EnginePlace, EngineSettings
 from evals.engines.transformers import TransformersEngine
 from evals.engines.vllm import VllmEngine
 from execution.errors import UserError
-from execution.settings import Below1, Neutral, Settings, stated
+from execution.settings import NEUTRAL, Below1, Neutral, Settings, hints
 from methods.config import LoraSettings, TrainConfig, TrainingSettings
 from orchestrator.config.study import Placement, Study
 from orchestrator.config.study_file import load_study
@@ -78,17 +78,21 @@ def test_a_setting_that_is_off_by_default_moves_no_key(make_study: Maker) -> Non
     assert not any(title.startswith(("base/", "rollouts/", "problems/", "reference/")) for title in moved)
 
 
-def test_a_step_gives_its_training_what_the_study_says(make_study: Maker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("override", [(), ("adapter.start=b",)], ids=["a", "b"])
+def test_a_step_gives_its_training_what_the_study_says(
+    make_study: Maker, tmp_path: Path, override: tuple[str, ...]
+) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "base.json").write_text('{"kind": "from_scratch", "name": "x"}')
-    study = make_study("training.betas=[0.8, 0.95]", "training.report_step=3", "adapter.rank=3")
+    study = make_study("training.betas=[0.8, 0.95]", "training.report_step=3", "adapter.rank=3", *override)
     for step in make_plan(study, FACTS):
         if step.kind.name == "train":
             config = train_config(step.config, step.runtime, tmp_path)
             for part in (study.adapter, study.training):
                 told = {field.name: getattr(config, field.name) for field in fields(part)}
                 apart = {"learning_rate": step.config["learning_rate"], "run_steps": 4}
-                assert told == stated(part) | {name: value for name, value in apart.items() if name in told}
+                asked = {field.name: getattr(part, field.name) for field in fields(part)}
+                assert told == asked | {name: value for name, value in apart.items() if name in told}
             assert (config.reported_step, config.last_step) == (3, 4)
 
 
@@ -106,7 +110,9 @@ def test_a_setting_that_is_off_is_not_told_either() -> None:
 )
 def test_a_part_of_a_study_is_what_the_package_declares(make_study: Maker, part: str, declared: type[Settings]) -> None:
     assert Study.model_fields[part].annotation is declared
-    assert list(make_study().model_dump()[part]) == [field.name for field in fields(declared)]
+    every = [field.name for field in fields(declared)]
+    off = [name for name, hint in hints(declared).items() if NEUTRAL in getattr(hint, "__metadata__", ())]
+    assert list(make_study().model_dump()[part]) == [name for name in every if name not in off]
 
 
 def test_no_setting_of_a_training_or_an_engine_is_declared_twice() -> None:
@@ -145,6 +151,7 @@ def test_the_page_on_training_names_settings_that_there_are() -> None:
     [
         ("training.workers=9", "training.workers: 9 cannot share a batch of 2"),
         ("adapter.targets=[]", "adapter.targets: name at least one module to adapt"),
+        ("adapter.start=c", "adapter.start: input should be 'a' or 'b', not 'c'"),
         ("training.attention=flash", "training.attention: flash needs training.precision=bfloat16"),
         ("engine.adapters=swapped", "engine.adapters: swapped needs engine.kind=vllm: Transformers serves with PEFT"),
     ],

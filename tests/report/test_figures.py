@@ -16,7 +16,7 @@ from report.figures import FIGURES, Canvas, draw
 from report.model_index import model_index
 from report.plotting import FLOOR, numbers, short
 from results import VERSION, Results
-from tests.report.example_study import results, typed
+from tests.report.example_study import begun_at_b, results, typed
 from tests.report.hollow import hollow
 
 LEAST = Results(version=VERSION, trainings=[])
@@ -268,3 +268,16 @@ def test_a_gap_stays_a_gap_and_a_long_name_is_shortened_in_the_middle() -> None:
     np.testing.assert_array_equal(numbers([1.0, None, 2]), [1.0, np.nan, 2.0])
     assert short("a" * 30 + "end", 11) == "aaaaa…aaend"
     assert short("two\nlines") == "two lines"
+
+
+def test_figures_name_the_factor_that_was_drawn() -> None:
+    for given, letter, other in ((results(), "A", "B"), (begun_at_b(results()), "B", "A")):
+        told = Results.model_validate(given)
+        words = ""
+        for key in ("cosines", "angles", "parting", "functions", "growth", "sweep"):
+            figure, title, caption = _drawn(key, told)
+            texts = [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+            words += " ".join([title, caption, *texts])
+        assert f"another initial {letter}" in words and f"chance, same initial {letter}" in words
+        assert f"‖{letter} − {letter}₀‖" in words and f"Norm of {other} (from zero)" in words
+        assert f"initial {other}" not in words and f"{other}₀" not in words

@@ -220,6 +220,17 @@ def test_another_initial_a_decides_nothing_and_a_zero_update_has_no_direction() 
         _found(given).lead
         == "DFT began from another initial A than SFT: a cosine between them tells nothing of direction."
     )
+    given["trainings"] = [row | {"start": "b"} for row in given["trainings"]]
+    assert (
+        _found(given).lead
+        == "DFT began from another initial B than SFT: a cosine between them tells nothing of direction."
+    )
+    for row in given["trainings"]:
+        row |= {"start": "a" if row["name"] == "dft" else "b", "init_seed": 42}
+    assert (
+        _found(given).lead
+        == "DFT began from a random A, SFT from a random B: a cosine between them tells nothing of direction."
+    )
     given = _study({("sft", "dft"): None, ("dft", "dft-order43"): 0.5})
     assert _found(given).lead == "SFT’s update is zero, so nothing can be compared with it."
     given = _study({("sft", "sft-order43"): 0.5})

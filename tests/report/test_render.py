@@ -22,7 +22,7 @@ from report.tables import Table
 from results import VERSION, Results, dump
 from results.evaluation import Task
 from results.rollouts import Rollouts
-from tests.report.example_study import ERROR, provenance, results, typed
+from tests.report.example_study import ERROR, begun_at_b, provenance, results, typed
 from tests.report.hollow import hollow
 
 HOSTILE = '<img src=x onerror="alert(1)">&$x^2$'
@@ -668,6 +668,22 @@ def test_what_is_known_of_no_adapter_has_no_column(tmp_path: Path, no_figures: N
     shown = [title[:12] for title in _lines(page, "adapters")["Model"]]
     assert shown == ["Norm‖ΔW‖, gl", "Effective ra", "Stable rankm", "Modules"]
     assert "Rate × steps" not in page.words.split("Definitions")[0]
+
+
+def test_the_page_names_the_factor_that_was_drawn(tmp_path: Path, no_figures: None) -> None:
+    page = _render(tmp_path / "b", begun_at_b(results()))
+    assert "initial A" not in page.words and "A₀" not in page.words
+    assert "The output side is shared through the initial B, so a high |u₁·u₁′| must be read" in page.words
+    assert "with the same initial B, within its column space" in page.words
+    assert _row(page, "SFT init43")[1] == "floor: another initial B"
+    assert _row(page, "Chance, same initial B")[3] == "±0.0011"
+    titles = _lines(page, "adapters")["Model"]
+    assert "B moved‖B−B₀‖ / ‖B₀‖" in titles and "In B₀’s columnsshare of ‖ΔW‖²" in titles
+    assert "‖A‖from zero" in _lines(page, "trainings-did")["Training"]
+    mixed = results()
+    next(row for row in mixed["trainings"] if row["name"] == "dpo")["start"] = "b"
+    words = _render(tmp_path / "both", mixed).words
+    assert "another initial A or B" in words and "Chance, same initial A" in words
 
 
 def test_a_failed_models_row_still_spans_the_table_without_its_empty_columns(page: Page, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from report.model_index import ModelIndex, dimensions, other
 from report.plotting import (
     CHANCE,
     PAGE,
-    SHARED_A,
     Canvas,
     Made,
     bring_out,
@@ -23,6 +22,7 @@ from report.plotting import (
     layer_axis,
     look,
     numbers,
+    same_start,
     shared_range,
     short,
 )
@@ -75,9 +75,9 @@ def cosines(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
         "Cosine of every pair",
         (
             "Cosine of the stacked updates of two models, over all adapted modules; −1 to 1, no unit. A run "
-            "with another initial A is far from all others, whatever it learned, because its update begins in "
-            "another input subspace: read that row as a floor, not as a finding. Of an update of zero no cosine "
-            "is defined."
+            f"with another {index.drawn.initial} is far from all others, whatever it learned, because its update "
+            f"begins in another {index.drawn.side} subspace: read that row as a floor, not as a finding. Of an update "
+            "of zero no cosine is defined."
         ),
     )
 
@@ -152,8 +152,8 @@ def angles(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
         (
             f"Marker: smallest of the {k} principal angles of a module, median over modules; tick at the "
             "line’s end: the largest. Vertical lines: what the smallest angle is for the floors. A largest angle "
-            "near 90° says nothing, since chance gives it too; on the input side the shared initial A alone "
-            "makes the smallest angle small."
+            f"near 90° says nothing, since chance gives it too; on the {index.drawn.side} side the shared "
+            f"{index.drawn.initial} alone makes the smallest angle small."
         ),
     )
 
@@ -219,15 +219,15 @@ def parting(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
         bring_out(axes, index)
     chance = geometry.chance.shared_a.cosine
     if chance is not None:
-        left.axhline(chance, color=CHANCE, linestyle="--", linewidth=1, label=SHARED_A)
+        left.axhline(chance, color=CHANCE, linestyle="--", linewidth=1, label=same_start(index))
     gathered(figure, [called(index, name) for name in index.models])
     return (
         figure,
         "When do two methods part?",
         (
             f"Left: cosine of each update to {index.label(reference)}’s at the same optimiser step; grey: the floors, "
-            f"{index.label(reference)} itself with another order of rows or another initial A. A method that leaves "
-            "the floor of another order has parted. Right: how soon each update points where it ends."
+            f"{index.label(reference)} itself with another order of rows or another {index.drawn.initial}. A method "
+            "that leaves the floor of another order has parted. Right: how soon each update points where it ends."
         ),
     )
 

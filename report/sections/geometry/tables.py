@@ -20,7 +20,9 @@ def adapters_table(results: Results, index: ModelIndex) -> Table | None:
     """Norm and effective rank of each update."""
     rows = index.in_order(results.geometry.adapters if results.geometry else [])
     started = any(row.a_moved_rel is not None for row in rows)
-    moved = " A small ‖A−A₀‖ means that the update’s input side is where its start put it." if started else ""
+    drawn = index.drawn
+    unknown = f"{drawn.first} not known"
+    moved = f" A small {drawn.way} means that the update’s {drawn.side} side is where its start put it."
     return records(
         "adapters",
         "Size and shape of each update",
@@ -37,17 +39,17 @@ def adapters_table(results: Results, index: ModelIndex) -> Table | None:
                 lambda row: number(formats.significant(row.stable_rank), ZERO_UPDATE),
             ),
             (
-                Column("A moved", "‖A−A₀‖ / ‖A₀‖"),
-                lambda row: number(formats.significant(row.a_moved_rel), "A₀ not known"),
+                Column(f"{drawn.letter} moved", drawn.moved),
+                lambda row: number(formats.significant(row.a_moved_rel), unknown),
             ),
             (
-                Column("In A₀’s rows", "share of ‖ΔW‖²"),
-                lambda row: number(formats.cosine(row.start_share), "A₀ not known"),
+                Column(f"In {drawn.span}", "share of ‖ΔW‖²"),
+                lambda row: number(formats.cosine(row.start_share), unknown),
             ),
             (Column("Modules"), lambda row: number(formats.count(row.modules))),
         ],
         "Norm: Frobenius, over all modules. Effective rank: exp of the entropy of σ/Σσ, mean over "
-        f"modules; it is at most the adapter’s rank. Stable rank: ‖ΔW‖² / σ₁².{moved}",
+        f"modules; it is at most the adapter’s rank. Stable rank: ‖ΔW‖² / σ₁².{moved if started else ''}",
         kind=lambda row: tint(index, row),
     )
 
@@ -67,7 +69,7 @@ class _Row:
 
 def _rows(geometry: Geometry, index: ModelIndex) -> Iterator[_Row]:
     """The floors, then every pair in the index's order."""
-    yield _Row("Chance, same initial A", geometry.chance.shared_a, "chance")
+    yield _Row(f"Chance, same {index.by_chance.initial}", geometry.chance.shared_a, "chance")
     yield _Row("Chance, random updates", geometry.chance.ambient, "chance")
     for kind, pair in geometry.floors.pairs:
         what = {"learning_rate": "learning rate", "itself": "in other factors"}.get(kind, kind)
@@ -114,7 +116,7 @@ def pairs_table(results: Results, index: ModelIndex) -> Table | None:
         f"{_dimension_words(results, results.geometry)}overlaps are means over modules. Overlap: mean of cos² of all k "
         "angles, 1 for the same subspace. Gap: (σₖ − σₖ₊₁) / σₖ; without a gap the subspace, and its angles, are "
         "arbitrary. A largest angle near 90° says nothing: chance gives it too. The orthogonal fraction "
-        "is √(1 − cosine²) here, the cosine in other words and no second finding. Another initial A takes "
+        f"is √(1 − cosine²) here, the cosine in other words and no second finding. Another {index.drawn.initial} takes "
         "the cosine towards 0 whatever was learned.",
         kind=lambda row: row.kind,
         folded=True,
@@ -156,19 +158,19 @@ def span_table(results: Results, index: ModelIndex) -> Table | None:
         ],
         f"By least squares on the Gram of all updates: the multiple of {reference}’s update that is nearest, and the "
         "share of the norm that it misses (the orthogonal fraction); then the share that every mixture of the other "
-        f"methods’ updates misses. A random update would miss nearly all.{_spread(found.variance)}",
+        f"methods’ updates misses. A random update would miss nearly all.{_spread(found.variance, index)}",
         kind=lambda row: tint(index, row, rate=True),
         folded=True,
     )
 
 
-def _spread(told: Variance | None) -> str:
+def _spread(told: Variance | None, index: ModelIndex) -> str:
     """How much of the spread of directions lies between methods, where some were run in another order."""
     if told is None or told.between_share is None:
         return ""
     p = f", p {formats.p_value(told.p)}" if told.p is not None else ""
     return (
-        f" Of {told.methods} methods at one initial A, each at its own learning rate, {told.repeated} ran in "
-        f"several orders of rows: {formats.percent(told.between_share)} of the spread of directions lies between "
+        f" Of {told.methods} methods at one {index.drawn.initial}, each at its own learning rate, {told.repeated} ran "
+        f"in several orders of rows: {formats.percent(told.between_share)} of the spread of directions lies between "
         f"methods; with runs relabelled by chance it would be {formats.percent(told.between_chance)}{p}."
     )

@@ -13,7 +13,13 @@ import torch
 from torch import Generator, Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from analysis.function.activations import input_products, summarise_activations, weighted_gram
+from analysis.function.activations import (
+    input_moments,
+    input_products,
+    random_rows,
+    summarise_activations,
+    weighted_gram,
+)
 from analysis.function.forward import completion_hidden
 from analysis.weights.modules import projection_of
 from models.adapter import Factors
@@ -264,3 +270,17 @@ def test_a_module_that_only_some_tokens_reach_is_left_out(tiny_model: Path) -> N
     held = {QUERY: factors(64, 64, 2, 1), expert: factors(64, 96, 2, 2)}
     found, tokens = input_products(model, ROWS, [held], [QUERY, expert])
     assert list(found) == [QUERY] and tokens == 9
+
+
+def test_moments_of_the_inputs_from_random_rows(exact: PreTrainedModel) -> None:
+    """Against the full second moment, over many draws; the rows of one draw are those of its seed."""
+    held = factors(64, 64, 4, 1)
+    x = inputs(exact, QUERY)
+    second = x.T @ x / len(x)
+    expected = np.trace(second), np.trace(second @ second)
+    found = []
+    for seed in range(20):
+        drawn = [{QUERY: one} for one in random_rows(held, 64, seed)]
+        assert torch.equal(drawn[1][QUERY].a, random_rows(held, 64, seed)[1].a)
+        found.append(input_moments(input_products(exact, ROWS, drawn, [QUERY])[0][QUERY]))
+    np.testing.assert_allclose(np.mean(found, axis=0), expected, rtol=0.15)

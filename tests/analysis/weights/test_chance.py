@@ -11,7 +11,15 @@ import torch
 from scipy.linalg import subspace_angles
 from torch import Generator
 
-from analysis.weights.chance import ambient, expected_cosines, floors, gaussian_r, random_subspaces, shared_a
+from analysis.weights.chance import (
+    ambient,
+    expected_cosine_of_shared_b,
+    expected_cosines,
+    floors,
+    gaussian_r,
+    random_subspaces,
+    shared_a,
+)
 from analysis.weights.geometry import module_geometry
 from analysis.weights.summary import summarise
 from models.adapter import Factors
@@ -138,3 +146,44 @@ def test_edges() -> None:
     nothing = floors({"z": zero}, generator=generator())
     json.dumps(nothing, allow_nan=False)
     assert set(nothing["ambient"].values()) == {None}
+
+
+def test_a_shared_b_equals_the_dense_simulation() -> None:
+    """Really drawn A on one B, measured by the geometry itself: the output side is shared, the input side is not."""
+    source, draws = generator(4), 200
+    b = torch.randn(48, 12, generator=generator(3), dtype=torch.float64) * torch.linspace(2, 0.5, 12)
+    dense = []
+    for _ in range(draws):
+        pair = [Factors(b, torch.randn(12, 40, generator=source, dtype=torch.float64)) for _ in range(2)]
+        found = summarise(["a", "b"], {"m.0.q": module_geometry(pair, 5)})["pairs"][0]
+        dense.append([found[key] for key in ("angle_min_median_deg", "right_angle_min_median_deg", "u1", "v1")])
+    trained = Factors(b, torch.randn(12, 40, generator=source, dtype=torch.float64))
+    found = floors({"m.0.q": trained}, 5, generator=generator(5), draws=draws, start="b")
+    ours = [found["shared_a"][key] for key in ("angle_min_median_deg", "right_angle_min_median_deg", "u1", "v1")]
+    expected = np.array(dense)
+    assert (np.abs(expected.mean(0) - ours) < 4 * np.sqrt(2 * expected.var(0) / draws)).all()
+    assert found["shared_a"]["u1"] > 2 * found["shared_a"]["v1"]
+    assert found["ambient"]["cosine"] == pytest.approx(expected_cosines([(40, 48, b.T @ b)])["ambient"])
+
+
+def test_cosine_of_a_shared_b_in_an_inner_product() -> None:
+    """Two modules with inputs of unlike second moments, against drawn A; with S = 1 it is the mirror of a shared A."""
+    source = generator(7)
+    held, squares = [], []
+    for out, in_ in ((24, 16), (12, 30)):
+        root = torch.randn(in_, in_, generator=source, dtype=torch.float64) * torch.linspace(2, 0.1, in_)
+        held.append((torch.randn(out, 4, generator=source, dtype=torch.float64), root @ root.T))
+    for _ in range(3000):
+        inner, norms = 0.0, [0.0, 0.0]
+        for b, s in held:
+            x, y = (b @ torch.randn(4, len(s), generator=source, dtype=torch.float64) for _ in range(2))
+            inner += float(((x @ s) * y).sum())
+            norms = [norm + float(((d @ s) * d).sum()) for norm, d in zip(norms, (x, y), strict=True)]
+        squares.append(inner**2)
+        norms_product = norms[0] * norms[1]
+        squares[-1] /= norms_product
+    found = expected_cosine_of_shared_b([(b.T @ b, float(s.trace()), float((s @ s).trace())) for b, s in held])
+    assert found == pytest.approx(math.sqrt(np.mean(squares)), rel=0.1)
+    plain = expected_cosine_of_shared_b([(b.T @ b, len(s), len(s)) for b, s in held])
+    assert plain == pytest.approx(expected_cosines([(len(s), len(b), b.T @ b) for b, s in held])["shared_a"])
+    assert expected_cosine_of_shared_b([(torch.zeros(2, 2), 3.0, 1.0)]) is None

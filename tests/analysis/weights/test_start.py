@@ -60,3 +60,19 @@ def test_sums_over_modules_know_no_order() -> None:
     assert first is not None and unknown is None
     assert over_modules(dict(reversed(found.items()))) == [first, None]
     assert first.moved == pytest.approx(sum(left.moved for left, _ in found.values() if left), rel=1e-12)
+
+
+def test_where_b_was_drawn_it_is_the_mirror() -> None:
+    """B0 = 2 e1, B = 2 e1 + e2: moved by 1 of 2; of |dW|^2 the part on e1 is 4 / 5. And it is that of the transpose."""
+    b0 = torch.tensor([[2.0], [0.0], [0.0]]).double()
+    f = Factors(b0 + torch.tensor([[0.0], [1.0], [0.0]]), torch.tensor([[3.0, 4.0]]).double())
+    left = left_start(f, b0, "b")
+    assert (left.a_moved_rel, left.whole) == (0.5, 125)
+    assert left.start_share == pytest.approx(0.8, abs=1e-15)
+    f, b0 = Factors(randn(20, 4, seed=2), randn(4, 30, seed=3)), randn(20, 4, seed=1)
+    assert left_start(f, b0, "b") == left_start(f.transposed, b0.T)
+    basis, dense = torch.linalg.qr(b0).Q, f.b @ f.a
+    share = float((basis.T @ dense).square().sum() / dense.square().sum())
+    assert left_start(f, b0, "b").start_share == pytest.approx(share, rel=1e-12)
+    with pytest.raises(ValueError, match=r"the initial B is \(20, 3\), the adapter's \(20, 4\) \(out, r\)"):
+        left_start(f, torch.zeros(20, 3), "b")
