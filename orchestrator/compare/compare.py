@@ -112,8 +112,8 @@ def _measure(given: Sequence[Given], options: argparse.Namespace, progress: Say)
         for name, f in files.items()
     ]
     comparison = Comparison(adapters=adapters, shared_modules=len(modules), notes=notes)
-    found = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), progress)
-    return _joined(given, measured, MeasuredGeometry.model_validate(found), comparison), {"base_folder": base}
+    measurements = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), progress)
+    return _joined(given, measured, MeasuredGeometry.model_validate(measurements), comparison), {"base_folder": base}
 
 
 def _notes(given: Sequence[Given], files: Mapping[str, Any], modules: Sequence[str]) -> list[str]:

@@ -176,11 +176,11 @@ def _curve(name: str, folder: Path) -> Curve:
 
 def _measured(done: Mapping[str, Step], folders: Mapping[str, Path]) -> Measured:
     """What the finished steps of the measurements give."""
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for title, step in done.items():
         if step.kind.read is not None:
-            found |= present(**dict(step.kind.read(folders[title])))
-    return Measured(**found)
+            measured |= present(**dict(step.kind.read(folders[title])))
+    return Measured(**measured)
 
 
 def _headline(

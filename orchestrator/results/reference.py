@@ -16,12 +16,12 @@ def with_floors(geometry: MeasuredGeometry, trainings: Sequence[Training], refer
     that differ so, the reference's own first, and what rounding gives."""
     known = runs(map(vars, trainings), [adapter.name for adapter in geometry.adapters])
     methods = {run.name: run.method for run in known}
-    found: dict[str, list[Pair]] = {}
+    floors: dict[str, list[Pair]] = {}
     for kind, names in repeats(known).items():
         ordered = sorted(names, key=lambda pair: methods[pair[0]] != methods.get(reference, reference))
         pairs = [pair for a, b in ordered if (pair := geometry.pair(a, b)) is not None]
-        found |= {kind: pairs} if pairs else {}
-    return Geometry(**dict(geometry), floors=Floors.model_validate(found | {"itself": geometry.itself}))
+        floors |= {kind: pairs} if pairs else {}
+    return Geometry(**dict(geometry), floors=Floors.model_validate(floors | {"itself": geometry.itself}))
 
 
 def directions(

@@ -73,8 +73,8 @@ def _rows(geometry: Geometry, index: ModelIndex) -> Iterator[_Row]:
         what = {"learning_rate": "learning rate", "itself": "in other factors"}.get(kind, kind)
         yield _Row(f"{index.label(pair.a)} · {index.label(pair.b)} ({what})", pair, "floor")
     for a, b in combinations(index.models, 2):
-        if found := geometry.pair(a, b):
-            yield _Row(f"{index.label(found.a)} · {index.label(found.b)}", found)
+        if measured := geometry.pair(a, b):
+            yield _Row(f"{index.label(measured.a)} · {index.label(measured.b)}", measured)
 
 
 def pairs_table(results: Results, index: ModelIndex) -> Table | None:
@@ -131,14 +131,14 @@ def _dimension_words(results: Results, geometry: Geometry) -> str:
 
 def span_table(results: Results, index: ModelIndex) -> Table | None:
     """The nearest multiple of the reference, and the span of the other methods."""
-    found = results.directions
-    if found is None or len(found.adapters) < 2:
+    directions = results.directions
+    if directions is None or len(directions.adapters) < 2:
         return None
     reference = index.label(index.reference)
     return records(
         "spans",
         "Multiples and mixtures",
-        index.in_order(found.adapters),
+        index.in_order(directions.adapters),
         [
             named(index),
             (
@@ -156,19 +156,19 @@ def span_table(results: Results, index: ModelIndex) -> Table | None:
         ],
         f"By least squares on the Gram of all updates: the multiple of {reference}’s update that is nearest, and the "
         "share of the norm that it misses (the orthogonal fraction); then the share that every mixture of the other "
-        f"methods’ updates misses. A random update would miss nearly all.{_spread(found.variance)}",
+        f"methods’ updates misses. A random update would miss nearly all.{_spread(directions.variance)}",
         kind=lambda row: tint(index, row, rate=True),
         folded=True,
     )
 
 
-def _spread(told: Variance | None) -> str:
+def _spread(variance: Variance | None) -> str:
     """How much of the spread of directions lies between methods, where some were run in another order."""
-    if told is None or told.between_share is None:
+    if variance is None or variance.between_share is None:
         return ""
-    p = f", p {formats.p_value(told.p)}" if told.p is not None else ""
+    p = f", p {formats.p_value(variance.p)}" if variance.p is not None else ""
     return (
-        f" Of {told.methods} methods at one initial A, each at its own learning rate, {told.repeated} ran in "
-        f"several orders of rows: {formats.percent(told.between_share)} of the spread of directions lies between "
-        f"methods; with runs relabelled by chance it would be {formats.percent(told.between_chance)}{p}."
+        f" Of {variance.methods} methods at one initial A, each at its own learning rate, {variance.repeated} ran in "
+        f"several orders of rows: {formats.percent(variance.between_share)} of the spread of directions lies between "
+        f"methods; with runs relabelled by chance it would be {formats.percent(variance.between_chance)}{p}."
     )
