@@ -251,7 +251,7 @@ def clock(text: str) -> tuple[int, str | None] | None:
     return hour % 12 * 60 + int(match[2] or 0), half
 
 
-def told(sentence: str) -> str | None:
+def only_number(sentence: str) -> str | None:
     """The only number in a sentence of words, as written: "$18" in "Janet makes $18 every day"; else None.
 
     None too if words modify or deny the number: "less than 5", "not 5", "all multiples of 5".

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from evals.channels import spoken
-from evals.exact import WRITTEN, number, tidy, told
+from evals.exact import WRITTEN, number, only_number, tidy
 from evals.statements import is_placeholder, stated
 
 ANNOTATION = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K's calculator: "16 - 3 = <<16-3=13>>13"
@@ -75,7 +75,7 @@ def _marked(text: str) -> str | None:
     line, _, more = rest.strip().partition("\n")
     if not mark or not line or (more and number(line) is None) or stated(line) is not None:
         return None
-    return told(line) or line
+    return only_number(line) or line
 
 
 def _number_at(text: str, match: re.Match[str]) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from evals.exact import NUMBER, WRITTEN, clock, number, plain, roomless, told
+from evals.exact import NUMBER, WRITTEN, clock, number, only_number, plain, roomless
 
 MOST = 50  # statements that are read, from the last
 LONGEST_LINE = 20_000  # characters of a statement that are read
@@ -146,7 +146,7 @@ def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
 def _short(line: str) -> bool:
     """Whether a line by itself is an answer: a number, one formula, a sentence with one number."""
     bare = line.strip("*_ ")
-    return number(bare) is not None or _MATHS.fullmatch(bare.rstrip(".")) is not None or told(line) is not None
+    return number(bare) is not None or _MATHS.fullmatch(bare.rstrip(".")) is not None or only_number(line) is not None
 
 
 def _displayed(text: str, at: int) -> str | None:
@@ -188,7 +188,7 @@ def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
         end = rest[concludes or 0 :]
         last = list(WRITTEN.finditer(end))
         if last:
-            return told(end) or last[-1][0]
+            return only_number(end) or last[-1][0]
     if number(sentence) is not None or clock(sentence) is not None:
         return sentence
     bold = [text for text in _BOLD.findall(sentence) if number(text) is not None]
@@ -207,7 +207,7 @@ def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
     leading = hour or _LEADING.match(end)
     if leading is not None:
         return leading[1]
-    return told(sentence) or _last_told(sentence) or sentence
+    return only_number(sentence) or _last_number(sentence) or sentence
 
 
 def _without_reason(sentence: str) -> str:
@@ -241,7 +241,7 @@ def _only_formula(sentence: str) -> str | None:
     return _result((match[1] or match[2]).strip())
 
 
-def _last_told(sentence: str) -> str | None:
+def _last_number(sentence: str) -> str | None:
     """The last number of a sentence of many words with several numbers; None for a formula or a list."""
     text = plain(sentence)
     if len(re.findall(r"(?<![\\\w])[a-z]{2,}", text)) < 4 or re.search(r"[=^\\_{}|<>]", text):

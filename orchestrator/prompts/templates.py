@@ -60,10 +60,10 @@ def environment() -> Environment:
 
 def why_not(template: str, chats: Sequence[Any], values: Mapping[str, Any], seconds: int = SECONDS) -> str | None:
     """What is wrong with a template that is to render these chats, no two to the same text; None where nothing is."""
-    told = json.dumps({"template": template, "chats": chats, "values": dict(values), "seconds": seconds})
+    request = json.dumps({"template": template, "chats": chats, "values": dict(values), "seconds": seconds})
     words = [sys.executable, "-I", str(Path(__file__).resolve())]
     try:
-        done = subprocess.run(words, input=told.encode(), capture_output=True, timeout=PATIENCE)
+        done = subprocess.run(words, input=request.encode(), capture_output=True, timeout=PATIENCE)
         late = done.returncode == -signal.SIGXCPU
     except subprocess.TimeoutExpired:
         late = True

@@ -86,10 +86,10 @@ def settings_of(study: Study) -> dict[str, Any]:
         else:
             flat[where] = value
 
-    told = study.model_dump(mode="json", exclude={"placement", "data", "note"})
+    settings = study.model_dump(mode="json", exclude={"placement", "data", "note"})
     for name in unkeyed(study.training):
-        del told["training"][name]
-    walk(told, "")
+        del settings["training"][name]
+    walk(settings, "")
     # A local path is this machine's business: its file's name is enough, and its content is in the keys.
     places = (".path", ".source", "rollouts.name")
     return {k: Path(v).name if k.endswith(places) and str(v).startswith("/") else v for k, v in flat.items()}

@@ -29,7 +29,7 @@ def directions(
     trainings: Sequence[Training],
     reference: str,
     seed: int = 0,
-    alike: Mapping[str, str] | None = None,
+    method_of: Mapping[str, str] | None = None,
 ) -> Directions | None:
     """What the Gram tells (``weights.directions``) of the updates that have a direction: neither zero nor noise.
 
@@ -42,7 +42,7 @@ def directions(
     if reference not in names:
         return None
     inner = [[geometry.gram[i][j] for j in kept] for i in kept]
-    return Directions.model_validate(gram.directions(runs(rows, names), inner, reference, alike, seed))
+    return Directions.model_validate(gram.directions(runs(rows, names), inner, reference, method_of, seed))
 
 
 def listed(names: Sequence[str], trainings: Sequence[Training], reference: str) -> Iterator[Listed]:
