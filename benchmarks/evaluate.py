@@ -1,4 +1,4 @@
-"""The cost of evaluation compared with other ways to the same verdicts, in one run.
+"""Compares the time of evaluation and grading with other ways to get the same verdicts.
 
     python benchmarks/evaluate.py [engines] [grading] [--harness PYTHON] [--rows N] [--sample N]
 
@@ -11,7 +11,7 @@ grading   10 000 generated rows, numbers and formulas, ten of them planted to ha
           and math-verify's own parse and verify, row by row in one process with its own time limits (5 s each), on a
           sample of the rows and on one hang of each kind, for at most 30 s
 
-Without arguments all parts. Nothing else should run at the same time.
+Without arguments all parts. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from evals.answers import Grader  # noqa: E402
 from evals.engines import Sampling, open_engine, prepare  # noqa: E402
 from evals.pool import cores  # noqa: E402
 
-Row = tuple[str, str, bool | None]  # completion, gold, the right verdict; None: it hangs
+Row = tuple[str, str, bool | None]  # completion, gold, the correct verdict (None: math-verify hangs)
 
 TINY = ROOT / "configs" / "tiny.yaml"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 ADAPTERS = ("sft", "rft", "dft", "rift", "offline_grpo", "dpo", "sft-order43")  # the last is the eighth model
-OTHERS = {"lora": "vLLM's LoRA", "merged": "an engine per merged model"}
+OTHERS = {"lora": "vLLM's LoRA", "merged": "one engine per merged model"}
 ROUNDS = 3
 ENGINE: dict[str, Any] = {"precision": "float32", "max_model_len": 128}
 SAMPLING = Sampling(max_tokens=40)
@@ -65,9 +65,9 @@ metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}
 
 
 def engines(python: list[str]) -> None:
-    """Print the ratios of wall-clock times; everything runs in separate processes, whose start is included."""
-    with tempfile.TemporaryDirectory(prefix="evaluate-") as name:
-        folder = Path(name)
+    """Print ratios of wall-clock times; everything runs in separate processes, whose start-up is included."""
+    with tempfile.TemporaryDirectory(prefix="evaluate-") as temporary:
+        folder = Path(temporary)
         asked = study(folder)
         print(f"engines   base and {len(asked['adapters']) - 1} adapters, {len(asked['problems'])} problems each")
         ways = ("swapped", *OTHERS)
@@ -75,34 +75,36 @@ def engines(python: list[str]) -> None:
         (whole, ours, times), *others = map(_median, zip(*rounds, strict=True))
         right = [model["right"] for model in ours["models"]]
         speed = _speed(ours["models"])
-        opening = f"{ours['open']:.1f} s of it to import and open the engine"
+        opening = f"of which {ours['open']:.1f} s to import and open the engine"
         print(f"          ours: {times}, {opening}; {speed:.0f} tokens/s", flush=True)
-        for told, (seconds, found, times) in zip(OTHERS.values(), others, strict=True):
-            rights = [model["right"] for model in found["models"]]
-            _told(told, times, seconds / whole, rights, right, _speed(found["models"]))
+        for name, (seconds, result, times) in zip(OTHERS.values(), others, strict=True):
+            rights = [model["right"] for model in result["models"]]
+            _report(name, times, seconds / whole, rights, right, _speed(result["models"]))
         one_by_one, rights = 0.0, []
         for adapter in asked["adapters"]:
-            seconds, found = child("merged", asked | {"adapters": [adapter]}, folder)
+            seconds, result = child("merged", asked | {"adapters": [adapter]}, folder)
             one_by_one += seconds
-            rights += [model["right"] for model in found["models"]]
-        _told("the same, a process each", f"{one_by_one:.1f} s", one_by_one / whole, rights, right)
+            rights += [model["right"] for model in result["models"]]
+        _report("the same, one process each", f"{one_by_one:.1f} s", one_by_one / whole, rights, right)
         _eighth(asked, folder)
         if subprocess.run([*python, "-c", "import lm_eval"], capture_output=True).returncode:
-            print("          lm-evaluation-harness is not installed there: pip install lm_eval, or name --harness")
+            print("          lm-evaluation-harness is not installed: pip install lm_eval, or set --harness")
             return
         seconds, rights = harness(asked, folder, python)
-        _told("lm-evaluation-harness", f"{seconds:.1f} s", seconds / whole, rights, right)
+        _report("lm-evaluation-harness", f"{seconds:.1f} s", seconds / whole, rights, right)
 
 
 def _median(timed: Iterable[tuple[float, dict[str, Any]]]) -> tuple[float, dict[str, Any], str]:
-    """The run of median length, and a text with all lengths."""
+    """(seconds, result, text with all durations) of the run of median duration."""
     by_length = sorted(timed, key=lambda pair: pair[0])
-    seconds, found = by_length[len(by_length) // 2]
-    return seconds, found, f"{seconds:.1f} s (of {', '.join(f'{length:.1f}' for length, _ in by_length)})"
+    seconds, result = by_length[len(by_length) // 2]
+    return seconds, result, f"{seconds:.1f} s (of {', '.join(f'{length:.1f}' for length, _ in by_length)})"
 
 
-def _told(name: str, times: str, ratio: float, rights: list[int], right: list[int], speed: float | None = None) -> None:
-    same = "the same verdict counts" if rights == right else f"right {rights} beside {right}"
+def _report(
+    name: str, times: str, ratio: float, rights: list[int], right: list[int], speed: float | None = None
+) -> None:
+    same = "the same verdict counts" if rights == right else f"correct: {rights}, ours {right}"
     more = "" if speed is None else f"; {speed:.0f} tokens/s"
     print(f"          {name}: {times}, {ratio:.2f} x ours; {same}{more}", flush=True)
 
@@ -112,14 +114,14 @@ def _speed(models: list[dict[str, Any]]) -> float:
 
 
 def _eighth(asked: dict[str, Any], folder: Path) -> None:
-    """The time of one more model in the open engine: canary, swap and grading, without its own tokens."""
+    """Print the time of one more model in the open engine: canary, swap and grading, without its generation."""
     eighth = {"adapters": [*asked["adapters"], asked["eighth"]]}
-    _, found = child("swapped", asked | eighth, folder)
-    last = found["models"][-1]
+    _, result = child("swapped", asked | eighth, folder)
+    last = result["models"][-1]
     beyond = last["before"] + last["after"]
     print(
-        f"          an eighth model: {beyond:.2f} s beyond its own tokens (canary and swap {last['before']:.2f}, "
-        f"grading {last['after']:.2f}), which take {last['generate']:.2f} s (must be within 2 s)"
+        f"          an eighth model: {beyond:.2f} s besides generation (canary and swap {last['before']:.2f}, "
+        f"grading {last['after']:.2f}); generation {last['generate']:.2f} s (limit: 2 s besides generation)"
     )
 
 
@@ -141,7 +143,7 @@ def study(folder: Path) -> dict[str, Any]:
 
 
 def child(how: str, asked: dict[str, Any], folder: Path) -> tuple[float, dict[str, Any]]:
-    """Wall-clock seconds of a process that answers by the way ``how``, and its last line of output."""
+    """(wall-clock seconds, last line of output) of a process that generates by the method ``how``."""
     path = folder / "asked.json"
     path.write_text(json.dumps(asked))
     begun = time.perf_counter()
@@ -154,10 +156,10 @@ def child(how: str, asked: dict[str, Any], folder: Path) -> tuple[float, dict[st
 
 
 def answer(how: str, path: Path) -> None:
-    """In the child process: print the results of the way ``how``."""
+    """In the child process: print the results of the method ``how``."""
     asked = json.loads(path.read_text())
-    found = engine_a_model(asked, path.parent) if how == "merged" else one_engine(asked, path.parent, how)
-    print(json.dumps(found))
+    result = engine_a_model(asked, path.parent) if how == "merged" else one_engine(asked, path.parent, how)
+    print(json.dumps(result))
 
 
 def one_engine(asked: dict[str, Any], folder: Path, adapters: str) -> dict[str, Any]:
@@ -178,16 +180,16 @@ def one_engine(asked: dict[str, Any], folder: Path, adapters: str) -> dict[str, 
             rows = canary.check(engine, base, {"base": None, "zero": zero, **own}, prompts[:8])
             assert all(row["passed"] for row in rows), rows
             ready = time.perf_counter()
-            found = engine.generate(prompts, SAMPLING, own.get("adapter"))
+            completions = engine.generate(prompts, SAMPLING, own.get("adapter"))
             written = time.perf_counter()
-            models.append(_graded(grader, found, asked) | {"before": ready - first, "generate": written - ready})
+            models.append(_graded(grader, completions, asked) | {"before": ready - first, "generate": written - ready})
             models[-1]["after"] = time.perf_counter() - written
     engine.close()
     return {"open": opened, "models": models}
 
 
 def engine_a_model(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The common way: each adapter is merged into a copy of the base, and an engine opened on it."""
+    """The usual way: merge each adapter into a copy of the base and open an engine on it."""
     prepare("vllm")
     import torch
     from peft import PeftModel
@@ -204,20 +206,20 @@ def engine_a_model(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
                 AutoTokenizer.from_pretrained(asked["base"]).save_pretrained(model)
             engine = open_engine("vllm", model, **ENGINE)
             begun = time.perf_counter()
-            found = engine.generate(prompts, SAMPLING)
-            models.append({"generate": time.perf_counter() - begun} | _graded(grader, found, asked))
+            completions = engine.generate(prompts, SAMPLING)
+            models.append({"generate": time.perf_counter() - begun} | _graded(grader, completions, asked))
             engine.close()
     return {"models": models}
 
 
-def _graded(grader: Grader, found: list[list[Any]], asked: dict[str, Any]) -> dict[str, Any]:
-    rows = [(c[0].text, p["answer"]) for c, p in zip(found, asked["problems"], strict=True)]
-    tokens = sum(len(c[0].token_ids) for c in found)
+def _graded(grader: Grader, completions: list[list[Any]], asked: dict[str, Any]) -> dict[str, Any]:
+    rows = [(c[0].text, p["answer"]) for c, p in zip(completions, asked["problems"], strict=True)]
+    tokens = sum(len(c[0].token_ids) for c in completions)
     return {"right": sum(v.correct for v in grader.grade(rows)), "tokens": tokens}
 
 
 def harness(asked: dict[str, Any], folder: Path, python: list[str]) -> tuple[float, list[int]]:
-    """lm-evaluation-harness with its Transformers backend, one adapter per run: total seconds, and right answers."""
+    """(total seconds, correct answers per model) of lm-evaluation-harness with Transformers, one run per adapter."""
     rows = folder / "problems.jsonl"
     rows.write_text("".join(json.dumps({k: p[k] for k in ("prompt", "answer")}) + "\n" for p in asked["problems"]))
     (folder / "planted.yaml").write_text(HARNESS.format(rows=rows, max_tokens=SAMPLING.max_tokens))
@@ -234,23 +236,23 @@ def harness(asked: dict[str, Any], folder: Path, python: list[str]) -> tuple[flo
         seconds += time.perf_counter() - begun
         if done.returncode:
             raise SystemExit(done.stdout + done.stderr)
-        told = json.loads(next(out.rglob("results_*.json")).read_text())["results"]["planted"]
-        rights.append(round(told["exact_match,number"] * len(asked["problems"])))
+        scores = json.loads(next(out.rglob("results_*.json")).read_text())["results"]["planted"]
+        rights.append(round(scores["exact_match,number"] * len(asked["problems"])))
     return seconds, rights
 
 
-HANGS = (  # answers on which math-verify takes far more than 5 s
+HANGS = (  # answers that take math-verify far more than 5 s
     "9^{{9^{{9}}}} + {0}",
     "(10^{{7}})! + {0}",
     "\\sum_{{k=1}}^{{10^{{9}}}} \\sin(k + {0})",
     "(x+y+z)^{{100}} + {0}",
 )
-PATIENCE = 30.0  # seconds to wait for math-verify's hangs
+PATIENCE = 30.0  # seconds after which a hanging math-verify is killed
 FILLER = "Let us see. We add what there is, and take away what is gone, step by step. " * 8
 
 
 def made(count: int, hangs: int, seed: int = 0) -> list[Row]:
-    """Rows as models and tasks write them: about half whole numbers, a third formulas that need math-verify."""
+    """Rows as models and tasks write them: half integers, about a third formulas that need math-verify."""
     rng = random.Random(seed)
     rows = [rng.choice(KINDS)(rng) for _ in range(count - hangs)]
     for i in range(hangs):
@@ -305,8 +307,8 @@ def grading(count: int, sample: int) -> None:
     wrong = [row for row, v in zip(rows, verdicts, strict=True) if v.correct is not bool(row[2])]
     print(
         f"grading   ours {ours:.1f} s for {count} rows, {hangs} of which hang: {count / ours:.0f} rows/s in "
-        f"{processes} processes on {cores()} cores (10 000 must end within 60 s)\n"
-        f"          {used:.0f} s of processor time; {len(wrong)} verdicts differ from what was planted"
+        f"{processes} processes on {cores()} cores (limit: 60 s for 10 000)\n"
+        f"          {used:.0f} s of processor time; {len(wrong)} wrong verdicts"
     )
     usual = [row for row in rows if row[2] is not None]
     chosen = random.Random(1).sample(usual, min(sample, len(usual)))
@@ -314,14 +316,14 @@ def grading(count: int, sample: int) -> None:
     late = [_hang(row) for row in [row for row in rows if row[2] is None][: len(HANGS)]]
     whole = plain * len(usual) / len(chosen) + hangs * sum(late) / max(1, len(late))
     print(
-        f"          math-verify row by row {plain:.1f} s for {len(chosen)} rows that do not hang ({differ} differ),\n"
-        f"          for hangs {', '.join(f'{s:.1f}' for s in late)} s ({PATIENCE:g}: was ended then)"
+        f"          math-verify row by row {plain:.1f} s for {len(chosen)} rows that do not hang ({differ} wrong),\n"
+        f"          {', '.join(f'{s:.1f}' for s in late)} s for rows that hang (killed after {PATIENCE:g} s)"
     )
-    print(f"          so at least {whole:.0f} s for all (extrapolated); ours over it {ours / whole:.2f}")
+    print(f"          at least {whole:.0f} s for all rows (extrapolated); ours / math-verify {ours / whole:.2f}")
 
 
 def _hang(row: Row) -> float:
-    """Seconds that math-verify takes for a row, or after which it was killed."""
+    """Seconds until math-verify finished a row or was killed."""
     begun = time.perf_counter()
     process = multiprocessing.get_context("fork").Process(target=_math_verify, args=([row],))
     process.start()
@@ -336,7 +338,7 @@ def _math_verify(rows: list[Row]) -> tuple[float, int]:
     from math_verify import parse, verify
 
     logging.disable(logging.CRITICAL)
-    verify(parse("$1$"), parse("$1$"))  # imports and grammar before the timer, unlike our start
+    verify(parse("$1$"), parse("$1$"))  # load imports and grammar before timing; our own start-up is timed
     begun = time.perf_counter()
     verdicts = [verify(parse(f"${gold}$"), parse(completion)) for completion, gold, _ in rows]
     seconds = time.perf_counter() - begun

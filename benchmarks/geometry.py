@@ -1,15 +1,15 @@
-"""The cost of the geometry of many adapters compared with other ways to the same numbers, in one run.
+"""Compares the time and memory of the geometry of many adapters with other ways to compute the same numbers.
 
     python benchmarks/geometry.py [metrics] [dense] [adapters] [memory] [workers] [--first-try FILE]
 
 metrics   six adapters at Qwen3-4B's shapes (36 layers x q, k, v, o, rank 32), all 15 pairs, float64: ours, the plain
           way below, and ``geometry(adapters, dtype)`` of FILE if given
-dense     beside dW and its dense SVD, on one module of each shape, extrapolated to all adapters and modules
+dense     the same against forming dW and its dense SVD, on one module of each shape, extrapolated to all
 adapters  6, 12, 24, 48 adapters: seconds fitted as a M + b M^2
 memory    48 adapters in files: peak memory of measuring beyond one module of all adapters
-workers   48 adapters, made in the workers: one Ray worker's time over two's, each on one thread, median of 5
+workers   48 adapters, created in the workers: speed-up of two Ray workers over one, one thread each, median of 5
 
-Without arguments all five, about five minutes on two cores. Nothing else should run at the same time.
+Without arguments all five, about five minutes on two cores. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def made(adapters: int, layers: int, dtype: torch.dtype = torch.float64, seed: i
 
 
 def ours(modules: dict[str, list[Factors]]) -> dict:
-    """Every metric that needs only the adapters, per module, layer, projection and over all."""
+    """All metrics that need only the adapters, per module, layer, projection and in total."""
     count = len(next(iter(modules.values())))
-    found = {name: module_geometry(factors, TOP) for name, factors in modules.items()}
-    return summarise([f"adapter {m}" for m in range(count)], found)
+    geometries = {name: module_geometry(factors, TOP) for name, factors in modules.items()}
+    return summarise([f"adapter {m}" for m in range(count)], geometries)
 
 
 def plain(modules: dict[str, list[Factors]]) -> None:
@@ -107,16 +107,18 @@ def metrics(first_try: Path | None) -> None:
             for m in range(6)
         ]
         ways.append(lambda: peer.geometry(listed, torch.float64))
-    found = seconds(*ways)
-    print(f"metrics   ours {found[0]:.2f} s; the plain way {found[1]:.2f} s, ours over it {found[0] / found[1]:.2f}")
+    times = seconds(*ways)
+    print(f"metrics   ours {times[0]:.2f} s; the plain way {times[1]:.2f} s, ours / plain {times[0] / times[1]:.2f}")
     if first_try is not None:
-        print(f"          {first_try.name} {found[2]:.2f} s, ours over it {found[0] / found[2]:.2f} (must reach 0.6)")
+        print(
+            f"          {first_try.name} {times[2]:.2f} s, ours / this {times[0] / times[2]:.2f} (target: at most 0.6)"
+        )
 
 
 def _load(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location("first_try", path)
     if spec is None or spec.loader is None:
-        raise SystemExit(f"error: {path} is no Python file")
+        raise SystemExit(f"error: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -133,24 +135,24 @@ def dense() -> None:
         total += time.perf_counter() - begun
     all_of_it = total * 6 * LAYERS
     print(f"dense     {total:.1f} s for one module of each shape, so {all_of_it:.0f} s for 6 adapters (extrapolated)")
-    print(f"          over ours ({own:.2f} s) {all_of_it / own:.0f} (must reach 500)")
+    print(f"          dense / ours ({own:.2f} s) {all_of_it / own:.0f} (target: at least 500)")
 
 
 def adapters() -> None:
     sizes, layers = (6, 12, 24, 48), 2
-    found = []
+    times: list[float] = []
     for size in sizes:
         modules = made(size, layers)
-        found += [t * LAYERS / layers for t in seconds(lambda m=modules: ours(m), rounds=3)]  # type: ignore[misc]
-    m, t = np.array(sizes, dtype=float), np.array(found)
+        times += [t * LAYERS / layers for t in seconds(lambda m=modules: ours(m), rounds=3)]  # type: ignore[misc]
+    m, t = np.array(sizes, dtype=float), np.array(times)
     (a, b), *_ = np.linalg.lstsq(np.stack([m, m**2], 1) / t[:, None], np.ones(len(t)), rcond=None)
-    told = ", ".join(f"{size}: {time_:.1f} s" for size, time_ in zip(sizes, found, strict=True))
-    print(f"adapters  {told} (from {layers} of {LAYERS} layers)")
-    print(f"          {a:.3f} M + {b:.5f} M^2 s; at 48 the second part is {b * 48**2 / (a * 48 + b * 48**2):.0%}")
+    listed = ", ".join(f"{size}: {time_:.1f} s" for size, time_ in zip(sizes, times, strict=True))
+    print(f"adapters  {listed} (from {layers} of {LAYERS} layers)")
+    print(f"          {a:.3f} M + {b:.5f} M^2 s; at 48 the quadratic part is {b * 48**2 / (a * 48 + b * 48**2):.0%}")
 
 
 def memory() -> None:
-    """Of a process's own memory (not of the files' pages, which the system takes back when it likes)."""
+    """Print the peak of a process's anonymous memory (file pages are reclaimable and not counted)."""
     layers, count = 12, 48
     with tempfile.TemporaryDirectory() as folder:
         for m in range(count):
@@ -159,19 +161,17 @@ def memory() -> None:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
             held = fresh.submit(_measured, folder, names, count).result()
     module = count * RANK * sum(SHAPES["q_proj"]) * 8 / 2**30
-    print(
-        f"memory    {held:.2f} GiB for {len(names)} modules of {count} adapters ({module * len(names):.1f} GiB in all);"
-    )
-    print(f"          beyond one module of all of them ({module:.2f} GiB) {held - module:.2f} (must stay below 1)")
+    print(f"memory    {held:.2f} GiB for {len(names)} modules of {count} adapters ({module * len(names):.1f} GiB);")
+    print(f"          {held - module:.2f} GiB beyond one module of all adapters ({module:.2f} GiB) (limit: 1 GiB)")
 
 
 def _measured(folder: str, names: list[str], count: int) -> float:
-    """Peak GiB of measuring, in a fresh process."""
+    """Peak GiB of measuring beyond the libraries' own memory; called in a new process."""
     from orchestrator.measurements.geometry import Place, Subject, Task, measure
 
     inputs = {str(m): Path(folder) / str(m) for m in range(count)}
     subjects = [Subject(str(m), Place(str(m), ".")) for m in range(count)]
-    measure(Task(names[:1], subjects[:2], TOP, 1), inputs)  # first the libraries' own memory
+    measure(Task(names[:1], subjects[:2], TOP, 1), inputs)  # warm-up: allocates the libraries' own memory
     before = _own_memory()
     most, done = [before], threading.Event()
     watch = threading.Thread(target=_watch, args=(most, done))
@@ -203,7 +203,7 @@ def _save(folder: Path, modules: dict[str, list[Factors]]) -> None:
 
 
 class Worker:
-    """A Ray actor with its own adapters, 48 of each shape."""
+    """A Ray actor that creates its own adapters, 48 of each shape."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
@@ -230,7 +230,7 @@ def workers() -> None:
         )
     finally:
         ray.shutdown()
-    print(f"workers   one {one:.2f} s, two {two:.2f} s: {one / two:.2f} (must reach 1.5)")
+    print(f"workers   one {one:.2f} s, two {two:.2f} s: {one / two:.2f} (target: at least 1.5)")
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""Where this grader, plain math-verify and lm-evaluation-harness' flexible-extract differ: the tables of its page.
+"""Tables of disagreements between this grader, math-verify and lm-evaluation-harness' flexible-extract.
 
     python benchmarks/grading.py [--data FOLDER]
 
-On the published rollouts of FOLDER (default: ORCHESTRATOR_DATA) in ``gsm8k/rollouts.jsonl``, whose rewards are the
-publishers' verdicts, and on the completions of ``tests/evals/written_cases.py`` with a reader's verdicts.
-Plain math-verify: its parse of the gold in dollars and of the whole completion, and its verify, with its defaults.
-flexible-extract: the last match of a pattern for numbers, compared as text without commas and dollars, as the harness'
-task gsm8k (version 3) has it.
+Data: the published rollouts of FOLDER (default: ORCHESTRATOR_DATA) in ``gsm8k/rollouts.jsonl``, whose rewards are the
+publishers' verdicts, and the completions of ``tests/evals/written_cases.py`` with hand-assigned verdicts.
+math-verify: its parse of the gold in dollar signs and of the whole completion, and its verify, with their defaults.
+flexible-extract: the last match of a pattern for numbers, compared as text without commas and dollar signs, as in the
+harness' task gsm8k (version 3).
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def flexible_extract(rows: Sequence[Row]) -> list[bool]:
     def bare(text: str) -> str:
         return IGNORED.sub("", text).lower()
 
-    found = [list(FLEXIBLE.finditer(completion)) for completion, _ in rows]
-    return [bool(of) and bare(of[-1][0].strip()) == bare(gold) for of, (_, gold) in zip(found, rows, strict=True)]
+    matches = [list(FLEXIBLE.finditer(completion)) for completion, _ in rows]
+    return [bool(of) and bare(of[-1][0].strip()) == bare(gold) for of, (_, gold) in zip(matches, rows, strict=True)]
 
 
 GRADERS: dict[str, Callable[[Sequence[Row]], list[bool]]] = {
@@ -79,11 +79,11 @@ def table(
 
 def judged(groups: dict[str, list[tuple[str, str, bool]]]) -> dict[str, dict[str, list[bool]]]:
     flat = [(completion, gold) for rows in groups.values() for completion, gold, _ in rows]
-    found: dict[str, dict[str, list[bool]]] = {}
+    verdicts: dict[str, dict[str, list[bool]]] = {}
     for name, grade in GRADERS.items():
         of = iter(grade(flat))
-        found[name] = {group: [next(of) for _ in rows] for group, rows in groups.items()}
-    return found
+        verdicts[name] = {group: [next(of) for _ in rows] for group, rows in groups.items()}
+    return verdicts
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def main() -> None:
             for i, row in enumerate(rows)
             if verdicts[name][teacher][i] is not verdicts["this grader"][teacher][i]
         ]
-        print(f"{name} parts from this grader in {len(apart)} rows; the first {min(SHOWN, len(apart))}:")
+        print(f"{name} differs from this grader in {len(apart)} rows; the first {min(SHOWN, len(apart))}:")
         for (completion, gold, right), said in apart[:SHOWN]:
             print(f"- gold {gold!r}, published {right}, {name} {said}: ...{completion[-60:]!r}")
 

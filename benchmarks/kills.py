@@ -1,10 +1,10 @@
-"""Random kills of whole studies: after each round ``results.json`` must equal the undisturbed run's, byte for byte.
+"""Kills runs of a study at random: the final ``results.json`` must equal the undisturbed run's byte for byte.
 
     python benchmarks/kills.py [MINUTES] [SEED]
 
-Each round runs configs/mini.yaml in a new folder, serially or on Ray, kills at one to four random instants, starts
-the same command again after each, and lets the last one end. A victim is the whole run, only its driver, one of
-Ray's workers or Ray's node process (the raylet). Exit code 1 if any round's results differ.
+Each round runs configs/mini.yaml in a new folder, serially or on Ray, kills at one to four random times, starts the
+same command again after each, and lets the last one finish. What is killed: the whole run, only its driver, one of
+Ray's workers, or Ray's node process (the raylet). Exit code 1 if any round's results differ.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def start(out: Path, *more: str) -> subprocess.Popen[str]:
 
 def members(session: int) -> list[psutil.Process]:
     """The processes of a session, including its leader."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.pid and os.getsid(process.pid) == session:
-                found.append(process)
+                processes.append(process)
         except (ProcessLookupError, PermissionError):
             continue
-    return found
+    return processes
 
 
 def choose(run: subprocess.Popen[str], victim: str, chance: random.Random) -> list[psutil.Process]:
-    """The processes to kill now; empty if no such process has started yet."""
+    """The processes to kill now; empty if none of that kind has started yet."""
     alive = members(run.pid)
     if victim == "everything":
         return alive
@@ -78,7 +78,7 @@ def steps_done(out: Path) -> int:
 
 
 def disturbed(out: Path, more: list[str], lasts: float, chance: random.Random) -> Counter[str]:
-    """Run to the end through one to four kills at random instants; returns counts of what was killed, by name."""
+    """Run to the end through one to four kills at random times; returns the number of kills by victim."""
     killed: Counter[str] = Counter()
     for left in range(chance.randint(1, 4), -1, -1):
         run = start(out, *more)
@@ -89,10 +89,10 @@ def disturbed(out: Path, more: list[str], lasts: float, chance: random.Random) -
             except subprocess.TimeoutExpired:
                 if not left:
                     raise SystemExit(f"a run did not end within {PATIENCE:.0f} s: {out}.log") from None
-                before, found = steps_done(out), choose(run, victim, chance)
-                what = " ".join(found[0].cmdline()[:1])[:40] if victim == "worker" and found else victim
-                kill(found)
-                if found:
+                before, victims = steps_done(out), choose(run, victim, chance)
+                what = " ".join(victims[0].cmdline()[:1])[:40] if victim == "worker" and victims else victim
+                kill(victims)
+                if victims:
                     killed[victim] += 1
                     print(f"    killed {what} with {before} steps done", flush=True)
                 # A run that lost a worker or its node continues by itself; one that lost its driver has ended.
@@ -102,7 +102,8 @@ def disturbed(out: Path, more: list[str], lasts: float, chance: random.Random) -
             if not left:
                 raise SystemExit(f"the last run ended with exit code {code}: {out}.log")
         finally:
-            kill(members(run.pid) if left == 0 or chance.random() < 0.5 else [])  # else orphans meet the next run
+            # Half the time orphans survive into the next run.
+            kill(members(run.pid) if left == 0 or chance.random() < 0.5 else [])
     return killed
 
 
@@ -130,9 +131,9 @@ def main(minutes: float = 10, seed: int = 0) -> int:
         killed += disturbed(out, [kind] if kind.startswith("-") else [], lasts[kind], chance)
         same = (out / "report" / "results.json").read_bytes() == wanted
         differ += not same
-        print(f"    {'the same results' if same else 'OTHER RESULTS: ' + str(out)}", flush=True)
-    told = ", ".join(f"{n} {name}" for name, n in killed.most_common())
-    print(f"{rounds} rounds, {killed.total()} kills ({told}): {differ} with other results (seed {seed})")
+        print(f"    {'the same results' if same else 'DIFFERENT RESULTS: ' + str(out)}", flush=True)
+    kills = ", ".join(f"{n} {name}" for name, n in killed.most_common())
+    print(f"{rounds} rounds, {killed.total()} kills ({kills}): {differ} with different results (seed {seed})")
     if not differ:
         shutil.rmtree(folder)
     return int(differ > 0)

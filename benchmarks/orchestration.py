@@ -1,13 +1,13 @@
-"""The overhead of running a study, measured on real runs.
+"""Measures the overhead of running a study, on real runs.
 
     python benchmarks/orchestration.py [gpus] [cells] [default] [memory]
 
-gpus     eight logical GPUs (CPU devices) of a cluster: trainings that ran at once, each on its own GPU id
+gpus     a cluster with eight logical GPUs (CPU devices): trainings that ran at once, each on its own GPU id
 cells    sixteen small trainings on this machine's CPUs: wall time over (sum of their own work / slots)
 default  the default study: the sum of all start-up over the wall time
 memory   thirty-six trainings: the driver's memory as cells (trainings, evaluations) finish
 
-Without arguments all four in turn: about half an hour on two cores. Nothing else should run at the same time.
+Without arguments all four in turn: about half an hour on two cores. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def times(out: Path, *kinds: str) -> dict[str, dict[str, float | str]]:
 
 
 def replicas(count: int, *methods: str) -> list[dict[str, object]]:
-    """Further orders of rows, for each method in turn."""
+    """``count`` replicas with other orders of rows, over the methods in turn."""
     return [{"method": methods[i % len(methods)], "order_seed": 43 + i // len(methods)} for i in range(count)]
 
 
@@ -115,15 +115,15 @@ def gpus(folder: Path) -> None:
     }
     fullest = max(at_once.values(), key=len)
     ids = [gpu for _, gpu in fullest]
-    print(f"gpus: {len(fullest)} trainings at once on GPUs {', '.join(sorted(map(str, ids)))} (must reach: 8 at once)")
+    print(f"gpus: {len(fullest)} trainings at once on GPUs {', '.join(sorted(map(str, ids)))} (target: 8 at once)")
     for title, t in sorted(trainings.items(), key=lambda pair: pair[1]["started"]):
         first = min(starts.values())
         print(f"    {title:<28} GPU {t['gpus']}  from {t['started'] - first:6.1f} to {t['ended'] - first:6.1f} s")
-    print(f"    each on its own: {'yes' if len(set(ids)) == len(ids) else 'NO'}; the whole run {wall:.0f} s")
+    print(f"    each on its own GPU: {'yes' if len(set(ids)) == len(ids) else 'NO'}; the whole run {wall:.0f} s")
 
 
 def cells(folder: Path) -> None:
-    """With base and rollouts finished, sixteen trainings and their measurements, from start to report."""
+    """Print the time of sixteen trainings and their measurements, with base and rollouts already finished."""
     few = settings(replicas=[], sweep=None)
     run(TINY, folder, "--serial", *few, *settings(methods={"sft": {}}, training__steps=1,
                                                   analysis__connectivity__pairs=[]))  # fmt: skip
@@ -140,25 +140,25 @@ def cells(folder: Path) -> None:
     from_first = min(float(t["started"]) - float(t["startup_seconds"]) for t in trainings.values())
     span = max(float(t["ended"]) for t in trainings.values()) - from_first
     alone, whole = span / own(trainings) * slots, wall / own(made) * slots
-    print(f"cells: {len(trainings)} trainings, {slots} slots (must reach: 1.3)")
+    print(f"cells: {len(trainings)} trainings, {slots} slots (target: at most 1.3)")
     print(f"    first placed to last done: {span:.0f} s / ({own(trainings):.0f} s / {slots}) = {alone:.2f}")
     print(f"    the whole run, all {len(made)} steps: {wall:.0f} s / ({own(made):.0f} s / {slots}) = {whole:.2f}")
 
 
 def default(folder: Path) -> None:
-    """Times from the run's own provenance."""
+    """Print the share of start-up times in the wall time, from the run's provenance."""
     run(TINY, folder)
-    found = json.loads((folder / "report" / "provenance.json").read_text())
-    startup = sum(step["startup_seconds"] or 0.0 for step in found["steps"] if not step["cached"])
-    wall = found["wall_seconds"]
-    print(f"default: start-up {startup:.0f} s of {wall:.0f} s by the clock = {startup / wall:.0%} (must reach: 25 %)")
+    provenance = json.loads((folder / "report" / "provenance.json").read_text())
+    startup = sum(step["startup_seconds"] or 0.0 for step in provenance["steps"] if not step["cached"])
+    wall = provenance["wall_seconds"]
+    print(f"default: start-up {startup:.0f} s of {wall:.0f} s wall time = {startup / wall:.0%} (target: at most 25 %)")
 
 
 def memory(folder: Path) -> None:
-    """The driver's memory each half second, and a line fitted to it while cells (trainings, evaluations) finish.
+    """Print the driver's memory, sampled every 0.5 s, and its slope over finished cells (trainings, evaluations).
 
-    Ray and the allocator take a few hundred KiB at single moments, most of them before the second cell. So the line is
-    the repeated median (Siegel 1982), which such jumps do not tilt and which any growth with each cell does.
+    Ray and the allocator take a few hundred KiB at a few moments, most of them before the second cell. The slope is the
+    repeated median (Siegel 1982), which such jumps do not affect and growth with each cell does.
     """
     words = settings(replicas=replicas(29, *METHODS[:5]))
     run_ = subprocess.Popen(command(MINI, folder, *words), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -177,8 +177,8 @@ def memory(folder: Path) -> None:
     last = dict(running)  # one value per count, or the longest wait would dominate
     by_cell = stats.siegelslopes(list(last.values()), list(last)).slope * 1024
     quarters = [running[int(share * (len(running) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)]
-    print(f"memory: {trainings} trainings; the driver's own memory with so many cells finished (must reach: no growth)")
-    print("    " + ", ".join(f"{done}: {held:.2f} MiB" for done, held in quarters) + f"; {by_cell:+.2f} KiB a cell")
+    print(f"memory: {trainings} trainings; the driver's own memory by number of finished cells (target: no growth)")
+    print("    " + ", ".join(f"{done}: {held:.2f} MiB" for done, held in quarters) + f"; {by_cell:+.2f} KiB per cell")
 
 
 def main(words: list[str]) -> None:

@@ -1,16 +1,16 @@
-"""The cost of an optimiser step compared with plain Transformers and PEFT, on this machine's GPU, else CPU.
+"""Compares the time of an optimiser step with plain Transformers and PEFT, on this machine's GPU, else its CPU.
 
     python benchmarks/training.py [--shape tiny|0.6b] [--steps N]
 
-A random base of the shape, a LoRA of rank 64 on its attention, and 64 rows of random tokens with lengths like those of
-answers: many short, few long. One process per way:
+A random base of the given shape, a LoRA of rank 64 on its attention, and 64 rows of random tokens with lengths like
+those of answers: many short, few long. One process for each:
 
-plain     the loop of many scripts: PEFT's model, rows in the order of training padded to the longest of a micro-batch,
-          the model's own loss over labels, AdamW on the LoRA's factors
-ours      sft with the same micro-batch, and with a budget of the plain way's largest number of padded tokens
+plain     the usual script: PEFT's model, rows in training order padded to the longest of a micro-batch, the model's
+          own loss over labels, AdamW on the LoRA's factors
+ours      sft with the same micro-batch, and with a token budget equal to plain's largest padded micro-batch
 others    each other method with that budget: seconds per step and memory
 
-The ratio is plain over ours; both must have the same first loss. The first two steps are warm-up and are left out.
+The ratio is plain / ours; both must have the same first loss. The first two steps are warm-up and not counted.
 """
 
 from __future__ import annotations
@@ -126,9 +126,11 @@ def plain(config: TrainConfig, model: Path, folder: Path, device: str) -> dict[s
                 labels[i, begin:end] = ids[i, begin:end]
                 mask[i, :end] = 1
             given = {"input_ids": ids, "labels": labels, "attention_mask": mask}
-            found = tuned(**{k: v.to(device) for k, v in given.items()}, num_items_in_batch=count, use_cache=False).loss
-            found.backward()
-            loss += float(found.detach())
+            loss_part = tuned(
+                **{k: v.to(device) for k, v in given.items()}, num_items_in_batch=count, use_cache=False
+            ).loss
+            loss_part.backward()
+            loss += float(loss_part.detach())
         torch.nn.utils.clip_grad_norm_(trained, config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -144,15 +146,15 @@ def rows_of(folder: Path) -> list[Rollout]:
 
 
 def child(asked: dict[str, Any], folder: Path) -> None:
-    """In a child process: run one way and record its peak memory."""
+    """In a child process: run one variant and print its result with the peak memory."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = OURS if asked["way"] == PLAIN else asked["way"]
     config = settings(method, asked["shape"], asked["steps"], asked["budget"])
     with tempfile.TemporaryDirectory(dir=folder) as work:
         run = plain if asked["way"] == PLAIN else ours
-        found = run(config, folder / "model", Path(work), device)
-    found["gib"] = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None
-    print(json.dumps(found))
+        result = run(config, folder / "model", Path(work), device)
+    result["gib"] = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None
+    print(json.dumps(result))
 
 
 def measured(way: str, budget: bool, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -162,14 +164,14 @@ def measured(way: str, budget: bool, options: argparse.Namespace, folder: Path) 
     )
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found | {"step": statistics.median(found["seconds"])}
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result | {"step": statistics.median(result["seconds"])}
 
 
-def told(name: str, found: dict[str, Any], peer: dict[str, Any] | None) -> None:
-    memory = "" if found["gib"] is None else f", {found['gib']:.1f} GiB at most"
-    ratio = "" if peer is None else f", plain / this {peer['step'] / found['step']:.2f}"
-    print(f"{name:<24} {found['step'] * 1000:7.0f} ms a step{memory}{ratio}", flush=True)
+def report(name: str, result: dict[str, Any], peer: dict[str, Any] | None) -> None:
+    memory = "" if result["gib"] is None else f", peak {result['gib']:.1f} GiB"
+    ratio = "" if peer is None else f", plain / this {peer['step'] / result['step']:.2f}"
+    print(f"{name:<24} {result['step'] * 1000:7.0f} ms per step{memory}{ratio}", flush=True)
 
 
 def main() -> None:
@@ -179,7 +181,7 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # what a child of this script does
     options = parser.parse_args()
     if options.steps <= WARM_UP:
-        parser.error(f"--steps {options.steps}: the first {WARM_UP} are warm-up; ask for more")
+        parser.error(f"--steps {options.steps}: the first {WARM_UP} are warm-up; use more")
     if options.child:
         child(json.loads(options.child[0]), Path(options.child[1]))
         return
@@ -194,15 +196,15 @@ def main() -> None:
             f"{options.shape} on {where}: rows of {min(lengths)} to {max(lengths)} tokens, {sum(lengths) / 64:.0f} mean"
         )
         peer = measured(PLAIN, False, options, folder)
-        told("plain", peer, None)
+        report("plain", peer, None)
         same, budget = (measured(OURS, wanted, options, folder) for wanted in (False, True))
-        told("sft", same, peer)
-        told("sft, by token budget", budget, peer)
-        apart = max(abs(found["first"] / peer["first"] - 1) for found in (same, budget))
-        print(f"first losses differ by {apart:.1e} of their value")
+        report("sft", same, peer)
+        report("sft, token budget", budget, peer)
+        apart = max(abs(result["first"] / peer["first"] - 1) for result in (same, budget))
+        print(f"first losses differ by {apart:.1e} (relative)")
         for method in METHODS:
             if method != OURS:
-                told(method, measured(method, True, options, folder), None)
+                report(method, measured(method, True, options, folder), None)
 
 
 if __name__ == "__main__":

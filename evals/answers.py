@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from evals.exact import clock, form, formula, is_percent, number, same_unit, told, without_unit, words
+from evals.exact import clock, form, formula, is_percent, number, only_number, same_unit, without_unit, words
 from evals.extraction import extract
 from evals.grader import TaskGrader, Verdict
 from evals.pool import Pool
@@ -72,7 +72,7 @@ def _by_told(extracted: str, gold: str) -> bool | None:
     """If the gold is a number or a time: the verdict on the only number in the answer's sentence; else None."""
     if number(gold) is None and clock(gold) is None:
         return None
-    one = told(extracted)
+    one = only_number(extracted)
     return None if one is None else _exactly(one, gold)
 
 

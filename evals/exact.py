@@ -131,7 +131,7 @@ def plain(text: str) -> str:
     text = bare(_MINUS.sub("-", _UNSEEN.sub("", roomless(text)))).replace("\\%", "%")
     text = _NO_SPACE_BETWEEN.sub(",", text)
     text = _DEGREES.sub("°", _SIZES.sub("", _STARS.sub("", text)))
-    text = _SPACES.sub(lambda found: found[1] or ("" if found[2] else " "), text)
+    text = _SPACES.sub(lambda match: match[1] or ("" if match[2] else " "), text)
     for _ in range(4):  # nested wrappers, as \boxed{\textbf{(A)}}; the limit keeps deep nesting linear
         shorter = _WRAPPERS.sub(r" \1 ", text)
         if shorter == text:
@@ -156,7 +156,7 @@ def same_unit(extracted: str, gold: str) -> bool:
     one, two = _read(extracted), _read(gold)
     if not isinstance(one, re.Match) or not isinstance(two, re.Match):
         return True
-    units = [found["unit"].strip(" .") for found in (one, two)]
+    units = [match["unit"].strip(" .") for match in (one, two)]
     if all(unit in SHORT_UNITS for unit in units):
         return _SHORT_NAMES.get(units[0], units[0]) == _SHORT_NAMES.get(units[1], units[1])
     return bool(units[0]) or two["unit"] not in _ONE_LETTER
@@ -219,9 +219,9 @@ def tidy(text: str) -> str:
     enclosed = _ENCLOSED.fullmatch(text)
     if enclosed is not None and number(enclosed[1]) is not None:
         return plain(enclosed[1])
-    found = _SET_APART.search(text) if "\\" in text else None
-    unit = found and (found["text"] or found["word"] or "").strip(" ~")
-    return plain(text[: found.start()] if found and unit in _ONE_LETTER and number(text) is None else text)
+    match = _SET_APART.search(text) if "\\" in text else None
+    unit = match and (match["text"] or match["word"] or "").strip(" ~")
+    return plain(text[: match.start()] if match and unit in _ONE_LETTER and number(text) is None else text)
 
 
 def _known_unit(text: str) -> bool:
@@ -235,9 +235,9 @@ def _has_value(text: str) -> bool:
     )
 
 
-def _in_radians(found: re.Match[str]) -> str:
-    degrees = found[3] or found[4] or found[5]
-    return f"\\{found[1]}{(found[2] or '').strip()}\\left(\\frac{{{degrees}\\pi}}{{180}}\\right) "
+def _in_radians(match: re.Match[str]) -> str:
+    degrees = match[3] or match[4] or match[5]
+    return f"\\{match[1]}{(match[2] or '').strip()}\\left(\\frac{{{degrees}\\pi}}{{180}}\\right) "
 
 
 def clock(text: str) -> tuple[int, str | None] | None:
@@ -251,7 +251,7 @@ def clock(text: str) -> tuple[int, str | None] | None:
     return hour % 12 * 60 + int(match[2] or 0), half
 
 
-def told(sentence: str) -> str | None:
+def only_number(sentence: str) -> str | None:
     """The only number in a sentence of words, as written: "$18" in "Janet makes $18 every day"; else None.
 
     None too if words modify or deny the number: "less than 5", "not 5", "all multiples of 5".
@@ -307,9 +307,9 @@ def _read(text: str) -> re.Match[str] | Fraction | None:
     return parts
 
 
-def _repeated(found: re.Match[str]) -> str:
+def _repeated(match: re.Match[str]) -> str:
     """A repeating decimal as a fraction: the period over as many nines as its length."""
-    whole, start, period = found[1] or "0", found[2], found[3]
+    whole, start, period = match[1] or "0", match[2], match[3]
     value = Fraction(int(whole + start), 10 ** len(start))
     return str(value + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(start)))
 
@@ -329,13 +329,13 @@ def _is_unit(text: str) -> bool:
     )
 
 
-def _value(found: re.Match[str]) -> Fraction | None:
-    exponent = int(found["exponent"] or 0)
-    bottom = Fraction((found["bottom"] or "1").replace(",", ""))
+def _value(match: re.Match[str]) -> Fraction | None:
+    exponent = int(match["exponent"] or 0)
+    bottom = Fraction((match["bottom"] or "1").replace(",", ""))
     if abs(exponent) > LARGEST_EXPONENT or bottom == 0:
         return None
-    value = int(found["whole"] or 0) + Fraction(found["top"].replace(",", "")) / bottom
+    value = int(match["whole"] or 0) + Fraction(match["top"].replace(",", "")) / bottom
     value *= Fraction(10) ** exponent
-    for word in found["unit"].lower().split()[:1]:
+    for word in match["unit"].lower().split()[:1]:
         value *= SCALES.get(word.strip("."), 1)
-    return -value if found["sign"] == "-" else value
+    return -value if match["sign"] == "-" else value

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from evals.channels import spoken
-from evals.exact import WRITTEN, number, tidy, told
+from evals.exact import WRITTEN, number, only_number, tidy
 from evals.statements import is_placeholder, stated
 
 ANNOTATION = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K's calculator: "16 - 3 = <<16-3=13>>13"
@@ -37,7 +37,7 @@ def extract(completion: str) -> str | None:
         return _tidy(statement)
     if cut_off is not None:
         return _tidy(cut_off)
-    last = max(WRITTEN.finditer(text), key=lambda found: found.end(), default=None)
+    last = max(WRITTEN.finditer(text), key=lambda match: match.end(), default=None)
     return None if last is None else _number_at(text, last)
 
 
@@ -51,21 +51,21 @@ def _boxes(text: str) -> tuple[str | None, str | None]:
     depth = 0
     last: tuple[int, int] | None = None
     opened: list[tuple[int, int]] = []  # depth and first character of each open box
-    for found in BOX.finditer(text):
-        if found["brace"] or found[0] == "{":
+    for match in BOX.finditer(text):
+        if match["brace"] or match[0] == "{":
             depth += 1
-            if found["brace"]:
-                opened.append((depth, found.end()))
-        elif found[0] == "}":
+            if match["brace"]:
+                opened.append((depth, match.end()))
+        elif match[0] == "}":
             if opened and opened[-1][0] == depth:
-                start, end = opened.pop()[1], found.start()
+                start, end = opened.pop()[1], match.start()
                 last = last if is_placeholder(text[start : min(end, start + 101)]) else (start, end)
             depth = max(depth - 1, 0)
     if last is not None:
         return text[slice(*last)], None
     if opened:
         return None, text[opened[-1][1] :].split("\n", 1)[0]
-    bare = max(BARE_BOX.finditer(text), key=lambda found: found.end(), default=None)
+    bare = max(BARE_BOX.finditer(text), key=lambda match: match.end(), default=None)
     return (None if bare is None else bare[1]), None
 
 
@@ -75,14 +75,14 @@ def _marked(text: str) -> str | None:
     line, _, more = rest.strip().partition("\n")
     if not mark or not line or (more and number(line) is None) or stated(line) is not None:
         return None
-    return told(line) or line
+    return only_number(line) or line
 
 
-def _number_at(text: str, found: re.Match[str]) -> str | None:
+def _number_at(text: str, match: re.Match[str]) -> str | None:
     """The number matched in running text; a sign before it counts only if no operand precedes."""
-    start = found.start()
+    start = match.start()
     before = text[max(0, start - 1) : start]
-    written = found[0]
+    written = match[0]
     if written[0] in "+-" and (before.isalnum() or before in (")", "]", "}", "%")):
         written = written[1:]
     return _tidy(written)

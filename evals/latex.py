@@ -38,7 +38,7 @@ _ONE_NAME = tuple(
         (r"\\(?:rangle|rparen)(?![a-zA-Z])", ")"),
         (r"\\lbrace(?![a-zA-Z])", r"\\{"),
         (r"\\rbrace(?![a-zA-Z])", r"\\}"),
-        (r"\\[lr]brack(?![a-zA-Z])", lambda found: "[" if found[0][1] == "l" else "]"),
+        (r"\\[lr]brack(?![a-zA-Z])", lambda match: "[" if match[0][1] == "l" else "]"),
         (r"\\[lr]?vert(?![a-zA-Z])|\\mid(?![a-zA-Z])", "|"),
         (r"\\to(?![a-zA-Z])", r"\\rightarrow "),
         (r"\\(?:ldots|cdots|dotsc|dotsb)(?![a-zA-Z])|…|\.\.\.", r"\\dots "),
@@ -62,13 +62,13 @@ def bare(text: str) -> str:
     """``text`` without layout commands: phantoms, spacing, fonts, trailing row ends."""
     if "\\" not in text:
         return text
-    found = _LAST_ROWS.match(text[::-1])
-    return _SHAPES.sub(" ", text[: len(text) - found.end()] if found else text)
+    rows = _LAST_ROWS.match(text[::-1])
+    return _SHAPES.sub(" ", text[: len(text) - rows.end()] if rows else text)
 
 
 def one_name(text: str) -> str:
     """``text`` with one name per symbol and command, and the arguments of fractions and roots in braces."""
-    text = _RAISED.sub(lambda found: f"^{{{found[0].translate(_LOWERED)}}}", text).translate(SYMBOLS)
+    text = _RAISED.sub(lambda match: f"^{{{match[0].translate(_LOWERED)}}}", text).translate(SYMBOLS)
     for pattern, name in _ONE_NAME:
         text = pattern.sub(name, text)
     return _Braces(text).written() if _COMMAND.search(text) else text
@@ -84,28 +84,28 @@ class _Braces:
         self.text = text
         self.closing: dict[int, int] = {}
         opened: dict[str, list[int]] = {"}": [], ")": [], "]": []}
-        for found in _BRACKET.finditer(text):
-            sign = found[0]
+        for match in _BRACKET.finditer(text):
+            sign = match[0]
             if sign in "{([":
-                opened["})]"["{([".index(sign)]].append(found.start())
+                opened["})]"["{([".index(sign)]].append(match.start())
             elif opened.get(sign):
-                self.closing[opened[sign].pop()] = found.start()
+                self.closing[opened[sign].pop()] = match.start()
 
     def written(self) -> str:
         return self._span(0, len(self.text), 0)
 
     def _span(self, start: int, end: int, depth: int) -> str:
         parts, at = [], start
-        while depth < DEEPEST and (found := _COMMAND.search(self.text, at, end)):
-            parts.append(self.text[at : found.start()])
-            command, at = self._command(found, end, depth)
+        while depth < DEEPEST and (match := _COMMAND.search(self.text, at, end)):
+            parts.append(self.text[at : match.start()])
+            command, at = self._command(match, end, depth)
             parts.append(command)
         return "".join(parts) + self.text[at:end]
 
-    def _command(self, found: re.Match[str], end: int, depth: int) -> tuple[str, int]:
+    def _command(self, match: re.Match[str], end: int, depth: int) -> tuple[str, int]:
         """The command with its arguments in braces, and where it ends."""
-        name, at = found[1], found.end()
-        written = found[0]
+        name, at = match[1], match.end()
+        written = match[0]
         if name == "sqrt":
             start = self._skip(at)
             close = self.closing.get(start, end)
@@ -126,12 +126,12 @@ class _Braces:
         close = self.closing.get(start, end)
         if sign == "{" or (root and sign == "("):
             return (None, at) if close >= end else (self._span(start + 1, close, depth).strip(), close + 1)
-        found = _COMMAND.match(self.text, start, end)
-        if found and depth < DEEPEST:
-            return self._command(found, end, depth)
+        match = _COMMAND.match(self.text, start, end)
+        if match and depth < DEEPEST:
+            return self._command(match, end, depth)
         token = (root and _DIGITS.match(self.text, start, end)) or _TOKEN.match(self.text, start, end)
         return (None, at) if not token or token[0] in "}])" else (token[0], token.end())
 
     def _skip(self, at: int) -> int:
-        found = _SPACE.match(self.text, at)
-        return at if found is None else found.end()
+        match = _SPACE.match(self.text, at)
+        return at if match is None else match.end()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from evals.exact import NUMBER, WRITTEN, clock, number, plain, roomless, told
+from evals.exact import NUMBER, WRITTEN, clock, number, only_number, plain, roomless
 
 MOST = 50  # statements that are read, from the last
 LONGEST_LINE = 20_000  # characters of a statement that are read
@@ -95,13 +95,13 @@ def is_placeholder(text: str) -> bool:
 
 def stated(text: str) -> str | None:
     """The answer in the last statement in ``text``, as written there; None if there is no statement."""
-    marks = [(found.end(), "tag") for found in _TAG.finditer(text)]
+    marks = [(match.end(), "tag") for match in _TAG.finditer(text)]
     lettered = _OTHER_LABEL.search(text) is not None
-    for found in _LINE.finditer(text):
-        short = found["label"].lower() == "a"
+    for match in _LINE.finditer(text):
+        short = match["label"].lower() == "a"
         if not (short and lettered):
-            marks.append((found.end(), "turn" if short else "line"))
-    marks += [(found.end(), "sentence") for found in _SENTENCE.finditer(text)]
+            marks.append((match.end(), "turn" if short else "line"))
+    marks += [(match.end(), "sentence") for match in _SENTENCE.finditer(text)]
     weak = None
     for at, kind in sorted(marks, reverse=True)[:MOST]:
         answer = _read(text, at, kind)
@@ -139,14 +139,14 @@ def _read(text: str, at: int, kind: str) -> str | None:
 
 
 def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
-    found = pattern.match(text, at)
-    return at if found is None else found.end()
+    match = pattern.match(text, at)
+    return at if match is None else match.end()
 
 
 def _short(line: str) -> bool:
     """Whether a line by itself is an answer: a number, one formula, a sentence with one number."""
     bare = line.strip("*_ ")
-    return number(bare) is not None or _MATHS.fullmatch(bare.rstrip(".")) is not None or told(line) is not None
+    return number(bare) is not None or _MATHS.fullmatch(bare.rstrip(".")) is not None or only_number(line) is not None
 
 
 def _displayed(text: str, at: int) -> str | None:
@@ -164,8 +164,8 @@ def _result(formula: str) -> str:
     equation = _VARIABLE.search(names) and re.search(r"[\d+*/^-]", names)
     if not left or equation:
         return formula
-    found = _LEADING.match(right.strip())
-    return right if number(right) is not None else formula if found is None else found[1]
+    match = _LEADING.match(right.strip())
+    return right if number(right) is not None else formula if match is None else match[1]
 
 
 def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
@@ -183,15 +183,15 @@ def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
     if _CHOSEN.match(sentence):
         return sentence
     begins = number(sentence) is None or (turn and len(_WORD.findall(sentence)) > 2)
-    concludes = max((found.start() for found in _CONCLUDES.finditer(rest)), default=None)
+    concludes = max((match.start() for match in _CONCLUDES.finditer(rest)), default=None)
     if whole and rest and (turn or concludes is not None) and begins:
         end = rest[concludes or 0 :]
         last = list(WRITTEN.finditer(end))
         if last:
-            return told(end) or last[-1][0]
+            return only_number(end) or last[-1][0]
     if number(sentence) is not None or clock(sentence) is not None:
         return sentence
-    bold = [found for found in _BOLD.findall(sentence) if number(found) is not None]
+    bold = [text for text in _BOLD.findall(sentence) if number(text) is not None]
     if len(bold) == 1:
         return bold[0]
     sentence = _without_reason(sentence)
@@ -207,41 +207,41 @@ def line_states(line: str, *, turn: bool = False, whole: bool = True) -> str:
     leading = hour or _LEADING.match(end)
     if leading is not None:
         return leading[1]
-    return told(sentence) or _last_told(sentence) or sentence
+    return only_number(sentence) or _last_number(sentence) or sentence
 
 
 def _without_reason(sentence: str) -> str:
     """A sentence that begins with a number, formula or result, without a reason after it, which has its own numbers."""
-    found = _REASON.search(sentence)
-    head = sentence[: found.start()] if found else ""
+    match = _REASON.search(sentence)
+    head = sentence[: match.start()] if match else ""
     opens = head.lstrip("*_ ").startswith(("$", "\\(")) or _LEADING.match(head) or number(_result(head)) is not None
     return head if head and opens else sentence
 
 
 def _first_sentence(line: str) -> tuple[str, str]:
     """(first sentence, rest); a dot within a formula does not end a sentence."""
-    formulas = [found.span() for found in _MATHS.finditer(line[:2000])]
-    for found in _SENTENCE_END.finditer(line):
-        head, rest = line[: found.start()].strip(), line[found.end() :].strip()
+    formulas = [match.span() for match in _MATHS.finditer(line[:2000])]
+    for match in _SENTENCE_END.finditer(line):
+        head, rest = line[: match.start()].strip(), line[match.end() :].strip()
         lettered = rest and len(head) < 20 and _CHOICE.fullmatch(head)  # "B. 12"
-        if not lettered and not any(start <= found.start() < end for start, end in formulas):
+        if not lettered and not any(start <= match.start() < end for start, end in formulas):
             return head, rest
     return line, ""
 
 
 def _only_formula(sentence: str) -> str | None:
     """The only formula of a sentence without other numbers, or None."""
-    spans = [found for found in _MATHS.finditer(sentence) if not _CURRENCY_SPAN.match(found[1] or "")]
+    spans = [match for match in _MATHS.finditer(sentence) if not _CURRENCY_SPAN.match(match[1] or "")]
     if len(spans) != 1:
         return None
-    (found,) = spans
-    rest = sentence[: found.start()] + " " + sentence[found.end() :]
+    (match,) = spans
+    rest = sentence[: match.start()] + " " + sentence[match.end() :]
     if re.search(r"[\d\\=<>+^$]", rest):
         return None
-    return _result((found[1] or found[2]).strip())
+    return _result((match[1] or match[2]).strip())
 
 
-def _last_told(sentence: str) -> str | None:
+def _last_number(sentence: str) -> str | None:
     """The last number of a sentence of many words with several numbers; None for a formula or a list."""
     text = plain(sentence)
     if len(re.findall(r"(?<![\\\w])[a-z]{2,}", text)) < 4 or re.search(r"[=^\\_{}|<>]", text):

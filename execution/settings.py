@@ -72,8 +72,8 @@ class Settings:
 
 def hints(kind: type[Settings]) -> dict[str, Any]:
     """The type of each field, with the marks and bounds that it carries."""
-    found = get_type_hints(kind, include_extras=True)
-    return {field.name: found[field.name] for field in fields(kind)}
+    annotations = get_type_hints(kind, include_extras=True)
+    return {field.name: annotations[field.name] for field in fields(kind)}
 
 
 def bare(hint: Any) -> Any:
@@ -84,8 +84,8 @@ def bare(hint: Any) -> Any:
 def stated(settings: Settings) -> dict[str, Any]:
     """All settings by name, but for neutral ones at their default."""
     neutral = _marked(settings, NEUTRAL)
-    told = {field: getattr(settings, field.name) for field in fields(settings)}
-    return {f.name: value for f, value in told.items() if f.name not in neutral or value != f.default}
+    values = {field: getattr(settings, field.name) for field in fields(settings)}
+    return {f.name: value for f, value in values.items() if f.name not in neutral or value != f.default}
 
 
 def keyed(settings: Settings) -> dict[str, Any]:

@@ -17,8 +17,8 @@ def plain_name(key: str) -> str:
     return name
 
 
-def alike(name: str, names: Iterable[str]) -> list[str]:
-    """Those of ``names`` that equal ``name`` but for a prefix on one of the two, such as "language.model."."""
+def matching_names(name: str, names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that equal ``name`` except for a prefix of one of the two, such as "language.model."."""
     return [other for other in names if other.endswith(f".{name}") or name.endswith(f".{other}")]
 
 

@@ -133,18 +133,18 @@ def _weighted(results: Results, a: str, b: str) -> float | None:
 
     None where it is over fewer modules than the plain one beside it: both stand in a table of their own.
     """
-    found = results.activations
-    if found is None or found.left_out:
+    activations = results.activations
+    if activations is None or activations.left_out:
         return None
     if a == b:
-        return 1.0 if any(effect.name == a and effect.norm for effect in found.adapters) else None
-    pair = found.pair(a, b)
+        return 1.0 if any(effect.name == a and effect.norm for effect in activations.adapters) else None
+    pair = activations.pair(a, b)
     return pair.cosine if pair else None
 
 
 def _floor_rows(results: Results, index: ModelIndex, shown: Collection[str]) -> list[Row]:
     """A row for each replica of a method that is not in ``shown``; the pairs' table has all pairs, and rounding's."""
-    found = []
+    rows = []
     for kind, pair in results.geometry.floors.pairs if results.geometry else ():
         own = runs(map(vars, results.trainings), [pair.a])[0].method
         if kind == "itself" or own not in (pair.a, pair.b) or (pair.a in shown and pair.b in shown):
@@ -153,8 +153,8 @@ def _floor_rows(results: Results, index: ModelIndex, shown: Collection[str]) -> 
         replica = other(pair, beside)
         assert replica is not None, "a floor is between two runs"
         row = _row(results, index, replica, "floor", kind, pair)
-        found.append(replace(row, to_reference=beside == index.reference))
-    return found
+        rows.append(replace(row, to_reference=beside == index.reference))
+    return rows
 
 
 def _chance_rows(results: Results, index: ModelIndex) -> list[Row]:

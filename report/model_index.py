@@ -159,9 +159,9 @@ def distinct(names: Sequence[str], *ways: Callable[[str], str]) -> dict[str, str
     called: dict[str, str] = {}
     left = list(names)
     for way in ways:
-        told = {name: way(name) for name in left}
-        taken = [*called.values(), *told.values()]
-        called |= {name: told[name] for name in left if taken.count(told[name]) == 1}
+        labels = {name: way(name) for name in left}
+        taken = [*called.values(), *labels.values()]
+        called |= {name: labels[name] for name in left if taken.count(labels[name]) == 1}
         left = [name for name in left if name not in called]
     for name in left:
         number, first = 1, ways[-1](name)
@@ -241,8 +241,8 @@ def dimensions(results: Results, rows: Iterable[Measures]) -> str:
 
     Where the pairs do not tell it is the geometry's own, the largest; empty where that is not known either.
     """
-    told = formats.span(k for row in rows for k in (row.k, row.k_max))
-    return told or formats.span([results.geometry.k] if results.geometry else [])
+    spans = formats.span(k for row in rows for k in (row.k, row.k_max))
+    return spans or formats.span([results.geometry.k] if results.geometry else [])
 
 
 def other(row: Between, name: str | None) -> str | None:

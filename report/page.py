@@ -125,16 +125,18 @@ def _size(parameters: float) -> str:
     return formats.count(parameters)
 
 
-def partial(found: Unfinished | None) -> str:
+def partial(unfinished: Unfinished | None) -> str:
     """What these results lack, in words: the first line of a report that is not whole, empty for one that is."""
-    if found is None:
+    if unfinished is None:
         return ""
-    parts = [f"This report is partial: {formats.count(found.done)} of {formats.count(found.steps)} steps are done."]
-    for words, titles in (("Failed", found.failed), ("Not done", found.waiting)):
+    parts = [
+        f"This report is partial: {formats.count(unfinished.done)} of {formats.count(unfinished.steps)} steps are done."
+    ]
+    for words, titles in (("Failed", unfinished.failed), ("Not done", unfinished.waiting)):
         if titles:
             parts.append(f"{words} ({formats.count(len(titles))}): {_by_kind(titles)}.")
-    if found.early:
-        parts.append(f"Measured for this report alone, of the trainings that are done: {_by_kind(found.early)}.")
+    if unfinished.early:
+        parts.append(f"Measured for this report alone, of the trainings that are done: {_by_kind(unfinished.early)}.")
     return " ".join(parts)
 
 

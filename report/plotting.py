@@ -151,10 +151,10 @@ def log_axis(axes: Axes, which: str, low: float, high: float, most: int = 12) ->
     axis.set_ticks([], minor=True)
 
 
-def layer_axis(axes: Axes, found: list[int]) -> None:
-    """An axis over the layers ``found``, at most about twelve of them labelled."""
-    step = max(1, math.ceil(len(found) / 12))
-    axes.set_xticks(found[::step], [EMBEDDINGS if at < 0 else str(at) for at in found[::step]])
+def layer_axis(axes: Axes, layers: list[int]) -> None:
+    """An axis over the layers ``layers``, at most about twelve of them labelled."""
+    step = max(1, math.ceil(len(layers) / 12))
+    axes.set_xticks(layers[::step], [EMBEDDINGS if at < 0 else str(at) for at in layers[::step]])
     axes.set_xlabel(LAYER)
 
 
@@ -185,17 +185,17 @@ def floor_lines(
     """The floors for which ``measure`` was taken: the reference's replicas, then what chance gives."""
     if results.geometry is None:
         return []
-    found = []
+    lines = []
     for kind, pair in results.geometry.floors.pairs:
         value, replica = measure(pair), other(pair, index.reference)
         if value is not None and replica is not None:
-            found.append(FloorLine(kind, f"floor: {called(index, replica)}", value, _FLOOR_LINES[kind]))
+            lines.append(FloorLine(kind, f"floor: {called(index, replica)}", value, _FLOOR_LINES[kind]))
     chance = results.geometry.chance
     shared, anywhere = (chance.shared_a, same_start(index), "--"), (chance.ambient, "chance, random", (0, (1, 3)))
     for by, words, dashes in (shared, anywhere):
         if (value := measure(by)) is not None:
-            found.append(FloorLine("chance", words, value, dashes, CHANCE))
-    return found
+            lines.append(FloorLine("chance", words, value, dashes, CHANCE))
+    return lines
 
 
 def gathered(figure: Figure, order: Sequence[str] = (), beside: bool = False, columns: int = 4) -> None:

@@ -74,7 +74,7 @@ def _not_finite(value: Any, place: str) -> str | None:
         items = ((f"{place}.{key}", inner) for key, inner in value.items())
     elif isinstance(value, list | tuple):
         items = ((f"{place}[{i}]", inner) for i, inner in enumerate(value))
-    return next((found for name, inner in items if (found := _not_finite(inner, name))), None)
+    return next((bad for name, inner in items if (bad := _not_finite(inner, name))), None)
 
 
 def _environment() -> Environment:

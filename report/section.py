@@ -70,10 +70,10 @@ def csv_of(
     """A CSV file's records, their keys in the order of the fields, for each name; none where the part is absent."""
 
     def records(rows: Callable[[P], Iterable[Part]]) -> Callable[[Results], Records]:
-        def found(results: Results) -> Records:
+        def select(results: Results) -> Records:
             held = part(results)
             return [] if held is None else [dump(row) for row in rows(held)]
 
-        return found
+        return select
 
     return {name: records(rows) for name, rows in files.items()}

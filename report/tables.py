@@ -103,10 +103,10 @@ def size(key: str, digits: int) -> Callable[[object], Cell]:
     return cell
 
 
-def left_out(found: Activations | Spectra, subject: str) -> str:
+def left_out(measured: Activations | Spectra, subject: str) -> str:
     """Words for a caption: which modules a measurement left out, empty where it has all."""
-    kept = formats.count(found.modules) if isinstance(found, Activations) else "the other"
-    reasons = formats.left_out([vars(row) for row in found.left_out])
+    kept = formats.count(measured.modules) if isinstance(measured, Activations) else "the other"
+    reasons = formats.left_out([vars(row) for row in measured.left_out])
     return f" {subject} {kept} modules; left out: {reasons}." if reasons else ""
 
 

@@ -49,8 +49,8 @@ def chosen(right: Sequence[Sequence[int]], most: int = PROBLEMS) -> tuple[list[i
     ``right``: problems x models, right samples. Those on which models differ come first, each kind in its order.
     """
     differing = [i for i, counts in enumerate(right) if len(set(counts)) > 1]
-    alike = [i for i, counts in enumerate(right) if len(set(counts)) <= 1]
-    return [*differing, *alike][:most], len(differing)
+    agreeing = [i for i, counts in enumerate(right) if len(set(counts)) <= 1]
+    return [*differing, *agreeing][:most], len(differing)
 
 
 def make(
@@ -87,19 +87,19 @@ def make(
 
 def _task(task: dict, index: ModelIndex) -> dict:
     problems = task["problems"]
-    told = (
+    summary = (
         f"{formats.count(task['n'])} problems; models differ on {formats.count(task['differing'])} of them, and those "
         "come first."
     )
     left = task["n"] - len(problems)
     if left:
-        told += (
+        summary += (
             f" Shown: {formats.count(len(problems))}; left out: {formats.count(left)}. "
             "“python -m orchestrator export --to FOLDER” writes every completion of every problem."
         )
     return {
         "title": task["title"],
-        "told": told,
+        "told": summary,
         "problems": [_problem(problem, index) for problem in problems],
     }
 

@@ -19,10 +19,10 @@ def load(path: Path) -> Results:
     """The results in a file. ``ValueError`` says in a line what it is not: JSON, of this version, of the schema."""
     try:
         text = path.read_bytes()
-        told = json.loads(text)
+        document = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error})") from None
-    version = told.get("version") if isinstance(told, dict) else None
+    version = document.get("version") if isinstance(document, dict) else None
     if version != VERSION:
         of = "a version that is not told" if version is None else f"version {version!r}"
         raise ValueError(f"{path} holds results of {of}, this reads version {VERSION}: make the report anew")

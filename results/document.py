@@ -91,5 +91,5 @@ class Results(Measured):
 
     def accuracy(self, task: str, model: str) -> float | None:
         """The share of answers of ``model`` that are right on ``task``; None where it was not evaluated."""
-        score = next((found.score(model) for found in self.tasks if found.task == task), None)
+        score = next((measured.score(model) for measured in self.tasks if measured.task == task), None)
         return None if score is None else score.accuracy

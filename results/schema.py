@@ -26,9 +26,9 @@ class _Plain(GenerateJsonSchema):
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema, draft 2020-12, of the file as a whole."""
-    found = Results.model_json_schema(schema_generator=_Plain, mode="validation")
+    schema = Results.model_json_schema(schema_generator=_Plain, mode="validation")
     return {"$schema": _Plain.schema_dialect, "title": f"results.json, version {VERSION}"} | {
-        name: part for name, part in found.items() if name != "title"
+        name: part for name, part in schema.items() if name != "title"
     }
 
 

@@ -202,11 +202,11 @@ class Floors(Part):
     @property
     def pairs(self) -> list[tuple[FloorKind, Pair]]:
         """Every floor with its kind: another order, another initial A, another rate; last, what rounding gives."""
-        found: list[tuple[FloorKind, Pair]] = []
-        found += [("order", pair) for pair in self.order or ()]
-        found += [("init", pair) for pair in self.init or ()]
-        found += [("learning_rate", pair) for pair in self.learning_rate or ()]
-        return [*found, ("itself", self.itself)]
+        floors: list[tuple[FloorKind, Pair]] = []
+        floors += [("order", pair) for pair in self.order or ()]
+        floors += [("init", pair) for pair in self.init or ()]
+        floors += [("learning_rate", pair) for pair in self.learning_rate or ()]
+        return [*floors, ("itself", self.itself)]
 
 
 class MeasuredGeometry(Part):

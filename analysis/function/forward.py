@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from models.adapter import Factors
 from models.head import backbone, head_of
 from models.logprobs import Row, completion_states, token_scores
-from models.module_names import alike
+from models.module_names import matching_names
 from models.padding import by_length, padded
 
 TOKENS_A_CHUNK = 256  # head and KL: 256 x 151 k float32 logits are 155 MB
@@ -173,7 +173,7 @@ def _submodule(model: PreTrainedModel, name: str) -> nn.Module:
     try:
         return model.get_submodule(name)
     except AttributeError:
-        matches = alike(name, (other for other, _ in model.named_modules() if other))
+        matches = matching_names(name, (other for other, _ in model.named_modules() if other))
         if len(matches) == 1:
             return model.get_submodule(matches[0])
         raise ValueError(f"module {name} is not in {type(model).__name__}: is the adapter of this base?") from None

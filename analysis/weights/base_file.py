@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.lfs_pointer import refuse_pointer
-from models.module_names import alike
+from models.module_names import matching_names
 
 CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")  # their linear weights are in x out
 TIED = "tied to the embeddings"
@@ -70,13 +70,13 @@ class BaseFile:
         heads = ("lm_head", "embed_out", "output")
         return TIED if tied and module.endswith(heads) else "no weight in the base"
 
-    def is_turned(self, module: str, shape: tuple[int, int], told: Collection[bool]) -> bool:
-        """Whether the weight is stored in x out. ``told``: the adapters' ``fan_in_fan_out``, which is for one kind of
-        module only where a model has both; the model type and the stored shape decide first."""
+    def is_turned(self, module: str, shape: tuple[int, int], fan_in_fan_out: Collection[bool]) -> bool:
+        """Whether the weight is stored in x out. ``fan_in_fan_out``: the adapters' settings, which hold for one kind of
+        module only if a model has both; the model type and the stored shape decide first."""
         conv1d, stored = self.config.get("model_type") in CONV1D, self.shape(module)
         if shape[0] != shape[1]:
-            return (conv1d or any(told)) and stored == shape[::-1]
-        return conv1d or all(told)
+            return (conv1d or any(fan_in_fan_out)) and stored == shape[::-1]
+        return conv1d or all(fan_in_fan_out)
 
     def weight(self, module: str, shape: tuple[int, int], fan_in_fan_out: bool = False) -> Tensor:
         """A linear module's weight, out x in. ``fan_in_fan_out``: it is stored in x out (GPT-2's Conv1D).
@@ -102,7 +102,7 @@ class BaseFile:
         """The stored key for ``name``, which may differ by a prefix: files saved from an inner model lack "model."."""
         if name in self._places:
             return name
-        matches = alike(name, self._places)
+        matches = matching_names(name, self._places)
         if len(matches) != 1:
             raise ValueError(f"{self.folder}: has no weight {name}: is this the adapters' base?")
         return matches[0]

@@ -179,7 +179,7 @@ def summarise_base(names: Sequence[str], modules: Mapping[str, BaseGeometry]) ->
         raise ValueError("base geometry of no module: the adapters share no target")
     ordered = {name: modules[name] for name in sorted(modules, key=natural_key)}
     every = list(ordered.values())
-    if {(len(found.squares), found.threshold) for found in every} != {(len(names), every[0].threshold)}:
+    if {(len(module.squares), module.threshold) for module in every} != {(len(names), every[0].threshold)}:
         raise ValueError(f"modules differ in threshold, or do not hold the {len(names)} adapters that are named")
 
     def entries(groups: Sequence[tuple[dict, list[BaseGeometry]]]) -> list[dict]:
@@ -191,16 +191,16 @@ def summarise_base(names: Sequence[str], modules: Mapping[str, BaseGeometry]) ->
         return entries([(label, [every[row] for row in rows]) for label, rows in grouped(where.values(), key)])
 
     labels = [{"module": name, **where[name]} for name in ordered]
-    sizes = [(found.k, *found.shape) for found in every if found.k]
+    sizes = [(module.k, *module.shape) for module in every if module.k]
     total = sum(out * in_ for _, out, in_ in sizes)
     held = [sum(k * k for k, _, _ in sizes), sum(k * in_ for k, _, in_ in sizes), sum(k * out for k, out, _ in sizes)]
     return {
-        "k": max(found.k for found in every),
+        "k": max(module.k for module in every),
         "threshold": every[0].threshold,
         "adapters": entries([({}, every)]),
         "layers": parts("layer"),
         "projections": parts("projection"),
-        "modules": entries([(label, [found]) for label, found in zip(labels, every, strict=True)]),
+        "modules": entries([(label, [module]) for label, module in zip(labels, every, strict=True)]),
         "chance": {part: size / total if total else None for part, size in zip(SHARES, held, strict=True)},
     }
 
@@ -210,15 +210,15 @@ def _entry(m: int, modules: Sequence[BaseGeometry]) -> dict:
 
     Shares are sums of |P dW|^2 over those of |dW|^2, relative_norm the root of the sum of |dW|^2 over that of |W|^2.
     """
-    alive = [found for found in modules if found.intruders[m] is not None]
-    weight = math.fsum(found.weight_square for found in modules)
-    energy = math.fsum(found.squares[m] for found in alive)
-    parts = {part: math.fsum(getattr(found, part)[m] * found.squares[m] for found in alive) for part in SHARES}
+    alive = [module for module in modules if module.intruders[m] is not None]
+    weight = math.fsum(module.weight_square for module in modules)
+    energy = math.fsum(module.squares[m] for module in alive)
+    parts = {part: math.fsum(getattr(module, part)[m] * module.squares[m] for module in alive) for part in SHARES}
     return {
         **{part: held / energy if alive else None for part, held in parts.items()},
-        "relative_norm": math.sqrt(math.fsum(found.squares[m] for found in modules) / weight) if weight else None,
-        "relative_sigma_median": float(np.median([found.relative_sigma[m] for found in alive])) if alive else None,
-        "intruders": sum(found.intruders[m] or 0 for found in alive) if alive else None,
+        "relative_norm": math.sqrt(math.fsum(module.squares[m] for module in modules) / weight) if weight else None,
+        "relative_sigma_median": float(np.median([module.relative_sigma[m] for module in alive])) if alive else None,
+        "intruders": sum(module.intruders[m] or 0 for module in alive) if alive else None,
         "modules": len(modules),
         "zero_modules": len(modules) - len(alive),
     }

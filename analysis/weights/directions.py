@@ -11,21 +11,21 @@ from analysis.weights.replicas import Run, families
 
 
 def directions(
-    known: Sequence[Run], gram: Gram, reference: str, alike: Mapping[str, str] | None = None, seed: int = 0
+    known: Sequence[Run], gram: Gram, reference: str, method_of: Mapping[str, str] | None = None, seed: int = 0
 ) -> dict:
     """{"adapters": one entry each, "variance": analysis of variance of the directions by method, or None}.
 
     ``known`` are the runs in the Gram's order. An entry has scale and left_over: the nearest multiple of the
     reference's update and the fraction of the norm that it misses; span_left_over and span_rank: the same for the span
-    of the other methods' main trainings, of which there are span_of. ``alike`` overrides, by run name, what counts as
-    the same method there.
+    of the other methods' main trainings, of which there are span_of. ``method_of`` gives, by run name, what counts
+    as the same method there.
 
     The variance is over methods at their own learning rate and the reference's initial A, each with its runs in other
     row orders: only these are exchangeable. Runs with another rate or initial A are left out. It adds methods (their
     number) and repeated (how many have several runs); None if no method has several runs or there is one method.
     """
     place = {run.name: i for i, run in enumerate(known)}
-    methods = alike or {run.name: run.method for run in known}
+    methods = method_of or {run.name: run.method for run in known}
     own = [run.name for run in known if run.name == run.method]
     entries = []
     for name in place:

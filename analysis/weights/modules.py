@@ -47,18 +47,18 @@ def places(modules: Collection[str]) -> dict[str, dict[str, int | str | None]]:
     If the model has several stacks of layers, such as an encoder and a decoder or a vision tower beside a text model,
     ``stack`` distinguishes them: the first part of the path in which they differ.
     """
-    found: dict[str, dict[str, int | str | None]]
-    found = {name: {"layer": layer_of(name), "projection": projection_of(name)} for name in modules}
-    paths = {name: tuple(_path_to_layers(name)) for name in modules if found[name]["layer"] is not None}
+    positions: dict[str, dict[str, int | str | None]]
+    positions = {name: {"layer": layer_of(name), "projection": projection_of(name)} for name in modules}
+    paths = {name: tuple(_path_to_layers(name)) for name in modules if positions[name]["layer"] is not None}
     several = sorted(set(paths.values()))
     if len(several) < 2:
-        return found
+        return positions
     lead = next(i for i, parts in enumerate(zip_longest(*several)) if len(set(parts)) > 1)
     first = [path[lead : lead + 1] or path for path in several]
     short = {path: part if first.count(part) == 1 else path[lead:] for path, part in zip(several, first, strict=True)}
-    for name, place in found.items():
+    for name, place in positions.items():
         place["stack"] = ".".join(short[paths[name]]) if name in paths else None
-    return found
+    return positions
 
 
 def _path_to_layers(module: str) -> list[str]:

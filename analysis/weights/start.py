@@ -72,5 +72,5 @@ def over_modules(modules: Mapping[str, Sequence[Left | None]]) -> list[Left | No
     return [_sum([one for one in column if one is not None]) for column in columns]
 
 
-def _sum(found: Sequence[Left]) -> Left | None:
-    return Left(*map(math.fsum, zip(*map(astuple, found), strict=True))) if found else None
+def _sum(parts: Sequence[Left]) -> Left | None:
+    return Left(*map(math.fsum, zip(*map(astuple, parts), strict=True))) if parts else None

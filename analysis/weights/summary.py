@@ -39,9 +39,9 @@ def summarise(names: Sequence[str], modules: Mapping[str, ModuleGeometry]) -> di
     if not modules:
         raise ValueError("geometry of no module: the adapters share no target")
     ordered = {name: modules[name] for name in sorted(modules, key=natural_key)}
-    for name, found in ordered.items():
-        if len(found.ranks) != len(names):
-            raise ValueError(f"module {name} holds {len(found.ranks)} adapters, {len(names)} names are given")
+    for name, module in ordered.items():
+        if len(module.ranks) != len(names):
+            raise ValueError(f"module {name} holds {len(module.ranks)} adapters, {len(names)} names are given")
     stack = _Stack(list(ordered.values()))
     every = _Group({}, np.arange(len(ordered)))
     where = places(ordered)
@@ -67,28 +67,28 @@ def summarise(names: Sequence[str], modules: Mapping[str, ModuleGeometry]) -> di
 class _Stack:
     """All modules' arrays stacked: gram N x M x M, values per adapter N x M, values per pair N x P."""
 
-    def __init__(self, found: Sequence[ModuleGeometry]) -> None:
-        self.k = found[0].k
-        self.gram = np.stack([one.gram for one in found])
-        self.ranks = np.stack([one.ranks for one in found])
-        self.pair_k = np.stack([one.pair_k for one in found])
-        self.left = np.stack([one.left for one in found])
-        self.right = np.stack([one.right for one in found])
-        self.effective = np.stack([effective_rank(one.singular_values) for one in found])
-        self.stable = np.stack([stable_rank(one.singular_values) for one in found])
-        self.gap = np.stack([_gap_at(one) for one in found])
-        self.first_gap = np.stack([_gap_at(one, 1) for one in found])
+    def __init__(self, geometries: Sequence[ModuleGeometry]) -> None:
+        self.k = geometries[0].k
+        self.gram = np.stack([geometry.gram for geometry in geometries])
+        self.ranks = np.stack([geometry.ranks for geometry in geometries])
+        self.pair_k = np.stack([geometry.pair_k for geometry in geometries])
+        self.left = np.stack([geometry.left for geometry in geometries])
+        self.right = np.stack([geometry.right for geometry in geometries])
+        self.effective = np.stack([effective_rank(geometry.singular_values) for geometry in geometries])
+        self.stable = np.stack([stable_rank(geometry.singular_values) for geometry in geometries])
+        self.gap = np.stack([_gap_at(geometry) for geometry in geometries])
+        self.first_gap = np.stack([_gap_at(geometry, 1) for geometry in geometries])
         last = np.maximum(self.pair_k, 1)[..., None] - 1
         self.measures = {
             "angle_min_median_deg": (median, self.left[..., 0]),
             "angle_max_median_deg": (median, np.take_along_axis(self.left, last, 2)[..., 0]),
             "right_angle_min_median_deg": (median, self.right[..., 0]),
             "right_angle_max_median_deg": (median, np.take_along_axis(self.right, last, 2)[..., 0]),
-            "u1": (mean, np.stack([one.u1 for one in found])),
-            "v1": (mean, np.stack([one.v1 for one in found])),
+            "u1": (mean, np.stack([geometry.u1 for geometry in geometries])),
+            "v1": (mean, np.stack([geometry.v1 for geometry in geometries])),
             "overlap": (mean, overlap(self.left)),
             "right_overlap": (mean, overlap(self.right)),
-            "gap_median": (median, np.stack([one.gap for one in found])),
+            "gap_median": (median, np.stack([geometry.gap for geometry in geometries])),
         }
 
 
@@ -132,10 +132,10 @@ def mean(values: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
-def _gap_at(found: ModuleGeometry, k: int | None = None) -> np.ndarray:
+def _gap_at(module: ModuleGeometry, k: int | None = None) -> np.ndarray:
     """(sigma_k - sigma_k+1) / sigma_k of every adapter at min(k, its rank); 1 at the last singular value."""
-    sigma = np.pad(found.singular_values, ((0, 0), (0, 1)))
-    at = np.minimum(k or found.k, found.ranks)
+    sigma = np.pad(module.singular_values, ((0, 0), (0, 1)))
+    at = np.minimum(k or module.k, module.ranks)
     rows = np.arange(len(sigma))
     here, following = sigma[rows, np.maximum(at, 1) - 1], sigma[rows, np.maximum(at, 1)]
     return np.divide(here - following, here, out=np.full_like(here, np.nan), where=at > 0)

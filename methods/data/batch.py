@@ -62,9 +62,9 @@ class Batch:
             raise ValueError(f"batch: logp has shape {shape}, not rows x completion tokens")
         for name, wanted in (("mask", shape), ("reward", shape[:1]), ("group_mean", shape[:1]), ("reference", shape)):
             value = getattr(self, name)
-            found = wanted if value is None else tuple(value.shape)
-            if found != wanted:
-                raise ValueError(f"batch: {name} has shape {found}, beside logp of {shape} it needs {wanted}")
+            actual = wanted if value is None else tuple(value.shape)
+            if actual != wanted:
+                raise ValueError(f"batch: {name} has shape {actual}, beside logp of {shape} it needs {wanted}")
 
     @property
     def nll(self) -> Tensor:

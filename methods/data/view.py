@@ -62,10 +62,10 @@ def view(
         if not len(rollout.prompt_ids) or not len(rollout.completion_ids):
             raise ValueError(f"row {row}: prompt and completion need at least one token each")
     if kind == "pairs":
-        found, lack = _pairs(rollouts, pair_rule), LACKS[pair_rule]
-        units = [pair for pair in found if not _equal(rollouts, pair)]
-        if found and not units:
-            lack = f"in all {len(found)} pairs right and wrong are the same tokens: raise prompt.max_answer_tokens"
+        candidates, lack = _pairs(rollouts, pair_rule), LACKS[pair_rule]
+        units = [pair for pair in candidates if not _equal(rollouts, pair)]
+        if candidates and not units:
+            lack = f"in all {len(candidates)} pairs right and wrong are the same tokens: raise prompt.max_answer_tokens"
         if pairs is not None and len(units) > pairs:
             drawn = np.random.default_rng(derive("pairs", 0)).choice(len(units), pairs, replace=False)
             units = [units[i] for i in sorted(drawn.tolist())]

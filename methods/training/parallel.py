@@ -42,20 +42,20 @@ class Group:
         """Whether the flag is set on any worker."""
         if self.size == 1:
             return flag
-        told = torch.tensor(int(flag), device=self.device)
-        dist.all_reduce(told, op=dist.ReduceOp.MAX)
-        return bool(told.item())
+        any_set = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(any_set, op=dist.ReduceOp.MAX)
+        return bool(any_set.item())
 
     def tell(self, value: int) -> int:
         """Broadcast rank 0's ``value``. Other ranks raise ``Stopped`` if it is ``STOP``."""
         if self.size == 1:
             return value
-        told = torch.tensor(value, device=self.device)
-        dist.broadcast(told, src=0)
-        found = int(told.item())
-        if found == STOP and self.rank:
+        buffer = torch.tensor(value, device=self.device)
+        dist.broadcast(buffer, src=0)
+        received = int(buffer.item())
+        if received == STOP and self.rank:
             raise Stopped
-        return found
+        return received
 
     def copy(self, tensors: Sequence[Tensor]) -> None:
         """Broadcast rank 0's tensors in place."""

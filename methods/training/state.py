@@ -103,11 +103,11 @@ def load(
     path = work / STATE
     try:
         header = durable.unseal(path.read_bytes())
-        found = header["identity"]
-        for name in {**who, **found}:
-            if found.get(name) != who.get(name):
-                told = f"{name} is {found.get(name)!r} there, {who.get(name)!r} here"
-                raise ValueError(f"it is of another training: {told}")
+        stored = header["identity"]
+        for name in {**who, **stored}:
+            if stored.get(name) != who.get(name):
+                difference = f"{name} is {stored.get(name)!r} there, {who.get(name)!r} here"
+                raise ValueError(f"it is of another training: {difference}")
         (name, checksum), *_ = header["tensors"].items()
         if durable.checksum(work / name) != checksum:
             raise ValueError(f"{name} was changed")

@@ -298,13 +298,13 @@ class Trainer:
                 return self.accumulate(share(units, self.workers.rank, self.workers.size), self.count(units))
 
         while True:
-            found = None
+            computed = None
             with contextlib.suppress(torch.OutOfMemoryError):
-                found = in_order(compute)
-            if not self.workers.any(found is None):
-                assert found is not None
-                return self.over_workers(units, *found)
-            found = None
+                computed = in_order(compute)
+            if not self.workers.any(computed is None):
+                assert computed is not None
+                return self.over_workers(units, *computed)
+            computed = None
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if not divisible(units, self.rollouts, self.fit.limit, tokens):

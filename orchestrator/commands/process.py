@@ -21,9 +21,11 @@ def refuse_intruders() -> None:
     """The packages' names are generic: refuse to start where one resolves to somebody else's."""
     for package in ("methods", "analysis", "report", "evals", "models", "execution", "results"):
         spec = importlib.util.find_spec(package)
-        found = Path(spec.origin).parent if spec and spec.origin else None
-        if found != ROOT / package:
-            raise UserError(f"the package {package} is {found or 'not there'}, not {ROOT / package}: start from {ROOT}")
+        folder = Path(spec.origin).parent if spec and spec.origin else None
+        if folder != ROOT / package:
+            raise UserError(
+                f"the package {package} is {folder or 'not there'}, not {ROOT / package}: start from {ROOT}"
+            )
 
 
 @contextmanager

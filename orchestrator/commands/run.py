@@ -57,13 +57,13 @@ def main(options: argparse.Namespace) -> int:
     with stoppable(), hold(store.storage, progress) as lease:
         sweep(store.root / "partial", progress)
         outside.keep_pins(facts, out)
-        told = {
+        record = {
             "study": study.model_dump(mode="json"),
             "facts": facts,
             "store": None if options.store is None else str(store.storage),
         }
-        told["file"] = options.study.name
-        write_json(out / STUDY, told, sort=False)
+        record["file"] = options.study.name
+        write_json(out / STUDY, record, sort=False)
         return _walk_and_report(study, plan, store, options, begun, lease)
 
 

@@ -58,18 +58,18 @@ def resolve(words: Sequence[str]) -> list[Given]:
     if courses:
         names = distinct_names([folder for folder, _ in courses])
         last = max(set.intersection(*(set(saved) for _, saved in courses)))
-        found = [_given(saved[last], name, saved) for name, (_, saved) in zip(names, courses, strict=True)]
+        given = [_given(saved[last], name, saved) for name, (_, saved) in zip(names, courses, strict=True)]
     else:
         short = iter(distinct_names(unnamed))
-        found = [_given(path, name or next(short), {}) for name, path in named]
+        given = [_given(path, name or next(short), {}) for name, path in named]
     seen: set[str] = set()
-    for one in found:
+    for one in given:
         if one.name == RESERVED:
             raise UserError(f"{one.path}: {RESERVED!r} is what the base model is called: write it as NAME={one.path}")
         if one.name in seen:
             raise UserError(f"two adapters are called {one.name!r}: write them as NAME=FOLDER, each name once")
         seen.add(one.name)
-    return found
+    return given
 
 
 def _split(word: str) -> tuple[str | None, Path]:
@@ -91,14 +91,14 @@ def _courses(paths: Sequence[Path]) -> list[tuple[Path, dict[int, Path]]]:
     folders: dict[Path, dict[int, Path]] = {}
     for path in paths:
         typed = _typed(path)
-        found = CHECKPOINT.fullmatch(typed.name)
-        if not found:
+        match = CHECKPOINT.fullmatch(typed.name)
+        if not match:
             return []
-        if int(found[1]) in folders.setdefault(typed.parent, {}):
+        if int(match[1]) in folders.setdefault(typed.parent, {}):
             raise UserError(
-                f"{path} and {folders[typed.parent][int(found[1])]} are both step {int(found[1])}: name one"
+                f"{path} and {folders[typed.parent][int(match[1])]} are both step {int(match[1])}: name one"
             )
-        folders[typed.parent][int(found[1])] = path
+        folders[typed.parent][int(match[1])] = path
     common = set.intersection(*(set(saved) for saved in folders.values())) if folders else set()
     return list(folders.items()) if len(folders) > 1 and len(paths) > len(folders) and common else []
 
@@ -118,8 +118,8 @@ def _real(path: Path) -> Path:
 
 def hub_name(path: str) -> str | None:
     """The name on the hub of what lies in its cache, with what follows the snapshot; None for any other path."""
-    found = HUB.search(path)
-    return None if found is None else f"{found[1]}/{found[2]}{path[found.end() :]}"
+    match = HUB.search(path)
+    return None if match is None else f"{match[1]}/{match[2]}{path[match.end() :]}"
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -161,9 +161,9 @@ def _shortest(own: tuple[str, ...], parts: Sequence[tuple[str, ...]]) -> str:
 def _given(path: Path, name: str, checkpoints: Mapping[int, Path]) -> Given:
     """With what the store noted of its training, beside the adapter's folder or a checkpoint's."""
     real = _real(path)
-    found = CHECKPOINT.fullmatch(real.name)
-    record = _record(real.parent.parent if found else real.parent)
-    step = int(found[1]) if found else record.get("config", {}).get("report_step")
+    match = CHECKPOINT.fullmatch(real.name)
+    record = _record(real.parent.parent if match else real.parent)
+    step = int(match[1]) if match else record.get("config", {}).get("report_step")
     return Given(path, name, record, step if isinstance(step, int) else None, checkpoints)
 
 

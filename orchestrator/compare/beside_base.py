@@ -51,7 +51,7 @@ def survey(
     from results.document import Measured
 
     disable_progress_bar()
-    found: dict[str, Any] = {}
+    measurements: dict[str, Any] = {}
     notes: list[str] = []
     with own("orchestrator-compare-") as folder:
         base = _base(options.base, folder)
@@ -61,7 +61,7 @@ def survey(
         share = share_of(everything)
         settings = {"top": options.top, "threshold": options.intruder_below, "threads": 1}
         try:
-            found["spectra"] = spectra.survey(places, everything, settings, share, progress)
+            measurements["spectra"] = spectra.survey(places, everything, settings, share, progress)
         except spectra.NothingBeside as error:
             notes.append(f"Nothing lies beside the base's weights: {error}.")
         try:
@@ -76,12 +76,12 @@ def survey(
     if why_not is not None:
         notes.append(f"Not weighed by activations: {why_not}.")
     for part, words in (("spectra", "Beside the base's weights"), ("activations", "By activations")):
-        left_out = found.get(part, {}).get("left_out")
+        left_out = measurements.get(part, {}).get("left_out")
         if left_out:
             notes.append(f"{words}, left out: {formats.left_out(left_out)}.")
     for note in notes:
         progress(note)
-    return str(base), Measured.model_validate(found), notes
+    return str(base), Measured.model_validate(measurements), notes
 
 
 def _base(base: str, folder: Path) -> Path:

@@ -113,8 +113,8 @@ def _measure(given: Sequence[Given], options: argparse.Namespace, progress: Say)
         for name, f in files.items()
     ]
     comparison = Comparison(adapters=adapters, shared_modules=len(modules), notes=notes)
-    found = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), progress)
-    return _joined(given, measured, MeasuredGeometry.model_validate(found), comparison), {"base_folder": base}
+    measurements = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), progress)
+    return _joined(given, measured, MeasuredGeometry.model_validate(measurements), comparison), {"base_folder": base}
 
 
 def _notes(given: Sequence[Given], files: Mapping[str, Any], modules: Sequence[str]) -> list[str]:
@@ -123,8 +123,10 @@ def _notes(given: Sequence[Given], files: Mapping[str, Any], modules: Sequence[s
     ranks = {name: [file.rank(module) for module in modules] for name, file in files.items()}
     if any(held != ranks[given[0].name] for held in ranks.values()):
         spans = {name: (min(held), max(held)) for name, held in ranks.items()}
-        told = ", ".join(f"{name}: {low if low == high else f'{low} to {high}'}" for name, (low, high) in spans.items())
-        notes.append(f"The ranks differ ({told}): chance is drawn for {given[0].name} alone.")
+        listed_ranks = ", ".join(
+            f"{name}: {low if low == high else f'{low} to {high}'}" for name, (low, high) in spans.items()
+        )
+        notes.append(f"The ranks differ ({listed_ranks}): chance is drawn for {given[0].name} alone.")
     for name, file in files.items():
         used = {file.own_name(module) for module in modules}
         alone = [module for module in file.modules if module not in used]
@@ -153,8 +155,8 @@ def _base_notes(given: Sequence[Given], files: Mapping[str, Any]) -> list[str]:
         return []
     if None in known and len(set(bases.values())) < 2:
         return []
-    told = "; ".join(f"{name}: {base}" for name, base in bases.items())
-    return [f"The configs name different bases ({told}): a cosine between them means little."]
+    named = "; ".join(f"{name}: {base}" for name, base in bases.items())
+    return [f"The configs name different bases ({named}): a cosine between them means little."]
 
 
 def _subjects(
@@ -212,11 +214,11 @@ def _joined(given: Sequence[Given], measured: Measured, geometry: MeasuredGeomet
     names = [one.name for one in given]
     reference = reference_among(names)
     rows = trainings(given, reference)
-    alike = {one.name: _method(one) for one in given}
+    method_of = {one.name: _method(one) for one in given}
     parts = dict(measured) | {
         "geometry": with_floors(geometry, rows, reference),
         "headline": list(listed(names, rows, reference)),
-        "directions": directions(geometry, rows, reference, alike=alike),
+        "directions": directions(geometry, rows, reference, method_of=method_of),
     }
     return Results(version=VERSION, trainings=rows, comparison=comparison, **present(**parts))
 
@@ -248,7 +250,7 @@ def trainings(given: Sequence[Given], reference: str) -> list[AnyTraining]:
         told = {key: one.config[key] for key in ("method", *MAY_DIFFER)}
         told |= {"objective": one.config["method"], "start": one.start}
         rows.append(
-            GivenTraining(name=one.name, role=role, of=of, report_step=one.step, status="done", error=None, **told)
+            GivenTraining(name=one.name, role=role, of=of, report_step=one.step, status="done", error=None, **settings)
         )
     return rows
 
@@ -320,10 +322,10 @@ def _is_comparison(out: Path) -> bool:
     try:
         if not (out / PARTS[0]).is_file():
             return False
-        told = json.loads((out / PARTS[0]).read_text(encoding="utf-8"))
+        document = json.loads((out / PARTS[0]).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(told, dict) and isinstance(told.get("comparison"), dict)
+    return isinstance(document, dict) and isinstance(document.get("comparison"), dict)
 
 
 def _write(results: Results, provenance: dict[str, Any], out: Path) -> None:

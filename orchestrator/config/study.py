@@ -1,8 +1,8 @@
-"""The schema: a Study is data, frozen, and refuses keys it does not know.
+"""The schema of a study: frozen data that rejects unknown keys.
 
-What decides a result is here and goes into the steps' keys (``plan.py``). Where and how fast a study runs (GPUs,
-slots, folders) is not: that is ``Placement``. Defaults are the vetted setting; the reference study's open choices
-say so in their comments.
+Everything that affects a result goes into the steps' keys (``plan.py``). Where and how fast a study runs (GPUs, slots,
+folders) does not: that is ``Placement``. Defaults are the recommended settings; where the reference study left a
+choice open, a comment says so.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
 
 
 class Prompt(Frozen):
-    """How a problem becomes tokens, for rollouts, training and evaluation alike."""
+    """How a problem becomes tokens, the same for rollouts, training and evaluation."""
 
     system: str | None = None
-    template: str | None = None  # a chat template in Jinja; the tokenizer's own where unset
-    thinking: bool | None = None  # given to templates that know enable_thinking; None leaves it unsaid
+    template: str | None = None  # a chat template in Jinja; None: the tokenizer's own
+    thinking: bool | None = None  # enable_thinking of the template; None: not passed
     max_prompt_tokens: Count = 1024
     max_answer_tokens: Count = 1024
     overlong: Literal["drop", "truncate"] = "drop"
@@ -45,10 +45,10 @@ class Prompt(Frozen):
     def _parses(self) -> Prompt:
         if self.template is not None:
             try:
-                environment().parse(self.template)  # compiled it would be evaluated in part: see templates.py
+                environment().parse(self.template)  # not compiled: that evaluates parts (templates.py)
             except TemplateSyntaxError as error:
                 raise ValueError(
-                    f"prompt.template is no Jinja template (line {error.lineno}: {error.message})"
+                    f"prompt.template is not a Jinja template (line {error.lineno}: {error.message})"
                 ) from None
             except RecursionError:
                 raise ValueError("prompt.template is nested too deeply") from None
@@ -56,9 +56,9 @@ class Prompt(Frozen):
 
 
 class MethodSpec(Frozen):
-    """One method of the study: its own settings, and a learning rate where it is not the common one.
+    """One method of the study: its own settings, and a learning rate if it differs from the common one.
 
-    ``method`` names the objective where the entry has a name of its own: a variant beside the default form.
+    ``method`` names the objective if the entry has another name, as a variant beside the default form has.
     """
 
     method: Annotated[str, Field(min_length=1)] | None = None
@@ -72,7 +72,7 @@ class Seeds(Frozen):
 
 
 class Replica(Frozen):
-    """A method trained once more with one thing changed: the floor beside a comparison."""
+    """A method trained again with one change: the floor for comparisons of methods."""
 
     method: str
     order_seed: Seed | None = None
@@ -88,14 +88,14 @@ class Replica(Frozen):
 
 
 class Sweep(Frozen):
-    """One method at several learning rates, the others' rate among them."""
+    """One method at several learning rates, including the rate of the other methods."""
 
     method: str = "dpo"
     learning_rates: Annotated[Several[Positive], Field(min_length=1)]
 
 
 class Measuring(Frozen):
-    """What all measurements share; each measurement's own settings stand beside these under its name."""
+    """Settings shared by all measurements; each measurement's own settings are added under its name."""
 
     top: Count = 10  # k of the principal angles
     chance_draws: Count = 8
@@ -112,18 +112,18 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement(EnginePlace):
-    """Where and how fast; never part of an identity."""
+    """Where and how fast a study runs; never part of a step's key."""
 
-    gpus_per_training: Annotated[float, Range(ge=1e-4, le=1)] = 1.0  # Ray counts so finely
+    gpus_per_training: Annotated[float, Range(ge=1e-4, le=1)] = 1.0  # Ray's resolution of resources
 
 
 class Study(Frozen):
-    """One base, one frozen set of rollouts, several objectives, and all that is measured on them."""
+    """One base, one frozen set of rollouts, several objectives, and all measurements of them."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
     title: str = ""
-    note: str = ""  # what is known of this study from elsewhere, printed below its report's title
-    data: str | None = None  # what {data} stands for in paths; ORCHESTRATOR_DATA where unset
+    note: str = ""  # printed below the report's title
+    data: str | None = None  # replaces {data} in paths; None: ORCHESTRATOR_DATA
     base: Base
     adapter: Declared[LoraSettings] = LoraSettings()
     prompt: Prompt = Prompt()
@@ -143,7 +143,7 @@ class Study(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _bare_methods(cls, raw: Any) -> Any:
-        """``sft:`` with nothing behind it is the method with its defaults."""
+        """``sft:`` without a value is the method with its defaults."""
         if isinstance(raw, dict) and isinstance(raw.get("methods"), dict):
             return {**raw, "methods": {k: {} if v is None else v for k, v in raw["methods"].items()}}
         return raw
@@ -152,12 +152,14 @@ class Study(Frozen):
     def _consistent(self) -> Study:
         for name in self.methods:
             if not re.fullmatch(NAME, name):
-                raise ValueError(f"methods.{name}: a name is lower-case letters, digits and _, a letter first")
+                raise ValueError(
+                    f"methods.{name}: a name consists of lower-case letters, digits and _, and begins with a letter"
+                )
             if name == "base":
-                raise ValueError("methods.base: base is the name of the base model; take another")
+                raise ValueError("methods.base: base is the name of the base model; choose another name")
             if name in METHODS and self.objective(name) != name:
                 raise ValueError(
-                    f"methods.{name}: {name} is an objective's name; call {self.objective(name)} otherwise"
+                    f"methods.{name}: {name} is an objective's name; give {self.objective(name)} another name"
                 )
             self.settings_of(name)
         named = [r.method for r in self.replicas] + ([self.sweep.method] if self.sweep else [])
@@ -173,7 +175,7 @@ class Study(Frozen):
                 )
         self._check_trainings()
         if self.engine.max_model_len <= self.prompt.max_prompt_tokens:
-            raise ValueError("engine.max_model_len must be above prompt.max_prompt_tokens, or no answer fits")
+            raise ValueError("engine.max_model_len must exceed prompt.max_prompt_tokens, or no answer fits")
         pairs = [name for name in self.methods if METHODS[self.objective(name)].view == "pairs"]
         samples = self.rollouts.samples_a_problem
         if pairs and samples is not None and samples < 2:
@@ -195,7 +197,7 @@ class Study(Frozen):
         return self.methods[name].method or name
 
     def settings_of(self, name: str) -> dict[str, Any]:
-        """All settings of the study's method of this name, the defaults filled in."""
+        """All settings of the study's method of this name, including defaults."""
         return check_method(self.objective(name), self.methods[name].settings)
 
     def learning_rate(self, method: str) -> float:
@@ -203,7 +205,7 @@ class Study(Frozen):
         return self.methods[method].learning_rate or self.training.learning_rate
 
     def shaped(self) -> Study:
-        """The study with the shapes of its base, and of a model that it samples, where their files tell them."""
+        """A copy with the shapes of its base and of a sampled model filled in, if their files are known."""
         return self.model_copy(update={"base": self.base.shaped(), "rollouts": self.rollouts.shaped()})
 
 

@@ -1,4 +1,4 @@
-"""From a YAML file and ``--set`` to a Study, or to one line that says what is wrong with it and where."""
+"""Reads a Study from a YAML file and ``--set``; ``UserError`` says in one line what is wrong, and where."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.config.study import Study
 from orchestrator.config.values import Frozen, hub_like
 from orchestrator.config.yaml_values import DEEPEST, NotYaml, Source, read_text
 
-# Where a study names files, and where what it names is a file or a folder if there is one, else the hub's.
+# Settings that are paths, and settings that are a path if it exists, else a hub name.
 FILES = {"data", "base.path", "rollouts.path", "rollouts.model.path"}
 FILES_OR_HUB = {
     "rollouts.name", "rollouts.problems.source", "evaluation.tasks.*.source", "evaluation.tasks.*.shots.source",
@@ -25,9 +25,10 @@ FILES_OR_HUB = {
 
 
 def load_study(path: Path, overrides: list[str] | None = None) -> Study:
-    """Read ``path`` (and what it ``extends``), apply ``KEY=VALUE`` overrides, check all of it.
+    """Read ``path`` (and what it ``extends``), apply ``KEY=VALUE`` overrides, and validate it.
 
-    Relative paths count from the folder of the file that they stand in; those of an override from the working folder.
+    Relative paths are relative to the folder of their file; those of an override to the working folder. ``UserError``
+    for anything invalid.
     """
     files = _read(path)
     raw = _together(files)
@@ -39,7 +40,7 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     except ValidationError as error:
         raise UserError(_first_line(error, path, files, overrides or [])) from None
     except UnicodeEncodeError:
-        raise UserError(f"{path}: a text holds half of a character (a lone surrogate): remove it") from None
+        raise UserError(f"{path}: a string has half of a character (a lone surrogate): remove it") from None
     return study
 
 
@@ -51,20 +52,20 @@ def _together(files: list[tuple[Path, Source]]) -> dict[str, Any]:
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, Source]]:
-    """The study's file and what it lies over, ``extends: OTHER.yaml`` after ``extends``; the file itself first."""
+    """The study's file, followed by the files that it extends (``extends: OTHER.yaml``), the nearest first."""
     try:
         here = path.resolve()
         if here in seen:
             raise UserError(f"{path} extends itself: remove one extends")
         if len(seen) > DEEPEST:
-            raise UserError(f"{path}: more than {DEEPEST} studies extend each other: put some together")
+            raise UserError(f"{path}: more than {DEEPEST} studies extend each other: merge some")
         text = read_text(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: no such study: name a YAML file, such as one of configs/") from None
+        raise UserError(f"{path}: no such file: name a YAML file, such as one of configs/") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder: name the study's YAML file in it") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no text: a study is a YAML file") from None
+        raise UserError(f"{path} is not text: a study is a YAML file") from None
     except NotYaml as error:
         raise UserError(f"{path} {error}") from None
     except (OSError, RuntimeError, ValueError) as error:
@@ -80,17 +81,19 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, Source]]:
     if raw is None:
         raise UserError(f"{path} is empty: a study needs at least name, base, rollouts, methods, evaluation")
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: a study is a mapping of keys, this is a {type(raw).__name__}")
+        raise UserError(f"{path}: a study is a mapping, this is a {type(raw).__name__}")
     parent = raw.get("extends")
     if parent is None:
         return [(path, source)]
     if not isinstance(parent, str):
-        raise UserError(f"{path}, line {source.line_of(('extends',))}: extends names one YAML file, not {parent!r}")
+        raise UserError(
+            f"{path}, line {source.line_of(('extends',))}: extends must be the name of one YAML file, not {parent!r}"
+        )
     return [(path, source), *_read(path.parent / parent, (*seen, here))]
 
 
 def _rooted(value: Any, folder: Path, where: str = "") -> Any:
-    """The values with the relative paths among them taken from ``folder``; ``where`` is the place of ``value``."""
+    """``value`` with relative paths resolved against ``folder``; ``where`` is its dotted key."""
     if isinstance(value, dict):
         return {k: _rooted(v, folder, f"{where}.{k}" if where else k) for k, v in value.items()}
     if isinstance(value, list):
@@ -98,17 +101,17 @@ def _rooted(value: Any, folder: Path, where: str = "") -> Any:
     if not isinstance(value, str) or not value or value.startswith("{data}"):
         return value
     if where in FILES or (where in FILES_OR_HUB and ((folder / value).exists() or not hub_like(value))):
-        return str((folder / value).resolve())  # workers stand in other folders
+        return str((folder / value).resolve())  # workers have other working folders
     return value
 
 
-# Mappings of several kinds, and the key that says which: another kind does not inherit the first one's settings.
-TAGS = ("from_scratch", "hub", "local", "gguf", "vllm", "file", "openai")  # of those kinds, within an error's place
+# Tagged unions: the key that says the kind. A mapping of another kind does not inherit the settings that it replaces.
+TAGS = ("from_scratch", "hub", "local", "gguf", "vllm", "file", "openai")  # their kinds, in an error's location
 UNIONS = {"base": "kind", "model": "kind", "rollouts": "source", "problems": "task"}
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``above`` laid over ``below``, mapping by mapping; a mapping of another kind replaces the whole."""
+    """``below`` with ``above`` merged in recursively; a mapping of another kind replaces the old one."""
     merged = dict(below)
     for name, value in above.items():
         old = below.get(name)
@@ -142,17 +145,17 @@ def _set(raw: dict[str, Any], override: str) -> None:
                 place[part] = {}
             place = place[part]
         else:
-            raise UserError(f"--set {override}: {'.'.join(path[: i + 1])} is no mapping")
+            raise UserError(f"--set {override}: {'.'.join(path[: i + 1])} is not a mapping")
     if isinstance(place, list) and last.isdecimal() and int(last) < len(place):
         place[int(last)] = value
     elif isinstance(place, dict):
         place[last] = value
     else:
-        raise UserError(f"--set {override}: {'.'.join(path)} is no mapping")
+        raise UserError(f"--set {override}: {'.'.join(path)} is not a mapping")
 
 
 def _first_line(error: ValidationError, path: Path, files: list[tuple[Path, Source]], overrides: list[str]) -> str:
-    """The first complaint in one line: the file and line that it is about, the key, and how many more there are."""
+    """The first error in one line: file and line, key, message, and the number of further errors."""
     errors = error.errors(include_url=False)
     first = errors[0]
     place = tuple(p for p in first["loc"] if p not in TAGS)
@@ -162,12 +165,14 @@ def _first_line(error: ValidationError, path: Path, files: list[tuple[Path, Sour
         near = difflib.get_close_matches(str(place[-1]), [k for k in _all_keys() if k != place[-1]], n=1)
         message = "unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
     elif first["type"] in ("missing", "union_tag_not_found"):
-        message = "is needed and not there"
-        if tag := first.get("ctx", {}).get("discriminator", "").strip("'"):  # of several kinds: which one it is
+        message = "is required but missing"
+        if tag := first.get("ctx", {}).get("discriminator", "").strip("'"):  # a union without its kind
             where = f"{where}.{tag}"
     key, _, rest = message.partition(": ")
     places = [place]
-    if first["type"] == "value_error" and place and rest and key in _all_keys():  # said of one key of the part
+    if (
+        first["type"] == "value_error" and place and rest and key in _all_keys()
+    ):  # the message begins with one key of the part
         where, message, places = f"{where}.{key}", rest, [(*place, key), place]
     lines = (f"{file}, line {n}" for p in places for file, source in files if p and (n := source.line_of(p)))
     set_here = any(
@@ -178,17 +183,17 @@ def _first_line(error: ValidationError, path: Path, files: list[tuple[Path, Sour
     return f"{at}: {where}: {message}{more}" if where else f"{path}: {message}{more}"
 
 
-# What is wrong with a value of another kind, and how it is written.
-MENDS = {
-    "int": "; a whole number is decimal, such as 200",
+# How a value of the expected type is written.
+HINTS = {
+    "int": "; an integer is decimal, such as 200",
     "float": "; a number is decimal, such as 200, 0.5 or 1e-5",
     "bool": "; write true or false",
-    "string": "; put a text in quotes",
+    "string": "; put a string in quotes",
 }
 
 
 def _message(first: Any) -> str:
-    """Pydantic's complaint in our words, with the value that it is about unless that may be a secret."""
+    """Pydantic's error message in our words, with the value unless that may be a secret."""
     message = first["msg"].removeprefix("Value error, ")
     value, kind = first["input"], first["type"]
     if kind in ("dataclass_type", "model_type", "model_attributes_type", "dict_type"):
@@ -200,8 +205,8 @@ def _message(first: Any) -> str:
     if isinstance(value, bool) and kind in ("int_type", "float_type"):
         return "must be a number, not true or false"
     shown = value if not isinstance(value, str) or len(value) <= 100 else value[:100] + "…"
-    mend = MENDS.get(kind.removesuffix("_type"), "") if value is not None else ""
-    return f"{message[:1].lower()}{message[1:]}, not {shown!r}{mend}"
+    hint = HINTS.get(kind.removesuffix("_type"), "") if value is not None else ""
+    return f"{message[:1].lower()}{message[1:]}, not {shown!r}{hint}"
 
 
 def _all_keys() -> list[str]:
@@ -212,10 +217,7 @@ def _all_keys() -> list[str]:
 
 
 def _fill_data(study: Study) -> Study:
-    """Put the data folder where paths say ``{data}``.
-
-    ``UserError`` where the data folder is needed and not set.
-    """
+    """A copy with ``{data}`` in paths replaced by the data folder; ``UserError`` if it is needed and not set."""
     folder = study.data or os.environ.get("ORCHESTRATOR_DATA")
 
     def fill(value: Any, where: str) -> Any:

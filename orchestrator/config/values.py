@@ -1,4 +1,4 @@
-"""The kinds of values that a study is made of: frozen, and strict where a slip would pass for a number."""
+"""Types of the values of a study: frozen, and strict, so that a slip is not coerced to a number."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ T = TypeVar("T")
 
 
 def hub_like(name: str) -> bool:
-    """Whether this may be the name of a dataset on a hub: OWNER/NAME, and not that of a file of rows."""
+    """Whether ``name`` may be a dataset on a hub: OWNER/NAME without the extension of a file of rows."""
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not name.endswith((".jsonl", ".json", ".parquet"))
 
 
 def here(name: str) -> Path | None:
-    """The file or folder of this name; None where there is none. A study's paths are whole: others name the hub's."""
+    """The file or folder ``name``, else None. A study's paths are absolute, so a relative one is a hub name."""
     path = Path(name)
     return path if path.is_absolute() and path.exists() else None
 
 
 def certain(value: Any) -> Any:
-    """A value of any kind, if it is one to every reader of YAML."""
+    """``value`` unchanged; ``ValueError`` if YAML readers disagree about its type."""
     if isinstance(value, Ambiguous):
         raise ValueError(
-            f"{str(value)!r} is text here and a number, a boolean or a date to others: numbers are decimal (12, 0.5, "
-            "1e-5), booleans true and false; put quotes around a text"
+            f"{str(value)!r} is a string here and a number, a boolean or a date to other readers: numbers are decimal "
+            "(12, 0.5, 1e-5), booleans true and false; put a string in quotes"
         )
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         certain(item)
@@ -40,25 +40,25 @@ def certain(value: Any) -> Any:
 
 
 def _digits(value: Any) -> Any:
-    """A commit or a tag that is all digits is a text too."""
+    """Accept a commit or a tag of digits only, which YAML reads as a number, as a string."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=96)]
 Free = Annotated[Any, BeforeValidator(certain)]
 Revision = Annotated[str, BeforeValidator(_digits)]
-Several = Annotated[tuple[T, ...], Field(strict=False)]  # YAML's lists; what is in them stays strict
+Several = Annotated[tuple[T, ...], Field(strict=False)]  # accepts YAML's lists; their items stay strict
 Two = Annotated[tuple[T, T], Field(strict=False)]
 
 
 class Frozen(BaseModel):
-    """A part of a study. Strict: a number is no text, a boolean no number, whatever the setting."""
+    """A part of a study. Strict: no number is accepted as a string, no boolean as a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class _Declared:
-    """Reads a part of a study whose settings a dataclass declares: its fields are the keys."""
+    """Pydantic's schema for a dataclass of settings: its fields are the keys."""
 
     def __get_pydantic_core_schema__(self, kind: type[Settings], handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(
@@ -72,10 +72,10 @@ Declared = Annotated[T, _Declared()]  # of a subclass of execution.settings.Sett
 
 
 def _part(kind: type[Settings]) -> type[Frozen]:
-    """The dataclass as a schema: same keys, types, bounds and defaults, as strict as the rest of a study."""
-    found: dict[str, Any] = {}
+    """The dataclass as a pydantic model with the same keys, types, bounds and defaults, strict like ``Frozen``."""
+    model_fields: dict[str, Any] = {}
     for field, hint in zip(fields(kind), hints(kind).values(), strict=True):
         several = get_origin(bare(hint)) is tuple
         default = ... if field.default is MISSING else field.default
-        found[field.name] = (Annotated[hint, Field(strict=False)] if several else hint, default)
-    return create_model(kind.__name__, __base__=Frozen, __doc__=kind.__doc__, **found)
+        model_fields[field.name] = (Annotated[hint, Field(strict=False)] if several else hint, default)
+    return create_model(kind.__name__, __base__=Frozen, __doc__=kind.__doc__, **model_fields)

@@ -1,9 +1,9 @@
-"""YAML text as plain values: the core of YAML 1.2, within limits, and one line for whatever is not.
+"""Parses YAML text to plain values: the core of YAML 1.2, with limits; ``NotYaml`` says in one line what is wrong.
 
-A number is decimal (``12``, ``-3``, ``1.5``, ``.5``, ``1e-5``), ``true`` and ``false`` are the booleans, and all else
-that stands bare is text. What YAML 1.1 or a programming language would read as a number, a boolean or a date (``010``,
-``0x10``, ``1_000``, ``1:30``, ``yes``) comes back as :class:`Ambiguous`: text where text is wanted, and refused
-wherever else it stands (``values.py``).
+Numbers are decimal (``12``, ``-3``, ``1.5``, ``.5``, ``1e-5``), ``true`` and ``false`` are the booleans, and any other
+unquoted scalar is a string. What YAML 1.1 or a programming language would read as a number, a boolean or a date
+(``010``, ``0x10``, ``1_000``, ``1:30``, ``yes``) is returned as :class:`Ambiguous`: accepted as a string, refused for
+any other type (``values.py``).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-MOST_BYTES = 2**18  # of a file
-MOST_VALUES = 10_000  # keys and values, those that an alias repeats counted each time
-DEEPEST = 50  # mappings and lists within each other
+MOST_BYTES = 2**18  # per file
+MOST_VALUES = 10_000  # keys and values; repetition by an alias counts each time
+DEEPEST = 50  # nested mappings and lists
 
 _INTEGER = r"[-+]?(?:0|[1-9][0-9]*)"
 _FLOAT = r"[-+]?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+|(?:0|[1-9][0-9]*)(?=[eE]))(?:[eE][-+]?[0-9]+)?"
@@ -41,11 +41,11 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class Ambiguous(str):
-    """Bare text that other readers of YAML take for a number, a boolean or a date."""
+    """An unquoted string that other YAML readers take for a number, a boolean or a date."""
 
 
 class NotYaml(ValueError):
-    """What is wrong with a text, in one line; ``line`` counts from 1, None where it has none."""
+    """Invalid YAML: the reason in one line, and its ``line`` from 1, None if it has none."""
 
     def __init__(self, why: str, line: int | None = None) -> None:
         super().__init__(why)
@@ -53,7 +53,7 @@ class NotYaml(ValueError):
 
 
 class Source:
-    """A YAML text: its ``value``, and where each part of it stands."""
+    """A YAML text: its ``value``, and the line of each part."""
 
     def __init__(self, text: str) -> None:
         self._root = _compose(text)
@@ -61,7 +61,7 @@ class Source:
         self.value = None if self._root is None else self._value(self._root, ())
 
     def line_of(self, place: tuple[str | int, ...]) -> int | None:
-        """The line, from 1, of the value at this place (keys and indices); None where the text has none there."""
+        """The line, from 1, of the value at this place (keys and indices); None if there is no such value."""
         node = self._root
         line = None
         for part in place:
@@ -73,41 +73,41 @@ class Source:
     def _value(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> Any:
         self._left -= 1
         if self._left < 0:
-            raise NotYaml(f"more than {MOST_VALUES} values, repeated ones counted each time", _line(node))
+            raise NotYaml(f"more than {MOST_VALUES} values, counting repeated ones each time", _line(node))
         if node in above:
-            raise NotYaml("a mapping or list holds itself: remove the alias", _line(node))
+            raise NotYaml("a mapping or list contains itself: remove the alias", _line(node))
         if len(above) > DEEPEST:
             raise NotYaml(f"nested deeper than {DEEPEST} levels", _line(node))
         above = (*above, node)
         if isinstance(node, yaml.CollectionNode) and node.tag not in (_TAG + "map", _TAG + "seq"):
-            raise NotYaml(f"the tag {_short(node.tag)} has no place here: leave it out", _line(node))
+            raise NotYaml(f"the tag {_short(node.tag)} is not supported: remove it", _line(node))
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, above) for item in node.value]
         if isinstance(node, yaml.MappingNode):
-            found: dict[str, Any] = {}
+            merged: dict[str, Any] = {}
             for source in _merged(node):
-                found |= self._value(source, above)
+                merged |= self._value(source, above)
             own = ((k, v) for k, v in node.value if k.tag != _TAG + "merge")
-            return found | {k.value: self._value(v, above) for k, v in own}
+            return merged | {k.value: self._value(v, above) for k, v in own}
         return _scalar(node)
 
 
 def read_text(path: Path) -> str:
-    """The text of a regular file of bearable size; ``OSError`` and ``ValueError`` say what stands in the way."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would be waited for
+    """The text of a file; ``OSError`` or ``ValueError`` if it is unreadable, not a regular file or too large."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a FIFO would block
     with open(handle, "rb") as stream:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise NotYaml("is no regular file: a study is a YAML file")
+            raise NotYaml("is not a regular file: a study is a YAML file")
         data = stream.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
-        raise NotYaml(f"is larger than {MOST_BYTES >> 10} KiB: a study is a YAML file of some lines")
+        raise NotYaml(f"is larger than {MOST_BYTES >> 10} KiB: a study is a short YAML file")
     return data.decode("utf-8")
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes with the tags of YAML 1.2's core, and stops at the first that is one too many or too deep."""
+    """Composes nodes with the tags of YAML 1.2's core; ``NotYaml`` at the first node beyond the limits."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's own way
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # as PyYAML declares it
     _nodes = _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -129,9 +129,9 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if key.tag not in (_TAG + "str", _TAG + "ambiguous", _TAG + "merge"):
                 shown = _short(key.value) if isinstance(key, yaml.ScalarNode) else "that is a list or mapping"
-                raise NotYaml(f"the key {shown} is no text: put it in quotes", _line(key))
+                raise NotYaml(f"the key {shown} is not a string: put it in quotes", _line(key))
             if key.value in seen:
-                raise NotYaml(f"the key {_short(key.value)} stands twice", _line(key))
+                raise NotYaml(f"the key {_short(key.value)} appears twice", _line(key))
             seen.add(key.value)
         return node
 
@@ -160,7 +160,7 @@ def _compose(text: str) -> yaml.Node | None:
         IndexError,
         AttributeError,
         TypeError,
-    ) as error:  # PyYAML's slips
+    ) as error:  # raised by PyYAML itself on malformed text
         raise NotYaml(f"cannot be read ({type(error).__name__})") from None
 
 
@@ -173,7 +173,7 @@ def _line(node: yaml.Node) -> int:
 
 
 def _merged(node: yaml.MappingNode) -> Iterator[yaml.MappingNode]:
-    """The mappings that ``<<`` lays under this one, the strongest last."""
+    """The mappings merged into this one by ``<<``, in increasing precedence."""
     for key, value in node.value:
         if key.tag == _TAG + "merge":
             several = value.value[::-1] if isinstance(value, yaml.SequenceNode) else [value]
@@ -184,7 +184,7 @@ def _merged(node: yaml.MappingNode) -> Iterator[yaml.MappingNode]:
 
 
 def _parts(node: yaml.Node | None) -> Iterator[tuple[str | int, int, yaml.Node]]:
-    """The keys or indices of a node, the line of each, and what stands there."""
+    """(key or index, line, value node) for each part of a node."""
     if isinstance(node, yaml.SequenceNode):
         yield from ((i, _line(item), item) for i, item in enumerate(node.value))
     elif isinstance(node, yaml.MappingNode):
@@ -194,13 +194,13 @@ def _parts(node: yaml.Node | None) -> Iterator[tuple[str | int, int, yaml.Node]]
 def _scalar(node: yaml.Node) -> Any:
     kind, text = node.tag.removeprefix(_TAG), node.value
     if kind not in (*_PLAIN, "str") or (kind in _PLAIN and not re.fullmatch(_PLAIN[kind], text)):
-        raise NotYaml(f"{_short(text)} is no {_short(kind)}: leave the tag out", _line(node))
+        raise NotYaml(f"{_short(text)} is not of the type {_short(kind)}: remove the tag", _line(node))
     if kind == "null":
         return None
     if kind == "bool":
         return text.lower() == "true"
     if kind in ("int", "float"):
         if len(text) > 60 or (kind == "float" and not math.isfinite(float(text))):
-            raise NotYaml(f"{_short(text)} is beyond what a number holds", _line(node))
+            raise NotYaml(f"{_short(text)} is out of range for a number", _line(node))
         return int(text) if kind == "int" else float(text)
     return Ambiguous(text) if kind == "ambiguous" else text

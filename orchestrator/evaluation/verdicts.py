@@ -116,17 +116,17 @@ def evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> Evaluat
     ``incomplete`` lists models with unfinished parts; they are left out. None if nothing was evaluated.
     """
     models, incomplete = answered(done.values(), folders)
-    told = present(incomplete=incomplete or None)
+    parts = present(incomplete=incomplete or None)
     if models:
         config = models[0].config
         canary, controls = _canaries(models)
-        told |= {
+        parts |= {
             "tasks": [_task(models, task) for task in read_problems(folders["problems/evaluation"])],
             "canary": canary,
             "controls": controls,
             "engine": Engine(**config["engine"], shard=config["shard"], parts=config["parts"]),
         }
-    return Evaluation(**told) if told else None
+    return Evaluation(**parts) if parts else None
 
 
 def shares(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[str, dict[str, np.ndarray]]:
@@ -224,12 +224,12 @@ def _compared(right: Mapping[str, Sequence[int]], samples: int) -> list[Compared
     for ((a, b), of), (fell, rose), own, adjusted in zip(steps.items(), ends, p, holm(p), strict=True):
         n = len(of) * samples
         low, high = difference_interval(of, samples)
-        told: dict[str, Any] = {"a": a, "b": b, "p": own, "difference": sum(of) / n, "low": low, "high": high}
-        told |= {"agreement": 1 - sum(map(abs, of)) / n, "p_holm": adjusted}
+        fields: dict[str, Any] = {"a": a, "b": b, "p": own, "difference": sum(of) / n, "low": low, "high": high}
+        fields |= {"agreement": 1 - sum(map(abs, of)) / n, "p_holm": adjusted}
         if samples == 1:
-            pairs.append(McNemarPair(test="mcnemar", only_a=fell, only_b=rose, **told))
+            pairs.append(McNemarPair(test="mcnemar", only_a=fell, only_b=rose, **fields))
         else:
-            pairs.append(SignFlipPair(test="sign flip", more_a=fell, more_b=rose, **told))
+            pairs.append(SignFlipPair(test="sign flip", more_a=fell, more_b=rose, **fields))
     return pairs
 
 

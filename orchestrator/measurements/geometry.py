@@ -95,12 +95,12 @@ def shared(places: Sequence[Place], inputs: Inputs) -> list[str]:
     """The modules that all adapters have with the same shape; ValueError if there is none."""
     files = [AdapterFile(place.path(inputs)) for place in places]
     both = shared_modules([file.modules for file in files])
-    alike = [module for module in both if len({file.shape(module) for file in files}) == 1]
-    if not alike:
+    same_shape = [module for module in both if len({file.shape(module) for file in files}) == 1]
+    if not same_shape:
         raise ValueError(
             f"the adapters agree on no module's shape ({both[0]}: {_shapes(files, both[0])}): of one base?"
         )
-    return alike
+    return same_shape
 
 
 def _shapes(files: Sequence[AdapterFile], module: str) -> str:

@@ -108,8 +108,8 @@ def units(study: Study, rows: Sequence[Row], name: str) -> int | None:
     kind = METHODS[objective].view
     if not rows or (kind != "all" and any(row.reward is None for row in rows)):
         return {"all": table.rows, "pairs": table.pairs, "right": None}[kind]
-    found = [{**asdict(row), "reward": row.reward or 0.0, "prompt_ids": [0]} for row in rows if row.completion.strip()]
-    together, _ = joined([{**row, "completion_ids": list(row["completion"].encode())} for row in found])
+    kept = [{**asdict(row), "reward": row.reward or 0.0, "prompt_ids": [0]} for row in rows if row.completion.strip()]
+    together, _ = joined([{**row, "completion_ids": list(row["completion"].encode())} for row in kept])
     together = distinct(together) if table.duplicates == "drop" else together
     frozen = [row for row in freeze(together, table.model_dump()) if row["split"] == "train"]
     rollouts = [Rollout([0], r["completion_ids"], r["reward"], r["group"], r["teacher"]) for r in frozen]

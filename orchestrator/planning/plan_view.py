@@ -25,7 +25,7 @@ from orchestrator.planning.training_runs import TrainingRun, rate_name, training
 from orchestrator.rollouts.row import Row
 
 WIDEST = 16  # characters of a list of GPUs
-CHANGES = 4  # told of a step that is made again
+CHANGES = 4  # shown for a step that runs again
 LONGEST = 40  # characters of a value in them
 
 
@@ -163,11 +163,11 @@ def _part(source: str | None, split: str) -> str:
 def _cost(study: Study, cost: Cost) -> Iterator[str]:
     assert study.base.shape is not None
     shapes = module_shapes(study.base.shape)
-    told = ", ".join(f"{t} {shapes[t][1]}→{shapes[t][0]}" for t in study.adapter.targets if t in shapes)
+    shapes_ = ", ".join(f"{t} {shapes[t][1]}→{shapes[t][0]}" for t in study.adapter.targets if t in shapes)
     embedded = "with" if study.base.shape.vocabulary else "without"  # what a tokenizer knows is not known here
     yield (
         f"base of {_count(cost.parameters)} parameters {embedded} embeddings, {study.base.shape.layers} layers; "
-        f"adapted: {told}"
+        f"adapted: {shapes_}"
     )
     yield f"{cost.modules} modules; {_count(cost.adapter_parameters)} parameters an adapter, kept in float32"
     yield (
@@ -223,11 +223,11 @@ def _held(entry: Entry) -> str:
             ranges[-1][1] = gpu
         else:
             ranges.append([gpu, gpu])
-    told = ",".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges) or "-"
-    if len(told) > WIDEST:
-        told = f"{len(entry.gpus)} GPUs"
+    numbers = ",".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges) or "-"
+    if len(numbers) > WIDEST:
+        numbers = f"{len(entry.gpus)} GPUs"
     share = entry.holds[0].share if entry.holds else 1.0
-    return told if share == 1 else f"{told} x{share:.3g}"
+    return numbers if share == 1 else f"{numbers} x{share:.3g}"
 
 
 def _count(number: int) -> str:

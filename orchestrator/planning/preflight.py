@@ -1,4 +1,4 @@
-"""What can be known to fail before anything starts, said in one line. Reads files; loads no model."""
+"""Checks of a study before anything starts: each raises ``UserError``, in one line. Reads files; loads no model."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from orchestrator.rollouts.row import Row
 from orchestrator.runtime.device import bfloat16_products, cards
 
 HEADS = ("lm_head", "embed_out")  # what models call their output head
-SAMPLE = 20  # problems of a task that makes its own, to see whether it can
-TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}  # where no file tells
-DRAWN = 5000  # up to so many are all made here, where it matters which they are: in a second
+SAMPLE = 20  # problems generated to check that a task can generate them
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}  # by default
+DRAWN = 5000  # draws up to this size are generated completely if the texts matter: takes a second
 
 
 def check(study: Study) -> None:
-    """``UserError`` for rollouts that cannot be read, views that are empty, targets that match no module."""
+    """``UserError`` for unreadable rollouts, methods without training rows, and targets that match no module."""
     asked: set[str] = set()
     rows, problems = study.rollouts.rows_at_hand(), study.rollouts.asked_problems
     if rows:
         if not any(row.completion.strip() for row in rows):
-            raise UserError("rollouts: every completion is empty: name others")
+            raise UserError("rollouts: every completion is empty: name other rollouts")
         if study.rollouts.keeps_rewards and rows[0].reward is not None:
             _check_views(study, rows)
         asked = {normal(row.problem) for row in rows}
@@ -58,13 +58,13 @@ def check(study: Study) -> None:
     names = {run.name for run in runs} | {"base"}
     for a, b in study.analysis.connectivity.pairs:
         for name in {a, b} - names:
-            raise UserError(f"analysis.connectivity.pairs names {name}, which is none of {', '.join(sorted(names))}")
+            raise UserError(f"analysis.connectivity.pairs names {name}; known: {', '.join(sorted(names))}")
 
 
 def check_fit(study: Study) -> None:
-    """``UserError`` for what steps would stumble over: an engine's limits, ranks, lengths, templates.
+    """``UserError`` for settings that a step would reject: engine limits, ranks, lengths, templates.
 
-    Some of it hangs on what is installed here. A template is tried in a process of its own (``templates.py``).
+    Some checks depend on what is installed here. A template is rendered in a separate process (``templates.py``).
     """
     _check_heads(study)
     _check_rank(study)
@@ -73,7 +73,7 @@ def check_fit(study: Study) -> None:
 
 
 def advice(study: Study) -> list[str]:
-    """What will run on this machine, but badly: a line each, with its mend."""
+    """Warnings about settings that are slow on this machine, one line each, with the setting that avoids it."""
     places = {"training.precision": study.training.precision, "engine.precision": study.engine.precision}
     slow = [place for place, precision in places.items() if precision == "bfloat16"]
     if not slow or cards() or bfloat16_products() is not False:
@@ -85,13 +85,13 @@ def advice(study: Study) -> list[str]:
 
 
 def check_key(study: Study, plan: Iterable[Step], store: Store) -> None:
-    """``UserError`` where rollouts are still to be asked of a teacher whose key is not in this environment."""
+    """``UserError`` if a teacher is still to be queried for rollouts and its API key is not in this environment."""
     if not all(store.done(step) for step in plan if step.kind.name == "rollouts"):
         study.rollouts.check_access()
 
 
 def _check_engine(study: Study) -> None:
-    """What vLLM refuses when it is opened, hours later."""
+    """``UserError`` for limits that vLLM would report only when it is opened, possibly hours later."""
     if engine_kind(study) != "vllm":
         return
     if adapters_how(study) == "lora" and (rank := largest_rank(study)) > LORA_RANKS[-1]:
@@ -101,19 +101,19 @@ def _check_engine(study: Study) -> None:
     longest = study.base.positions()
     if longest is not None and study.engine.max_model_len > longest:
         raise UserError(
-            f"engine.max_model_len: {study.base.name} has {longest} positions, {study.engine.max_model_len} are more: "
-            f"set engine.max_model_len={longest}, or less"
+            f"engine.max_model_len: {study.base.name} has {longest} positions, fewer than "
+            f"{study.engine.max_model_len}: set engine.max_model_len={longest}, or less"
         )
 
 
 def _check_heads(study: Study) -> None:
-    """vLLM's attention on a CPU takes heads of some sizes only."""
-    served = {"base": study.base}
+    """``UserError`` for head sizes that vLLM's attention on a CPU does not support."""
+    models = {"base": study.base}
     if study.rollouts.teacher is not None:
-        served["rollouts.model"] = study.rollouts.teacher
+        models["rollouts.model"] = study.rollouts.teacher
     if engine_kind(study) != "vllm" or not vllm_on_cpu():
         return
-    for where, base in served.items():
+    for where, base in models.items():
         shape = base.known_shape()
         if shape is not None and shape.head_dim not in CPU_HEAD_SIZES:
             raise UserError(
@@ -123,7 +123,7 @@ def _check_heads(study: Study) -> None:
 
 
 def _check_rank(study: Study) -> None:
-    """An update of a module has no more ranks than the module has rows or columns."""
+    """``UserError`` for a rank above a module's rows or columns, which bound the rank of its update."""
     modules = study.base.module_sizes() or {}
     shape = None if modules else study.base.known_shape()
     modules = module_shapes(shape) if shape else modules
@@ -137,38 +137,38 @@ def _check_rank(study: Study) -> None:
 
 
 def _check_lengths(study: Study) -> None:
-    """An answer that does not fit behind a prompt would be cut off in silence."""
+    """``UserError`` for answer lengths that do not fit after a prompt; they would be cut off silently."""
     room = study.engine.max_model_len - study.prompt.max_prompt_tokens
-    asked = {}
+    limits = {}
     if study.rollouts.engine_tokens is not None:
-        asked["rollouts.max_tokens"] = study.rollouts.engine_tokens
+        limits["rollouts.max_tokens"] = study.rollouts.engine_tokens
     for i, task in enumerate(study.evaluation.tasks):
         where = "evaluation.max_tokens" if task.max_tokens is None else f"evaluation.tasks.{i}.max_tokens"
-        asked[where] = study.evaluation.sampling(task)["max_tokens"]
-    for where, tokens in asked.items():
+        limits[where] = study.evaluation.sampling(task)["max_tokens"]
+    for where, tokens in limits.items():
         if tokens > room:
             raise UserError(
-                f"{where}: {tokens} do not fit into engine.max_model_len {study.engine.max_model_len} behind a prompt "
+                f"{where}: {tokens} do not fit into engine.max_model_len {study.engine.max_model_len} after a prompt "
                 f"of prompt.max_prompt_tokens {study.prompt.max_prompt_tokens}: set {where}={room}, or less"
             )
 
 
 def _check_templates(study: Study) -> None:
-    """Each template renders two problems to two prompts, with shots where they are asked for."""
+    """``UserError`` unless each template renders two problems to two different prompts, with shots if there are any."""
     prompt = study.prompt
-    tried = [("prompt.template", prompt.template, study.base.own_template()[1])]
+    templates = [("prompt.template", prompt.template, study.base.own_template()[1])]
     if prompt.template is None:
-        tried = [(f"the chat template of {study.base.name}", *study.base.own_template())]
+        templates = [(f"the chat template of {study.base.name}", *study.base.own_template())]
     teacher = study.rollouts.teacher
     if teacher is not None:
-        tried.append((f"the chat template of {teacher.name}", *teacher.own_template()))
+        templates.append((f"the chat template of {teacher.name}", *teacher.own_template()))
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
     chats = [[*system, {"role": "user", "content": text}] for text in PROBLEMS]
     if any(task.shots for task in study.evaluation.tasks):
         shot = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
         chats.append([*system, *shot, chats[0][-1]])
     thinking = {} if prompt.thinking is None else {"enable_thinking": prompt.thinking}
-    for where, template, tokens in tried:
+    for where, template, tokens in templates:
         why = None if template is None else why_not(template, chats, TOKENS | tokens | thinking)
         if why is not None:
             raise UserError(f"{where} {why}")
@@ -178,38 +178,38 @@ def _check_heldout(study: Study, problems: int) -> None:
     share = study.rollouts.table.heldout
     if round(share * problems) >= problems:
         raise UserError(
-            f"rollouts.table.heldout: {share:g} of {problems} problems are all of them, none is left to train on: hold "
-            "fewer out"
+            f"rollouts.table.heldout: {share:g} of {problems} problems are all of them, none is left to train on: "
+            "lower it"
         )
 
 
 def _check_views(study: Study, rows: list[Row]) -> None:
-    """Methods that would find no row, or rewards that they cannot take: known where the rows give the rewards."""
+    """``UserError`` for methods without training rows, and for rewards that a method does not accept."""
     rule = study.rollouts.table.pair_rule
     rewards: dict[str, set[float]] = defaultdict(set)
-    within: dict[tuple[str, str], set[float]] = defaultdict(set)  # what a pair is picked from
+    within: dict[tuple[str, str], set[float]] = defaultdict(set)  # pairs are formed within these
     for row in rows:
-        if row.completion.strip():  # an empty one is dropped
+        if row.completion.strip():  # empty ones are dropped
             rewards[normal(row.problem)].add(row.reward or 0.0)
             within[normal(row.problem), row.teacher if rule == "same_teacher" else ""].add(row.reward or 0.0)
-    other = next((reward for found in rewards.values() for reward in found - {0.0, 1.0}), None)
+    other = next((reward for values in rewards.values() for reward in values - {0.0, 1.0}), None)
     for name in study.methods:
         method = METHODS[study.objective(name)]
         real = method.takes_real(study.settings_of(name)) or (method.view == "pairs" and rule == "best_worst")
         if other is not None and not real:
             raise UserError(
-                f"methods.{name}: {method.title} needs rewards 0 and 1, the rollouts have {other:g}; drop {name}, or "
+                f"methods.{name}: {method.title} needs rewards 0 and 1, the rollouts have {other:g}; remove {name}, or "
                 "set rollouts.rewards=graded" + (", or pair_rule=best_worst" if method.view == "pairs" else "")
             )
-        if method.view == "right" and not any(1.0 in found for found in rewards.values()):
+        if method.view == "right" and not any(1.0 in values for values in rewards.values()):
             raise UserError(
-                f"methods.{name}: no rollout is right, so {method.title} has nothing to train on; drop {name}, or "
-                "other rollouts"
+                f"methods.{name}: no rollout is right, so {method.title} has nothing to train on; remove {name}, or "
+                "name other rollouts"
             )
-        if method.view == "pairs" and not any(len(found) > 1 for found in within.values()):
+        if method.view == "pairs" and not any(len(values) > 1 for values in within.values()):
             raise UserError(
-                f"methods.{name}: {LACKS[rule]}, so {method.title} has no pair; drop {name} and its sweep, or take "
-                "other rollouts"
+                f"methods.{name}: {LACKS[rule]}, so {method.title} has no pair; remove {name} and its sweep, or "
+                "name other rollouts"
             )
 
 
@@ -222,32 +222,32 @@ def _check_targets(study: Study) -> None:
         return
     for target in study.adapter.targets:
         if not any(name == target or name.endswith(f".{target}") for name in modules):
-            there = sorted({name.rpartition(".")[2] for name in modules}) or ["none inside its layers"]
+            known = sorted({name.rpartition(".")[2] for name in modules}) or ["none inside its layers"]
             raise UserError(
-                f"adapter.targets: {target} matches no module of {study.base.name}; it has {', '.join(there)}"
+                f"adapter.targets: {target} matches no module of {study.base.name}; it has {', '.join(known)}"
             )
 
 
 def _check_problems(study: Study, asked: set[str]) -> None:
-    """Problem sources that lie on this machine are read once, so that a bad row is named before work begins.
+    """``UserError`` for problem sources on this machine with a bad row, and for contamination if the study refuses it.
 
-    ``asked`` are the problems of given rollouts; those that a teacher is to be asked are added here. Where one is
-    evaluated too and the study refuses that, so does this.
+    ``asked`` are the problems of given rollouts; those that a teacher will answer are added here. Contamination means
+    that one of them is also evaluated.
     """
     refuse = study.evaluation.contamination == "refuse"
     if study.rollouts.asked_problems is not None:
         asked = asked.union(_texts(study.rollouts.asked_problems, whole=refuse))
     for spec in study.evaluation.tasks:
-        met = sum(text in asked for text in _texts(spec, whole=refuse and bool(asked)))
-        if met and refuse:
+        shared = sum(text in asked for text in _texts(spec, whole=refuse and bool(asked)))
+        if shared and refuse:
             raise UserError(
-                f"{met} problems of the task {spec.task} stand in the rollouts too: draw others, or set "
+                f"{shared} problems of the task {spec.task} are also in the rollouts: draw others, or set "
                 "evaluation.contamination=exclude"
             )
 
 
 def _texts(spec: Problems, whole: bool) -> list[str]:
-    """The problems of a source on this machine; a few of those that a task makes, unless ``whole``; none of a hub's."""
+    """The normalised texts of a source's problems: none of a hub's, and a few of generated ones unless ``whole``."""
     if spec.source is not None and here(spec.source) is None:
         return []
     draw = spec.draw

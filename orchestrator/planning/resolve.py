@@ -114,11 +114,11 @@ class Resolver:
 def _read_pins(path: Path) -> dict[str, str]:
     """The pins of a run, none where there are none yet; ``UserError`` for damaged ones: others make another study."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and all(
-            isinstance(v, str) and re.fullmatch(r"[\w.-]{1,64}", v) for v in found.values()
+        pins = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(pins, dict) and all(
+            isinstance(v, str) and re.fullmatch(r"[\w.-]{1,64}", v) for v in pins.values()
         ):
-            return found
+            return pins
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, RecursionError):

@@ -92,10 +92,10 @@ def gpu_count(text: str) -> int:
 
 def of_study(study: Study, steps: Sequence[Step], gpus: int) -> Schedule:
     """The whole study on ``gpus`` GPUs, whatever of it is done. ``UserError`` where its base has no ``shape``."""
-    found = estimated(study, steps)
-    if found is None:
+    durations = estimated(study, steps)
+    if durations is None:
         raise UserError("--gpus needs base.shape (layers, hidden, ...): without it no step's time can be estimated")
-    return make_schedule(steps, found, needs(study, steps, gpus), gpus)
+    return make_schedule(steps, durations, needs(study, steps, gpus), gpus)
 
 
 def ranks(steps: Sequence[Step], durations: Mapping[str, float] | None) -> dict[str, float]:
@@ -108,10 +108,10 @@ def ranks(steps: Sequence[Step], durations: Mapping[str, float] | None) -> dict[
     for step in steps:
         for read in {s.title for s in step.inputs.values()} & behind.keys():
             behind[read].append(step.title)
-    found: dict[str, float] = {}
+    remaining: dict[str, float] = {}
     for title in TopologicalSorter(behind).static_order():  # what is behind a step comes before it
-        found[title] = lengths[title] + max((found[t] for t in behind[title]), default=0.0)
-    return found
+        remaining[title] = lengths[title] + max((remaining[t] for t in behind[title]), default=0.0)
+    return remaining
 
 
 def units(step: Step) -> float:
@@ -202,10 +202,8 @@ class _Run:
                     ended[title] = self.now
                     for reads in missing.values():
                         reads.discard(title)
-        found = [
-            Entry(s, self.started[s.title], ended[s.title], tuple(self.holds.get(s.title, ()))) for s in self.steps
-        ]
-        return sorted(found, key=lambda e: (e.start, e.end))
+        rows = [Entry(s, self.started[s.title], ended[s.title], tuple(self.holds.get(s.title, ()))) for s in self.steps]
+        return sorted(rows, key=lambda e: (e.start, e.end))
 
     def _place(self, title: str) -> bool:
         """Start one piece of a step now, if what is free holds it."""

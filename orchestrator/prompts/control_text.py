@@ -38,11 +38,11 @@ class ControlText:
     def mark(self, text: str, only: Collection[str] | None = None) -> str:
         """The text with its control tokens (or ``only`` these) marked as characters."""
         pattern = self.pattern if only is None else _any_of([*only, OPEN])
-        return pattern.sub(lambda found: f"{OPEN}{self.names.index(found[0])}{CLOSE}", text)
+        return pattern.sub(lambda match: f"{OPEN}{self.names.index(match[0])}{CLOSE}", text)
 
     def plain(self, text: str) -> str:
         """The text without marks: with the characters that they stand for."""
-        return MARK.sub(lambda found: self.names[int(found[1])], text)
+        return MARK.sub(lambda match: self.names[int(match[1])], text)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text with marks, without the tokens that a tokenizer puts around it."""
@@ -53,7 +53,7 @@ class ControlText:
         twins = [f"{TWIN}{i}{TWIN}" for i in range(len(self.ids))]
         back = dict(zip(map(self._twin.token_to_id, twins), self.ids.values(), strict=True))
         parts = MARK.split(text)  # text, number, text, number, ..., text
-        parts[::2] = [_any_of(self.ids).sub(lambda found: twins[self.names.index(found[0])], p) for p in parts[::2]]
+        parts[::2] = [_any_of(self.ids).sub(lambda match: twins[self.names.index(match[0])], p) for p in parts[::2]]
         parts[1::2] = [self.names[int(number)] for number in parts[1::2]]
         return [back.get(token, token) for token in self._twin.encode("".join(parts), add_special_tokens=False).ids]
 

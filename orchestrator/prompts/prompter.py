@@ -136,8 +136,8 @@ class Prompter:
     def mended_in(self, problem: str) -> set[str]:
         """What was mended in a prompt with this problem."""
         around = self.tokenizer.chat_template is None and self._around[1]
-        found = {CONTROL} if self.controls.mark(problem) != problem else set()
-        return found | ({BEHIND} if around else set())
+        changes = {CONTROL} if self.controls.mark(problem) != problem else set()
+        return changes | ({BEHIND} if around else set())
 
     def text_of(self, ids: Sequence[int], opening: bool = True) -> str:
         """The text of a completion's tokens, with the ``opening`` that its prompt begins it with, as it is graded."""

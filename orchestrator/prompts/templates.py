@@ -48,30 +48,30 @@ def environment() -> Environment:
     def fail(message: str) -> None:
         raise TemplateError(message)
 
-    found = ImmutableSandboxedEnvironment(
+    sandbox = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControlExtension]
     )
-    found.filters["tojson"] = lambda value, ensure_ascii=False, **how: json.dumps(
+    sandbox.filters["tojson"] = lambda value, ensure_ascii=False, **how: json.dumps(
         value, ensure_ascii=ensure_ascii, **how
     )
-    found.globals |= {"raise_exception": fail, "strftime_now": datetime(2024, 7, 26).strftime}  # as prompting.py
-    return found
+    sandbox.globals |= {"raise_exception": fail, "strftime_now": datetime(2024, 7, 26).strftime}  # as prompting.py
+    return sandbox
 
 
 def why_not(template: str, chats: Sequence[Any], values: Mapping[str, Any], seconds: int = SECONDS) -> str | None:
     """What is wrong with a template that is to render these chats, no two to the same text; None where nothing is."""
-    told = json.dumps({"template": template, "chats": chats, "values": dict(values), "seconds": seconds})
+    request = json.dumps({"template": template, "chats": chats, "values": dict(values), "seconds": seconds})
     words = [sys.executable, "-I", str(Path(__file__).resolve())]
     try:
-        done = subprocess.run(words, input=told.encode(), capture_output=True, timeout=PATIENCE)
+        done = subprocess.run(words, input=request.encode(), capture_output=True, timeout=PATIENCE)
         late = done.returncode == -signal.SIGXCPU
     except subprocess.TimeoutExpired:
         late = True
     if late:
         return f"takes more than {seconds} s to render a problem"
     try:
-        found = json.loads(done.stdout)
-        return found if found is None else str(found)
+        reason = json.loads(done.stdout)
+        return reason if reason is None else str(reason)
     except ValueError:
         return f"ends the process that renders a problem (with {done.returncode})"
 

@@ -142,7 +142,7 @@ def _examples(model: Answered, task: Mapping[str, Any]) -> Iterator[dict[str, An
     arguments = _generation(model.config["sampling"][task["task"]])
     for index, (problem, rows) in enumerate(zip(task["problems"], read(model, task, COLUMNS), strict=True)):
         doc = {name: problem[name] for name in ("id", "problem", "answer", "stratum")}
-        found = [NOT_FOUND if row["extracted"] is None else row["extracted"] for row in rows]
+        answers = [NOT_FOUND if row["extracted"] is None else row["extracted"] for row in rows]
         metrics = _metrics(rows)
         yield {
             "doc_id": index,
@@ -150,7 +150,7 @@ def _examples(model: Answered, task: Mapping[str, Any]) -> Iterator[dict[str, An
             "target": problem["answer"],
             "arguments": {"gen_args_0": {"arg_0": problem["prompt"], "arg_1": arguments}},
             "resps": [[row["completion"] for row in rows]],
-            "filtered_resps": found if len(rows) == 1 else [found],
+            "filtered_resps": answers if len(rows) == 1 else [answers],
             "filter": FILTER,
             "metrics": list(metrics),
             "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)),
@@ -170,21 +170,21 @@ def _generation(sampling: Mapping[str, Any]) -> dict[str, Any]:
 def _metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     """One problem's values, whose means over problems are the run's own results."""
     samples, right = len(rows), sum(row["correct"] for row in rows)
-    found = {"exact_match": right / samples}
+    metrics = {"exact_match": right / samples}
     if samples > 1:
-        found |= {f"pass@{k}": pass_at(k, right, samples) for k in ladder(samples) if k > 1}
-        found[f"maj@{samples}"] = majority([row["vote"] for row in rows], [row["correct"] for row in rows])
-    return found
+        metrics |= {f"pass@{k}": pass_at(k, right, samples) for k in ladder(samples) if k > 1}
+        metrics[f"maj@{samples}"] = majority([row["vote"] for row in rows], [row["correct"] for row in rows])
+    return metrics
 
 
 def _aggregate(name: str, samples: list[dict[str, Any]]) -> dict[str, Any]:
     """The harness's means and their standard errors, over problems."""
-    found: dict[str, Any] = {"name": name, "alias": name, "sample_len": len(samples)}
+    aggregated: dict[str, Any] = {"name": name, "alias": name, "sample_len": len(samples)}
     for metric in samples[0]["metrics"]:
         values = [sample[metric] for sample in samples]
         error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else "N/A"
-        found |= {f"{metric},{FILTER}": statistics.fmean(values), f"{metric}_stderr,{FILTER}": error}
-    return found
+        aggregated |= {f"{metric},{FILTER}": statistics.fmean(values), f"{metric}_stderr,{FILTER}": error}
+    return aggregated
 
 
 def _configs(model: Answered, problems: Step, tasks: list[dict[str, Any]]) -> dict[str, Any]:

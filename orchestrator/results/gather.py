@@ -97,8 +97,8 @@ def settings_of(study: Study) -> dict[str, Any]:
 
     told = study.model_dump(mode="json", exclude={"placement", "data", "note", "max_trainings"})
     for name in unkeyed(study.training):
-        del told["training"][name]
-    walk(told, "")
+        del settings["training"][name]
+    walk(settings, "")
     # A local path is this machine's business: its file's name is enough, and its content is in the keys.
     places = (".path", ".source", "rollouts.name")
     return {k: Path(v).name if k.endswith(places) and str(v).startswith("/") else v for k, v in flat.items()}
@@ -187,11 +187,11 @@ def _curve(name: str, folder: Path) -> Curve:
 
 def _measured(done: Mapping[str, Step], folders: Mapping[str, Path]) -> Measured:
     """What the finished steps of the measurements give."""
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for title, step in done.items():
         if step.kind.read is not None:
-            found |= present(**dict(step.kind.read(folders[title])))
-    return Measured(**found)
+            measured |= present(**dict(step.kind.read(folders[title])))
+    return Measured(**measured)
 
 
 def _headline(

@@ -16,12 +16,12 @@ def with_floors(geometry: MeasuredGeometry, trainings: Sequence[Training], refer
     that differ so, the reference's own first, and what rounding gives."""
     known = runs(map(vars, trainings), [adapter.name for adapter in geometry.adapters])
     methods = {run.name: run.method for run in known}
-    found: dict[str, list[Pair]] = {}
+    floors: dict[str, list[Pair]] = {}
     for kind, names in repeats(known).items():
         ordered = sorted(names, key=lambda pair: methods[pair[0]] != methods.get(reference, reference))
         pairs = [pair for a, b in ordered if (pair := geometry.pair(a, b)) is not None]
-        found |= {kind: pairs} if pairs else {}
-    return Geometry(**dict(geometry), floors=Floors.model_validate(found | {"itself": geometry.itself}))
+        floors |= {kind: pairs} if pairs else {}
+    return Geometry(**dict(geometry), floors=Floors.model_validate(floors | {"itself": geometry.itself}))
 
 
 def directions(
@@ -29,7 +29,7 @@ def directions(
     trainings: Sequence[Training],
     reference: str,
     seed: int = 0,
-    alike: Mapping[str, str] | None = None,
+    method_of: Mapping[str, str] | None = None,
 ) -> Directions | None:
     """What the Gram tells (``weights.directions``) of the updates that have a direction: neither zero nor noise.
 
@@ -42,7 +42,7 @@ def directions(
     if reference not in names:
         return None
     inner = [[geometry.gram[i][j] for j in kept] for i in kept]
-    return Directions.model_validate(gram.directions(runs(rows, names), inner, reference, alike, seed))
+    return Directions.model_validate(gram.directions(runs(rows, names), inner, reference, method_of, seed))
 
 
 def listed(names: Sequence[str], trainings: Sequence[Training], reference: str) -> Iterator[Listed]:

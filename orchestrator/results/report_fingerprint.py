@@ -16,8 +16,8 @@ FILE = "stamp.json"
 def fingerprint(study: Study, outcome: Outcome) -> str:
     """The study, its finished steps, its failures, as one key."""
     steps = {step.title: step.key for step in outcome.steps}
-    told = study.model_dump(mode="json", exclude={"placement", "data"})
-    return key([told, list(study.methods), steps, outcome.failed, outcome.blocked])
+    settings = study.model_dump(mode="json", exclude={"placement", "data"})
+    return key([settings, list(study.methods), steps, outcome.failed, outcome.blocked])
 
 
 def write_fingerprint(page: Path, of: str) -> None:
@@ -33,10 +33,10 @@ def outdated(study: Study, outcome: Outcome, store: Store) -> str | None:
     """
     page = store.root / "report"
     try:
-        told = durable.unseal((page / FILE).read_bytes())
-        if told["of"] != fingerprint(study, outcome):
+        sealed = durable.unseal((page / FILE).read_bytes())
+        if sealed["of"] != fingerprint(study, outcome):
             return ""
-        for name, checksum in told["files"].items():
+        for name, checksum in sealed["files"].items():
             if durable.checksum(page / name) != checksum:
                 return f"report/{name} was changed"
     except FileNotFoundError as error:

@@ -51,15 +51,15 @@ def write_report(
         now = {"started": begun.date, "wall_seconds": begun.seconds(), "cached": sorted(outcome.cached)}
         write_json(store.root / RUN, now | {"cluster_startup": startup, "of": of})
     results = gather(study, outcome, store, early)
-    found = provenance(outcome, store, of)
+    times = provenance(outcome, store, of)
     partial = store.root / "partial"
     partial.mkdir(exist_ok=True)
     with own("report-", partial) as folder:
         page = folder / "page"
-        render(results, found, page, shown(study, outcome, store))
+        render(results, times, page, shown(study, outcome, store))
         write_fingerprint(page, of)
         publish(page, store.root / "report", folder)
-    return found
+    return times
 
 
 def publish(page: Path, final: Path, aside: Path) -> None:
@@ -79,11 +79,11 @@ def shown(study: Study, outcome: Outcome, store: Store) -> dict[str, Any]:
     """The texts of the report's further pages: answers of all models, and some problems with their rollouts."""
     done = {step.title: step for step in outcome.steps}
     folders = {t: store.folder(s) for t, s in done.items() if s.kind.name in ("problems", "evaluate", "rollouts")}
-    found: dict[str, Any] = {"answers": answers(done, folders)}
+    texts: dict[str, Any] = {"answers": answers(done, folders)}
     for title, folder in folders.items():
         if done[title].kind.name == "rollouts":
-            found["rollouts"] = drawn(folder, ROLLOUT_PROBLEMS, study.rollouts.table.seed)
-    return found
+            texts["rollouts"] = drawn(folder, ROLLOUT_PROBLEMS, study.rollouts.table.seed)
+    return texts
 
 
 def drawn(folder: Path, count: int, seed: int) -> dict[str, Any]:
@@ -127,9 +127,9 @@ def provenance(outcome: Outcome, store: Store, of: str) -> dict[str, Any]:
     }
 
 
-def time_lines(found: Mapping[str, Any]) -> Iterator[str]:
+def time_lines(times: Mapping[str, Any]) -> Iterator[str]:
     """Where the time of the run went: start-up and work of each step that was made in it."""
-    made = [step for step in found["steps"] if not step["cached"] and step["seconds"] is not None]
+    made = [step for step in times["steps"] if not step["cached"] and step["seconds"] is not None]
     width = max((len(step["step"]) for step in made), default=0)
     yield f"{'step'.ljust(width)}  start-up    work (s)"
     for step in made:
@@ -137,13 +137,13 @@ def time_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{step['step'].ljust(width)}  {startup:8.1f}{step['seconds'] - startup:8.1f}"
     startup = sum(step["startup_seconds"] or 0.0 for step in made)
     work = sum(step["seconds"] for step in made) - startup
-    yield f"{'side by side'.ljust(width)}  {startup:8.1f}{work:8.1f}; by the clock {found['wall_seconds']:.1f}"
+    yield f"{'side by side'.ljust(width)}  {startup:8.1f}{work:8.1f}; by the clock {times['wall_seconds']:.1f}"
 
 
 def versions() -> dict[str, str]:
     """The software that decides numbers, as it is installed here."""
-    found = {"python": platform.python_version()}
-    return found | {name: v for name in VERSIONS if (v := _version(name)) is not None}
+    installed = {"python": platform.python_version()}
+    return installed | {name: v for name in VERSIONS if (v := _version(name)) is not None}
 
 
 def _version(name: str) -> str | None:

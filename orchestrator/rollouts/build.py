@@ -23,11 +23,11 @@ def build(context: Context) -> None:
     base = model_folder(context.inputs["base"])
     prompter = Prompter(base, config["prompt"])
     source = SOURCES[config["source"]]
-    collected, told, dropped = source.collect(context, prompter)
+    collected, statistics, dropped = source.collect(context, prompter)
     with source.grader(config) as grader:
         rows, again = joined(collected, grader.canonical)
     rows, tokens = tokenized(prompter, rows, context.progress)
-    told |= {"tokens": tokens} | ({"joined": again} if again else {})
+    statistics |= {"tokens": tokens} | ({"joined": again} if again else {})
     means = group_means(rows)  # over all rollouts, including those that the limits leave out
     kept, limited = fit(rows, config["prompt"], positions(base, rows))
     lost = Counter[str]()
@@ -42,5 +42,5 @@ def build(context: Context) -> None:
         raise ValueError(f"no rollout is left ({reasons}): raise the limits of prompt, or give other rollouts")
     table = freeze(kept, config["table"], means)
     write_table(table, context.out)
-    stats = statistics_of(table) | told | {"dropped": dict(dropped), "source": config["source"]}
+    stats = statistics_of(table) | statistics | {"dropped": dict(dropped), "source": config["source"]}
     write_json(context.out / STATISTICS, stats)

@@ -36,11 +36,11 @@ def joined(
     first: dict[str, list[dict[str, Any]]] = defaultdict(list)
     merged, count = [], 0
     for row in rows:
-        alike = first[normal(row["problem"])]
-        same = next((other for other in alike if _one_gold(other["answer"], row["answer"], canonical)), None)
+        candidates = first[normal(row["problem"])]
+        same = next((other for other in candidates if _one_gold(other["answer"], row["answer"], canonical)), None)
         if same is None:
             same = row
-            alike.append(row)
+            candidates.append(row)
         count += (same["problem_id"], same["problem"]) != (row["problem_id"], row["problem"])
         merged.append(row | {name: same[name] for name in ("problem_id", "problem")})
     return merged, count

@@ -43,8 +43,8 @@ def run(context: Context) -> None:
     """Write ``model/`` (from_scratch, GGUF), and ``base.json`` with the model's location and sizes."""
     config = context.config
     kind = BASES[config["kind"]]
-    model, told = kind.make(config, context.runtime, context.out / "model", context.progress)
-    note = {"name": config["name"], "kind": config["kind"], **told}
+    model, facts = kind.make(config, context.runtime, context.out / "model", context.progress)
+    note = {"name": config["name"], "kind": config["kind"], **facts}
     note["revision"] = config.get("content", "made by this study")
     write_json(context.out / NOTE, note | sizes(model))
 

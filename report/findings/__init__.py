@@ -36,10 +36,10 @@ class Findings:
         return [words for point, words in self._paragraphs().items() if point != direction.LEAD]
 
     def _paragraphs(self) -> dict[str, str]:
-        found: dict[str, list[str]] = {}
+        paragraphs: dict[str, list[str]] = {}
         for claim in self.claims:
-            found.setdefault(claim.point, []).append(claim.words)
-        return {point: " ".join(words) for point, words in found.items()}
+            paragraphs.setdefault(claim.point, []).append(claim.words)
+        return {point: " ".join(words) for point, words in paragraphs.items()}
 
 
 def findings(results: Results, index: ModelIndex, rows: Sequence[Row]) -> Findings:

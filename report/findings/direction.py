@@ -43,33 +43,33 @@ def place(ev: Evidence, family: Family) -> Placed | None:
     from itself. *unrepeated*: apart by what a new order gives one of the two alone. *unsteady*: one of the two agrees
     with itself so little that nothing can be told. *level*: not told apart. *open*: no method was repeated.
     """
-    found, floor = ev.cross(family, ev.reference), ev.floor(family, ev.reference)
-    if not found:
+    values, floor = ev.cross(family, ev.reference), ev.floor(family, ev.reference)
+    if not values:
         return None
     if not floor:
-        return Placed(family, found, "open")
-    highest = max(found)
+        return Placed(family, values, "open")
+    highest = max(values)
     if below(highest, min(floor)):
         rates = ev.rates() if _unequal(ev, family) else []
-        return Placed(family, found, "rate" if rates and not below(highest, min(rates)) else "apart")
+        return Placed(family, values, "rate" if rates and not below(highest, min(rates)) else "apart")
     both = [(one, ev.within(one)) for one in (family, ev.reference)]
     unsteady = [one for one, own in both if own and min(own) < COMMON and not below(highest, min(own))]
     if unsteady:
-        return Placed(family, found, "unsteady", tuple(unsteady))
+        return Placed(family, values, "unsteady", tuple(unsteady))
     alone = [own for _, own in both if own]
     if len(alone) == 1 and below(highest, min(alone[0])):
-        return Placed(family, found, "unrepeated")
-    return Placed(family, found, "level")
+        return Placed(family, values, "unrepeated")
+    return Placed(family, values, "level")
 
 
 def compared(ev: Evidence) -> list[Family]:
     """One family a method: at the reference's learning rate where there is such a run, else at its own or another."""
-    found = []
+    families = []
     for method in ev.methods:
         own, every = ev.own(method), ev.of(method)
         known = [family for family in (ev.matched(method), own, *every) if family and ev.comparable(family)]
-        found.append(next((family for family in known if ev.cross(family, ev.reference)), own or every[0]))
-    return found
+        families.append(next((family for family in known if ev.cross(family, ev.reference)), own or every[0]))
+    return families
 
 
 def lead(ev: Evidence) -> list[Claim]:
@@ -108,14 +108,14 @@ def _nothing(ev: Evidence, reference: str) -> Claim:
 
 def _zero(ev: Evidence) -> list[Claim]:
     """What has no direction beside the reference, of which ``_nothing`` speaks."""
-    found = []
+    claims = []
     for kind, what, names in (("zero", "Zero", ev.zero), ("noise", "Made of rounding", ev.noise)):
         of = [name for name in names if name != ev.index.reference]
         if of:
             labels = formats.listing([ev.index.label(name) for name in ev.index.order(of)])
             words = f"{what}, and without a direction: the update{'s' if len(of) > 1 else ''} of {labels}."
-            found.append(Claim(kind, LEAD, words, tuple(of)))
-    return found
+            claims.append(Claim(kind, LEAD, words, tuple(of)))
+    return claims
 
 
 def _subjects(placed: Sequence[Placed]) -> dict:
@@ -234,16 +234,15 @@ def _elsewhere(ev: Evidence, subjects: Sequence[Family], reference: str) -> Iter
 
 def floor_claim(ev: Evidence, point: str) -> Claim:
     """What a new order of rows gives each method that was repeated so."""
-    found = [(family, own) for family in ev.families if (own := ev.within(family))]
+    repeated = [(family, own) for family in ev.families if (own := ev.within(family))]
     if len(ev.orders()) == 1:
-        words = (
-            f"A new order of rows was tried once: two runs of {ev.label(found[0][0])}, cosine {cosines(found[0][1])}."
-        )
+        family, own = repeated[0]
+        words = f"A new order of rows was tried once: two runs of {ev.label(family)}, cosine {cosines(own)}."
     else:
-        parts = [f"{ev.label(family)} {cosines(own)}{_pairs(own)}" for family, own in found]
+        parts = [f"{ev.label(family)} {cosines(own)}{_pairs(own)}" for family, own in repeated]
         words = f"A new order of rows gives, as cosine of a method to itself: {formats.listing(parts)}."
-    names = tuple(name for family, _ in found for name in family.names)
-    return Claim(ORDERS, point, words, names, {family.name: ends(own) for family, own in found})
+    names = tuple(name for family, _ in repeated for name in family.names)
+    return Claim(ORDERS, point, words, names, {family.name: ends(own) for family, own in repeated})
 
 
 def _pairs(values: Sequence[float]) -> str:
@@ -263,7 +262,7 @@ def floors(ev: Evidence, said: Sequence[Claim]) -> list[Claim]:
             of = formats.listing([ev.index.label(method) for method in methods])
             many = "one pair of runs" if len(values) == 1 else f"{len(values)} pairs of runs"
             text = f"{words} alone gives {of} a cosine to itself of {cosines(values)} ({many})."
-            found.append(Claim(f"floor {kind}", "floors", text, names, {kind: ends(values)}))
+            claims.append(Claim(f"floor {kind}", "floors", text, names, {kind: ends(values)}))
     chance = ev.results.geometry.chance.shared_a.cosine if ev.results.geometry else None
     if chance is not None:
         same = ev.index.by_chance.initial

@@ -59,8 +59,8 @@ class Evidence:
     @cached_property
     def repeated(self) -> dict[str, dict[frozenset, float]]:
         """Pairs of runs of one method that differ in one thing alone, by what it is, with their cosines."""
-        found = repeats([run for family in self.families for run in family.runs])
-        pairs = {kind: map(frozenset, of) for kind, of in found.items()}
+        pairs_by_kind = repeats([run for family in self.families for run in family.runs])
+        pairs = {kind: map(frozenset, of) for kind, of in pairs_by_kind.items()}
         return {kind: {pair: self.known[pair] for pair in of if pair in self.known} for kind, of in pairs.items()}
 
     @cached_property
@@ -109,8 +109,8 @@ class Evidence:
     def swing(self) -> float | None:
         """The most that a new order alone moved a cosine to the reference, of all methods; None without one."""
         others = [f for f in self.families if self.comparable(f) and f.method != self.reference.method]
-        found = [self.cross(family, self.reference) for family in others]
-        return max((max(values) - min(values) for values in found if len(values) > 1), default=None)
+        crossed = [self.cross(family, self.reference) for family in others]
+        return max((max(values) - min(values) for values in crossed if len(values) > 1), default=None)
 
     def own(self, method: str) -> Family | None:
         """A method at its own learning rate, of the reference's initial A where it was run so.
@@ -139,9 +139,9 @@ class Evidence:
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """Every method but the reference's, in the index's order."""
-        found = dict.fromkeys(family.method for family in self.families if family.method != self.reference.method)
+        names = dict.fromkeys(family.method for family in self.families if family.method != self.reference.method)
         places = {name: place for place, name in enumerate(self.index.models)}
-        return tuple(sorted(found, key=lambda name: places.get(name, len(places))))
+        return tuple(sorted(names, key=lambda name: places.get(name, len(places))))
 
     def label(self, family: Family) -> str:
         """What a family goes by: its method at its own rate, its one run elsewhere."""
@@ -160,6 +160,6 @@ def evidence(results: Results, index: ModelIndex) -> Evidence:
     dead = noise(trainings) | {name for name, norm in norms.items() if norm == 0}
     lost = {r.family for r in runs(trainings, [*norms]) if r.name in dead and r.name in (r.method, index.reference)}
     measured = families(runs(trainings, [name for name in norms if name not in dead]))
-    found = tuple(Family(*key, tuple(of)) for key, of in measured.items() if key not in lost)
+    kept = tuple(Family(*key, tuple(of)) for key, of in measured.items() if key not in lost)
     key = runs(trainings, [index.reference])[0].family
-    return Evidence(results, index, found, next((family for family in found if family.key == key), Family(*key)))
+    return Evidence(results, index, kept, next((family for family in kept if family.key == key), Family(*key)))

@@ -25,16 +25,16 @@ def points(results: Results, index: ModelIndex) -> list[Claim]:
 
 
 def _beside_base(task: Task, index: ModelIndex) -> Iterator[Claim]:
-    found = accuracies(task)
-    others = index.order(name for name in found if name != BASE)
+    accuracy = accuracies(task)
+    others = index.order(name for name in accuracy if name != BASE)
     point = f"accuracy {task.task}"
     head = f"{task.title} (n = {formats.count(task.n)}): "
-    if len(found) > 1 and set(found.values()) in ({0.0}, {1.0}):
-        share = next(iter(found.values()))
-        words = f"all {len(found)} models stand at {formats.percent(share)}: this task cannot tell them apart."
-        yield Claim("level at an end", point, head + words, tuple(found), {"accuracy": (share, share)})
+    if len(accuracy) > 1 and set(accuracy.values()) in ({0.0}, {1.0}):
+        share = next(iter(accuracy.values()))
+        words = f"all {len(accuracy)} models stand at {formats.percent(share)}: this task cannot tell them apart."
+        yield Claim("level at an end", point, head + words, tuple(accuracy), {"accuracy": (share, share)})
         return
-    if BASE not in found or not others:
+    if BASE not in accuracy or not others:
         return
     sides: dict[str, list[str]] = {"above": [], "below": []}
     open_ = []
@@ -44,8 +44,8 @@ def _beside_base(task: Task, index: ModelIndex) -> Iterator[Claim]:
                 sides["above" if test.difference > 0 else "below"].append(name)
             else:
                 open_.append(name)
-    numbers = {BASE: (found[BASE], found[BASE])}
-    text = f"{head}the base stands at {formats.percent(found[BASE])}"
+    numbers = {BASE: (accuracy[BASE], accuracy[BASE])}
+    text = f"{head}the base stands at {formats.percent(accuracy[BASE])}"
     how = "sign-flip test" if task.samples > 1 else "McNemar"
     test_words = f"({how}, Holm-adjusted p < {LEVEL})"
     shown = [(side, names) for side, names in sides.items() if names]
@@ -91,9 +91,9 @@ def differs(ev: Evidence, families: Sequence[Family], point: str) -> list[Claim]
     Said of two methods where every pair of runs differs significantly, the same way, and by more than two runs of one
     of them differ; of so many pairs of runs otherwise.
     """
-    found = [_differs(ev, family, task, point) for family, task in product(families, tasks(ev.results))]
-    some = [claim for claim in found if claim and claim.kind == SOME]
-    whole = [claim for claim in found if claim and claim.kind != SOME]
+    claims = [_differs(ev, family, task, point) for family, task in product(families, tasks(ev.results))]
+    some = [claim for claim in claims if claim and claim.kind == SOME]
+    whole = [claim for claim in claims if claim and claim.kind != SOME]
     return (
         [replace(claim, words="In function they do differ: " + claim.words) for claim in whole[:1]] + whole[1:] + some
     )
@@ -137,9 +137,9 @@ def _within(task: Task, *of: Family) -> list[Tested]:
 def changed(ev: Evidence, first: Family, second: Family, point: str) -> Iterator[Claim]:
     """What paired tests show of accuracy from one family to another, task by task."""
     for task in tasks(ev.results):
-        tests, found = tested(task, first.names, second.names), accuracies(task)
+        tests, accuracy = tested(task, first.names, second.names), accuracies(task)
         shown = [test for test in tests if test.shown]
-        here = [[found[name] for name in family.names if name in found] for family in (first, second)]
+        here = [[accuracy[name] for name in family.names if name in accuracy] for family in (first, second)]
         shares = [between([formats.percent(value) for value in ends(values)]) for values in here if values]
         if not tests or len(shares) < 2 or shares[0] == shares[1]:
             continue

@@ -38,40 +38,40 @@ def learning(results: Results) -> list[Claim]:
 
 def warnings(results: Results, index: ModelIndex) -> list[str]:
     """What keeps parts of the results from being used."""
-    found = _of_evaluation(results.evaluation, index) if results.evaluation else []
+    lines = _of_evaluation(results.evaluation, index) if results.evaluation else []
     broken = [model for model in index.models.values() if model.error]
     if broken:
         labels = formats.listing([model.label for model in broken])
-        found.append(f"Training failed: {labels}. The reasons stand in the tables.")
+        lines.append(f"Training failed: {labels}. The reasons stand in the tables.")
     steps = [failure.step for failure in results.failures or ()]
     others = [step for step in steps if not any(model.name in step for model in broken)]
     if others:
-        found.append(f"Did not finish: {formats.listing(others)}. See “What failed, and why”.")
-    return found
+        lines.append(f"Did not finish: {formats.listing(others)}. See “What failed, and why”.")
+    return lines
 
 
 def _of_evaluation(evaluation: Evaluation, index: ModelIndex) -> list[str]:
-    found = []
+    lines = []
     canary = evaluation.canary or ()
     failed = [index.label(row.name) for row in canary if not row.passed]
     if failed:
-        found.append(
+        lines.append(
             f"The canary failed for {formats.listing(failed)}: the engine did not serve these weights, "
             "and their accuracy must not be used."
         )
     for row in evaluation.controls or ():
         if not row.passed:
             what = "the base" if row.name == BASE else "an adapter of zeros"
-            found.append(f"The canary failed for {what}: no accuracy here can be relied on.")
+            lines.append(f"The canary failed for {what}: no accuracy here can be relied on.")
     for part in evaluation.incomplete or ():
-        found.append(
+        lines.append(
             f"Left out of the accuracies: {index.label(part.name)}, of whose evaluation {part.parts} of {part.of} "
             "parts are finished."
         )
     blind = [index.label(row.name) for row in canary if row.passed and not row.told_apart and row.name != BASE]
     if blind:
-        found.append(
+        lines.append(
             f"The canary cannot tell {formats.listing(blind)} from the base: the update moves the "
             "log-probabilities less than the tolerance."
         )
-    return found
+    return lines

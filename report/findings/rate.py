@@ -15,14 +15,14 @@ from report.headline import Row
 
 def points(ev: Evidence) -> list[Claim]:
     """For each method run at its own and at the reference's rate: how far the rate carries cosine and accuracy."""
-    found = []
+    claims = []
     for method in ev.methods:
         own, matched = ev.own(method), ev.matched(method)
         if own and matched and own != matched and ev.cross(own, ev.reference) and ev.cross(matched, ev.reference):
             point = f"rate {method}"
-            found += [_both(ev, own, matched, point), *_distance(ev, own, matched, point)]
-            found += changed(ev, own, matched, point)
-    return found
+            claims += [_both(ev, own, matched, point), *_distance(ev, own, matched, point)]
+            claims += changed(ev, own, matched, point)
+    return claims
 
 
 def _both(ev: Evidence, own: Family, matched: Family, point: str) -> Claim:

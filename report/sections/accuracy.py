@@ -234,10 +234,10 @@ def alone_table(task: Task, index: ModelIndex) -> Table | None:
 def strata_table(task: Task, index: ModelIndex) -> Table | None:
     """Accuracy within each stratum, such as easy and hard problems."""
     sizes = {row.stratum: row.n for row in task.strata}
-    found = {(row.name, row.stratum): row.accuracy for row in task.strata}
+    accuracies = {(row.name, row.stratum): row.accuracy for row in task.strata}
 
     def cell(stratum: str) -> Callable[[Stratum], Cell]:
-        return lambda row: number(formats.percent(found[row.name, stratum]))
+        return lambda row: number(formats.percent(accuracies[row.name, stratum]))
 
     return records(
         f"strata-{task.task}",

@@ -29,10 +29,10 @@ class _Beside(_Cosines):
     norm: float
 
 
-def _beside(results: Results, found: Activations, index: ModelIndex) -> list[_Beside]:
+def _beside(results: Results, activations: Activations, index: ModelIndex) -> list[_Beside]:
     """Every update beside the reference's, in the index's order."""
-    norms = {row.name: row.norm for row in found.adapters}
-    pairs = {name: pair for pair in found.pairs if (name := other(pair, index.reference))}
+    norms = {row.name: row.norm for row in activations.adapters}
+    pairs = {name: pair for pair in activations.pairs if (name := other(pair, index.reference))}
     return [_Beside(_plain(results, pairs[n]), pairs[n].cosine, n, norms[n]) for n in index.order(pairs)]
 
 
@@ -44,20 +44,20 @@ def _plain(results: Results, pair: AlikePair) -> float | None:
     return whole.cosine if whole else None
 
 
-def _chance(results: Results, found: Activations) -> _Cosines:
-    if "plain_chance" in found.model_fields_set:
-        return _Cosines(found.plain_chance, found.chance)
-    return _Cosines(results.geometry.chance.shared_a.cosine if results.geometry else None, found.chance)
+def _chance(results: Results, activations: Activations) -> _Cosines:
+    if "plain_chance" in activations.model_fields_set:
+        return _Cosines(activations.plain_chance, activations.chance)
+    return _Cosines(results.geometry.chance.shared_a.cosine if results.geometry else None, activations.chance)
 
 
 def weighted_table(results: Results, index: ModelIndex) -> Table | None:
     """Activation-weighted cosine to the reference beside the plain one."""
-    found = results.activations
-    if found is None:
+    activations = results.activations
+    if activations is None:
         return None
-    rows: list[_Cosines] = [*_beside(results, found, index)]
-    if found.chance is not None and rows:
-        rows.append(_chance(results, found))
+    rows: list[_Cosines] = [*_beside(results, activations, index)]
+    if activations.chance is not None and rows:
+        rows.append(_chance(results, activations))
 
     def cosine(row: _Cosines, value: float | None) -> Cell:
         by_chance = not isinstance(row, _Beside) and value
@@ -83,10 +83,10 @@ def weighted_table(results: Results, index: ModelIndex) -> Table | None:
 
 def functions(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Activation-weighted against plain cosine to the reference."""
-    found = results.activations
-    rows = _beside(results, found, index) if found else []
+    activations = results.activations
+    rows = _beside(results, activations, index) if activations else []
     points = [(r.name, r.plain, r.weighted) for r in rows if r.plain is not None and r.weighted is not None]
-    if found is None or not points:
+    if activations is None or not points:
         return None
     figure, ((axes,),) = canvas.grid(PAGE, 3.4)
     if found.chance is not None:

@@ -80,8 +80,8 @@ def _parted(tokens: Tokens) -> str:
     return f"{formats.count(tokens.parted)} of {formats.count(tokens.rows)} rows; {tokens.first}"
 
 
-def _agreement(found: GraderAgreement | None) -> str:
-    return f"{formats.count(found.agreed)} of {formats.count(found.rows)}" if found else ""
+def _agreement(agreement: GraderAgreement | None) -> str:
+    return f"{formats.count(agreement.agreed)} of {formats.count(agreement.rows)}" if agreement else ""
 
 
 def _as_text(golds: list[GoldAsText]) -> str:
@@ -92,12 +92,11 @@ def _as_text(golds: list[GoldAsText]) -> str:
     return f"{formats.count(len(golds))} ({named}{', ...' if len(golds) > 3 else ''})"
 
 
-def _contamination(found: Contamination | None) -> str:
-    if found is None:
+def _contamination(contamination: Contamination | None) -> str:
+    if contamination is None:
         return ""
-    return (
-        f"{formats.count(found.excluded)} excluded of {formats.count(found.checked)} checked (policy: {found.policy})"
-    )
+    excluded, checked = formats.count(contamination.excluded), formats.count(contamination.checked)
+    return f"{excluded} excluded of {checked} checked (policy: {contamination.policy})"
 
 
 def teachers_table(rollouts: Rollouts) -> Table | None:

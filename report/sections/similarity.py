@@ -53,10 +53,10 @@ def _towards(rows: Iterable[R], index: ModelIndex) -> list[_Towards[R]]:
     """Rows of pairs with the reference in them, then of those with the base and without the reference."""
     first, second = [], []
     for row in rows:
-        if index.reference and (found := other(row, index.reference)):
-            first.append(_Towards(index.reference, found, row))
-        elif found := other(row, BASE):
-            second.append(_Towards(BASE, found, row))
+        if index.reference and (name := other(row, index.reference)):
+            first.append(_Towards(index.reference, name, row))
+        elif name := other(row, BASE):
+            second.append(_Towards(BASE, name, row))
     return [*first, *second]
 
 
@@ -140,16 +140,16 @@ def cka(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     similarity = results.similarity
     rows = [row for row in similarity.hidden if row.cka is not None] if similarity else []
     panels = {target: [row for row in rows if other(row, target)] for target in (index.reference, BASE)}
-    panels = {target: found for target, found in panels.items() if found}
+    panels = {target: group for target, group in panels.items() if group}
     if similarity is None or not panels:
         return None
     figure, grid = canvas.grid(PAGE, 3.4, 1, len(panels), sharey=True)
-    for axes, (target, found) in zip(grid[0], panels.items(), strict=True):
-        for name in index.order(other(row, target) for row in found):
-            courses = sorted((row for row in found if other(row, target) == name), key=lambda row: row.layer)
+    for axes, (target, of_target) in zip(grid[0], panels.items(), strict=True):
+        for name in index.order(other(row, target) for row in of_target):
+            courses = sorted((row for row in of_target if other(row, target) == name), key=lambda row: row.layer)
             _cka_line(axes, index, name, courses)
-        depth = sorted({row.layer for row in found})
-        shuffled = [[r.shuffled for r in found if r.layer == at and r.shuffled is not None] for at in depth]
+        depth = sorted({row.layer for row in of_target})
+        shuffled = [[r.shuffled for r in of_target if r.layer == at and r.shuffled is not None] for at in depth]
         control = [float(np.mean(values)) if values else None for values in shuffled]
         axes.plot(depth, numbers(control), color=CHANCE, linestyle="--", linewidth=1, label="shuffled control")
         layer_axis(axes, depth)
@@ -229,22 +229,24 @@ def _heat(axes: Axes, values: np.ndarray, depth: list[int], low: float) -> None:
 
 def projections(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """CKA of each adapted projection's outputs, to the reference, as a heat map a projection."""
-    found = {
+    cka_by_module = {
         (name, (row.stack or "", row.projection), row.layer): row.cka
         for row in (results.similarity.modules if results.similarity else ())
         if (name := other(row, index.reference)) and row.cka is not None and row.layer is not None
     }
-    if not found:
+    if not cka_by_module:
         return None
-    names = index.order(name for name, _, _ in found)
-    kinds = sorted({kind for _, kind, _ in found}, key=lambda kind: (kind[0], _ORDER.find(kind[1][:1]), kind[1]))
-    depth = sorted({layer for _, _, layer in found})
+    names = index.order(name for name, _, _ in cka_by_module)
+    kinds = sorted(
+        {kind for _, kind, _ in cka_by_module}, key=lambda kind: (kind[0], _ORDER.find(kind[1][:1]), kind[1])
+    )
+    depth = sorted({layer for _, _, layer in cka_by_module})
     columns = min(4, len(kinds))
     lines = math.ceil(len(kinds) / columns)
     figure, grid = canvas.grid(PAGE, lines * (0.9 + 0.22 * len(names)), lines, columns, sharey=True)
-    low = math.floor(10 * min(0.9, *found.values())) / 10
+    low = math.floor(10 * min(0.9, *cka_by_module.values())) / 10
     for axes, kind in zip(grid.flat, kinds, strict=False):
-        values = np.array([[found.get((name, kind, at), math.nan) for at in depth] for name in names])
+        values = np.array([[cka_by_module.get((name, kind, at), math.nan) for at in depth] for name in names])
         _heat(axes, values, depth, low)
         axes.set_title(short(" ".join(kind).strip()))
         axes.set_yticks(range(len(names)), [called(index, name) for name in names])

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 def spectra_table(results: Results, index: ModelIndex) -> Table | None:
     """Where each update lies in the base weights' own singular directions."""
-    found = results.spectra
-    if found is None:
+    spectra = results.spectra
+    if spectra is None:
         return None
-    top = f"top {found.k}"
+    top = f"top {spectra.k}"
 
     def share(value: float | None) -> Cell:
         return number(formats.significant(value, 2), ZERO_UPDATE)
@@ -35,7 +35,7 @@ def spectra_table(results: Results, index: ModelIndex) -> Table | None:
     return records(
         "spectra",
         "Updates beside the base’s weights",
-        [*index.in_order(found.adapters), found.chance],
+        [*index.in_order(spectra.adapters), spectra.chance],
         [
             named(index),
             (Column("In both", f"{top}, share of ‖ΔW‖²"), lambda row: share(row.both)),
@@ -46,8 +46,8 @@ def spectra_table(results: Results, index: ModelIndex) -> Table | None:
         ],
         f"Share of the update’s squared norm within the {top} left, right, or both singular directions of the "
         f"base’s weight, over all modules. Intruders: among the {top} left singular vectors of W + ΔW, those whose "
-        f"cosine to every one of W’s is below {formats.significant(found.threshold, 2)}."
-        f"{left_out(found, 'All are over')}",
+        f"cosine to every one of W’s is below {formats.significant(spectra.threshold, 2)}."
+        f"{left_out(spectra, 'All are over')}",
         kind=lambda row: tint(index, row, rate=True),
         folded=True,
     )
@@ -62,25 +62,25 @@ _SIDES: dict[str, Callable[[Share], float | None]] = {
 
 def spectra(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Shares of the updates in the base weights' top singular directions, against chance."""
-    found = results.spectra
-    rows = [row for row in index.in_order(found.adapters) if row.both] if found else []
-    if found is None or not rows:
+    measured = results.spectra
+    rows = [row for row in index.in_order(measured.adapters) if row.both] if measured else []
+    if measured is None or not rows:
         return None
     figure, grid = canvas.grid(PAGE, 1.5 + 0.2 * len(rows), 1, len(_SIDES), sharey=True)
-    ends = [value for share in (*rows, found.chance) for side in _SIDES.values() if (value := side(share))]
+    ends = [value for share in (*rows, measured.chance) for side in _SIDES.values() if (value := side(share))]
     for axes, (words, side) in zip(grid[0], _SIDES.items(), strict=True):
-        _shares(axes, [(index.models[row.name], side(row)) for row in rows], side(found.chance))
+        _shares(axes, [(index.models[row.name], side(row)) for row in rows], side(measured.chance))
         log_axis(axes, "x", min(ends) / 2, max(ends) * 2, most=4)
         axes.set_yticks(range(len(rows)), [called(index, row.name) for row in rows])
         axes.set_title(words)
-    grid[0][1].set_xlabel(f"share of ‖ΔW‖² in the base’s top {found.k} directions (log scale, one range)")
+    grid[0][1].set_xlabel(f"share of ‖ΔW‖² in the base’s top {measured.k} directions (log scale, one range)")
     gathered(figure)
-    chance = formats.significant(found.chance.left, 2)
+    chance = formats.significant(measured.chance.left, 2)
     return (
         figure,
         "Where the base’s weights point",
         (
-            f"Share of each update’s squared norm within the top {found.k} singular directions of the base’s "
+            f"Share of each update’s squared norm within the top {measured.k} singular directions of the base’s "
             f"own weights; dashed: a random update’s ({chance} on the output side)."
         ),
     )

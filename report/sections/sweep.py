@@ -83,26 +83,26 @@ def _tasks(results: Results, sweep: Sweep) -> list[Task]:
 
 def sweep(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Norm, cosine to the reference and accuracy against one method's learning rate."""
-    found = results.sweep
-    if found is None:
+    measured = results.sweep
+    if measured is None:
         return None
-    colour = index.models[found.method].colour
+    colour = index.models[measured.method].colour
     figure, (panels,) = canvas.grid(PAGE, 2.9, 1, 3)
     for axes in panels:
-        axes.axvline(found.matched_learning_rate, color="#0072B2", linewidth=3, alpha=0.22, label="matched rate")
-        rate_axis(axes, [point.learning_rate for point in found.points])
-        for point in found.points:
+        axes.axvline(measured.matched_learning_rate, color="#0072B2", linewidth=3, alpha=0.22, label="matched rate")
+        rate_axis(axes, [point.learning_rate for point in measured.points])
+        for point in measured.points:
             if index.models[point.name].error:
                 axes.text(point.learning_rate, 0.04, "failed", transform=axes.get_xaxis_transform(),
                           rotation=90, ha="center", va="bottom", fontsize=7, color="#A02000")  # fmt: skip
-    line = {"color": colour, "marker": "P", "label": f"{called(index, found.method)}, norm and cosine"}
-    _norm_panel(panels[0], found, line, results, index)
-    _cosine_panel(panels[1], found, line, results, index)
-    _accuracy_panel(panels[2], found, colour, results)
+    line = {"color": colour, "marker": "P", "label": f"{called(index, measured.method)}, norm and cosine"}
+    _norm_panel(panels[0], measured, line, results, index)
+    _cosine_panel(panels[1], measured, line, results, index)
+    _accuracy_panel(panels[2], measured, colour, results)
     gathered(figure, columns=3)
     return (
         figure,
-        f"{index.label(found.method)} along its learning rate",
+        f"{index.label(measured.method)} along its learning rate",
         (
             "One training a point, the same number of steps. Blue band: the rate of the other methods. "
             f"Grey lines: floors ({index.label(index.reference)} again, with another order of rows or "

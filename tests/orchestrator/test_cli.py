@@ -117,7 +117,7 @@ def test_bad_input_ends_a_process_with_two_and_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
-        f"error: {tmp_path}/no.yaml: no such study: name a YAML file, such as one of configs/"
+        f"error: {tmp_path}/no.yaml: no such file: name a YAML file, such as one of configs/"
     ]
     assert not (tmp_path / "out").exists()
 

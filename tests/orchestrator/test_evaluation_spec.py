@@ -32,7 +32,7 @@ def test_a_task_is_sampled_as_it_says_and_else_as_the_evaluation_says(make_study
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["evaluation.tasks=[{task: arithmetic}, {task: arithmetic}]"], "arithmetic stands twice: give one"),
+        (["evaluation.tasks=[{task: arithmetic}, {task: arithmetic}]"], "arithmetic appears twice: give one"),
         (["evaluation.samples=2"], "2 samples at temperature 0 are equal"),
         (["evaluation.temperature=3"], "evaluation.temperature"),
         (["evaluation.temperature=true"], "must be a number, not true or false"),
@@ -42,7 +42,7 @@ def test_a_task_is_sampled_as_it_says_and_else_as_the_evaluation_says(make_study
         (["evaluation.tasks.0.name=a/b"], "tasks.0.name"),
         (["engine.adapters=swapped"], "swapped needs engine.kind=vllm"),
         (["engine={kind: vllm, adapters: swapped}"], "swapped needs engine.precision=float32"),
-        (["prompt.template='{% if %}'"], "prompt.template is no Jinja template (line 1"),
+        (["prompt.template='{% if %}'"], "prompt.template is not a Jinja template (line 1"),
         (["evaluation.task=x"], "unknown key; did you mean tasks?"),
         (["evaluation.tasks.0.shots={count: 2, spilt: dev}"], "did you mean split?"),
     ],
@@ -56,7 +56,7 @@ def test_what_cannot_be_is_refused_in_a_line(make_study: Maker, overrides: list[
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["engine.max_model_len=300"], "engine.max_model_len: scratch has 256 positions, 300 are more"),
+        (["engine.max_model_len=300"], "engine.max_model_len: scratch has 256 positions, fewer than 300"),
         (["engine.max_model_len=200", "engine.adapters=lora", "adapter.rank=513"], "adapters up to rank 512, not 513"),
     ],
 )
@@ -71,7 +71,9 @@ def test_what_vllm_would_refuse_hours_later_is_refused_at_once(
 def test_a_local_bases_positions_are_read(make_study: Maker, tiny_model: Path) -> None:
     base = f"base={{kind: local, name: mine, path: {tiny_model}}}"
     check(make_study(base, "engine={kind: vllm, max_model_len: 256}"))
-    with pytest.raises(UserError, match=r"mine has 256 positions, 257 are more: set engine.max_model_len=256, or less"):
+    with pytest.raises(
+        UserError, match=r"mine has 256 positions, fewer than 257: set engine.max_model_len=256, or less"
+    ):
         check(make_study(base, "engine={kind: vllm, max_model_len: 257}"))
 
 

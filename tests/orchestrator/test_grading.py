@@ -53,7 +53,7 @@ def test_rows_keep_their_fields_and_gain_their_verdicts(
     ]
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("4 rows: 2 right (50.0%), 2 not found, ") and told.err.count("\n") == 1
+    assert told.err.startswith("4 rows: 2 correct (50.0%), 2 without an answer, ") and told.err.count("\n") == 1
     given = [line.strip() for line in rows_file.read_bytes().splitlines() if line.strip()]
     for before, after in zip(given, out.read_bytes().splitlines(), strict=True):
         assert after.startswith(before[:-1].rstrip() + b', "extracted": ')  # byte for byte
@@ -83,7 +83,7 @@ def test_many_rows_are_graded_in_chunks(
     monkeypatch.setattr(grading, "CHUNK_BYTES", 5000)
     assert graded(path, two) == found
     told = capsys.readouterr().err.splitlines()
-    assert len(told) > 4 and told[-2] == "1000/1000 graded" and told[-1].startswith("1000 rows: 500 right (50.0%)")
+    assert len(told) > 4 and told[-2] == "1000/1000 graded" and told[-1].startswith("1000 rows: 500 correct (50.0%)")
 
 
 def test_what_is_there_is_replaced_through_a_link(rows_file: Path, tmp_path: Path) -> None:
@@ -100,9 +100,12 @@ BAD = {
     "too deep": (b"[" * 10**6, "rows.jsonl:2: not a JSON object in UTF-8 ("),
     "not UTF-8": (b'{"completion": "\xff", "answer": "1"}\n', "rows.jsonl:2: not a JSON object in UTF-8 ("),
     "binary": (bytes(range(256)), "rows.jsonl:2: not a JSON object in UTF-8 ("),
-    "no completion": (b'{"answer": "1"}\n', "rows.jsonl:2: the field 'completion' must be text"),
-    "a completion that is no text": (b'{"completion": ["1"], "answer": "1"}\n', "the field 'completion' must be text"),
-    "no answer": (b'{"completion": "1"}\n', "rows.jsonl:2: the field 'answer' must be a number or a text"),
+    "no completion": (b'{"answer": "1"}\n', "rows.jsonl:2: the field 'completion' must be a string"),
+    "a completion that is no text": (
+        b'{"completion": ["1"], "answer": "1"}\n',
+        "the field 'completion' must be a string",
+    ),
+    "no answer": (b'{"completion": "1"}\n', "rows.jsonl:2: the field 'answer' must be a number or a non-empty string"),
     "an empty answer": (b'{"completion": "1", "answer": " "}\n', "rows.jsonl:2: the field 'answer' must be"),
     "a truth for an answer": (b'{"completion": "1", "answer": true}\n', "rows.jsonl:2: the field 'answer' must be"),
     "NaN for an answer": (b'{"completion": "1", "answer": NaN}\n', "rows.jsonl:2: the field 'answer' must be"),
@@ -113,7 +116,7 @@ BAD = {
     ),
     "a verdict already": (
         b'{"completion": "1", "answer": "1", "correct": true}\n',
-        "rows.jsonl:2: there is a field 'correct' already: rename or remove it",
+        "rows.jsonl:2: the field 'correct' already exists: rename or remove it",
     ),
 }
 
@@ -140,21 +143,21 @@ def test_bad_rows_are_named_before_anything_is_written(
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"{tmp_path}/no.jsonl is not there" in refused(capsys, str(tmp_path / "no.jsonl"))
+    assert f"{tmp_path}/no.jsonl does not exist" in refused(capsys, str(tmp_path / "no.jsonl"))
     assert f"{tmp_path} is a folder" in refused(capsys, str(tmp_path))
-    assert "- is not there" in refused(capsys, "-")
+    assert "- does not exist" in refused(capsys, "-")
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(GOOD.encode()))
     (tmp_path / "rows.json").write_text(f"[{GOOD.strip().replace(chr(10), ',')}]")
-    assert "rows.json:1: this is a list: write one row a line" in refused(capsys, str(tmp_path / "rows.json"))
+    assert "rows.json:1: this is a list: write one row per line" in refused(capsys, str(tmp_path / "rows.json"))
     (tmp_path / "twice.jsonl").write_text('{"completion": "1", "answer": "1", "answer": "2"}')
     assert "twice.jsonl:1: not a JSON object in UTF-8 (the key 'answer' appears twice" in refused(
         capsys, str(tmp_path / "twice.jsonl")
     )
     assert "rows.jsonl.gz:1: this is gzip: unpack it first" in refused(capsys, str(tmp_path / "rows.jsonl.gz"))
     (tmp_path / "empty.jsonl").write_text("\n \n")
-    assert "empty.jsonl holds no rows" in refused(capsys, str(tmp_path / "empty.jsonl"))
+    assert "empty.jsonl has no rows" in refused(capsys, str(tmp_path / "empty.jsonl"))
     os.mkfifo(tmp_path / "pipe")
-    assert "pipe is not there" in refused(capsys, str(tmp_path / "pipe"))
+    assert "pipe is not a regular file" in refused(capsys, str(tmp_path / "pipe"))
 
 
 def test_places_that_cannot_be_written_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,11 +168,11 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path, capsys: pytest.
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
     for out, part in (
-        ("rows.jsonl", "is the input itself: name another file"),
-        ("link.jsonl", "is the input itself"),
-        ("twin.jsonl", "is the input itself"),
+        ("rows.jsonl", "is the input file: name another file"),
+        ("link.jsonl", "is the input file"),
+        ("twin.jsonl", "is the input file"),
         ("", "is a folder: name a file"),
-        ("pipe", "is no ordinary file: name a file"),
+        ("pipe", "is not a regular file: name a file"),
         ("no/out.jsonl", "cannot be written: No such file or directory"),
         ("rows.jsonl/out.jsonl", "cannot be written: Not a directory"),
         ("loop", "cannot be written: "),
@@ -216,4 +219,4 @@ def test_a_reader_that_goes_ends_it_in_one_line(tmp_path: Path) -> None:
     process.stdout.close()
     told = process.stderr.read().decode().splitlines()
     assert process.wait(60) == 1
-    assert told[-1] == "error: whoever read the output is gone; nothing was kept"
+    assert told[-1] == "error: the reader of the output has exited; nothing was kept"

@@ -67,7 +67,7 @@ def test_real_rewards_are_refused_for_methods_that_need_0_and_1(
     path = write_rows(tmp_path / "r.jsonl", [rollout("a", 1), rollout("a", 0), rollout("b", 0.25)])
     line = refused(make_study(from_file(path)))
     assert line == (
-        "methods.rft: RFT needs rewards 0 and 1, the rollouts have 0.25; drop rft, or set rollouts.rewards=graded"
+        "methods.rft: RFT needs rewards 0 and 1, the rollouts have 0.25; remove rft, or set rollouts.rewards=graded"
     )
     bare = ("replicas=[]", "sweep=null", "analysis={}")
     source = "methods={sft: , bounded: {method: rift, settings: {form: source}}}"
@@ -117,7 +117,9 @@ def test_a_step_at_rate_0_is_not_reported(make_study: Maker) -> None:
     """One step in all has the full rate; the first of several is the warm-up's, at rate 0."""
     check(make_study("training.steps=1", "training.run_steps=1", "training.report_step=1"))
     line = refused(make_study("training.steps=5", "training.run_steps=5", "training.report_step=1"))
-    assert line.startswith("training.report_step: with a warm-up the first of 5 steps has rate 0, its adapter being")
+    assert line.startswith(
+        "training.report_step: with a warm-up the first of 5 steps has rate 0, so its adapter equals"
+    )
     check(make_study("training.steps=5", "training.run_steps=5", "training.report_step=1", "training.warmup=0"))
 
 
@@ -198,12 +200,12 @@ def test_a_problem_of_the_rollouts_is_refused_before_anything_starts(
     asked.write_text(json.dumps({"question": f"  {rows[0]['problem'].upper()} ", "answer": "#### 1"}) + "\n")
     source = "rollouts={source: file, path: '{data}/gsm8k/rollouts.jsonl'}"
     task = f"evaluation.tasks=[{{task: gsm8k, source: {asked}}}]"
-    with pytest.raises(UserError, match="1 problems of the task gsm8k stand in the rollouts too"):
+    with pytest.raises(UserError, match="1 problems of the task gsm8k are also in the rollouts"):
         check(make_study(source, task))
     check(make_study(source, task, "evaluation.contamination=exclude"))
 
 
-MET = "problems of the task {} stand in the rollouts too: draw others, or set evaluation.contamination=exclude"
+MET = "problems of the task {} are also in the rollouts: draw others, or set evaluation.contamination=exclude"
 TEACHERS = {
     "vllm": "rollouts={{source: vllm, problems: {}}}",
     "openai": "rollouts={{source: openai, base_url: 'http://127.0.0.1:9/v1', model: m, problems: {}}}",
@@ -279,23 +281,23 @@ def test_heads_that_vllm_does_not_serve_are_known_before_any_step(
 def test_a_rank_above_the_modules_own_is_refused(make_study: Maker, tiny_model: Path) -> None:
     """k_proj of the made base is 64 x 128, of the local one 32 x 64."""
     check_fit(make_study("adapter.rank=64"))
-    assert "k_proj of scratch has (64 x 128): set adapter.rank=64" in misfit(make_study("adapter.rank=999"))
-    assert "adapter.rank: 65 is more than model.layers.0.self_attn.k_proj of scratch has (64 x 128): set " in misfit(
+    assert "k_proj of scratch (64 x 128): set adapter.rank=64" in misfit(make_study("adapter.rank=999"))
+    assert "adapter.rank: 65 exceeds the size of model.layers.0.self_attn.k_proj of scratch (64 x 128): set " in misfit(
         make_study("adapter.rank=65")
     )
     local = f"base={{kind: local, name: mine, path: {tiny_model}}}"
     check_fit(make_study(local, "adapter.rank=32"))
-    assert "k_proj of mine has (32 x 64): set adapter.rank=32" in misfit(make_study(local, "adapter.rank=33"))
+    assert "k_proj of mine (32 x 64): set adapter.rank=32" in misfit(make_study(local, "adapter.rank=33"))
     check_fit(make_study(local, "adapter.rank=64", "adapter.targets=[q_proj]"))
     hub = f"base={{kind: hub, name: a/b, shape: {SHAPE}}}"
-    assert "k_proj of a/b has (32 x 64)" in misfit(make_study(hub, "adapter.rank=33"))
+    assert "k_proj of a/b (32 x 64)" in misfit(make_study(hub, "adapter.rank=33"))
 
 
 def test_answers_that_do_not_fit_behind_their_prompts_are_refused(make_study: Maker) -> None:
     limits = "engine.max_model_len=200"
     fits = ("evaluation.max_tokens=136", "rollouts.max_tokens=136", limits)
     check_fit(make_study(*fits))  # 64 of a prompt and 136
-    said = "137 do not fit into engine.max_model_len 200 behind a prompt of prompt.max_prompt_tokens 64: set "
+    said = "137 do not fit into engine.max_model_len 200 after a prompt of prompt.max_prompt_tokens 64: set "
     for name in ("evaluation.max_tokens", "evaluation.tasks.0.max_tokens", "rollouts.max_tokens"):
         assert misfit(make_study(*fits, f"{name}=137")) == f"{name}: {said}{name}=136, or less"
 
@@ -367,7 +369,7 @@ def test_a_hub_bases_config_is_read_where_it_was_fetched(
     shutil.copy(tiny_model / "config.json", folder / "snapshots" / ("0" * 40))
     shape = study.shaped().base.shape
     assert shape is not None and (shape.layers, shape.head_dim) == (2, 16)
-    assert "k_proj of a/b has (32 x 64)" in misfit(make_study("base={kind: hub, name: a/b}", "adapter.rank=33"))
+    assert "k_proj of a/b (32 x 64)" in misfit(make_study("base={kind: hub, name: a/b}", "adapter.rank=33"))
 
 
 def test_epochs_are_counted_where_the_rows_are_at_hand(make_study: Maker, tmp_path: Path, write_rows: Writer) -> None:
@@ -406,4 +408,4 @@ def test_a_gguf_bases_shape_modules_and_template_are_read(make_study: Maker, tmp
     assert shape is not None and shape.model_dump() == told
     assert misfit(study).startswith("the chat template of g gives two problems the same prompt")
     line = misfit(make_study(f"base={{kind: gguf, name: g, path: {tmp_path}/m.gguf}}", "adapter.rank=33"))
-    assert "layers.0.k_proj of g has (64 x 32): set adapter.rank=32" in line
+    assert "layers.0.k_proj of g (64 x 32): set adapter.rank=32" in line

@@ -507,7 +507,7 @@ def test_a_folders_rows_are_looked_at_beforehand(make_study: Maker, tmp_path: Pa
         check(study("wrong"))
     write_rows(tmp_path / "asked" / "test.jsonl", [{"question": " P ", "answer": "#### 1"}])
     task = f"evaluation.tasks=[{{task: gsm8k, source: {tmp_path / 'asked'}}}]"
-    with pytest.raises(UserError, match="1 problems of the task gsm8k stand in the rollouts too"):
+    with pytest.raises(UserError, match="1 problems of the task gsm8k are also in the rollouts"):
         check(study("mixed", task))
     check(make_study("rollouts={source: hub, name: some/dataset}"))  # which is not fetched here
 

@@ -115,17 +115,20 @@ def test_a_wrong_value_is_refused_with_its_place(study_file: Path, override: str
         ("methods.dpo.settings={beta: 0}", "beta must be above 0"),
         ("methods.ppo={}", "unknown method 'ppo'; known methods: sft, rft, dft, rift, offline_grpo, dpo"),
         ("training.backend=trl", "TRL has no trainer for rft, only for sft, dft, dpo: set training.backend to native"),
-        ("methods.Sft={method: sft}", "methods.Sft: a name is lower-case letters, digits and _, a letter first"),
-        ("methods.sft-b={method: sft}", "methods.sft-b: a name is lower-case"),
+        (
+            "methods.Sft={method: sft}",
+            "methods.Sft: a name consists of lower-case letters, digits and _, and begins with a letter",
+        ),
+        ("methods.sft-b={method: sft}", "methods.sft-b: a name consists of lower-case"),
         ("methods.other={method: sftt}", "unknown method 'sftt'"),
         ("methods.sft={method: ''}", "methods.sft.method"),
         ("training.learning_rate=true", "must be a number, not true or false"),
         ("training.probe_every=true", "training.probe_every"),
         ("placement.gpus_per_training=0.00001", "placement.gpus_per_training"),
-        ("methods.base={method: sft}", "methods.base: base is the name of the base model; take another"),
+        ("methods.base={method: sft}", "methods.base: base is the name of the base model; choose another name"),
         (
             "methods.rift={method: sft}",
-            "methods.rift: rift is an objective's name; call sft otherwise",
+            "methods.rift: rift is an objective's name; give sft another name",
         ),
         ("sweep.method=dft", "'dft', which is not among methods"),
         ("training.report_step=5", "report_step <= run_steps <= steps"),
@@ -134,8 +137,8 @@ def test_a_wrong_value_is_refused_with_its_place(study_file: Path, override: str
         ("replicas=[{method: sft, order_seed: 1, init_seed: 1}]", "exactly one of"),
         ("evaluation.tasks.0.task=chess", "unknown task 'chess'"),
         ("evaluation.tasks.0.instruction=Answer!", "instruction must contain {problem}"),
-        ("base={name: x}", "base.kind: is needed and not there"),
-        ("rollouts={path: x}", "rollouts.source: is needed and not there"),
+        ("base={name: x}", "base.kind: is required but missing"),
+        ("rollouts={path: x}", "rollouts.source: is required but missing"),
         ("base={kind: gguf, name: x}", "either path or package"),
         ("base={kind: gguf, name: x, path: a, package: b}", "either path or package"),
     ],
@@ -147,7 +150,7 @@ def test_settings_that_do_not_go_together_are_refused(study_file: Path, override
 def test_a_missing_key_is_named_and_the_others_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("name: a\nbase: {kind: from_scratch}\n")
-    assert refused(path) == f"{path}: rollouts: is needed and not there (and 2 more)"
+    assert refused(path) == f"{path}: rollouts: is required but missing (and 2 more)"
 
 
 def test_one_task_cannot_stand_twice(study_file: Path) -> None:
@@ -161,12 +164,12 @@ def test_one_task_cannot_stand_twice(study_file: Path) -> None:
     [
         (b"", "is empty"),
         (b"# only a comment\n", "is empty"),
-        (b"- 1\n- 2\n", "a study is a mapping of keys, this is a list"),
-        (b"just words\n", "a study is a mapping of keys, this is a str"),
-        (b"\x80\x81\xff\xfe", "is no text"),
+        (b"- 1\n- 2\n", "a study is a mapping, this is a list"),
+        (b"just words\n", "a study is a mapping, this is a str"),
+        (b"\x80\x81\xff\xfe", "is not text"),
         (b"GGUF\x03\x00\x00\x00\x01", "not valid YAML"),
-        (b"name: a\nname: b\n", "line 2: not valid YAML: the key 'name' stands twice"),
-        (b"name: a\nbase:\n  kind: hub\n  kind: local\n", "line 4: not valid YAML: the key 'kind' stands twice"),
+        (b"name: a\nname: b\n", "line 2: not valid YAML: the key 'name' appears twice"),
+        (b"name: a\nbase:\n  kind: hub\n  kind: local\n", "line 4: not valid YAML: the key 'kind' appears twice"),
         (b"name: [1, 2\nbase: x\n", "line 2: not valid YAML"),
         (b"name: !!python/name:os.system\n", "line 1: not valid YAML"),
         (b"name: 2024-13-45\n", ""),
@@ -182,10 +185,10 @@ def test_a_file_that_is_no_study_is_refused_in_one_line(tmp_path: Path, content:
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path / "no.yaml").startswith(f"{tmp_path}/no.yaml: no such study")
+    assert refused(tmp_path / "no.yaml").startswith(f"{tmp_path}/no.yaml: no such file")
     assert refused(tmp_path) == f"{tmp_path} is a folder: name the study's YAML file in it"
     (tmp_path / "file").write_text("x")
-    assert "no such study" in refused(tmp_path / "file" / "a.yaml")
+    assert "no such file" in refused(tmp_path / "file" / "a.yaml")
 
 
 def test_extends_lays_one_study_over_another(study_file: Path) -> None:
@@ -212,7 +215,7 @@ def test_a_circle_of_extends_is_refused(tmp_path: Path, names: tuple[str, ...]) 
 
 def test_a_missing_parent_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: gone.yaml\n")
-    assert f"{tmp_path}/gone.yaml: no such study" in refused(tmp_path / "a.yaml")
+    assert f"{tmp_path}/gone.yaml: no such file" in refused(tmp_path / "a.yaml")
 
 
 def test_set_reaches_into_mappings_and_lists(make_study: Callable[..., Study]) -> None:
@@ -234,11 +237,11 @@ def test_set_reaches_into_mappings_and_lists(make_study: Callable[..., Study]) -
         ("training.steps", "write it as KEY=VALUE"),
         ("=3", "write it as KEY=VALUE"),
         ("training.steps=[1", "the value is not valid YAML"),
-        ("name.deep=1", "name is no mapping"),
+        ("name.deep=1", "name is not a mapping"),
         ("methods.sft.settings" + ".a" * 9000 + "=1", "nested deeper than 50 levels"),
-        ("name.deep.er=1", "name.deep is no mapping"),
-        ("replicas.9.order_seed=1", "is no mapping"),
-        ("replicas.x=1", "replicas is no mapping"),
+        ("name.deep.er=1", "name.deep is not a mapping"),
+        ("replicas.9.order_seed=1", "is not a mapping"),
+        ("replicas.x=1", "replicas is not a mapping"),
     ],
 )
 def test_a_bad_set_is_refused_by_its_own_words(study_file: Path, override: str, part: str) -> None:
@@ -324,9 +327,9 @@ def test_one_rule_for_every_boolean(study_file: Path, name: str) -> None:
 @pytest.mark.parametrize("text", ["1e5", "1.10", "true", "12"])
 def test_a_number_is_no_text(study_file: Path, text: str) -> None:
     """A branch 1.10 would be looked up as 1.1."""
-    assert "put a text in quotes" in refused(study_file, f"prompt.system={text}")
+    assert "put a string in quotes" in refused(study_file, f"prompt.system={text}")
     if text != "12":  # digits alone lose nothing: a commit may be all digits
-        assert "put a text in quotes" in refused(study_file, f"base={{kind: hub, name: a/b, revision: {text}}}")
+        assert "put a string in quotes" in refused(study_file, f"base={{kind: hub, name: a/b, revision: {text}}}")
 
 
 def test_texts_that_look_like_numbers_stay_as_they_stand(make_study: Callable[..., Study]) -> None:
@@ -338,7 +341,7 @@ def test_texts_that_look_like_numbers_stay_as_they_stand(make_study: Callable[..
 def test_a_request_is_not_sent_what_two_readers_read_as_two_things(study_file: Path) -> None:
     asked = "rollouts={source: openai, base_url: 'http://h/v1', model: m, problems: {task: arithmetic}, body: %s}"
     line = refused(study_file, asked % "{a: [{enable_thinking: no}]}")
-    assert "'no' is text here and a number, a boolean or a date to others" in line
+    assert "'no' is a string here and a number, a boolean or a date to other readers" in line
     assert load_study(study_file, [asked % "{a: [{enable_thinking: false}]}"]).rollouts.body
 
 
@@ -346,7 +349,7 @@ def test_a_wrong_value_is_named_with_its_file_and_line(study_file: Path) -> None
     text = study_file.read_text().replace("  samples: 4", "  samples: 0x4")
     study_file.write_text(text)
     number = text.splitlines().index("  samples: 0x4") + 1
-    said = "rollouts.samples: input should be a valid integer, not '0x4'; a whole number is decimal, such as 200"
+    said = "rollouts.samples: input should be a valid integer, not '0x4'; an integer is decimal, such as 200"
     assert refused(study_file) == f"{study_file}, line {number}: {said}"
     above = study_file.with_name("above.yaml")
     above.write_text("extends: small.yaml\nname: above\nadapter:\n  rank: yes\n")
@@ -360,7 +363,7 @@ def test_a_merge_key_gives_what_the_mapping_itself_may_say_otherwise(tmp_path: P
     lines = text.splitlines(keepends=True)
     found = read_yaml(written(tmp_path, "".join(lines[:3])))
     assert (found["b"], found["c"]) == ({"x": 3, "y": 2}, {"x": 1, "y": 7, "z": 6})
-    assert "line 4: not valid YAML: the key '<<' stands twice" in refused(written(tmp_path, text))
+    assert "line 4: not valid YAML: the key '<<' appears twice" in refused(written(tmp_path, text))
 
 
 def test_a_repeated_mapping_is_set_in_one_place_alone(study_file: Path) -> None:
@@ -381,14 +384,14 @@ def test_a_repeated_mapping_is_set_in_one_place_alone(study_file: Path) -> None:
         ("[" * 100_000, "nested deeper than 50 levels"),
         ("a: " + "{a: " * 60 + "1" + "}" * 60, "line 1: not valid YAML: nested deeper than 50 levels"),
         ("a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(f"{y}: &{y} [{', '.join(['*' + x] * 8)}]\n" for x, y in
-         zip("abcdef", "bcdefg", strict=True)), "more than 10000 values, repeated ones counted each time"),
-        ("a: &a {b: *a}\n", "line 1: not valid YAML: a mapping or list holds itself: remove the alias"),
-        ("a: 1e999\n", "'1e999' is beyond what a number holds"),
-        ("a: " + "9" * 5000, "is beyond what a number holds"),
-        ("a: !!int 0x10\n", "leave the tag out"),
-        ("a: !!set {b}\n", "the tag 'tag:yaml.org,2002:set' has no place here"),
+         zip("abcdef", "bcdefg", strict=True)), "more than 10000 values, counting repeated ones each time"),
+        ("a: &a {b: *a}\n", "line 1: not valid YAML: a mapping or list contains itself: remove the alias"),
+        ("a: 1e999\n", "'1e999' is out of range for a number"),
+        ("a: " + "9" * 5000, "is out of range for a number"),
+        ("a: !!int 0x10\n", "remove the tag"),
+        ("a: !!set {b}\n", "the tag 'tag:yaml.org,2002:set' is not supported"),
         ("a: 1\n---\nb: 2\n", "line 2: not valid YAML"),
-        ("a: {1: b}\n", "line 1: not valid YAML: the key '1' is no text: put it in quotes"),
+        ("a: {1: b}\n", "line 1: not valid YAML: the key '1' is not a string: put it in quotes"),
         ("a: *b\n", "line 1: not valid YAML: found undefined alias 'b'"),
         ('a: "\\UFFFFFFFF"\n', "not valid YAML: cannot be read (OverflowError)"),
         ('a: "\\U00110000"\n', "not valid YAML: cannot be read (ValueError)"),
@@ -404,9 +407,9 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     """A FIFO without a writer, and a device without an end."""
     os.mkfifo(tmp_path / "fifo.yaml")
     for path in (tmp_path / "fifo.yaml", Path("/dev/zero"), Path("/dev/null")):
-        assert refused(path) == f"{path} is no regular file: a study is a YAML file"
+        assert refused(path) == f"{path} is not a regular file: a study is a YAML file"
     (tmp_path / "a.yaml").write_text(f"extends: {tmp_path}/fifo.yaml\n")
-    assert "fifo.yaml is no regular file" in refused(tmp_path / "a.yaml")
+    assert "fifo.yaml is not a regular file" in refused(tmp_path / "a.yaml")
 
 
 def test_relative_paths_count_from_the_file_that_they_stand_in(

@@ -91,12 +91,12 @@ def _students(spec: dict[str, Any]) -> str:
 
 
 def verified(
-    context: Context, found: Sequence[tuple[Problem, str, bool]], teacher: str, opening: str = ""
+    context: Context, answers: Sequence[tuple[Problem, str, bool]], teacher: str, opening: str = ""
 ) -> list[dict[str, Any]]:
     """Graded rows from (problem, completion, ended by itself) tuples; ``opening`` is the prompt's reasoning tag."""
-    context.progress(f"grading {len(found)} rollouts")
+    context.progress(f"grading {len(answers)} rollouts")
     with AskedRollouts.grader(context.config) as grader:
-        verdicts = grader.grade([(opening + text, problem.answer) for problem, text, _ in found])
+        verdicts = grader.grade([(opening + text, problem.answer) for problem, text, _ in answers])
     student = _students(context.config["problems"])
     return [
         {
@@ -111,5 +111,5 @@ def verified(
             "ended": ended,
             "instruction": student,
         }
-        for (problem, text, ended), verdict in zip(found, verdicts, strict=True)
+        for (problem, text, ended), verdict in zip(answers, verdicts, strict=True)
     ]

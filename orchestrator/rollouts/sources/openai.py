@@ -98,10 +98,10 @@ class ApiRollouts(AskedRollouts):
         config = self.asked_config(planned, without=HOW)
         return Step(kind, "openai", config, {"base": planned.first("base")}, runtime)
 
-    def api_cost(self, told: Mapping[str, Any]) -> float | None:
+    def api_cost(self, statistics: Mapping[str, Any]) -> float | None:
         if not any(self.prices):
             return None
-        tokens = told["prompt_tokens"], told["completion_tokens"]
+        tokens = statistics["prompt_tokens"], statistics["completion_tokens"]
         return sum(n * price for n, price in zip(tokens, self.prices, strict=True)) / 1e6
 
     @classmethod
@@ -136,5 +136,5 @@ class ApiRollouts(AskedRollouts):
                 kept = answer.reasoning and config["reasoning"] == "keep"
                 text = f"<think>\n{answer.reasoning.strip()}\n</think>\n\n{answer.text}" if kept else answer.text
                 texts.append((problem, text, answer.finish == "stop"))
-        told = {"asked": instruction_of(config), "api": api | {"with_reasoning": apart}}
-        return Found(verified(context, texts, config["model"]), told, dropped)
+        statistics = {"asked": instruction_of(config), "api": api | {"with_reasoning": apart}}
+        return Found(verified(context, texts, config["model"]), statistics, dropped)

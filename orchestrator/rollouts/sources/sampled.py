@@ -86,10 +86,10 @@ class SampledRollouts(AskedRollouts):
         completions = _shards(context, teacher_prompter, engine_settings, model, problems, instruction_of(config))
         teacher = json.loads((context.inputs["model"] / NOTE).read_text())["name"]
         of = [(p, c) for p, samples in zip(problems, completions, strict=True) for c in samples]
-        alike = teacher_prompter.writes_as(prompter)
-        texts = [(p, c.text if alike else begun(teacher_prompter, c.text), c.finish == "stop") for p, c in of]
-        rows = verified(context, texts, teacher, teacher_prompter.opening if alike else "")
-        if alike:  # keep the sampled tokens, which tokenising the text may not reproduce
+        same_format = teacher_prompter.writes_as(prompter)
+        texts = [(p, c.text if same_format else begun(teacher_prompter, c.text), c.finish == "stop") for p, c in of]
+        rows = verified(context, texts, teacher, teacher_prompter.opening if same_format else "")
+        if same_format:  # keep the sampled tokens, which tokenising the text may not reproduce
             rows = [row | {"completion_ids": list(c.token_ids)} for row, (_, c) in zip(rows, of, strict=True)]
         return Found(rows, {"asked": instruction_of(config)}, Counter())
 

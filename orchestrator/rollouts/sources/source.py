@@ -123,8 +123,8 @@ class RolloutSource(Frozen):
         """Estimated seconds of sampling on one GPU; 0 for rollouts that are read or sampled elsewhere."""
         return 0.0
 
-    def api_cost(self, told: Mapping[str, Any]) -> float | None:
-        """Dollars for the tokens in an API's statistics ``told``; None without prices."""
+    def api_cost(self, statistics: Mapping[str, Any]) -> float | None:
+        """Dollars for the tokens in an API's ``statistics``; None without prices."""
         return None
 
     @staticmethod

@@ -170,10 +170,10 @@ def layers(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     figure, (panels,) = canvas.grid(PAGE, 3.0, 1, len(series), sharey=True)
     for axes, (stack, lines) in zip(panels, sorted(series.items()), strict=True):
         for name in index.order(lines):
-            found = sorted(lines[name])
+            points = sorted(lines[name])
             style = look(index.models[name])
-            axes.plot(*zip(*found, strict=True), **style, markevery=every(len(found)), label=called(index, name))
-        layer_axis(axes, sorted({layer for found in lines.values() for layer, _ in found}))
+            axes.plot(*zip(*points, strict=True), **style, markevery=every(len(points)), label=called(index, name))
+        layer_axis(axes, sorted({layer for line in lines.values() for layer, _ in line}))
         axes.set_title(short(stack, 40))
     panels[0].set_ylabel(f"cosine to {called(index, index.reference)}")
     for axes in panels:

@@ -75,8 +75,8 @@ def _rows(geometry: Geometry, index: ModelIndex) -> Iterator[_Row]:
         what = {"learning_rate": "learning rate", "itself": "in other factors"}.get(kind, kind)
         yield _Row(f"{index.label(pair.a)} · {index.label(pair.b)} ({what})", pair, "floor")
     for a, b in combinations(index.models, 2):
-        if found := geometry.pair(a, b):
-            yield _Row(f"{index.label(found.a)} · {index.label(found.b)}", found)
+        if measured := geometry.pair(a, b):
+            yield _Row(f"{index.label(measured.a)} · {index.label(measured.b)}", measured)
 
 
 def pairs_table(results: Results, index: ModelIndex) -> Table | None:
@@ -133,14 +133,14 @@ def _dimension_words(results: Results, geometry: Geometry) -> str:
 
 def span_table(results: Results, index: ModelIndex) -> Table | None:
     """The nearest multiple of the reference, and the span of the other methods."""
-    found = results.directions
-    if found is None or len(found.adapters) < 2:
+    directions = results.directions
+    if directions is None or len(directions.adapters) < 2:
         return None
     reference = index.label(index.reference)
     return records(
         "spans",
         "Multiples and mixtures",
-        index.in_order(found.adapters),
+        index.in_order(directions.adapters),
         [
             named(index),
             (
@@ -166,9 +166,9 @@ def span_table(results: Results, index: ModelIndex) -> Table | None:
 
 def _spread(told: Variance | None, index: ModelIndex) -> str:
     """How much of the spread of directions lies between methods, where some were run in another order."""
-    if told is None or told.between_share is None:
+    if variance is None or variance.between_share is None:
         return ""
-    p = f", p {formats.p_value(told.p)}" if told.p is not None else ""
+    p = f", p {formats.p_value(variance.p)}" if variance.p is not None else ""
     return (
         f" Of {told.methods} methods at one {index.drawn.initial}, each at its own learning rate, {told.repeated} ran "
         f"in several orders of rows: {formats.percent(told.between_share)} of the spread of directions lies between "
