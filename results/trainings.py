@@ -86,8 +86,8 @@ class Training(Part):
     objective: str = Field(description="The objective that the method trains with, a key of METHODS.")
     role: Role = Field(
         description="method: at its own rate and the study's seeds. sweep: at a further learning rate. order, init, "
-        "rate: a method again with another order of rows, initial A (or B), learning rate. variant: a method with other "
-        "settings (varied), perhaps at a further learning rate. cell: one of these again with other seeds."
+        "rate: a method again with another order of rows, initial A (or B), learning rate. variant: a method with "
+        "other settings (varied), compared as a method of its own. cell: one of these again that differs in several."
     )
     of: str | None = Field(description="The training that it repeats; null where it repeats none.")
     learning_rate: float = Field(description="Peak learning rate.")

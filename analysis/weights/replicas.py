@@ -53,7 +53,7 @@ def _root(rows: Mapping[str, Mapping[str, Any]], name: str) -> str:
     seen = {name}
     while True:
         row = rows.get(name) or {}
-        of = row.get("of") or (name if row.get("role") in (None, "method") else row.get("method")) or name
+        of = row.get("of") or (name if row.get("role") in (None, "method", "variant") else row.get("method")) or name
         if of in seen:
             return of
         seen.add(of)

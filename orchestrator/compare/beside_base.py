@@ -68,7 +68,7 @@ def survey(
             if rows:
                 # In one piece: threads that load a model at once get in each other's way.
                 with _loading(base):
-                    found["activations"] = activations.survey(
+                    measurements["activations"] = activations.survey(
                         dict(places), rows, everything, 1, share, 1, progress, start=start
                     )
         except activations.Unweighed as error:

@@ -247,8 +247,8 @@ def trainings(given: Sequence[Given], reference: str) -> list[AnyTraining]:
         of = same[0].name if same else None
         same.append(one)
         assert one.step is not None, "a record has one"
-        told = {key: one.config[key] for key in ("method", *MAY_DIFFER)}
-        told |= {"objective": one.config["method"], "start": one.start}
+        settings = {key: one.config[key] for key in ("method", *MAY_DIFFER)}
+        settings |= {"objective": one.config["method"], "start": one.start}
         rows.append(
             GivenTraining(name=one.name, role=role, of=of, report_step=one.step, status="done", error=None, **settings)
         )

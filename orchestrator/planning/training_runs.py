@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import product
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 class TrainingRun:
     """One training of the study: a method, by its name there, at a learning rate, two seeds and all other settings.
 
-    ``varied``: the factorial's further settings in which it differs from its method, by key.
+    ``varied``: the factorial's further settings in which it differs from its method, by key; with them it is a variant,
+    compared as a method of its own. ``of``: the method or variant that it repeats at another rate or seed.
     """
 
     name: str
     method: str
     role: Role
+    of: str | None
     learning_rate: float
     init_seed: int
     order_seed: int
@@ -107,10 +109,12 @@ def _run(study: Study, method: str, levels: Mapping[str, Any] | None = None) -> 
              "order_seed": study.seeds.order}  # fmt: skip
     at = {name: levels.get(name, value) for name, value in usual.items()}
     varied = {key: value for key, value in varied.items() if value != _usual(study, method, key)}
+    changed = {name: value for name, value in at.items() if value != usual[name]}
     return TrainingRun(
-        name=_name(method, {name: value for name, value in at.items() if value != usual[name]}, varied),
+        name=_name(method, changed, varied),
         method=method,
-        role=_role({name for name, value in at.items() if value != usual[name]}, bool(varied)),
+        role=_role(changed.keys(), bool(varied)),
+        of=_name(method, {}, varied) if changed else None,
         objective=objective,
         settings=settings,
         training=training,
@@ -139,15 +143,12 @@ def _name(method: str, changed: Mapping[str, Any], varied: Mapping[str, Any]) ->
     return "-".join(parts)
 
 
-def _role(changed: set[str], varied: bool) -> Role:
-    """``variant`` is a method with another setting, ``cell`` one that repeats a variant or a point of the sweep."""
-    if varied:
-        return "cell" if changed - {"learning_rate"} else "variant"
-    alone: dict[frozenset[str], Role] = {
-        frozenset(): "method", frozenset({"learning_rate"}): "sweep",
-        frozenset({"order_seed"}): "order", frozenset({"init_seed"}): "init",
-    }  # fmt: skip
-    return alone.get(frozenset(changed), "cell")
+def _role(changed: Collection[str], varied: bool) -> Role:
+    """What it is beside the method or variant that it repeats; ``cell`` where it differs in several things."""
+    if not changed:
+        return "variant" if varied else "method"
+    alone: dict[str, Role] = {"learning_rate": "sweep", "order_seed": "order", "init_seed": "init"}
+    return alone[next(iter(changed))] if len(changed) == 1 else "cell"
 
 
 def largest_rank(study: Study) -> int:

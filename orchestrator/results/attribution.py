@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from analysis.weights.factorial import distances, factorial_variance, jackknife
 
+from analysis.weights.factorial import distances, factorial_variance, jackknife
 from analysis.weights.replicas import noise
 from results.attribution import Attribution, Effect, Levels, OneFactor, Subject, Term, VarianceBy
 from results.function import Activations

@@ -95,7 +95,7 @@ def settings_of(study: Study) -> dict[str, Any]:
         else:
             flat[where] = value
 
-    told = study.model_dump(mode="json", exclude={"placement", "data", "note", "max_trainings"})
+    settings = study.model_dump(mode="json", exclude={"placement", "data", "note", "max_trainings"})
     for name in unkeyed(study.training):
         del settings["training"][name]
     walk(settings, "")
@@ -159,7 +159,7 @@ def _trainings(study: Study, folders: Mapping[str, Path], outcome: Outcome) -> l
             "method": cell.method,
             "objective": cell.objective,
             "role": cell.role,
-            "of": None if cell.role == "method" else cell.method,
+            "of": cell.of,
             "learning_rate": cell.learning_rate,
             "init_seed": cell.init_seed,
             "order_seed": cell.order_seed,

@@ -7,14 +7,14 @@ from itertools import combinations, product
 from typing import Any
 
 import numpy as np
-from analysis.statistics.power import trainings_needed
-from analysis.statistics.trainings import MethodDifference, method_difference
 
+from analysis.statistics.power import trainings_needed
 from analysis.statistics.significance import holm
+from analysis.statistics.trainings import MethodDifference, method_difference
 from analysis.weights.replicas import Run, families, noise, runs
 from results.function import Activations, Losses
 from results.matched import AccuracyDifference, MatchedRow, Settled, Span
-from results.trainings import Training
+from results.trainings import AnyTraining
 from results.weights import MeasuredGeometry
 
 LEVEL = 0.05
@@ -22,7 +22,7 @@ Shares = Mapping[str, Mapping[str, np.ndarray]]  # by task and model: the share 
 
 
 def matched(
-    trainings: Sequence[Training],
+    trainings: Sequence[AnyTraining],
     reference: str,
     geometry: MeasuredGeometry | None,
     activations: Activations | None,
@@ -34,7 +34,7 @@ def matched(
     marked = noise(map(vars, trainings))
     done = [training.name for training in trainings if training.name not in marked and training.status == "done"]
     known = families(runs(map(vars, trainings), done))
-    own = {training.name: training for training in trainings if training.role == "method"}
+    own = {training.name: training for training in trainings if training.role in ("method", "variant")}
     if reference not in own:
         return []
     usual = runs(map(vars, trainings), [reference])[0].family
@@ -42,10 +42,10 @@ def matched(
     by = {key[:2]: of for key, of in known.items() if key[2:] == place}
     rows: list[tuple[MatchedRow, list[MethodDifference]]] = []
     for method, training in own.items():
-        rates = sorted(rate for name, rate in by if name == method)
+        rates = sorted(rate for name, rate in by if name == method and rate is not None)
         pairs = [("learning rate", rate, rate) for rate in rates]
-        if training.learning_rate != usual[1]:
-            pairs.insert(0, ("as published", training.learning_rate, usual[1]))
+        if training.learning_rate != own[reference].learning_rate:
+            pairs.insert(0, ("as published", training.learning_rate, own[reference].learning_rate))
         for how, rate, beside in pairs if method != reference else ():
             one, two = by.get((method, rate)), by.get((reference, beside))
             if one and two:

@@ -51,7 +51,7 @@ def listed(names: Sequence[str], trainings: Sequence[Training], reference: str) 
     rate = known[reference].learning_rate if reference in known else None
     for name in names:
         training = known.get(name)
-        if training is None or training.role in ("method", "sweep"):
+        if training is None or training.role in ("method", "sweep", "variant"):
             yield Listed(name=name, compared_to=reference, matched=_matched(training, rate))
 
 

@@ -252,7 +252,7 @@ def _pairs(values: Sequence[float]) -> str:
 def floors(ev: Evidence, said: Sequence[Claim]) -> list[Claim]:
     """What another initial A, another learning rate and chance give; a new order too where it is not yet ``said``."""
     told = any(claim.kind == ORDERS for claim in said)
-    found = [] if told or not ev.orders() else [floor_claim(ev, "floors")]
+    claims = [] if told or not ev.orders() else [floor_claim(ev, "floors")]
     for kind, words in ((INIT, f"Another {ev.index.drawn.initial}"), (RATE, "Another learning rate")):
         pairs = ev.repeated[kind]
         if pairs:
@@ -267,5 +267,5 @@ def floors(ev: Evidence, said: Sequence[Claim]) -> list[Claim]:
     if chance is not None:
         same = ev.index.by_chance.initial
         text = f"Random updates from the same {same} have cosines of ±{formats.significant(chance, 2)}."
-        found.append(Claim("chance", "floors", text, (), {"shared_a": (chance, chance)}))
-    return found
+        claims.append(Claim("chance", "floors", text, (), {"shared_a": (chance, chance)}))
+    return claims

@@ -74,9 +74,9 @@ def weighted_table(results: Results, index: ModelIndex) -> Table | None:
             (Column("Change of outputs", "root mean square"), size("norm", 3)),
         ],
         "tr(ΔW S ΔW′ᵀ), S the second moment of a module’s inputs on the base, over "
-        f"{formats.count(found.tokens)} completion tokens of {formats.count(found.rows)} rollouts. "
+        f"{formats.count(activations.tokens)} completion tokens of {formats.count(activations.rows)} rollouts. "
         f"Unlike the plain cosine it can see likeness across {index.drawn.initial}’s. Inputs have few strong "
-        f"directions, so chance is higher here, too.{left_out(found, 'Both cosines are over')}",
+        f"directions, so chance is higher here, too.{left_out(activations, 'Both cosines are over')}",
         kind=lambda row: tint(index, row, rate=True),
     )
 
@@ -89,8 +89,8 @@ def functions(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     if activations is None or not points:
         return None
     figure, ((axes,),) = canvas.grid(PAGE, 3.4)
-    if found.chance is not None:
-        axes.axhline(found.chance, color=CHANCE, linestyle="--", linewidth=1, label=same_start(index))
+    if activations.chance is not None:
+        axes.axhline(activations.chance, color=CHANCE, linestyle="--", linewidth=1, label=same_start(index))
     low = min(0.0, *(min(x, y) for _, x, y in points)) - 0.04
     axes.plot([low, 1], [low, 1], color=FLOOR, linewidth=0.8, linestyle=":", label="equal")
     for name, x, y in points:

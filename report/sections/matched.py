@@ -210,7 +210,7 @@ def _rows(results: Results) -> Records:
     return [
         {key: value for key, value in dump(row).items() if key != "accuracy"} | (dump(accuracy) if accuracy else {})
         for row in results.matched or []
-        for accuracy in row.accuracy or [None]
+        for accuracy in (row.accuracy or (None,))
     ]
 
 

@@ -37,7 +37,7 @@ def test_a_setting_of_method_training_or_adapter_is_a_factor(make_study: Maker, 
     found = _runs(make_study, cells, more=more)
     assert list(found) == ["sft", "dpo", "dpo-rank2", "dpo-beta0.5-rank2", "dpo-beta0.5"]
     one = found["dpo-beta0.5-rank2"]
-    assert (one.role, dict(one.varied)) == ("variant", {"settings.beta": 0.5, "adapter.rank": 2})
+    assert (one.role, one.of, dict(one.varied)) == ("variant", None, {"settings.beta": 0.5, "adapter.rank": 2})
     assert (one.settings["beta"], one.adapter.rank, one.training.steps) == (0.5, 2, 5)
     steps = {s.name: s for s in plan_of(make_study(*ALONE, *more, f"factorial=[{cells}]")) if s.kind.name == "train"}
     assert steps["dpo-beta0.5-rank2"].config["adapter"]["rank"] == 2
@@ -107,3 +107,12 @@ def test_more_trainings_than_the_cap_need_a_word_of_consent(make_study: Maker) -
     with pytest.raises(UserError, match=r"122 trainings, more than max_trainings=100: .* max_trainings=122"):
         _runs(make_study, seeds)
     assert len(_runs(make_study, seeds, more=("max_trainings=122",))) == 122
+
+
+def test_what_repeats_a_variant_names_it(make_study: Maker) -> None:
+    cells = "{methods: [dpo], learning_rate: [1e-4, 1e-3], order_seed: [42, 7], vary: {settings.beta: [0.5]}}"
+    found = _runs(make_study, cells)
+    assert {name: (run.role, run.of) for name, run in found.items() if "beta" in name} == {
+        "dpo-beta0.5": ("variant", None), "dpo-beta0.5-order7": ("order", "dpo-beta0.5"),
+        "dpo-lr1e-3-beta0.5": ("sweep", "dpo-beta0.5"), "dpo-lr1e-3-beta0.5-order7": ("cell", "dpo-beta0.5"),
+    }  # fmt: skip

@@ -398,18 +398,28 @@ def explained(n: Numbers, factor: str) -> float:
     keys = [n.all[name] for name in names]
     levels = {what: [getattr(key, what) for key in keys] for what in FACTORS.values()}
     levels = {what: column for what, column in levels.items() if len(set(column)) > 1}
-    without = [{what} for what in levels if what != factor]
-    without += [{a, b} for a, b in combinations(levels, 2) if factor not in (a, b)]
+    mains = [{what} for what in levels]
+    ranks = [np.linalg.matrix_rank(_columns(len(names), levels, [*mains, *more])) for more in ([], *_pairs(levels))]
+    told = [pair for (pair,), rank in zip(_pairs(levels), ranks[1:], strict=True) if rank > ranks[0]]
+    without = [term for term in [*mains, *told] if factor not in term]
     return (_left(points, levels, without) - _left(points, levels, [*without, {factor}])) / _left(points, levels, [])
+
+
+def _pairs(levels: Mapping[str, list]) -> list[list[set[str]]]:
+    return [[{a, b}] for a, b in combinations(levels, 2)]
+
+
+def _columns(count: int, levels: Mapping[str, list], terms: list[set[str]]) -> np.ndarray:
+    columns = [np.ones(count)]
+    for term in terms:
+        cells = list(zip(*(levels[what] for what in sorted(term)), strict=True))
+        columns += [np.array([cell == one for cell in cells], dtype=float) for one in dict.fromkeys(cells)]
+    return np.column_stack(columns)
 
 
 def _left(points: np.ndarray, levels: Mapping[str, list], terms: list[set[str]]) -> float:
     """Squared distances that the mean and these terms leave."""
-    columns = [np.ones(len(points))]
-    for term in terms:
-        cells = list(zip(*(levels[what] for what in sorted(term)), strict=True))
-        columns += [np.array([cell == one for cell in cells], dtype=float) for one in dict.fromkeys(cells)]
-    design = np.column_stack(columns)
+    design = _columns(len(points), levels, terms)
     return float(((points - design @ np.linalg.lstsq(design, points, rcond=None)[0]) ** 2).sum())
 
 

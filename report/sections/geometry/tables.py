@@ -158,19 +158,20 @@ def span_table(results: Results, index: ModelIndex) -> Table | None:
         ],
         f"By least squares on the Gram of all updates: the multiple of {reference}’s update that is nearest, and the "
         "share of the norm that it misses (the orthogonal fraction); then the share that every mixture of the other "
-        f"methods’ updates misses. A random update would miss nearly all.{_spread(found.variance, index)}",
+        f"methods’ updates misses. A random update would miss nearly all.{_spread(directions.variance, index)}",
         kind=lambda row: tint(index, row, rate=True),
         folded=True,
     )
 
 
-def _spread(told: Variance | None, index: ModelIndex) -> str:
+def _spread(variance: Variance | None, index: ModelIndex) -> str:
     """How much of the spread of directions lies between methods, where some were run in another order."""
     if variance is None or variance.between_share is None:
         return ""
     p = f", p {formats.p_value(variance.p)}" if variance.p is not None else ""
     return (
-        f" Of {told.methods} methods at one {index.drawn.initial}, each at its own learning rate, {told.repeated} ran "
-        f"in several orders of rows: {formats.percent(told.between_share)} of the spread of directions lies between "
-        f"methods; with runs relabelled by chance it would be {formats.percent(told.between_chance)}{p}."
+        f" Of {variance.methods} methods at one {index.drawn.initial}, each at its own learning rate, "
+        f"{variance.repeated} ran in several orders of rows: {formats.percent(variance.between_share)} of the spread "
+        "of directions lies between methods; with runs relabelled by chance it would be "
+        f"{formats.percent(variance.between_chance)}{p}."
     )
