@@ -89,7 +89,7 @@ def floors(modules: Mapping[str, Factors], k: int = TOP_K, *, generator: Generat
     cosines = expected_cosines(grams)
     return {
         "draws": draws,
-        **{kind: {"cosine": cosines[kind], **_summary(adapters)} for kind, adapters in drawn.items()},
+        **{kind: {"cosine": cosines[kind], **_summary(by_module)} for kind, by_module in drawn.items()},
     }
 
 
