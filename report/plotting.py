@@ -152,7 +152,7 @@ def log_axis(axes: Axes, which: str, low: float, high: float, most: int = 12) ->
 
 
 def layer_axis(axes: Axes, layers: list[int]) -> None:
-    """An axis over the layers ``layers``, at most about twelve of them labelled."""
+    """An axis over ``layers``, at most about twelve of them labelled."""
     step = max(1, math.ceil(len(layers) / 12))
     axes.set_xticks(layers[::step], [EMBEDDINGS if at < 0 else str(at) for at in layers[::step]])
     axes.set_xlabel(LAYER)

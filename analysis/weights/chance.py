@@ -101,7 +101,7 @@ def floors(
     cosines = expected_cosines(grams)
     return {
         "draws": draws,
-        **{kind: {"cosine": cosines[kind], **_summary(adapters)} for kind, adapters in drawn.items()},
+        **{kind: {"cosine": cosines[kind], **_summary(by_module)} for kind, by_module in drawn.items()},
     }
 
 

@@ -217,9 +217,8 @@ class Follow(TrainerCallback):
         line = step_values(self.config, state.global_step, logs["loss"], logs["grad_norm"], None)
         line |= drift_values(self.adapter) | dict.fromkeys(UNTOLD)
         if self.config.method == "dpo":
-            reported = not self.config.settings[
-                "length_normalised"
-            ]  # TRL's margins are of sums, whatever the loss uses
+            # TRL's margins are of sums, even where the loss uses means.
+            reported = not self.config.settings["length_normalised"]
             line |= {"margin": logs["rewards/margins"] if reported else None}
             line |= {"reward_accuracy": logs["rewards/accuracies"] if reported else None}
         self.record.step(line | evaluate_heldout(self.config, self.adapter, state.global_step, self.heldout))

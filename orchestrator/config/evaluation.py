@@ -49,9 +49,7 @@ class Problems(Frozen):
             raise ValueError("source is empty: name a file, a folder or a hub name")
         known = inspect.signature(TASKS[self.task].load).parameters
         for name, value in self.settings.items():
-            kind = (
-                type(known[name].default) if name in known else None
-            )  # unknown ones are refused when the task is loaded
+            kind = type(known[name].default) if name in known else None  # unknown ones are refused at loading
             if kind in KINDS and type(value) not in (kind, int if kind is float else kind):
                 raise ValueError(f"settings.{name} of the task {self.task} must be {KINDS[kind]}, not {value!r}")
         holds_problem(self.instruction)
