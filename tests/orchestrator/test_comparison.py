@@ -150,7 +150,11 @@ def test_a_start_whose_b_was_drawn(
     chance = found["geometry"]["chance"]
     assert chance["start"] == "b" and chance["shared_a"]["u1"] > 2 * chance["ambient"]["u1"]
     assert chance["shared_a"]["v1"] < 2 * chance["ambient"]["v1"]
-    assert 0 < found["activations"]["chance"] < 1
+    weighed = found["activations"]
+    assert 0 < weighed["chance"] < 1
+    assert compare(*words, "--out", "other")[0] == 0
+    pairs = results(tmp_path / "other")["activations"]["pairs"]
+    assert [row["cosine"] for row in weighed["pairs"]] == pytest.approx([row["cosine"] for row in pairs], rel=1e-5)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Chance, same initial B" in page and "initial A" not in page and "B moved" in page
 
