@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from report.model_index import ModelIndex
 from results.attribution import Term
 
+INIT = "init_seed"
 WORDS = {
-    "method": "loss", "learning_rate": "learning rate", "order_seed": "order of rows", "init_seed": "initial A",
+    "method": "loss", "learning_rate": "learning rate", "order_seed": "order of rows", INIT: "",
     "start": "which factor starts at zero",
 }  # fmt: skip
 
 
-def named(factors: Sequence[str]) -> str:
-    """A factor, or the interaction of two, as it is called."""
-    return " × ".join(WORDS.get(factor, factor) for factor in factors)
+def named(index: ModelIndex, factors: Sequence[str]) -> str:
+    """A factor, or the interaction of two, as it is called; the one that is drawn by the factor that was, A or B."""
+    words = WORDS | {INIT: index.drawn.initial}
+    return " × ".join(words.get(factor, factor) for factor in factors)
 
 
 def place(factor: str) -> int:

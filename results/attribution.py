@@ -30,7 +30,7 @@ class Effect(Part):
         description="Lower end of the share's 95 % interval by jackknife over layers; null with one layer or without "
         "layers. It holds what layers differ in, not what other seeds would give."
     )
-    high: float | None = Field(description="Upper end of the same.")
+    high: float | None = Field(description="Upper end; null where low is.")
     component: float | None = Field(
         description="Estimated variance component over the sum of all, which does not grow with the number of levels; "
         "negative by chance where it is small; null where nothing is left to estimate it by."
@@ -45,7 +45,7 @@ class Term(Effect):
     f: float | None = Field(description="Pseudo-F; null where there is no error to divide by.")
     error_df: int | None = Field(description="Degrees of freedom of that error; null where df is 0.")
     p: float | None = Field(description="Permutation p; null where nothing may be exchanged.")
-    p_floor: float | None = Field(description="The smallest p that these cells can give.")
+    p_floor: float | None = Field(description="The smallest p that these cells can give; null where df is 0.")
 
 
 class VarianceBy(Part):

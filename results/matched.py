@@ -19,7 +19,7 @@ class Span(Part):
 
 
 class Settled(Part):
-    """What would tell the difference from zero with 80 % power, from the variance seen."""
+    """What would tell the difference from zero with 80 % power at Holm's first step, from the variance seen."""
 
     trainings: int | None = Field(description="Trainings of each method; null where no number is enough.")
     problems: int | None = Field(
@@ -66,5 +66,5 @@ class MatchedRow(Part):
     angle_min: Span | None = Field(description="Median smallest principal angle, degrees; null where none is defined.")
     norm_ratio: Span | None = Field(description="Norm over the reference's; null for a zero update.")
     kl_to_base: float | None = Field(description="Mean over its trainings, nats a token; null if not measured.")
-    reference_kl: float | None = Field(description="The same of the reference's.")
+    reference_kl: float | None = Field(description="The same of the reference's; null if not measured.")
     accuracy: list[AccuracyDifference] = Field(description="A row a task on which both were evaluated.")

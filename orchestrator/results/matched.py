@@ -145,7 +145,7 @@ def _adjusted(rows: Sequence[tuple[MatchedRow, Sequence[MethodDifference]]]) -> 
     for at in places.values():
         p = [rows[i][0].accuracy[j].p for i, j in at]
         for (i, j), adjusted in zip(at, holm([value for value in p if value is not None]), strict=True):
-            settled = None if adjusted < LEVEL else _settled(rows[i][1][j])
+            settled = None if adjusted < LEVEL else _settled(rows[i][1][j], LEVEL / len(at))
             changed[i, j] = rows[i][0].accuracy[j].model_copy(update={"p_holm": adjusted, "settled": settled})
     return [
         row.model_copy(update={"accuracy": [changed.get((i, j), held) for j, held in enumerate(row.accuracy)]})
@@ -153,9 +153,10 @@ def _adjusted(rows: Sequence[tuple[MatchedRow, Sequence[MethodDifference]]]) -> 
     ]
 
 
-def _settled(found: MethodDifference) -> Settled | None:
+def _settled(found: MethodDifference, alpha: float) -> Settled | None:
+    """At Holm's first step, so that what would settle one row does so among all."""
     parts = found.between, found.interaction, found.residual
     if found.difference == 0 or None in parts or not any(parts):
         return None
-    needed = trainings_needed(found.difference, *parts, found.problems)  # type: ignore[arg-type]  # none is None
+    needed = trainings_needed(found.difference, *parts, found.problems, alpha=alpha)  # type: ignore[arg-type]  # none is None
     return Settled(trainings=needed.trainings, problems=needed.problems)

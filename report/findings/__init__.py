@@ -49,7 +49,7 @@ def findings(results: Results, index: ModelIndex, rows: Sequence[Row]) -> Findin
         nothing = "No model to compare with: these results hold no update."
         return Findings((Claim("nothing", direction.LEAD, nothing),), warnings)
     ev = evidence(results, index)
-    claims = [*direction.lead(ev), *attribution.points(results)]
+    claims = [*direction.lead(ev), *attribution.points(results, index)]
     claims += [*rate.points(ev), *direction.floors(ev, claims), *rate.norms(ev, rows)]
     return Findings((*claims, *function.points(results, index), *limits.learning(results)), warnings)
 

@@ -8,13 +8,14 @@ from report import formats
 from report.factors import named, ordered
 from report.findings.claim import Claim
 from report.findings.trials import LEVEL
+from report.model_index import ModelIndex
 from results import Results
 from results.attribution import Term
 
 POINT = "attribution"
 
 
-def points(results: Results) -> list[Claim]:
+def points(results: Results, index: ModelIndex) -> list[Claim]:
     """What turns the updates, what is not shown to, and what these trainings cannot tell; one claim each."""
     found = results.attribution
     variance = next((v for v in found.variance if v.of == "direction"), None) if found else None
@@ -26,20 +27,22 @@ def points(results: Results) -> list[Claim]:
     open_ = [term for term in testable if term not in shown]
     untold = [term for term in mains if term not in testable]
     head = f"Of the variation between the directions of {variance.deltas} updates, "
-    return list(_claims(head, shown, open_, untold))
+    return list(_claims(index, head, shown, open_, untold))
 
 
-def _claims(head: str, shown: Sequence[Term], open_: Sequence[Term], untold: Sequence[Term]) -> Iterator[Claim]:
+def _claims(
+    index: ModelIndex, head: str, shown: Sequence[Term], open_: Sequence[Term], untold: Sequence[Term]
+) -> Iterator[Claim]:
     if shown:
         words = formats.listing(
-            [f"{formats.percent(t.share)} goes with the {named(t.factors)}{_sure(t)}" for t in shown]
+            [f"{formats.percent(t.share)} goes with the {named(index, t.factors)}{_sure(t)}" for t in shown]
         )
         yield _claim("turns", f"{head}{words}.", shown)
     if open_:
-        words = formats.listing([f"{named(t.factors)} ({formats.percent(t.share)}{_p(t)})" for t in open_])
+        words = formats.listing([f"{named(index, t.factors)} ({formats.percent(t.share)}{_p(t)})" for t in open_])
         yield _claim("not shown to turn", f"Not shown to turn the updates: {words}.", open_)
     if untold:
-        words = formats.listing([f"{named(t.factors)} ({formats.percent(t.share)})" for t in untold])
+        words = formats.listing([f"{named(index, t.factors)} ({formats.percent(t.share)})" for t in untold])
         yield _claim("turning untested", f"Too few trainings to test at p < {LEVEL}: {words}.", untold)
 
 

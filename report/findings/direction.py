@@ -233,13 +233,16 @@ def _elsewhere(ev: Evidence, subjects: Sequence[Family], reference: str) -> Iter
 
 
 def floor_claim(ev: Evidence, point: str) -> Claim:
-    """What a new order of rows gives each method that was repeated so."""
+    """What a new order of rows gives each method that was repeated so, over all its learning rates."""
     repeated = [(family, own) for family in ev.families if (own := ev.within(family))]
     if len(ev.orders()) == 1:
         family, own = repeated[0]
         words = f"A new order of rows was tried once: two runs of {ev.label(family)}, cosine {cosines(own)}."
     else:
-        parts = [f"{ev.label(family)} {cosines(own)}{_pairs(own)}" for family, own in repeated]
+        by: dict[str, list[float]] = {}
+        for family, own in repeated:
+            by.setdefault(family.method, []).extend(own)
+        parts = [f"{ev.index.label(method)} {cosines(own)}{_pairs(own)}" for method, own in by.items()]
         words = f"A new order of rows gives, as cosine of a method to itself: {formats.listing(parts)}."
     names = tuple(name for family, _ in repeated for name in family.names)
     return Claim(ORDERS, point, words, names, {family.name: ends(own) for family, own in repeated})

@@ -16,6 +16,7 @@ from results.evaluation import Task
 
 # From this share of cut answers on it is said beside the accuracy, which it can hold down by as much.
 MANY_CUT = 0.1
+NAMED = 8  # models that a sentence names; of more it says how many
 SOME = "some in function"
 
 
@@ -55,7 +56,7 @@ def _beside_base(task: Task, index: ModelIndex) -> Iterator[Claim]:
     parts = [f"{_listed(index, names, len(others))} {side} it" for side, names in shown]
     if open_:
         all_open = f"none of the {len(open_)} trained models is shown to differ"
-        some = f"{_listed(index, open_, 0)} {'is' if len(open_) == 1 else 'are'} not shown to differ"
+        some = f"{_listed(index, open_, len(others))} {'is' if len(open_) == 1 else 'are'} not shown to differ"
         parts.append(all_open if len(open_) == len(others) > 1 else some)
     kinds = [*shown, *([("open", open_)] if open_ else [])]
     for i, ((side, names), part) in enumerate(zip(kinds, parts, strict=True)):
@@ -64,7 +65,13 @@ def _beside_base(task: Task, index: ModelIndex) -> Iterator[Claim]:
 
 
 def _listed(index: ModelIndex, names: Sequence[str], of: int) -> str:
-    return f"all {of} trained models" if len(names) == of > 1 else formats.listing([index.label(n) for n in names])
+    if len(names) == of > 1:
+        return f"all {of} trained models"
+    return (
+        f"{len(names)} of {of} trained models"
+        if len(names) > NAMED
+        else formats.listing([index.label(name) for name in names])
+    )
 
 
 def _cut(task: Task, index: ModelIndex) -> Iterator[Claim]:

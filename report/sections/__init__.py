@@ -14,7 +14,6 @@ from report.sections import (
     failures,
     geometry,
     losses,
-    matched,
     opening,
     rollouts,
     settings,
@@ -28,7 +27,6 @@ from report.sections import (
 SECTIONS: list[Section] = [
     opening.SECTION,
     attribution.SECTION,
-    matched.SECTION,
     accuracy.SECTION,
     rollouts.SECTION,
     trainings.SECTION,

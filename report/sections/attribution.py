@@ -57,7 +57,7 @@ def attribution_table(results: Results, index: ModelIndex) -> Table | None:
         return number(formats.cosine(pair.cosine), detail=shown)
 
     columns = [
-        (Column("What differs", kind="text"), lambda row: text(named(row) or "all else")),
+        (Column("What differs", kind="text"), lambda row: text(named(index, row) or "all else")),
         *((Column("Share", SUBJECTS[of]), lambda row, of=of: share(of, row)) for of in ("direction", "update", "effect")
           if of in by),
         (Column("p", "direction"), p),
@@ -107,7 +107,7 @@ def one_factor(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
         axes.axvspan(-2 * chance, 2 * chance, color=CHANCE, alpha=0.25, linewidth=0)
     axes.axvline(0, color=FLOOR, linewidth=0.6)
     axes.axvline(1, color=FLOOR, linewidth=0.6)
-    axes.set_yticks(range(len(strips)), [f"{named([factor])} ({len(of)})" for factor, of in strips.items()])
+    axes.set_yticks(range(len(strips)), [f"{named(index, [factor])} ({len(of)})" for factor, of in strips.items()])
     axes.set_ylim(len(strips) - 0.5, -0.5)
     axes.set_xlim(min(-0.05, *(min(values) - 0.03 for values in strips.values())), 1.03)
     axes.set_xlabel("cosine of two updates that differ in this alone")
@@ -116,7 +116,8 @@ def one_factor(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
         "What turns the update",
         "One point is one pair of trainings that are equal in all but this; the bar is their mean, the number beside "
         "the name how many there are. Near 1: it changes the size at most. Brown band: twice the root mean square of "
-        "random updates’ cosine. Another initial A turns an update that does the same: see the share of effect.",
+        f"random updates’ cosine. Another {index.drawn.initial} turns an update that does the same: see the share of "
+        "effect.",
     )
 
 

@@ -1,35 +1,109 @@
-"""One method along its learning rate: norm, cosine, losses and accuracy."""
+"""Is the learning rate the cause: methods at one rate from all trainings of both, and each along its rate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from report import formats, headline
+from analysis.weights.replicas import noise, runs
+from report import formats
 from report.model_index import BASE, ModelIndex, distinct
-from report.plotting import (
-    FLOOR,
-    PAGE,
-    Canvas,
-    Made,
-    called,
-    floor_lines,
-    gathered,
-    log_axis,
-    numbers,
-    rate_axis,
-    short,
-)
-from report.section import Section, csv_of, from_results
+from report.plotting import FLOOR, PAGE, Canvas, Made, called, floor_lines, gathered, log_axis, look, rate_axis, short
+from report.section import Records, Section, csv_of, from_results
 from report.tables import Cell, Column, Table, number, records, text
-from results import Results
+from results import Results, dump
 from results.evaluation import Task
+from results.matched import AccuracyDifference, MatchedRow, Span
 from results.trainings import Sweep, SweepPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+COLUMNS = 3  # panels side by side
+
+
+def matched_table(results: Results, index: ModelIndex) -> Table | None:
+    """Every method beside the reference at each rate that both were trained at."""
+    rows = results.matched or []
+    if not any(len(row.trainings) > 1 or len(row.reference_trainings) > 1 for row in rows):
+        return None  # as many rows as the headline's, and nothing more in them
+    reference = index.label(rows[0].to)
+
+    def trained(row: MatchedRow) -> Cell:
+        return number(f"{len(row.trainings)} : {len(row.reference_trainings)}")
+
+    def rate(row: MatchedRow) -> Cell:
+        beside = "" if row.learning_rate == row.reference_rate else f"{reference} at {formats.rate(row.reference_rate)}"
+        return number(formats.rate(row.learning_rate), detail=beside)
+
+    columns = [
+        (Column("Method", kind="text"), lambda row: text(index.label(row.method))),
+        (Column("Learning rate", "of both"), rate),
+        (Column("Trainings", f"its : {reference}’s"), trained),
+        (Column("Cosine", f"to {reference}, mean and range"), lambda row: _spanned(row.cosine, formats.cosine)),
+        (Column("Floor", "another order"), lambda row: _spanned(row.floor, formats.cosine, "neither was repeated")),
+        (Column("Weighted cosine", "by activations"), lambda row: _spanned(row.weighted, formats.cosine)),
+        (Column("Norm ratio", f"to {reference}"), lambda row: _spanned(row.norm_ratio, formats.times)),
+        (Column("KL to base", f"its, {reference}’s"), lambda row: _kl(row)),
+        *((Column(task.title, f"points to {reference}, 95% interval"), _accuracy(task)) for task in results.tasks),
+    ]  # fmt: skip
+    return records(
+        "matched", f"Every method against {reference} at the same learning rate", rows, columns, _caption(index)
+    )
+
+
+def _spanned(span: Span | None, form: Callable[[float | None], str], why: str = "not measured") -> Cell:
+    if span is None:
+        return number(formats.MISSING, why)
+    ends = form(span.low), form(span.high)
+    return number(form(span.mean), detail=f"{ends[0]} to {ends[1]}" if ends[0] != ends[1] else "")
+
+
+def _kl(row: MatchedRow) -> Cell:
+    return number(formats.significant(row.kl_to_base), "not measured", formats.significant(row.reference_kl))
+
+
+def _accuracy(task: Task) -> Callable[[MatchedRow], Cell]:
+    def cell(row: MatchedRow) -> Cell:
+        found = next((one for one in row.accuracy if one.task == task.task), None)
+        if found is None:
+            return number(formats.MISSING, "not evaluated")
+        return number(_points(found.difference), detail=_how_sure(found))
+
+    return cell
+
+
+def _points(share: float) -> str:
+    return f"{'+' if share > 0 else ''}{formats.fixed(100 * share, 1)}"
+
+
+def _how_sure(found: AccuracyDifference) -> str:
+    if found.low is None or found.high is None:
+        return "one training of each: not told from a seed"
+    interval = f"{_points(found.low)} to {_points(found.high)}, p {formats.p_value(found.p_holm)}"
+    if found.settled is None:
+        return interval
+    if found.settled.trainings is not None:
+        return f"{interval}: undecided, {formats.count(found.settled.trainings)} trainings of each would tell"
+    if found.settled.problems is not None:
+        return f"{interval}: undecided, {formats.count(found.settled.problems)} problems would tell"
+    return f"{interval}: undecided"
+
+
+def _caption(index: ModelIndex) -> str:
+    return (
+        f"All trainings of a method at one rate beside all of the reference’s, from the same {index.drawn.initial}. "
+        "Floor: the cosine of two trainings of either that differ in the order of rows alone. Accuracy: mean of the "
+        "method’s trainings less the reference’s; interval and p (Holm over the rows) hold what other trainings and "
+        "other problems would change, unlike the tests between two checkpoints. Undecided: how many trainings of each "
+        "would tell a difference of this size with 80% power, from the variance seen; with two trainings that is a "
+        "guess."
+    )
 
 
 def sweep_table(results: Results, index: ModelIndex) -> Table | None:
@@ -82,84 +156,140 @@ def _tasks(results: Results, sweep: Sweep) -> list[Task]:
 
 
 def sweep(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
-    """Norm, cosine to the reference and accuracy against one method's learning rate."""
-    measured = results.sweep
-    if measured is None:
+    """Norm, cosine to the reference, KL to base and accuracies against the learning rate, a line a method."""
+    by = _by_rate(results)
+    failed = sorted({t.learning_rate for t in results.trainings if t.status == "failed"})
+    methods = [method for method, rates in by.items() if len(rates) > 1]
+    reference = index.reference
+    if not methods or reference is None:
         return None
-    colour = index.models[measured.method].colour
-    figure, (panels,) = canvas.grid(PAGE, 2.9, 1, 3)
-    for axes in panels:
-        axes.axvline(measured.matched_learning_rate, color="#0072B2", linewidth=3, alpha=0.22, label="matched rate")
-        rate_axis(axes, [point.learning_rate for point in measured.points])
-        for point in measured.points:
-            if index.models[point.name].error:
-                axes.text(point.learning_rate, 0.04, "failed", transform=axes.get_xaxis_transform(),
-                          rotation=90, ha="center", va="bottom", fontsize=7, color="#A02000")  # fmt: skip
-    line = {"color": colour, "marker": "P", "label": f"{called(index, measured.method)}, norm and cosine"}
-    _norm_panel(panels[0], measured, line, results, index)
-    _cosine_panel(panels[1], measured, line, results, index)
-    _accuracy_panel(panels[2], measured, colour, results)
-    gathered(figure, columns=3)
+    norms = results.geometry.norms if results.geometry else {}
+    kl = {row.name: row.kl_to_base for row in results.losses or []}
+    rates = sorted({*failed, *(rate for method in methods for rate in by[method])})
+    names = distinct([task.task for task in results.tasks], lambda name: short(_titles(results)[name], 24))
+    panels: list[tuple[str, Callable[[str], float | None]]] = [
+        ("‖ΔW‖ (log scale)", norms.get),
+        (f"cosine to {called(index, reference)}", _to_reference(results, by, reference)),
+        ("KL to base, nats (log scale)", kl.get),
+        *((f"right, %: {names[task.task]}", partial(_percent, task)) for task in results.tasks),
+    ]
+    rows = math.ceil(len(panels) / COLUMNS)
+    figure, grid = canvas.grid(PAGE, 0.5 + 2.3 * rows, rows, COLUMNS)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (label, value) in zip(grid.flat, panels, strict=False):
+        rate_axis(axes, rates)
+        _lines(axes, by, methods, index, value)
+        axes.set_ylabel(label)
+        for rate in failed:
+            axes.text(rate, 0.04, "failed", transform=axes.get_xaxis_transform(), rotation=90, ha="center",
+                      va="bottom", fontsize=7, color="#A02000")  # fmt: skip
+    _null(grid.flat[0], by[methods[0]], rates, norms)
+    floors = floor_lines(results, index, lambda row: row.cosine)
+    for floor in (line for line in floors if line.kind in ("order", "init")):
+        grid.flat[1].axhline(floor.value, color=floor.colour, linestyle=floor.dashes, linewidth=1, label=floor.label)
+    for axes in (grid.flat[0], grid.flat[2]):
+        _logarithmic(axes)
+    for axes, task in zip(grid.flat[3:], results.tasks, strict=False):
+        if base := task.score(BASE):
+            axes.axhline(100 * base.accuracy, color="#000000", linewidth=0.8, label="base")
+    gathered(figure, [called(index, method) for method in methods])
     return (
         figure,
-        f"{index.label(measured.method)} along its learning rate",
-        (
-            "One training a point, the same number of steps. Blue band: the rate of the other methods. "
-            f"Grey lines: floors ({index.label(index.reference)} again, with another order of rows or "
-            f"{index.drawn.initial}), the base’s accuracy, and in the first panel the norm in proportion to the rate, "
-            "drawn through the smallest rate: what Adam gives if every step goes the same way. A gap in a line "
-            "is a training that failed."
-        ),
+        "What the learning rate does to each method",
+        f"A point is one training, a line joins the means. Cosine: to {index.label(reference)}’s trainings at that "
+        "rate, of its own to each other; where it was not trained at that rate, to its own one. Grey lines: floors; in "
+        "the first panel the norm in proportion to the rate, drawn through the smallest: what Adam gives if every step "
+        "goes the same way. A training that diverged has a KL far above the others’.",
     )
 
 
-def _norm_panel(axes: Axes, sweep: Sweep, line: dict, results: Results, index: ModelIndex) -> None:
-    rates = numbers([point.learning_rate for point in sweep.points])
-    norms = numbers([point.norm for point in sweep.points])
-    axes.plot(rates, norms, **line)
-    good = np.flatnonzero(np.isfinite(norms) & (norms > 0))
-    if len(good):
-        null = norms[good[0]] * rates / rates[good[0]]
-        axes.plot(rates, null, color=FLOOR, linestyle="--", label="norm in proportion to rate")
-        reference = headline.reference_norm(results, index)
-        seen = [*norms[good], *null, *([reference] if reference else [])]
-        log_axis(axes, "y", min(seen) / 1.4, max(seen) * 1.4)
-        if reference:
-            words = f"{called(index, index.reference)}’s norm"
-            axes.axhline(reference, color="#0072B2", linewidth=0.9, label=words)
-    axes.set_ylabel("‖ΔW‖ (log scale)")
+def _titles(results: Results) -> dict[str, str]:
+    return {task.task: task.title for task in results.tasks}
 
 
-def _cosine_panel(axes: Axes, sweep: Sweep, line: dict, results: Results, index: ModelIndex) -> None:
-    rates = numbers([point.learning_rate for point in sweep.points])
-    axes.plot(rates, numbers([point.cosine_to_sft for point in sweep.points]), **line)
-    for floor in floor_lines(results, index, lambda row: row.cosine):
-        if floor.kind in ("order", "init"):
-            axes.axhline(floor.value, color=floor.colour, linestyle=floor.dashes, linewidth=1, label=floor.label)
-    axes.set_ylabel(f"cosine to {called(index, index.reference)}")
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0.0) - 0.03, max(high, 1.03))
+def _null(axes: Axes, by: Mapping[float, Sequence[str]], rates: Sequence[float], norms: Mapping[str, float]) -> None:
+    """The norm in proportion to the rate, through the smallest rate's."""
+    first = min(by)
+    known = [norm for name in by[first] if (norm := norms.get(name))]
+    if known:
+        null = float(np.mean(known)) * np.array(rates) / first
+        axes.plot(rates, null, color=FLOOR, linestyle="--", linewidth=0.9, label="norm in proportion to rate")
 
 
-def _accuracy_panel(axes: Axes, sweep: Sweep, colour: str, results: Results) -> None:
-    rates = numbers([point.learning_rate for point in sweep.points])
-    tasks = {task.task: task for task in _tasks(results, sweep)}
-    names = distinct(list(tasks), lambda name: short(tasks[name].title, 28))
-    for i, (name, task) in enumerate(tasks.items()):
-        marker, dashes = "Po^Dv"[i % 5], ("-", "--", ":", "-.")[i % 4]
-        values = 100 * numbers([point.accuracy.get(name) for point in sweep.points])
-        axes.plot(rates, values, color=colour, marker=marker, linestyle=dashes, label=f"right, {names[name]}")
-        if base := task.score(BASE):
-            height, words = 100 * base.accuracy, f"base, {names[name]}"
-            axes.axhline(height, color="#000000", linewidth=0.7, linestyle=dashes, label=words)
-    axes.set_ylabel("right, %")
+def _by_rate(results: Results) -> dict[str, dict[float, list[str]]]:
+    """Trainings from the reference's initial A with no other setting varied, by method and learning rate."""
+    rows = [vars(training) for training in results.trainings]
+    reference = next((row for row in rows if row["name"] == results.reference), None)
+    marked = noise(rows)
+    found: dict[str, dict[float, list[str]]] = {}
+    if reference is None:
+        return found
+    own = runs(rows, [reference["name"]])[0].family[2:]
+    for run in runs(rows, [row["name"] for row in rows if row["status"] == "done" and row["name"] not in marked]):
+        if run.family[2:] == own and run.learning_rate is not None:
+            found.setdefault(run.method, {}).setdefault(run.learning_rate, []).append(run.name)
+    return found
+
+
+def _to_reference(
+    results: Results, by: Mapping[str, Mapping[float, Sequence[str]]], reference: str
+) -> Callable[[str], float | None]:
+    """A training's mean cosine to the reference's trainings at the same rate, itself left out, or to the reference."""
+    places = {name: rate for of in by.values() for rate, names in of.items() for name in names}
+
+    def cosine(name: str) -> float | None:
+        others = by.get(reference, {}).get(places[name], (reference,))
+        pairs = [results.geometry.pair(name, other) for other in others if other != name] if results.geometry else []
+        known = [pair.cosine for pair in pairs if pair is not None and pair.cosine is not None]
+        return float(np.mean(known)) if known else None
+
+    return cosine
+
+
+def _percent(task: Task, name: str) -> float | None:
+    score = task.score(name)
+    return None if score is None else 100 * score.accuracy
+
+
+def _lines(
+    axes: Axes,
+    by: Mapping[str, Mapping[float, Sequence[str]]],
+    methods: Sequence[str],
+    index: ModelIndex,
+    value: Callable[[str], float | None],
+) -> None:
+    for method in methods:
+        points = [(rate, found) for rate, names in sorted(by[method].items()) for name in names
+                  if (found := value(name)) is not None]  # fmt: skip
+        means = [(rate, np.mean([y for x, y in points if x == rate])) for rate in sorted({x for x, _ in points})]
+        if not means:
+            continue
+        style = look(index.models[method])
+        axes.plot(*zip(*points, strict=True), **{**style, "linestyle": "none"}, markersize=4, alpha=0.7)
+        axes.plot(*zip(*means, strict=True), **{**style, "marker": ""}, linewidth=1.2, label=called(index, method))
+
+
+def _logarithmic(axes: Axes) -> None:
+    values = [y for line in axes.lines for y in np.asarray(line.get_ydata(), dtype=float) if y > 0]
+    if values:
+        log_axis(axes, "y", min(values) / 1.4, max(values) * 1.4)
+
+
+def _rows(results: Results) -> Records:
+    """A row and task each; a row alone where nothing was evaluated."""
+    return [
+        {key: value for key, value in dump(row).items() if key != "accuracy"} | (dump(accuracy) if accuracy else {})
+        for row in results.matched or []
+        for accuracy in (row.accuracy or (None,))
+    ]
 
 
 SECTION = Section(
     key="sweep",
     title="Is the learning rate the cause?",
     step="train",
-    tables=from_results(sweep_table),
+    tables=from_results(matched_table, sweep_table),
     figures={"sweep": sweep},
-    csv=csv_of(lambda results: results.sweep, {"sweep": lambda sweep: sweep.points}),
+    csv={"matched": _rows} | csv_of(lambda results: results.sweep, {"sweep": lambda sweep: sweep.points}),
 )

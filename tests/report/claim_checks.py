@@ -113,7 +113,11 @@ def said(n: Numbers, name: str) -> str:
 
 def printed(n: Numbers, words: str, name: str) -> tuple[float, float]:
     """The range that stands behind a model's label."""
-    shown = re.escape(said(n, name))
+    return printed_as(words, said(n, name))
+
+
+def printed_as(words: str, label: str) -> tuple[float, float]:
+    shown = re.escape(label)
     match = re.search(rf"(?:^|\W){shown} \(?([−\d.]+)(?: to ([−\d.]+))?[,:); .]", words)
     assert match, f"{shown} has no number in: {words}"
     low, high = (float(text.rstrip(".").replace("−", "-")) for text in (match[1], match[2] or match[1]))
@@ -210,13 +214,15 @@ def check_floor_order(n: Numbers, claim: Claim) -> None:
     found = leaders(n, claim)
     assert sum(len(n.within(family)) for family in found.values()) == len(n.differing("order"))
     assert ("once" in claim.words) == (len(n.differing("order")) == 1)
-    for name, family in found.items():
-        if "once" in claim.words:
-            assert f"{min(n.within(family)):.3f}".replace("-", "−").removeprefix("−0.000") in claim.words
-        else:
-            assert holds(n.within(family), *printed(n, claim.words, name))
-            pairs = len(n.within(family))
-            assert re.search(rf"{re.escape(said(n, name))} [^()]*\({pairs} pairs? of runs\)", claim.words)
+    if "once" in claim.words:
+        ((_, family),) = found.items()
+        assert f"{min(n.within(family)):.3f}".replace("-", "−").removeprefix("−0.000") in claim.words
+        return
+    for method in {n.all[name].method for name in found}:
+        values = [v for name, family in found.items() if n.all[name].method == method for v in n.within(family)]
+        assert holds(values, *printed_as(claim.words, label(method)))
+        pairs = f"({len(values)} pair{'s' if len(values) > 1 else ''} of runs)"
+        assert re.search(rf"{re.escape(label(method))} [^()]*{re.escape(pairs)}", claim.words)
 
 
 def check_floor(what: str) -> Callable[[Numbers, Claim], None]:

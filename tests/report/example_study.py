@@ -12,7 +12,9 @@ from analysis.statistics.sampling import difference_interval, ladder, pass_at, s
 from analysis.statistics.significance import holm, mcnemar_exact, sign_flip
 from analysis.weights.directions import directions
 from analysis.weights.replicas import runs
-from results import VERSION, Results
+from orchestrator.results.attribution import attribution
+from orchestrator.results.matched import matched
+from results import VERSION, Results, dump
 
 LAYERS = 4
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -527,92 +529,109 @@ def results() -> dict:
     tasks = [_task("arithmetic", "Two-step arithmetic", 1000, 0.0, generator)]
     tasks.append(_task("arithmetic-long", "Three-step arithmetic", 400, -0.22, generator, samples=4))
     geometry = _geometry()
-    return {
-        "version": VERSION,
-        "study": {
-            "name": "tiny",
-            "title": "Six objectives, one tiny base",
-            "question": "Do six objectives write different updates, or one update with another step size?",
-            "settings": {
-                "training.rank": 16,
-                "training.learning_rate": 1e-3,
-                "methods.dpo.learning_rate": 1e-4,
-                "seeds": [42, 43],
-                "evaluation.greedy": True,
+    return _attributed(
+        {
+            "version": VERSION,
+            "study": {
+                "name": "tiny",
+                "title": "Six objectives, one tiny base",
+                "question": "Do six objectives write different updates, or one update with another step size?",
+                "settings": {
+                    "training.rank": 16,
+                    "training.learning_rate": 1e-3,
+                    "methods.dpo.learning_rate": 1e-4,
+                    "seeds": [42, 43],
+                    "evaluation.greedy": True,
+                },
             },
-        },
-        "base": {
-            "name": "from_scratch",
-            "kind": "from_scratch",
-            "revision": "made by this study",
-            "parameters": 823_424,
-            "layers": LAYERS,
-            "modules": 4 * LAYERS,
-            "hidden": 128,
-        },
-        "rollouts": _rollouts(),
-        "trainings": [_training(row) for row in MODELS],
-        "curves": [_curve(row, generator) for row in MODELS if row[5]],
-        "losses": [
-            {
-                "name": name,
-                "nll_right": 0.30 + 0.02 * i,
-                "nll_wrong": 0.62 + 0.05 * i,
-                "kl_to_base": 0.0 if i == 0 else 0.02 * i,
-            }
-            for i, name in enumerate(["base", *TRAINED])
-        ],
-        "sweep": {"method": "dpo", "matched_learning_rate": 1e-3, "points": _points(tasks)},
-        "evaluation": {
-            "tasks": tasks,
-            "canary": [
+            "base": {
+                "name": "from_scratch",
+                "kind": "from_scratch",
+                "revision": "made by this study",
+                "parameters": 823_424,
+                "layers": LAYERS,
+                "modules": 4 * LAYERS,
+                "hidden": 128,
+            },
+            "rollouts": _rollouts(),
+            "trainings": [_training(row) for row in MODELS],
+            "curves": [_curve(row, generator) for row in MODELS if row[5]],
+            "losses": [
                 {
                     "name": name,
-                    "max_difference": 3.1e-6,
-                    "tolerance": 1e-3,
-                    "passed": True,
-                    "effect": 0.0 if name == "base" else 0.8,
-                    "told_apart": name != "base",
+                    "nll_right": 0.30 + 0.02 * i,
+                    "nll_wrong": 0.62 + 0.05 * i,
+                    "kl_to_base": 0.0 if i == 0 else 0.02 * i,
                 }
-                for name in ["base", *TRAINED]
+                for i, name in enumerate(["base", *TRAINED])
             ],
-            "controls": [
-                {
-                    "name": name,
-                    "max_difference": 2.2e-6,
-                    "tolerance": 1e-3,
-                    "passed": True,
-                    "effect": 0.0,
-                    "told_apart": True,
-                    "checks": 1 + len(TRAINED),
-                }
-                for name in ("base", "zero")
-            ],
-            "engine": {
-                "kind": "vllm",
-                "adapters": "lora",
-                "precision": "float32",
-                "max_model_len": 256,
-                "batch_size": 256,
-                "threads": 1,
-                "seed": 0,
-                "shard": 500,
-                "parts": 1,
+            "sweep": {"method": "dpo", "matched_learning_rate": 1e-3, "points": _points(tasks)},
+            "evaluation": {
+                "tasks": tasks,
+                "canary": [
+                    {
+                        "name": name,
+                        "max_difference": 3.1e-6,
+                        "tolerance": 1e-3,
+                        "passed": True,
+                        "effect": 0.0 if name == "base" else 0.8,
+                        "told_apart": name != "base",
+                    }
+                    for name in ["base", *TRAINED]
+                ],
+                "controls": [
+                    {
+                        "name": name,
+                        "max_difference": 2.2e-6,
+                        "tolerance": 1e-3,
+                        "passed": True,
+                        "effect": 0.0,
+                        "told_apart": True,
+                        "checks": 1 + len(TRAINED),
+                    }
+                    for name in ("base", "zero")
+                ],
+                "engine": {
+                    "kind": "vllm",
+                    "adapters": "lora",
+                    "precision": "float32",
+                    "max_model_len": 256,
+                    "batch_size": 256,
+                    "threads": 1,
+                    "seed": 0,
+                    "shard": 500,
+                    "parts": 1,
+                },
             },
-        },
-        "geometry": geometry,
-        "activations": _activations(),
-        "spectra": _spectra(),
-        "directions": _directions(geometry),
-        "connectivity": {
-            "loss": "nats a token of held-out right completions",
-            "rows": 123,
-            "paths": _paths(),
-        },
-        "similarity": _similarity(),
-        "headline": _headline(tasks),
-        "failures": [{"step": "train/dpo-lr3e-3", "error": ERROR, "dependants": ["evaluate/dpo-lr3e-3"]}],
+            "geometry": geometry,
+            "activations": _activations(),
+            "spectra": _spectra(),
+            "directions": _directions(geometry),
+            "connectivity": {
+                "loss": "nats a token of held-out right completions",
+                "rows": 123,
+                "paths": _paths(),
+            },
+            "similarity": _similarity(),
+            "headline": _headline(tasks),
+            "failures": [{"step": "train/dpo-lr3e-3", "error": ERROR, "dependants": ["evaluate/dpo-lr3e-3"]}],
+        }
+    )
+
+
+def _attributed(told: dict) -> dict:
+    """The same with what its own numbers say of the factors, and of methods at one rate."""
+    found = Results.model_validate(told)
+    assert found.geometry is not None
+    generator = np.random.default_rng(3)
+    shares = {
+        task.task: {row.name: (generator.random(task.n) < row.accuracy).astype(float) for row in task.models}
+        for task in found.tasks
     }
+    moved = attribution(found.geometry, found.activations, found.trainings, 0)
+    beside = matched(found.trainings, "sft", found.geometry, found.activations, found.losses or [], shares)
+    assert moved is not None
+    return told | {"attribution": dump(moved), "matched": [dump(row) for row in beside]}
 
 
 @cache

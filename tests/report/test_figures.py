@@ -24,7 +24,7 @@ LEAST = Results(version=VERSION, trainings=[])
 LEFT_OUT: dict[str, set[str]] = {
     "curves": {"curves", "growth"},
     "evaluation": {"accuracy"},
-    "geometry": {"angles", "cosines", "functions", "layers", "parting", "step-size"},
+    "geometry": {"angles", "cosines", "functions", "layers", "one-factor", "parting", "step-size"},
     "activations": {"functions"},
     "spectra": {"spectra"},
     "directions": set(),
@@ -192,7 +192,7 @@ def test_a_path_runs_from_its_first_model_to_its_second() -> None:
 def test_the_sweeps_null_is_in_proportion_to_the_rate_and_a_failure_is_marked() -> None:
     norm = _make("sweep", results()).axes[0]
     null = next(line for line in norm.lines if line.get_label() == "norm in proportion to rate")
-    np.testing.assert_allclose(null.get_ydata(), 0.41 * np.array([1, 10, 30]))
+    np.testing.assert_allclose(null.get_ydata(), 0.41 * np.array([1, 3, 10, 30]))
     assert [text.get_text() for text in norm.texts] == ["failed"]
 
 
