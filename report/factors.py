@@ -10,7 +10,7 @@ from results.attribution import Term
 INIT = "init_seed"
 WORDS = {
     "method": "loss", "learning_rate": "learning rate", "order_seed": "order of rows", INIT: "",
-    "start": "which factor starts at zero",
+    "start": "random factor, A or B",
 }  # fmt: skip
 
 

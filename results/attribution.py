@@ -55,7 +55,9 @@ class VarianceBy(Part):
         description="update: the stacked dW; direction: the same at norm 1; effect: at norm 1 too, weighed by the "
         "inputs that its modules get."
     )
-    deltas: int = Field(description="Trainings that entered: those whose update has a direction.")
+    deltas: int = Field(
+        description="Trainings that entered: those whose update has a direction, and whose start is the first's."
+    )
     total: float = Field(description="Sum of squared distances to the mean.")
     balanced: bool = Field(description="Whether every combination of levels was trained equally often.")
     terms: list[Term] = Field(description="Factors first, then interactions.")

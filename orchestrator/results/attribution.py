@@ -24,7 +24,8 @@ def attribution(
 ) -> Attribution | None:
     """What moves the updates, by factor; None where fewer than two factors differ, or nothing would be left to compare.
 
-    Trainings whose update is zero or noise are left out.
+    Trainings whose update is zero or noise are left out; of the variance also those that began from the other random
+    factor than the first (``start``), since any two of both kinds lie apart whatever they learned.
     """
     known = {training.name: training for training in trainings}
     marked = noise(map(vars, trainings))
@@ -35,15 +36,19 @@ def attribution(
         return None
     every = [row.name for row in geometry.adapters]
     plain = _among(geometry.gram, every, names)
-    layers = _layer_grams(geometry, names)
-    variance = [
-        _variance("update", plain, differing, False, seed, layers),
-        _variance("direction", plain, differing, True, seed, layers),
-    ]
     weighted = None
     if activations is not None:
         weighted = _among(activations.gram, [row.name for row in activations.adapters], names)
-        variance.append(_variance("effect", weighted, differing, True, seed))
+    kept = [i for i, start in enumerate(factors["start"]) if start == factors["start"][0]]
+    crossed = {factor: [column[i] for i in kept] for factor, column in differing.items() if factor != "start"}
+    layers = [layer[np.ix_(kept, kept)] for layer in _layer_grams(geometry, names)]
+    own = plain[np.ix_(kept, kept)]
+    variance = [
+        _variance("update", own, crossed, False, seed, layers),
+        _variance("direction", own, crossed, True, seed, layers),
+    ]
+    if weighted is not None:
+        variance.append(_variance("effect", weighted[np.ix_(kept, kept)], crossed, True, seed))
     rows = [dict(zip(differing, at, strict=True)) for at in zip(*differing.values(), strict=True)]
     return Attribution(
         trainings=[Levels(name=name, levels=row) for name, row in zip(names, rows, strict=True)],
