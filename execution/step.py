@@ -67,7 +67,7 @@ class Step:
 
     ``config`` decides the result; ``inputs`` are the steps it reads, by role; ``runtime`` holds runtime inputs (paths,
     sources) that are not part of its identity; ``role`` is its purpose in the plan. ``collective`` is the role prefix
-    of the optional inputs: the step can run without some of them, but not without all.
+    of the optional inputs, or several: the step can run without some of them, but not without all.
     """
 
     kind: StepKind
@@ -75,7 +75,7 @@ class Step:
     config: Mapping[str, Any]
     inputs: Mapping[str, Step] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)
-    collective: str = ""
+    collective: str | tuple[str, ...] = ""
     role: str = ""
 
     @property

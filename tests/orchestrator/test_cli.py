@@ -104,7 +104,8 @@ def test_the_serial_path_imports_neither_ray_nor_vllm(study_file: Path) -> None:
         "import orchestrator.commands.run, execution.runner, execution.execute, orchestrator.results.write_report\n"
         "import orchestrator.evaluation.answer, orchestrator.rollouts.build, orchestrator.training.train\n"
         "import orchestrator.training.reference, orchestrator.evaluation.problems, orchestrator.bases.scratch\n"
-        "from orchestrator.measurements import activations, connectivity, geometry, similarity, spectra\n"
+        "from orchestrator.measurements import activations, connectivity, features, geometry, losses\n"
+        "from orchestrator.measurements import similarity, spectra\n"
         "print('loaded:', [m for m in ('ray', 'vllm') if m in sys.modules])"
     )
     done = process(code=code)
@@ -403,8 +404,8 @@ def test_status_counts_what_is_done_failed_begun_and_to_do(
     write_json(out / "lease.json", note() | {"born": "0", "id": "x"})
     assert cli.main(["status", "--out", str(out)]) == 0  # its process has ended, this one has its number
     assert "begun   stopped at step 3/4" in capsys.readouterr().out
-    # The 5 collective steps over all 6 adapters and 2 evaluations are still to do: 22 - 7 - 1 - 1.
-    assert " ".join(shown["small:"]) == "13 done, 1 begun, 1 failed, 7 to do"
+    # Still to do: 5 collective steps, and the answers, losses and features of 2 models. Done: 36 - 11 - 1 - 1.
+    assert " ".join(shown["small:"]) == "23 done, 1 begun, 1 failed, 11 to do"
 
 
 @pytest.fixture
