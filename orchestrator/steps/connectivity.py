@@ -13,8 +13,8 @@ from execution.step import Step, StepKind
 from orchestrator.bases.base import Shape
 from orchestrator.config.values import Frozen, Several, Two
 from orchestrator.planning import cost
+from orchestrator.runtime.serving import attention_in
 from orchestrator.steps.losses import LOSSES
-from orchestrator.steps.serving import attention_in
 from orchestrator.steps.train import ADAPTER, as_inputs
 
 if TYPE_CHECKING:

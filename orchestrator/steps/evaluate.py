@@ -8,7 +8,7 @@ from execution.context import Context
 from execution.step import RunsAs, Step, StepKind
 from orchestrator.bases.base import Shape
 from orchestrator.planning import cost
-from orchestrator.steps.serving import engine_config, engine_runtime
+from orchestrator.runtime.serving import engine_config, engine_runtime
 from orchestrator.steps.train import each_model
 
 if TYPE_CHECKING:

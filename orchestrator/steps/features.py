@@ -12,7 +12,7 @@ from execution.context import Context
 from execution.step import Step, StepKind
 from orchestrator.bases.base import Shape
 from orchestrator.planning import cost
-from orchestrator.steps.serving import attention_in
+from orchestrator.runtime.serving import attention_in
 from orchestrator.steps.train import each_model
 
 if TYPE_CHECKING:

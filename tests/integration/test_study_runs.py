@@ -103,7 +103,7 @@ def test_a_report_midway_has_the_geometry_of_what_is_finished(serial: Path, tmp_
 
 
 def count_passes(log: Path) -> None:
-    """From here on the models of the steps features and losses note in a file each batch, and whether it was adapted."""
+    """From here on the models of the steps features and losses note each batch in a file, and whether it is adapted."""
     from orchestrator.measurements import features, losses
 
     def counting(load: Callable[..., Any], kind: str) -> Callable[..., Any]:

@@ -429,7 +429,7 @@ def test_status_is_that_of_the_study_that_is_given(
 ) -> None:
     assert cli.main(["status", str(study_file), "--out", str(finished)]) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == "small: 22 done" and said.err == ""
+    assert said.out.splitlines()[-1] == "small: 36 done" and said.err == ""
     assert cli.main(["status", str(study_file), "--out", str(finished), "--set", "methods.sft.learning_rate=1e-5"]) == 0
     said = capsys.readouterr()
     shown = {line.split()[0]: line.split()[1] for line in said.out.splitlines()}
@@ -441,7 +441,7 @@ def test_status_is_that_of_the_study_that_is_given(
     assert cli.main(["status", str(study_file), "--out", str(finished)]) == 0
     assert ["train/dpo", "to", "do"] in [line.split() for line in capsys.readouterr().out.splitlines()]
     assert cli.main(["status", "--out", str(finished)]) == 0  # as it was started
-    assert capsys.readouterr().out.splitlines()[-1] == "small: 22 done"
+    assert capsys.readouterr().out.splitlines()[-1] == "small: 36 done"
 
 
 def test_who_reads_a_part_of_what_is_shown_hears_of_no_error(finished: Path) -> None:
