@@ -42,9 +42,8 @@ class StepKind:
     that it maps in parallel, at most ``parts(step)`` of them.
 
     ``seconds(study, shape, step)`` estimates its time on one GPU, all parts in sequence; ``words`` is how a plan
-    describes the task; ``read(folder)`` returns what a finished step contributes to the
-    results, in the project's own type; ``settings``
-    is the schema of the kind's own settings, if any.
+    describes the task; ``read(folder)`` returns what a finished step contributes to the results, in the project's own
+    type (lists of several steps are joined); ``settings`` is the schema of the kind's own settings, if any.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from execution.fingerprint import key
 from execution.step import Step
+from execution.store import open_store
 from orchestrator.config.study import Study
 from orchestrator.planning.plan import make_plan
+from orchestrator.planning.plan_view import lines
 from orchestrator.planning.resolve import gather
 from orchestrator.planning.training_runs import rate_name, sweep_points, training_runs
 from orchestrator.steps import STEP_KINDS
@@ -74,6 +77,18 @@ def test_a_path_from_the_base_reads_its_losses(make_study: Maker, plan_of: Plann
     assert list(steps["connectivity/paths"].inputs) == [
         "base", "rollouts", "adapter:sft", "adapter:dpo", "losses:sft", "losses:base", "losses:dpo",
     ]  # fmt: skip
+
+
+def test_the_page_counts_what_a_comparison_reads_of_the_models(
+    make_study: Maker, plan_of: Planner, tmp_path: Path
+) -> None:
+    study = make_study()
+    page = list(lines(study, plan_of(study), open_store(tmp_path / "store")))
+    reads = {line.split()[0]: re.split("  +", line)[-1] for line in page if "/" in line.partition(" ")[0]}
+    assert reads["geometry/weights"] == "6 adapters"
+    assert reads["losses/sft"] == "base, rollouts, train" and reads["features/base"] == "base, problems"
+    assert reads["connectivity/paths"] == "base, rollouts, 2 adapters, 2 losses"
+    assert reads["similarity/cka"] == "features, 6 features"
 
 
 def test_no_row_is_held_out_where_none_is_asked_for(make_study: Maker, plan_of: Planner) -> None:
