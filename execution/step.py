@@ -42,9 +42,8 @@ class StepKind:
     that it maps in parallel, at most ``parts(step)`` of them.
 
     ``seconds(study, shape, step)`` estimates its time on one GPU, all parts in sequence; ``words`` is how a plan
-    describes the task; ``read(folder)`` returns what a finished step contributes to the
-    results, in the project's own type; ``settings``
-    is the schema of the kind's own settings, if any.
+    describes the task; ``read(folder)`` returns what a finished step contributes to the results, in the project's own
+    type (lists of several steps are joined); ``settings`` is the schema of the kind's own settings, if any.
     """
 
     name: str
@@ -67,7 +66,7 @@ class Step:
 
     ``config`` decides the result; ``inputs`` are the steps it reads, by role; ``runtime`` holds runtime inputs (paths,
     sources) that are not part of its identity; ``role`` is its purpose in the plan. ``collective`` is the role prefix
-    of the optional inputs: the step can run without some of them, but not without all.
+    of the optional inputs, or several: the step can run without some of them, but not without all.
     """
 
     kind: StepKind
@@ -75,7 +74,7 @@ class Step:
     config: Mapping[str, Any]
     inputs: Mapping[str, Step] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)
-    collective: str = ""
+    collective: str | tuple[str, ...] = ""
     role: str = ""
 
     @property

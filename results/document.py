@@ -21,7 +21,7 @@ VERSION: Literal[1] = 1  # docs/results.md says when it goes up
 
 
 class Measured(Part):
-    """What was measured of the trainings, each part by a step of its own (``StepKind.read``)."""
+    """What was measured of the trainings, each part by a step of its own, a list by one a model (``StepKind.read``)."""
 
     geometry: MayBeAbsent[MeasuredGeometry] = Field(default=None, description="Absent where it was not measured.")
     activations: MayBeAbsent[Activations] = Field(default=None, description="Absent where it was not measured.")
@@ -29,7 +29,7 @@ class Measured(Part):
     losses: MayBeAbsent[list[Losses]] = Field(
         default=None, description="Of every model, base first. Absent where it was not measured."
     )
-    connectivity: MayBeAbsent[Connectivity] = Field(default=None, description="Absent where losses are.")
+    connectivity: MayBeAbsent[Connectivity] = Field(default=None, description="Absent where it was not measured.")
     similarity: MayBeAbsent[Similarity] = Field(default=None, description="Absent where it was not measured.")
 
 

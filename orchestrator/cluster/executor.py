@@ -74,6 +74,7 @@ class RayExecutor:
     trainings: list[Step] = field(default_factory=list)  # ready, not yet placed
     engine_steps: list[Step] = field(default_factory=list)
     tasks: list[Step] = field(default_factory=list)
+    passes: list[Step] = field(default_factory=list)  # tasks that pass rows through a model and no training waits for
     jobs: list[Job] = field(default_factory=list)
     idle: list[Any] = field(default_factory=list)  # engine actors without work
     coming: Sequence[Step] = ()
@@ -146,8 +147,15 @@ class RayExecutor:
                 self.queue.ready.remote(step, step.role != "sweep" or bool(self.deaths[step.title]))
         elif step.runs_as == "engine":
             self.engine_steps = sorted([*self.engine_steps, step], key=self._turn)
+        elif step.kind.gpu == "task" and not self._awaited(step):
+            self.passes = sorted([*self.passes, step], key=self._turn)
         else:
             self.tasks = sorted([*self.tasks, step], key=self._turn)
+
+    def _awaited(self, step: Step) -> bool:
+        """Whether a training still to come reads the step."""
+        trainings = (other for other in self.coming if other.runs_as == "training")
+        return any(step.title == read.title for training in trainings for read in training.inputs.values())
 
     def _turn(self, step: Step) -> float:
         """A sort key: highest rank first; ties keep the plan's order."""
@@ -336,11 +344,12 @@ class RayExecutor:
             self.idle.append(job.actor)
 
     def _place(self) -> None:
-        """Place ready steps on free resources: tasks, steps of open engines, then trainings, then new engines."""
+        """Place ready steps on free resources: tasks, steps of open engines, trainings, passes, then new engines."""
         self._look()
         self._place_tasks()
         self._place_engines(new=False)
         self._place_trainings()
+        self._place_passes()
         self._place_engines(new=True)
 
     def _place_tasks(self) -> None:
@@ -363,6 +372,14 @@ class RayExecutor:
             ref = perform_step.options(**options).remote(step, self.store, parallel_map, self.slots)
             self.jobs.append(Job([step], ref, 0, sharing=bool(step.collective)))
         self.tasks = waiting
+
+    def _place_passes(self) -> None:
+        """Give each a free GPU, or without GPUs a free core: there may be hundreds, of which each loads a base."""
+        while self.passes and self.free >= 1:
+            options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if self.gpus else 0}
+            step = self.passes.pop(0)
+            ref = perform_step.options(**options).remote(step, self.store, ray_map(step, self.store, 0), self.slots)
+            self.jobs.append(Job([step], ref, 1))
 
     def _place_trainings(self) -> None:
         """On GPUs a job per ready training; on CPUs as many groups of trainer processes as there is work for."""

@@ -6,7 +6,9 @@ the driver and most workers need neither Ray Train nor Ray Tune nor torch.
 
 from __future__ import annotations
 
+import gc
 import importlib
+import sys
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -28,7 +30,17 @@ MARK = "memory"
 @ray.remote(max_retries=0)
 def perform_step(step: Step, store: Store, parallel_map: ParallelMap, slots: int) -> str | None:
     """Run a step as a plain task; ``parallel_map`` maps its items over further tasks. Returns its error or None."""
-    return attempt(step, store, Engines(), parallel_map, slots)
+    error = attempt(step, store, Engines(), parallel_map, slots)
+    free_gpu()
+    return error
+
+
+def free_gpu() -> None:
+    """Free the memory that torch keeps of a GPU: Ray keeps this process, and an engine may be next on that GPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @ray.remote(num_cpus=0)
@@ -57,7 +69,9 @@ class EngineActor:
 
 @ray.remote  # with Ray's retries: an item writes nothing, so it can be computed again on another node
 def call(function: Callable[[Any, Inputs], Any], item: Any, step: Step, store: Store) -> Any:
-    return function(item, inputs_of(step, store))
+    result = function(item, inputs_of(step, store))
+    free_gpu()
+    return result
 
 
 def ray_map(step: Step, store: Store, gpus: float) -> ParallelMap:

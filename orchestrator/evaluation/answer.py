@@ -14,8 +14,8 @@ from execution.context import Context
 from execution.store import write_json
 from execution.workspace import own
 from orchestrator.evaluation.problems import read_problems
+from orchestrator.runtime.serving import engine_placement
 from orchestrator.steps.base import model_folder
-from orchestrator.steps.serving import engine_placement
 
 VERDICTS, CANARY = "verdicts.parquet", "canary.json"
 TEXTS = ("task", "id", "stratum", "answer", "completion", "extracted", "vote", "finish")

@@ -3,104 +3,77 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from analysis.function.cka import gram, linear_cka, similarity
-from analysis.function.forward import attached, features
+from analysis.function.cka import linear_cka, similarity
 from analysis.weights.modules import places
 from execution.context import Context, Inputs
 from execution.store import write_json
-from models.adapter import AdapterFile, load_factors
-from models.base import load
-from orchestrator.evaluation.problems import read_problems
-from orchestrator.runtime.device import device
+from orchestrator.measurements.features import measured_at, read_grams
 from orchestrator.runtime.threads import pin
-from orchestrator.steps.base import model_folder
+from orchestrator.steps.features import FEATURES
 from orchestrator.steps.similarity import FILE
-from orchestrator.steps.train import adapters as adapters_of
-
-Grams = dict[str, dict[Any, np.ndarray]]  # "hidden" by layer, "modules" by name: n x n, float64
+from orchestrator.steps.train import BASE
 
 
 class Task(NamedTuple):
-    """One worker's task for the forward passes."""
+    """One worker's task: layers (by number, 0 the embeddings) and modules at which it compares every pair of models."""
 
-    prompts: list[list[int]]
-    modules: list[str]
-    names: list[str]
-    position: Literal["last", "mean"]
-    threads: int
-    attention: str
+    places: list[int | str]
+    roles: list[str]  # of the models' features
+    groups: int
+    seed: int
 
 
 def measure_similarity(context: Context) -> None:
     """Write ``similarity.json``: debiased CKA per pair and layer (interval, shuffled control), per pair and module."""
-    config, adapters = context.config, adapters_of(context.inputs)
-    if not adapters:
-        raise ValueError("no adapter was trained: similarity has nothing to compare with the base")
-    problems = read_problems(context.inputs["problems"])[0]["problems"][: config["prompts"]]
-    prompts = [p["prompt_ids"] for p in problems]
-    modules = AdapterFile(next(iter(adapters.values()))).modules
-    names = ["base", *adapters]
-    context.progress(f"{len(names)} models on {len(prompts)} prompts")
-    tasks = [
-        Task(prompts, modules, names[i :: context.slots], config["position"], config["threads"], config["attention"])
-        for i in range(min(context.slots, len(names)))
-    ]
-    grams = {name: g for part in context.parallel_map(observe, tasks) for name, g in part.items()}
+    config, inputs = context.config, context.inputs
+    names = {role: role.removeprefix(FEATURES) for role in inputs}
+    at = measured_at(inputs[BASE])
+    prompts = len(read_grams(inputs[BASE], at[:1])[0])
     pairs = list(itertools.combinations(names, 2))
-    context.progress(f"{len(pairs)} pairs at {len(modules)} modules")
-    shares = [
-        ([(a, b, grams[a], grams[b]) for a, b in pairs[i :: context.slots]], config["groups"], config["seed"])
-        for i in range(min(context.slots, len(pairs)))
-    ]
-    compared = {(e[0], e[1]): e[2:] for part in context.parallel_map(compare, shares) for e in part}
+    context.progress(f"{len(pairs)} pairs at {len(at)} layers and modules")
+    workers = min(context.slots, len(at))
+    tasks = [Task(at[i::workers], list(names), config["groups"], config["seed"]) for i in range(workers)]
+    compared = {place: rows for part in context.parallel_map(compare, tasks) for place, rows in part}
+    layers = [place for place in at if isinstance(place, int)]
+    modules = [place for place in at if isinstance(place, str)]
+    where = places(modules)
+    hidden, projections = [], []
+    for i, (a, b) in enumerate(pairs):
+        ends = {"a": names[a], "b": names[b]}
+        # Transformers' state 0 is the embeddings', state l + 1 that after layer l; our layers count from 0
+        hidden += [{**ends, "layer": layer - 1, **compared[layer][i]} for layer in layers]
+        projections += [{**ends, "module": module, **where[module], **compared[module][i]} for module in modules]
     write_json(
         context.out / FILE,
         {
             "estimator": "debiased linear CKA",
             "position": config["position"],
-            "prompts": len(prompts),
-            "hidden": [entry for pair in pairs for entry in compared[pair][0]],
-            "modules": [entry for pair in pairs for entry in compared[pair][1]],
+            "prompts": prompts,
+            "hidden": hidden,
+            "modules": projections,
         },
     )
 
 
-def observe(task: Task, inputs: Inputs) -> dict[str, Grams]:
-    """The Grams of the task's models' activations, all that CKA needs."""
-    pin(task.threads)
-    model = load(model_folder(inputs["base"]), "float32", task.attention, device())
-    adapters = adapters_of(inputs)
-    grams: dict[str, Grams] = {}
-    for name in task.names:
-        factors = {} if name == "base" else load_factors(adapters[name], dtype=torch.float32)
-        with attached(model, factors):
-            seen = features(model, task.prompts, task.position, task.modules)
-        grams[name] = {kind: {k: gram(x).numpy() for k, x in by.items()} for kind, by in seen.items()}
-    return grams
+def compare(task: Task, inputs: Inputs) -> list[tuple[int | str, list[dict[str, Any]]]]:
+    """CKA of every pair of models at each of the task's layers and modules, which are read once.
 
-
-def compare(
-    share: tuple[list[tuple[str, str, Grams, Grams]], int, int], inputs: Inputs
-) -> list[tuple[str, str, list, list]]:
-    """CKA of the task's pairs of models. Controls are drawn per layer from the seed, independent of the partition."""
-    pairs, groups, seed = share
+    Controls are drawn per layer from the seed, independent of the partition.
+    """
     pin(1)
-    result = []
-    for a, b, first, second in pairs:
-        hidden, modules = [], []
-        for layer in first["hidden"]:
-            generator = torch.Generator().manual_seed(seed + layer)
-            x, y = (torch.tensor(g["hidden"][layer]) for g in (first, second))
-            # Transformers' state 0 is the embeddings', state l + 1 that after layer l; our layers count from 0
-            hidden.append({"a": a, "b": b, "layer": layer - 1, **similarity(x, y, generator, groups)})
-        where = places(first["modules"])
-        for name in first["modules"]:
-            x, y = (torch.tensor(g["modules"][name]) for g in (first, second))
-            modules.append({"a": a, "b": b, "module": name, **where[name], "cka": linear_cka(x, y)})
-        result.append((a, b, hidden, modules))
-    return result
+    found: list[tuple[int | str, list[dict[str, Any]]]] = []
+    for place in task.places:
+        grams = [read_grams(inputs[role], [place])[0] for role in task.roles]
+        rows: list[dict[str, Any]] = []
+        for x, y in itertools.combinations(grams, 2):
+            if isinstance(place, int):
+                generator = torch.Generator().manual_seed(task.seed + place)
+                rows.append({**similarity(x, y, generator, task.groups)})
+            else:
+                rows.append({"cka": linear_cka(x, y)})
+        found.append((place, rows))
+    return found

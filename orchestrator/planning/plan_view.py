@@ -113,10 +113,10 @@ def _state(step: Step, store: Store) -> str:
 
 def _steps(steps: Sequence[Step], store: Store) -> Iterator[tuple[str, ...]]:
     for step in steps:
-        adapters = step.spare_roles
-        reads = list(dict.fromkeys(s.kind.name for r, s in step.inputs.items() if r not in adapters))
-        if adapters:
-            reads.append(f"{len(adapters)} adapters")
+        spare = step.spare_roles
+        reads = list(dict.fromkeys(s.kind.name for r, s in step.inputs.items() if r not in spare))
+        kinds = [step.inputs[role].kind.name for role in spare]
+        reads += [f"{kinds.count(kind)} {'adapters' if kind == 'train' else kind}" for kind in dict.fromkeys(kinds)]
         yield step.title, step.key, _state(step, store), _runs_as(step), ", ".join(reads) or "-"
 
 

@@ -186,11 +186,12 @@ def _curve(name: str, folder: Path) -> Curve:
 
 
 def _measured(done: Mapping[str, Step], folders: Mapping[str, Path]) -> Measured:
-    """What the finished steps of the measurements give."""
+    """What the finished steps of the measurements give; of steps a model each, their rows in the plan's order."""
     measured: dict[str, Any] = {}
     for title, step in done.items():
         if step.kind.read is not None:
-            measured |= present(**dict(step.kind.read(folders[title])))
+            for name, part in present(**dict(step.kind.read(folders[title]))).items():
+                measured[name] = measured[name] + part if name in measured else part
     return Measured(**measured)
 
 

@@ -11,7 +11,9 @@ from orchestrator.steps import (
     base,
     connectivity,
     evaluate,
+    features,
     geometry,
+    losses,
     problems,
     reference,
     rollouts,
@@ -31,6 +33,8 @@ STEP_KINDS: dict[str, StepKind] = {
     "geometry": geometry.KIND,
     "activations": activations.KIND,
     "spectra": spectra.KIND,
+    "losses": losses.KIND,
+    "features": features.KIND,
     "connectivity": connectivity.KIND,
     "similarity": similarity.KIND,
 }

@@ -13,7 +13,7 @@ from execution.store import write_json
 from orchestrator.bases.base import Shape
 from orchestrator.config.values import Frozen
 from orchestrator.planning import cost
-from orchestrator.steps.serving import attention_in
+from orchestrator.runtime.serving import attention_in
 from orchestrator.steps.train import ADAPTER, adapters, as_inputs, starts
 
 if TYPE_CHECKING:

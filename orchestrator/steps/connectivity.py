@@ -1,4 +1,4 @@
-"""Losses on held-out rows at every model, and on the straight path between pairs of models."""
+"""Losses on held-out rows along the straight path between pairs of models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from execution.step import Step, StepKind
 from orchestrator.bases.base import Shape
 from orchestrator.config.values import Frozen, Several, Two
 from orchestrator.planning import cost
-from orchestrator.steps.serving import attention_in
+from orchestrator.runtime.serving import attention_in
+from orchestrator.steps.losses import LOSSES
 from orchestrator.steps.train import ADAPTER, as_inputs
 
 if TYPE_CHECKING:
@@ -33,24 +34,30 @@ class Settings(Frozen):
 
 
 def plan(planned: Planned) -> list[Step]:
+    """One step for all paths; it reads what its pairs name, so that a further training leaves it as it is."""
     study, spec = planned.study, planned.study.analysis
-    if not study.rollouts.table.heldout:
+    losses = {f"{LOSSES}{step.name}": step for step in planned.of("losses")}
+    if not losses:
         return []
     config = spec.connectivity.model_dump() | {"threads": spec.threads, "attention": attention_in(study, "float32")}
-    inputs = {"base": planned.first("base"), **as_inputs(planned), "rollouts": planned.first("rollouts")}
-    return [Step(KIND, "paths", config, inputs, collective=ADAPTER)]
+    ends = dict.fromkeys(name for pair in spec.connectivity.pairs for name in pair)
+    models = as_inputs(planned) | losses
+    wanted = [f"{prefix}{name}" for prefix in (ADAPTER, LOSSES) for name in ends]  # there is no adapter of base
+    inputs = {"base": planned.first("base"), "rollouts": planned.first("rollouts")}
+    inputs |= {role: models[role] for role in wanted if role in models}
+    return [Step(KIND, "paths", config, inputs, collective=(ADAPTER, LOSSES))]
 
 
 def run(context: Context) -> None:
-    """Write ``connectivity.json``: ``losses`` (nll of right and wrong rows, KL to base) and ``paths``."""
+    """Write ``connectivity.json``: the loss along each path whose ends were measured."""
     from orchestrator.measurements.connectivity import measure_paths
 
     measure_paths(context)
 
 
 def parts(step: Step) -> int:
-    """Each worker takes some of the models and some of the points."""
-    return max(1 + len(step.spare_roles), points_between(step))
+    """Each worker takes some of the points."""
+    return max(1, points_between(step))
 
 
 def points_between(step: Step) -> int:
@@ -59,22 +66,19 @@ def points_between(step: Step) -> int:
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """Forward passes over held-out rows: right and wrong ones at the models, right ones on the paths.
-
-    Each worker's own pass over the base is not counted, since the number of workers is not known.
-    """
-    rows = step.config["rows"] * (2 * (1 + len(step.spare_roles)) + points_between(step))
-    return cost.measuring_seconds(shape, rows * cost.row_tokens(study))
+    """Forward passes over right held-out rows between the models; the ends are measured already."""
+    return cost.measuring_seconds(shape, step.config["rows"] * points_between(step) * cost.row_tokens(study))
 
 
 def read(folder: Path) -> Measured:
     from orchestrator.results.read import read_part
     from results.document import Measured
+    from results.function import Connectivity
 
-    return read_part(Measured, folder / FILE)
+    return Measured(connectivity=read_part(Connectivity, folder / FILE))
 
 
 KIND = StepKind(
-    "connectivity", version=2, plan=plan, run=run, settings=Settings, gpu="items", parts=parts, seconds=seconds,
-    words="tasks over models", read=read,
+    "connectivity", version=3, plan=plan, run=run, settings=Settings, gpu="items", parts=parts, seconds=seconds,
+    words="tasks over points", read=read,
 )  # fmt: skip

@@ -8,7 +8,8 @@ from execution.context import Context
 from execution.step import RunsAs, Step, StepKind
 from orchestrator.bases.base import Shape
 from orchestrator.planning import cost
-from orchestrator.steps.serving import engine_config, engine_runtime
+from orchestrator.runtime.serving import engine_config, engine_runtime
+from orchestrator.steps.train import each_model
 
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
@@ -28,10 +29,9 @@ def plan(planned: Planned) -> list[Step]:
     # The task of each evaluated task's name, for its grader; it is part of the problems step's key already.
     runtime = {"engine": engine_runtime(study, adapters=True), "tasks": {t.known_as: t.task for t in spec.tasks}}
     common = {"base": planned.first("base"), "problems": planned.first("problems")}
-    models = {"base": common} | {t.name: common | {"adapter": t} for t in planned.of("train")}
     return [
         Step(KIND, part_name(model, part, spec.parts), config | {"part": part}, inputs, runtime, role=model)
-        for model, inputs in models.items()
+        for model, inputs in each_model(planned, common).items()
         for part in range(spec.parts)
     ]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.planning.plan import Planned
 
 ADAPTER = "adapter:"  # role prefix of trainings among the inputs of collective steps
+BASE = "base"  # the model without an adapter, among names of trainings
 
 
 def plan(planned: Planned) -> list[Step]:
@@ -74,6 +75,11 @@ def starts(trainings: Sequence[Step]) -> dict[str, str]:
 def as_inputs(planned: Planned) -> dict[str, Step]:
     """All trainings by their roles among a collective step's inputs."""
     return {f"{ADAPTER}{step.name}": step for step in planned.of("train")}
+
+
+def each_model(planned: Planned, common: Mapping[str, Step]) -> dict[str, dict[str, Step]]:
+    """What a step about one model reads, for base and for each training by name: ``common``, and the adapter."""
+    return {BASE: dict(common)} | {t.name: {**common, "adapter": t} for t in planned.of("train")}
 
 
 def runs_as(step: Step) -> RunsAs:

@@ -48,7 +48,7 @@ def _of_each(results: Results) -> str:
 SECTION = Section(
     key="losses",
     title="Held-out losses and KL",
-    step="connectivity",  # measured there, at the ends of its paths
+    step="losses",
     tables=from_results(losses_table),
     csv=csv_of(lambda results: results.losses, {"losses": lambda losses: losses}),
 )

@@ -46,7 +46,9 @@ def numbers(results: dict[str, Any]) -> dict[str, dict[str, float]]:
             key: next(row[key] for row in results["spectra"]["adapters"] if row["name"] == "sft")
             for key in ("left", "right", "relative_norm")
         },
-        "connectivity": {"nll_right": losses["sft"]["nll_right"]},
+        "losses": {"nll_right": losses["sft"]["nll_right"]},
+        "features": {"first layer": hidden["base", "sft", 0]},
+        "connectivity": {"between sft and rft": results["connectivity"]["paths"][0]["loss"][1]},
         "similarity": {"last layer": hidden["base", "sft", 1]},
     }
 

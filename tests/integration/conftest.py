@@ -23,16 +23,16 @@ MINI = ROOT / "configs" / "mini.yaml"
 # What a run that begins with the rest has yet to do: trainings (one of the sweep's, one with a reference), what reads
 # them, and each step that measures many adapters together.
 UNFINISHED = (
-    *(f"{kind}/{name}" for kind in ("train", "evaluate") for name in ("dft", "dpo", "dpo-lr3e-4")),
+    *(f"{k}/{n}" for k in ("train", "evaluate", "losses", "features") for n in ("dft", "dpo", "dpo-lr3e-4")),
     *(f"{kind}/*" for kind in ("geometry", "activations", "spectra", "connectivity", "similarity")),
 )
 
+MODELS = ("base", "sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4", "sft-order43")
 TITLES = (
     ["base/scratch", "rollouts/sampled", "problems/evaluation", "reference/base"]
     + [f"train/{m}" for m in ("sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4", "sft-order43")]
-    + [f"evaluate/{m}" for m in ("base", "sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4")]
-    + ["evaluate/sft-order43", "geometry/weights", "activations/rows", "spectra/base"]
-    + ["connectivity/paths", "similarity/cka"]
+    + [f"{kind}/{model}" for kind in ("evaluate", "losses", "features") for model in MODELS]
+    + ["geometry/weights", "activations/rows", "spectra/base", "connectivity/paths", "similarity/cka"]
 )
 
 

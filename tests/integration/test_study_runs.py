@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +100,51 @@ def test_a_report_midway_has_the_geometry_of_what_is_finished(serial: Path, tmp_
     shutil.rmtree(next(out.glob("train/rift-*")))
     done = forked_run("report", "--out", str(out))
     assert done.returncode == 0 and "geometry" not in json.loads((out / "report" / "results.json").read_text())
+
+
+def count_passes(log: Path) -> None:
+    """From here on the models of the steps features and losses note each batch in a file, and whether it is adapted."""
+    from orchestrator.measurements import features, losses
+
+    def counting(load: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        def loaded(*words: Any, **how: Any) -> Any:
+            model = load(*words, **how)
+
+            def note(*_: Any) -> None:
+                linear = model.get_submodule("model.layers.0.self_attn.q_proj")
+                with log.open("a") as lines:
+                    lines.write(f"{kind} {'adapted' if linear._forward_hooks else 'base'}\n")
+
+            model.model.register_forward_pre_hook(note)
+            return model
+
+        return loaded
+
+    for module, kind in ((features, "features"), (losses, "losses")):
+        module.load = counting(module.load, kind)  # type: ignore[attr-defined]
+
+
+def test_one_training_more_is_passed_through_alone(mini: Path, serial: Path, tmp_path: Path) -> None:
+    """A finished study of eight trainings gets a ninth: no other is passed through again, and no path measured."""
+    copy, log = tmp_path / "copy", tmp_path / "passes"
+    shutil.copytree(serial, copy)
+    before = committed(copy)
+    done = forked_run(
+        "run", str(mini), "--serial", "--out", str(copy), "--set",
+        "factorial=[{methods: [rft], learning_rate: [1.0e-3]}]", first=partial(count_passes, log),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = {path.rpartition("-")[0].removeprefix(f"{copy}/") for path in committed(copy).keys() - before.keys()}
+    own = {f"{kind}/rft-lr1e-3" for kind in ("train", "evaluate", "losses", "features")}
+    assert made == own | {"geometry/weights", "activations/rows", "spectra/base", "similarity/cka"}
+    passes = Counter(log.read_text().splitlines())
+    # 24 prompts, and 8 right and 8 wrong rows, in batches of 8; the rows on base for the KL, and one to check its head.
+    assert passes == {"features adapted": 3, "losses adapted": 2, "losses base": 2 + 3}
+    one, two = (json.loads((folder / "report" / "results.json").read_text()) for folder in (serial, copy))
+    assert one["losses"] == two["losses"][:-1] and two["losses"][-1]["name"] == "rft-lr1e-3"
+    assert one["connectivity"] == two["connectivity"]
+    among = [row for row in two["similarity"]["hidden"] if "rft-lr1e-3" not in (row["a"], row["b"])]
+    assert among == one["similarity"]["hidden"]
 
 
 def test_a_damaged_step_is_made_again(mini: Path, serial: Path, tmp_path: Path) -> None:

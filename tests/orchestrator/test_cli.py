@@ -104,7 +104,8 @@ def test_the_serial_path_imports_neither_ray_nor_vllm(study_file: Path) -> None:
         "import orchestrator.commands.run, execution.runner, execution.execute, orchestrator.results.write_report\n"
         "import orchestrator.evaluation.answer, orchestrator.rollouts.build, orchestrator.training.train\n"
         "import orchestrator.training.reference, orchestrator.evaluation.problems, orchestrator.bases.scratch\n"
-        "from orchestrator.measurements import activations, connectivity, geometry, similarity, spectra\n"
+        "from orchestrator.measurements import activations, connectivity, features, geometry, losses\n"
+        "from orchestrator.measurements import similarity, spectra\n"
         "print('loaded:', [m for m in ('ray', 'vllm') if m in sys.modules])"
     )
     done = process(code=code)
@@ -403,8 +404,8 @@ def test_status_counts_what_is_done_failed_begun_and_to_do(
     write_json(out / "lease.json", note() | {"born": "0", "id": "x"})
     assert cli.main(["status", "--out", str(out)]) == 0  # its process has ended, this one has its number
     assert "begun   stopped at step 3/4" in capsys.readouterr().out
-    # The 5 collective steps over all 6 adapters and 2 evaluations are still to do: 22 - 7 - 1 - 1.
-    assert " ".join(shown["small:"]) == "13 done, 1 begun, 1 failed, 7 to do"
+    # Still to do: 5 collective steps, and the answers, losses and features of 2 models. Done: 36 - 11 - 1 - 1.
+    assert " ".join(shown["small:"]) == "23 done, 1 begun, 1 failed, 11 to do"
 
 
 @pytest.fixture
@@ -428,7 +429,7 @@ def test_status_is_that_of_the_study_that_is_given(
 ) -> None:
     assert cli.main(["status", str(study_file), "--out", str(finished)]) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == "small: 22 done" and said.err == ""
+    assert said.out.splitlines()[-1] == "small: 36 done" and said.err == ""
     assert cli.main(["status", str(study_file), "--out", str(finished), "--set", "methods.sft.learning_rate=1e-5"]) == 0
     said = capsys.readouterr()
     shown = {line.split()[0]: line.split()[1] for line in said.out.splitlines()}
@@ -440,7 +441,7 @@ def test_status_is_that_of_the_study_that_is_given(
     assert cli.main(["status", str(study_file), "--out", str(finished)]) == 0
     assert ["train/dpo", "to", "do"] in [line.split() for line in capsys.readouterr().out.splitlines()]
     assert cli.main(["status", "--out", str(finished)]) == 0  # as it was started
-    assert capsys.readouterr().out.splitlines()[-1] == "small: 22 done"
+    assert capsys.readouterr().out.splitlines()[-1] == "small: 36 done"
 
 
 def test_who_reads_a_part_of_what_is_shown_hears_of_no_error(finished: Path) -> None:

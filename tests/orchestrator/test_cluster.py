@@ -229,8 +229,36 @@ def test_many_gpus_train_at_once(
     assert machine.at_once >= 6
 
 
+@pytest.mark.parametrize(("cpus", "gpus"), [(2, 0), (16, 0), (16, 1), (64, 8)])
+def test_passes_take_what_trainings_leave_free(
+    make_study: Callable[..., Study], plan_of: Callable[[Study], list[Step]], on: Callable[..., Machine],
+    tmp_path: Path, cpus: int, gpus: int,
+) -> None:  # fmt: skip
+    """A pass loads a base: there are never more of them at once than GPUs or cores, and no training waits for one."""
+    study = make_study()
+    machine = on(cpus, gpus)
+    at_once: list[int] = []
+    early: list[str] = []
+    add = machine.add
+
+    def watched(steps: list[Step], store: Store, gpus: float) -> Any:
+        job = add(steps, store, gpus)
+        job.is_pass = bool(steps) and steps[0].kind.name in ("features", "losses")
+        passes = [other for other in machine.jobs if getattr(other, "is_pass", False) and not other.ended]
+        at_once.append(len(passes))
+        if job.is_pass and not gpus and any(other.queue is not None and not other.ended for other in machine.jobs):
+            early.append(steps[0].title)
+        return job
+
+    machine.add = watched  # type: ignore[method-assign]
+    outcome = walk(study, plan_of(study), tmp_path / "run")
+    assert not outcome.failed and not outcome.blocked
+    assert 1 <= max(at_once) <= (gpus or cpus)
+    assert bool(early) == (cpus == 16 and not gpus), "two cores are the trainers' until the last training ends"
+
+
 @pytest.mark.parametrize("cpus_gpus", [(1, 0), (16, 2)])
-@pytest.mark.parametrize("kind", ["train", "evaluate", "geometry"])
+@pytest.mark.parametrize("kind", ["train", "evaluate", "losses", "features", "geometry"])
 def test_a_step_whose_worker_dies_is_placed_again(
     make_study: Callable[..., Study],
     plan_of: Callable[[Study], list[Step]],

@@ -93,9 +93,11 @@ def test_every_step_of_the_reference_study_by_hand() -> None:
     assert found["train/dpo"] == pytest.approx(2 * found["train/sft"])
     assert found["reference/base"] == pytest.approx(2 * 1800 * forward / 1.6e14)
     assert found["evaluate/base"] == pytest.approx(1349 * 2048 * 2 * QWEN_WEIGHTS / 8e12)
-    # 256 right and 256 wrong rows at 15 models, 256 right ones at 6 x 9 points between.
-    assert found["connectivity/paths"] == pytest.approx((15 * 512 + 54 * 256) * forward / 2e13)
-    assert found["similarity/cka"] == pytest.approx(15 * 100 * 512 * 2 * QWEN_WEIGHTS / 2e13)
+    # 256 right and 256 wrong rows, at the model and at the base; 256 right ones at 6 x 9 points between models.
+    assert found["losses/base"] == found["losses/dpo"] == pytest.approx(2 * 512 * forward / 2e13)
+    assert found["connectivity/paths"] == pytest.approx(54 * 256 * forward / 2e13)
+    assert found["features/base"] == found["features/dpo"] == pytest.approx(100 * 512 * 2 * QWEN_WEIGHTS / 2e13)
+    assert 0 < found["similarity/cka"] < 300
     assert 0 < found["geometry/weights"] < 60
     # It has no shape, so its sampling has no time; nor has what is downloaded or read.
     for title in ("rollouts/sampled", "base/Qwen--Qwen3-4B-Instruct-2507", "problems/evaluation"):

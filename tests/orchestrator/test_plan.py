@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from execution.fingerprint import key
 from execution.step import Step
+from execution.store import open_store
 from orchestrator.config.study import Study
 from orchestrator.planning.plan import make_plan
+from orchestrator.planning.plan_view import lines
 from orchestrator.planning.resolve import gather
 from orchestrator.planning.training_runs import rate_name, sweep_points, training_runs
 from orchestrator.steps import STEP_KINDS
@@ -41,7 +44,10 @@ def test_the_small_study_has_these_steps(make_study: Maker, plan_of: Planner) ->
         "base/scratch", "rollouts/sampled", "problems/evaluation", "reference/base",
         *(f"train/{name}" for name in trainings),
         "evaluate/base", *(f"evaluate/{name}" for name in trainings),
-        "geometry/weights", "activations/rows", "spectra/base", "connectivity/paths", "similarity/cka",
+        "geometry/weights", "activations/rows", "spectra/base",
+        "losses/base", *(f"losses/{name}" for name in trainings),
+        "features/base", *(f"features/{name}" for name in trainings),
+        "connectivity/paths", "similarity/cka",
     ]  # fmt: skip
 
 
@@ -56,8 +62,49 @@ def test_steps_read_what_they_need(make_study: Maker, plan_of: Planner) -> None:
     assert reads["geometry/weights"] == everything_trained
     assert reads["activations/rows"] == everything_trained | {"base/scratch", "rollouts/sampled"}
     assert reads["spectra/base"] == everything_trained | {"base/scratch"}
-    assert reads["connectivity/paths"] == everything_trained | {"base/scratch", "rollouts/sampled"}
-    assert reads["similarity/cka"] == everything_trained | {"base/scratch", "problems/evaluation"}
+    assert reads["losses/base"] == {"base/scratch", "rollouts/sampled"}
+    assert reads["losses/rft"] == {"base/scratch", "rollouts/sampled", "train/rft"}
+    assert reads["features/base"] == {"base/scratch", "problems/evaluation"}
+    assert reads["features/rft"] == {"base/scratch", "problems/evaluation", "train/rft"}
+    ends = {f"{kind}/{name}" for kind in ("train", "losses") for name in ("sft", "dpo")}
+    assert reads["connectivity/paths"] == ends | {"base/scratch", "rollouts/sampled"}
+    models = {"base"} | {title.partition("/")[2] for title in everything_trained}
+    assert reads["similarity/cka"] == {f"features/{name}" for name in models}
+
+
+def test_a_path_from_the_base_reads_its_losses(make_study: Maker, plan_of: Planner) -> None:
+    steps = {s.title: s for s in plan_of(make_study("analysis.connectivity.pairs=[[sft, base], [dpo, sft]]"))}
+    assert list(steps["connectivity/paths"].inputs) == [
+        "base", "rollouts", "adapter:sft", "adapter:dpo", "losses:sft", "losses:base", "losses:dpo",
+    ]  # fmt: skip
+
+
+def test_the_page_counts_what_a_comparison_reads_of_the_models(
+    make_study: Maker, plan_of: Planner, tmp_path: Path
+) -> None:
+    study = make_study()
+    page = list(lines(study, plan_of(study), open_store(tmp_path / "store")))
+    reads = {line.split()[0]: re.split("  +", line)[-1] for line in page if "/" in line.partition(" ")[0]}
+    assert reads["geometry/weights"] == "6 adapters"
+    assert reads["losses/sft"] == "base, rollouts, train" and reads["features/base"] == "base, problems"
+    assert reads["connectivity/paths"] == "base, rollouts, 2 adapters, 2 losses"
+    assert reads["similarity/cka"] == "features, 6 features"
+
+
+def test_no_row_is_held_out_where_none_is_asked_for(make_study: Maker, plan_of: Planner) -> None:
+    kinds = {s.kind.name for s in plan_of(make_study("rollouts.table.heldout=0"))}
+    assert kinds == set(STEP_KINDS) - {"losses", "connectivity"}
+
+
+def test_one_training_more_changes_what_compares_all_and_nothing_else(make_study: Maker, plan_of: Planner) -> None:
+    """Its own steps are new; the others' trainings, answers, features, losses and paths are found as they were."""
+    before = keys(plan_of(make_study()))
+    after = keys(plan_of(make_study("factorial=[{methods: [rft], learning_rate: [1e-3]}]")))
+    new = {f"{kind}/rft-lr1e-3" for kind in ("train", "evaluate", "losses", "features")}
+    assert after.keys() - before.keys() == new
+    assert {title for title in before if before[title] != after[title]} == {
+        "geometry/weights", "activations/rows", "spectra/base", "similarity/cka",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -164,10 +211,12 @@ def test_another_byte_in_a_data_file_changes_its_readers(
         stream.write("\n")
     after = keys(plan_of(make_study(ROLLOUTS_FILE, GSM8K)))
     kinds = {title.split("/")[0] for title in before if before[title] != after[title]}
-    assert kinds == {"problems", "evaluate", "similarity"}
+    assert kinds == {"problems", "evaluate", "features", "similarity"}
 
 
-TRAINED = {"train", "evaluate", "geometry", "activations", "spectra", "connectivity", "similarity"}
+TRAINED = {
+    "train", "evaluate", "geometry", "activations", "spectra", "losses", "features", "connectivity", "similarity",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -189,13 +238,13 @@ TRAINED = {"train", "evaluate", "geometry", "activations", "spectra", "connectiv
         ("adapter.rank=5", TRAINED),
         ("adapter.start=b", TRAINED),
         ("seeds.order=7", TRAINED),
-        ("evaluation.tasks.0.seed=2", {"problems", "evaluate", "similarity"}),
-        ("evaluation.contamination=exclude", {"problems", "evaluate", "similarity"}),
+        ("evaluation.tasks.0.seed=2", {"problems", "evaluate", "features", "similarity"}),
+        ("evaluation.contamination=exclude", {"problems", "evaluate", "features", "similarity"}),
         ("evaluation.max_tokens=30", {"evaluate"}),
         ("evaluation.canary.tolerance=0.1", {"evaluate"}),
         ("evaluation.temperature=0.5", {"evaluate"}),
         ("evaluation.tasks.0.max_tokens=30", {"evaluate"}),
-        ("evaluation.tasks.0.shots={count: 1}", {"problems", "evaluate", "similarity"}),
+        ("evaluation.tasks.0.shots={count: 1}", {"problems", "evaluate", "features", "similarity"}),
         ("prompt.template=x", set(STEP_KINDS) - {"base"}),
         ("analysis.top=3", {"geometry"}),
         ("analysis.seed=1", {"geometry", "similarity"}),
@@ -203,8 +252,10 @@ TRAINED = {"train", "evaluate", "geometry", "activations", "spectra", "connectiv
         ("analysis.spectra.top=4", {"spectra"}),
         ("analysis.spectra.threshold=0.6", {"spectra"}),
         ("analysis.connectivity.points=7", {"connectivity"}),
-        ("analysis.similarity.position=mean", {"similarity"}),
-        ("analysis.threads=2", {"geometry", "activations", "spectra", "connectivity", "similarity"}),
+        ("analysis.connectivity.rows=7", {"losses", "connectivity"}),
+        ("analysis.similarity.position=mean", {"features", "similarity"}),
+        ("analysis.similarity.groups=4", {"similarity"}),
+        ("analysis.threads=2", TRAINED - {"train", "evaluate"}),
     ],
 )
 def test_a_setting_changes_its_steps_and_what_reads_them(

@@ -170,11 +170,14 @@ def _spectra(step: Step, out: Path) -> None:
     write_json(out / "spectra.json", found | {"chance": shares, "left_out": []})
 
 
+def _losses(step: Step, out: Path) -> None:
+    right = 1.0 + ["base", *NORMS].index(step.name)
+    write_json(out / "losses.json", {"name": step.name, "nll_right": right, "nll_wrong": 2.0, "kl_to_base": 0.0})
+
+
 def _connectivity(step: Step, out: Path) -> None:
-    names = ["base", *(r.removeprefix("adapter:") for r in step.inputs if r.startswith("adapter:"))]
-    losses = [{"name": n, "nll_right": 1.0 + i, "nll_wrong": 2.0, "kl_to_base": 0.0} for i, n in enumerate(names)]
     paths = {"loss": "nats a token of right held-out completions", "rows": 2, "paths": []}
-    write_json(out / "connectivity.json", {"losses": losses, "connectivity": paths})
+    write_json(out / "connectivity.json", paths)
 
 
 def _similarity(step: Step, out: Path) -> None:
@@ -184,8 +187,9 @@ def _similarity(step: Step, out: Path) -> None:
 
 WRITERS: dict[str, Callable[[Step, Path], None]] = {
     "base": _base, "rollouts": _rollouts, "problems": _problems, "train": _train, "evaluate": _evaluate,
-    "geometry": _geometry, "activations": _activations, "spectra": _spectra, "connectivity": _connectivity,
-    "similarity": _similarity,
+    "geometry": _geometry, "activations": _activations, "spectra": _spectra, "losses": _losses,
+    "connectivity": _connectivity, "similarity": _similarity,
+    "features": lambda step, out: (out / "grams.safetensors").write_bytes(b""),
     "reference": lambda step, out: (out / "reference.npy").write_bytes(b""),
 }  # fmt: skip
 
@@ -480,7 +484,8 @@ def test_a_failed_training_is_a_row_and_its_dependants_are_named(ran: Callable[.
     found = told(*ran(fails=["train/dpo"]))
     row = next(r for r in found["trainings"] if r["name"] == "dpo")
     assert (row["status"], row["error"]) == ("failed", "planted")
-    assert found["failures"] == [{"step": "train/dpo", "error": "planted", "dependants": ["evaluate/dpo"]}]
+    own = [f"{kind}/dpo" for kind in ("evaluate", "features", "losses")]
+    assert found["failures"] == [{"step": "train/dpo", "error": "planted", "dependants": own}]
     assert "dpo" not in [m["name"] for m in found["evaluation"]["tasks"][0]["models"]]
     for part in ("geometry", "activations", "spectra", "directions"):
         names = [a["name"] for a in found[part]["adapters"]]
@@ -493,7 +498,8 @@ def test_a_failed_training_is_a_row_and_its_dependants_are_named(ran: Callable[.
 def test_dependants_of_dependants_are_named_too(ran: Callable[..., Any]) -> None:
     found = told(*ran(fails=["reference/base"]))
     (failure,) = found["failures"]
-    assert set(failure["dependants"]) == {f"{k}/{n}" for k in ("train", "evaluate") for n in ("dpo", "dpo-lr3e-4")}
+    kinds = ("train", "evaluate", "losses", "features")
+    assert set(failure["dependants"]) == {f"{k}/{n}" for k in kinds for n in ("dpo", "dpo-lr3e-4")}
     row = next(r for r in found["trainings"] if r["name"] == "dpo")
     assert (row["status"], row["error"]) == ("not run", "needs reference/base")
 
@@ -517,7 +523,7 @@ def test_a_measurement_that_failed_takes_no_other_with_it(ran: Callable[..., Any
     "fails",
     [
         ["base/scratch"], ["rollouts/sampled"], ["problems/evaluation"], ["geometry/weights"], ["activations/rows"],
-        ["spectra/base"], ["connectivity/paths"],
+        ["spectra/base"], ["connectivity/paths"], ["losses/base"], ["features/base"],
     ],
 )  # fmt: skip
 def test_results_are_gathered_whatever_failed(ran: Callable[..., Any], fails: list[str]) -> None:
@@ -604,8 +610,9 @@ MISFITS: dict[str, tuple[str, str, Callable[[str], str], str]] = {
     "rows that are none": ("activations/rows", "activations.json", _changed("rows", to=1.5), "rows: "),
     "no JSON": ("spectra/base", "spectra.json", lambda text: text[:-9], "the file: Invalid JSON"),
     "losses of nobody": (
-        "connectivity/paths", "connectivity.json", _changed("losses", 0, "name", to=None), "losses.0.name: ",
+        "losses/sft", "losses.json", _changed("name", to=None), "name: ",
     ),
+    "paths that are none": ("connectivity/paths", "connectivity.json", _changed("paths", to=None), "paths: "),
     "an unknown position": ("similarity/cka", "similarity.json", _changed("position", to="first"), "position: "),
 }  # fmt: skip
 
@@ -653,7 +660,8 @@ def test_what_a_report_midway_lacks_is_counted_and_named(ran: Callable[..., Any]
     midway = DagRunner(plan, store, lambda line: None).survey()
     found = told(study, midway, store)["unfinished"]
     collective = ["connectivity/paths", "geometry/weights", "similarity/cka"]
-    waiting = sorted(["evaluate/dpo", "evaluate/rft", "train/dpo", *collective])
+    waiting = sorted([f"{k}/{n}" for k in ("evaluate", "features", "losses") for n in ("dpo", "rft")])
+    waiting = sorted([*waiting, "train/dpo", *collective])
     assert (found["failed"], found["early"]) == (["train/rft"], [])
     assert [title for title in found["waiting"] if title not in ("activations/rows", "spectra/base")] == waiting
     assert found["done"] + 1 + len(found["waiting"]) == found["steps"] == len(plan)

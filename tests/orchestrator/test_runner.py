@@ -61,15 +61,34 @@ def test_a_failed_training_blocks_its_own_readers_and_nothing_else(plan: list[St
     said: list[str] = []
     outcome, executor = walk(plan, said, fails=["train/dpo"])
     assert outcome.failed == {"train/dpo": "planted"}
-    assert outcome.blocked == {"evaluate/dpo": "needs train/dpo"}
-    assert outcome.made == {s.title for s in plan} - {"train/dpo", "evaluate/dpo"}
+    own = {f"{kind}/dpo" for kind in ("evaluate", "losses", "features")}
+    assert outcome.blocked == dict.fromkeys(own, "needs train/dpo")
+    assert outcome.made == {s.title for s in plan} - {"train/dpo"} - own
     assert "train/dpo: FAILED: planted" in said
     assert "evaluate/dpo: not run, needs train/dpo" in said
-    collective = [s for s in executor.started if s.collective]
-    assert {s.kind.name for s in collective} == {"geometry", "activations", "spectra", "connectivity", "similarity"}
-    for step in collective:
-        trained = {r for r in step.inputs if r.startswith("adapter:")}
-        assert trained == {f"adapter:{n}" for n in ("sft", "rft", "dpo-lr3e-4", "sft-order43", "sft-init43")}
+    collective = {s.kind.name: s.spare_roles for s in executor.started if s.collective}
+    assert collective.keys() == {"geometry", "activations", "spectra", "connectivity", "similarity"}
+    left = ("sft", "rft", "dpo-lr3e-4", "sft-order43", "sft-init43")
+    assert collective.pop("connectivity") == ["adapter:sft", "losses:sft"]
+    assert collective.pop("similarity") == [f"features:{n}" for n in left]
+    assert all(spare == [f"adapter:{n}" for n in left] for spare in collective.values())
+
+
+@pytest.mark.parametrize("kind", ["features", "losses"])
+def test_what_was_not_measured_of_one_model_is_left_out_of_the_comparison(
+    plan: list[Step], walk: Any, kind: str
+) -> None:
+    """A path without the losses of one of its ends too, though its adapter is there."""
+    outcome, executor = walk(plan, fails=[f"{kind}/dpo"])
+    assert outcome.failed.keys() == {f"{kind}/dpo"} and not outcome.blocked
+    steps = {s.title: s for s in executor.started}
+    reader = steps["similarity/cka" if kind == "features" else "connectivity/paths"]
+    assert {f"{kind}:sft", f"{kind}:dpo"} & reader.inputs.keys() == {f"{kind}:sft"}
+
+
+def test_without_the_bases_features_nothing_is_compared(plan: list[Step], walk: Any) -> None:
+    outcome, _ = walk(plan, fails=["features/base"])
+    assert outcome.blocked == {"similarity/cka": "needs features/base"}
 
 
 def test_the_narrowed_step_is_another_than_the_whole_one(plan: list[Step], walk: Any, store: Store) -> None:
@@ -78,7 +97,8 @@ def test_the_narrowed_step_is_another_than_the_whole_one(plan: list[Step], walk:
     assert not store.done(geometry)
     again, executor = walk(plan)
     collective = ["geometry/weights", "activations/rows", "spectra/base", "connectivity/paths", "similarity/cka"]
-    assert sorted(executor.titles) == sorted(["train/dpo", "evaluate/dpo", *collective])
+    own = [f"{kind}/dpo" for kind in ("train", "evaluate", "losses", "features")]
+    assert sorted(executor.titles) == sorted([*own, *collective])
     assert store.done(geometry)
     assert not again.failed and {s.key for s in again.steps} == {s.key for s in plan}
     assert geometry.key not in {s.key for s in narrowed.steps}
@@ -86,13 +106,15 @@ def test_the_narrowed_step_is_another_than_the_whole_one(plan: list[Step], walk:
 
 def test_a_failed_reference_blocks_only_dpo(plan: list[Step], walk: Any) -> None:
     outcome, _ = walk(plan, fails=["reference/base"])
-    assert set(outcome.blocked) == {"train/dpo", "train/dpo-lr3e-4", "evaluate/dpo", "evaluate/dpo-lr3e-4"}
+    kinds = ("train", "evaluate", "losses", "features")
+    assert set(outcome.blocked) == {f"{kind}/{name}" for kind in kinds for name in ("dpo", "dpo-lr3e-4")}
     assert {"train/sft", "evaluate/sft", "geometry/weights"} <= outcome.made
 
 
 def test_a_collective_step_is_blocked_by_what_it_cannot_spare(plan: list[Step], walk: Any) -> None:
     outcome, _ = walk(plan, fails=["problems/evaluation"])
-    assert outcome.blocked["similarity/cka"] == "needs problems/evaluation"
+    assert outcome.blocked["features/sft"] == "needs problems/evaluation"
+    assert outcome.blocked["similarity/cka"] == "needs features/base"
     assert outcome.blocked["evaluate/base"] == "needs problems/evaluation"
     assert {"geometry/weights", "connectivity/paths", "train/sft"} <= outcome.made
 
@@ -135,8 +157,9 @@ def test_a_survey_runs_nothing_and_tells_failed_from_not_run(plan: list[Step], w
     walk(plan, fails=["train/dpo"])
     outcome = DagRunner(plan, store, lambda line: None).survey()
     assert outcome.failed == {"train/dpo": "planted"}
-    assert outcome.blocked == {"evaluate/dpo": "needs train/dpo"}
-    assert outcome.cached == {s.title for s in plan} - {"train/dpo", "evaluate/dpo"}
+    own = {f"{kind}/dpo" for kind in ("evaluate", "losses", "features")}
+    assert outcome.blocked == dict.fromkeys(own, "needs train/dpo")
+    assert outcome.cached == {s.title for s in plan} - {"train/dpo"} - own
 
 
 def test_a_record_that_does_not_hash_to_its_key_is_said_and_the_step_made_again(

@@ -169,11 +169,12 @@ def test_what_each_step_holds(make_study: Callable[..., Study], plan_of: Callabl
     study = make_study("placement.gpus_per_training=0.5", "training.workers=2")
     found = needs(study, plan_of(study), 4)
     assert found["train/dpo"] == Need(0.5, together=2)
-    assert {found[t] for t in ("rollouts/sampled", "reference/base", "evaluate/base", "evaluate/sft")} == {GPU}
-    assert {found[t] for t in ("base/scratch", "problems/evaluation", "geometry/weights")} == {CPU}
-    assert found["connectivity/paths"] == found["similarity/cka"] == Need(1.0, parts=4)
-    # Six adapters and the base; the one path has three points between its ends.
-    assert {needs(study, plan_of(study), 64)[t].parts for t in ("connectivity/paths", "similarity/cka")} == {7}
+    passes = ("reference/base", "features/base", "features/sft", "losses/base", "losses/sft")
+    assert {found[t] for t in ("rollouts/sampled", "evaluate/base", "evaluate/sft", *passes)} == {GPU}
+    assert {found[t] for t in ("base/scratch", "problems/evaluation", "geometry/weights", "similarity/cka")} == {CPU}
+    # The one path has three points between its ends.
+    assert found["connectivity/paths"] == Need(1.0, parts=3)
+    assert needs(study, plan_of(study), 2)["connectivity/paths"] == Need(1.0, parts=2)
 
 
 def test_rollouts_of_a_file_hold_no_gpu(
@@ -200,6 +201,6 @@ def test_without_seconds_the_longer_training_still_ranks_first(
     found = ranks(steps, None)
     by_title = {s.title: s for s in steps}
     assert units(by_title["train/sft"]) == 4 * 2 and units(by_title["train/dpo"]) == 2 * 4 * 2
-    assert found["train/dpo"] == 17 > found["train/sft"] == 9  # and an evaluation, or a measurement, behind each
+    assert found["train/dpo"] == 18 > found["train/sft"] == 10  # and its losses or features behind each, and a reader
     for step in steps:
         assert all(found[read.title] > found[step.title] for read in step.inputs.values()), step.title

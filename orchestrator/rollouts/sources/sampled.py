@@ -53,7 +53,7 @@ class SampledRollouts(AskedRollouts):
         return self.model_copy(update={"model": self.teacher.shaped()}) if self.teacher else self
 
     def step(self, kind: StepKind, planned: Planned) -> Step:
-        from orchestrator.steps.serving import engine_config, engine_runtime
+        from orchestrator.runtime.serving import engine_config, engine_runtime
 
         config = self.asked_config(planned, without={"model"})
         config["engine"] = engine_config(planned.study, planned.resolved)
@@ -73,8 +73,8 @@ class SampledRollouts(AskedRollouts):
         """K completions per problem from the model that the study's engine serves."""
         from orchestrator.evaluation.problems import load_problems
         from orchestrator.prompts.prompter import Prompter
+        from orchestrator.runtime.serving import engine_placement
         from orchestrator.steps.base import NOTE, model_folder
-        from orchestrator.steps.serving import engine_placement
 
         config = context.config
         problems = load_problems(config["problems"], context.runtime["sources"][0])
