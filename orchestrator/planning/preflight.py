@@ -48,8 +48,8 @@ def check(study: Study) -> None:
     for training in (run.training for run in runs):
         if training.warmup and training.reported_step == 1 < training.steps:
             raise UserError(
-                f"training.report_step: with a warm-up the first of {training.steps} steps has rate 0, its adapter "
-                "being the base: set training.report_step=2, or training.warmup=0"
+                f"training.report_step: with a warm-up the first of {training.steps} steps has rate 0, so its "
+                "adapter equals the base: set training.report_step=2, or training.warmup=0"
             )
         if training.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
             raise UserError("training.attention: flash needs the package flash-attn: install it, or leave sdpa")
@@ -131,7 +131,7 @@ def _check_rank(study: Study) -> None:
     name = min(adapted, key=lambda name: min(modules[name]), default=None)
     if name is not None and (rank := largest_rank(study)) > min(modules[name]):
         raise UserError(
-            f"adapter.rank: {rank} is more than {name} of {study.base.name} has "
+            f"adapter.rank: {rank} exceeds the size of {name} of {study.base.name} "
             f"({' x '.join(map(str, modules[name]))}): set adapter.rank={min(modules[name])}, or less"
         )
 

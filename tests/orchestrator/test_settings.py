@@ -27,6 +27,7 @@ from orchestrator.training.train import train_config
 FACTS = {"engine": "transformers", "adapters": "lora", "task:arithmetic:None": "own"}
 # Names that a training or an engine has and that stand elsewhere too, each with why it is no second declaration.
 ELSEWHERE = {
+    "Cells": {"learning_rate": "levels", "init_seed": "levels", "order_seed": "levels"},
     "AskedRollouts": {"seed": "of the answers that are drawn"},
     "Evaluation": {"seed": "of the answers that are drawn"},
     "Measuring": {"seed": "of the measurements", "threads": "of the measurements"},
