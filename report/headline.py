@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from analysis.weights.replicas import noise, runs
 from report import formats
+from report.matched import covered
 from report.model_index import BASE, ModelIndex, other
 from results import Results
 from results.trainings import Untrained
@@ -57,14 +58,13 @@ class Row:
 def rows(results: Results, index: ModelIndex) -> list[Row]:
     """All rows in reading order: reference, methods, matched, floors, chance, base, failed trainings.
 
-    A rate at which the reference was trained too is compared with it there, in a table of its own (``matched``).
+    What is compared with the reference at another rate than its own stands in a table of its own (``matched``).
     """
     listed = {row.name: row.matched or "" for row in results.headline or ()}
     if not listed:  # nothing was measured: accuracies alone
         listed = {model.name: "" for model in index.models.values() if model.role == "method" and not model.error}
-    covered = {row.reference_rate for row in results.matched or () if row.matched == MATCHED_RATE}
-    rates = {model.name: model.learning_rate for model in index.models.values()}
-    listed = {name: how for name, how in listed.items() if how != SWEEP or rates[name] not in covered}
+    elsewhere = covered(results)
+    listed = {name: how for name, how in listed.items() if how != SWEEP or name not in elsewhere}
     compared = [_row(results, index, name, _kind(index, name, matched), matched) for name, matched in listed.items()]
     reference = index.models.get(index.reference or "")
     if reference and not reference.error and reference.name not in listed:

@@ -103,7 +103,7 @@ class ModelIndex:
         """The brief form of the label of ``name``."""
         if name is None:
             return formats.MISSING
-        return self.models[name].brief if name in self.models else brief(name)
+        return self.models[name].brief if name in self.models else brief(label(name))
 
     def order(self, names: Iterable[str | None]) -> list[str]:
         """``names`` without repeats, in the index's order."""

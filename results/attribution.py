@@ -45,6 +45,7 @@ class Term(Effect):
     f: float | None = Field(description="Pseudo-F; null where there is no error to divide by.")
     error_df: int | None = Field(description="Degrees of freedom of that error; null where df is 0.")
     p: float | None = Field(description="Permutation p; null where nothing may be exchanged.")
+    p_holm: float | None = Field(description="p adjusted over all tested terms by Holm's method; null where p is.")
     p_floor: float | None = Field(description="The smallest p that these cells can give; null where df is 0.")
 
 

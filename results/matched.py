@@ -32,6 +32,8 @@ class AccuracyDifference(Part):
     """The method's mean accuracy less the reference's on one task, for other trainings and other problems."""
 
     task: str
+    trainings: int = Field(description="The method's that were evaluated.")
+    reference_trainings: int = Field(description="The reference's that were evaluated.")
     difference: float = Field(description="-1 to 1.")
     low: float | None = Field(
         description="Lower end of the 95 % interval; null with one training of each, where nothing tells how trainings "

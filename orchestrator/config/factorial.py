@@ -17,6 +17,9 @@ ADAPTER, TRAINING, SETTINGS = "adapter.", "training.", "settings."  # prefixes o
 FIXED = {
     "adapter.targets": "the measurements compare the modules that all have",
     "training.workers": "placement is one",
+    **dict.fromkeys(
+        ("training.checkpoint_every", "training.probe_every", "training.probe_rows"), "it changes no update"
+    ),
 }
 
 Levels = Annotated[Several[Free], Field(min_length=1)]

@@ -28,6 +28,7 @@ from orchestrator.prompts.templates import environment
 from orchestrator.rollouts.sources import Rollouts
 from orchestrator.steps import STEP_KINDS
 
+MOST_COMBINATIONS = 20_000  # of a factorial, before what it excludes
 NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
 
 
@@ -183,9 +184,10 @@ class Study(Frozen):
         return self
 
     def _check_trainings(self) -> None:
-        count = len(self.methods) + sum(cells.size(len(self.methods)) for cells in self.factorial)
-        if count <= self.max_trainings:
-            count = len(training_runs(self))
+        combinations = sum(cells.size(len(self.methods)) for cells in self.factorial)
+        if combinations > MOST_COMBINATIONS:
+            raise ValueError(f"factorial: {combinations} combinations, {MOST_COMBINATIONS} are the most")
+        count = len(training_runs(self))
         if count > self.max_trainings:
             raise ValueError(
                 f"{count} trainings, more than max_trainings={self.max_trainings}: leave cells of the factorial out, "

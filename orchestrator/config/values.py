@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    create_model,
+)
 from pydantic_core import CoreSchema, core_schema
 
-from execution.settings import Settings, bare, hints, stated
+from execution.settings import bare, hints, stated
 from orchestrator.config.yaml_values import Ambiguous
 
 T = TypeVar("T")
@@ -60,7 +70,7 @@ class Frozen(BaseModel):
 class _Declared:
     """Pydantic's schema for a dataclass of settings: its fields are the keys."""
 
-    def __get_pydantic_core_schema__(self, kind: type[Settings], handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(
             lambda part: kind(**{field.name: getattr(part, field.name) for field in fields(kind)}),
             handler.generate_schema(_part(kind)),
@@ -71,7 +81,22 @@ class _Declared:
 Declared = Annotated[T, _Declared()]  # of a subclass of execution.settings.Settings
 
 
-def _part(kind: type[Settings]) -> type[Frozen]:
+def changed(settings: T, values: Mapping[str, Any]) -> T:
+    """``settings``, of a dataclass of them, with other ``values`` by name, as strict as a study; ``ValueError``."""
+    kind: Any = type(settings)
+    told = {field.name: getattr(settings, field.name) for field in fields(kind)}
+    try:
+        part = _part(kind).model_validate(told | dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{place}: {message[:1].lower()}{message[1:]}, not {str(first['input'])[:100]!r}") from None
+    result: T = kind(**{field.name: getattr(part, field.name) for field in fields(kind)})
+    return result
+
+
+@cache
+def _part(kind: Any) -> type[Frozen]:
     """The dataclass as a pydantic model with the same keys, types, bounds and defaults, strict like ``Frozen``."""
     model_fields: dict[str, Any] = {}
     for field, hint in zip(fields(kind), hints(kind).values(), strict=True):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from methods import check as check_method
 from methods.training.trl_losses import trl_loss
 from orchestrator.config.factorial import ADAPTER, METHOD, OWN, SETTINGS, TRAINING, Cells
+from orchestrator.config.values import changed
 
 if TYPE_CHECKING:
     from methods.config import LoraSettings, TrainingSettings
@@ -55,7 +56,9 @@ def training_runs(study: Study) -> list[TrainingRun]:
     """
     runs: dict[str, TrainingRun] = {}
     for run in _all_runs(study):
-        runs.setdefault(run.name, run)
+        first = runs.setdefault(run.name, run)
+        if replace(first, role=run.role, of=run.of) != run:
+            raise ValueError(f"two trainings would have the name {run.name}: give levels that differ by more")
     return list(runs.values())
 
 
@@ -66,8 +69,8 @@ def _all_runs(study: Study) -> Iterator[TrainingRun]:
         for rate in sorted(study.sweep.learning_rates):
             yield _run(study, study.sweep.method, {"learning_rate": rate})
     for replica in study.replicas:
-        changed = {name: value for name in OWN if (value := getattr(replica, name)) is not None}
-        run = _run(study, replica.method, changed)
+        levels = {name: value for name in OWN if (value := getattr(replica, name)) is not None}
+        run = _run(study, replica.method, levels)
         yield replace(run, role="rate") if run.role == "sweep" else run
     for number, cells in enumerate(study.factorial):
         try:
@@ -102,19 +105,23 @@ def _run(study: Study, method: str, levels: Mapping[str, Any] | None = None) -> 
     varied = {key: value for key, value in levels.items() if key.startswith((ADAPTER, TRAINING, SETTINGS))}
     told = {prefix: _under(varied, prefix) for prefix in (ADAPTER, TRAINING, SETTINGS)}
     settings = check_method(objective, {**spec.settings, **told[SETTINGS]})
-    training, adapter = replace(study.training, **told[TRAINING]), replace(study.adapter, **told[ADAPTER])
+    training, adapter = changed(study.training, told[TRAINING]), changed(study.adapter, told[ADAPTER])
     if training.backend == "trl":
         trl_loss(objective, settings)
     usual = {"learning_rate": study.learning_rate(method), "init_seed": study.seeds.init,
              "order_seed": study.seeds.order}  # fmt: skip
     at = {name: levels.get(name, value) for name, value in usual.items()}
-    varied = {key: value for key, value in varied.items() if value != _usual(study, method, key)}
-    changed = {name: value for name, value in at.items() if value != usual[name]}
+    usually = _levels(study.training, study.adapter, study.settings_of(method))
+    own = _levels(training, adapter, settings)
+    varied = {key: own[key] for key in varied if own[key] != usually[key]}
+    training = changed(study.training, _under(varied, TRAINING))  # a level that changes nothing is none
+    adapter = changed(study.adapter, _under(varied, ADAPTER))
+    different = {name: value for name, value in at.items() if value != usual[name]}
     return TrainingRun(
-        name=_name(method, changed, varied),
+        name=_name(method, different, varied),
         method=method,
-        role=_role(changed.keys(), bool(varied)),
-        of=_name(method, {}, varied) if changed else None,
+        role=_role(different.keys(), bool(varied)),
+        of=_name(method, {}, varied) if different else None,
         objective=objective,
         settings=settings,
         training=training,
@@ -128,27 +135,37 @@ def _under(varied: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in varied.items() if key.startswith(prefix)}
 
 
-def _usual(study: Study, method: str, key: str) -> Any:
-    """The level of a further factor that the method has in the study."""
-    place, _, name = key.partition(".")
-    return study.settings_of(method)[name] if place == "settings" else getattr(getattr(study, place), name)
+def _levels(training: TrainingSettings, adapter: LoraSettings, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The level of every further factor by key, as it takes effect: a step that is left out is the last one."""
+    effective = vars(training) | {"run_steps": training.last_step, "report_step": training.reported_step}
+    told = {TRAINING: effective, ADAPTER: vars(adapter), SETTINGS: settings}
+    return {f"{prefix}{name}": value for prefix, of in told.items() for name, value in of.items()}
 
 
-def _name(method: str, changed: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
+def _name(method: str, different: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
     parts = [method]
-    if "learning_rate" in changed:
-        parts.append(f"lr{rate_name(changed['learning_rate'])}")
-    parts += [f"{key.rpartition('.')[2]}{re.sub(r'[^A-Za-z0-9.]+', '_', str(value))}" for key, value in varied.items()]
-    parts += [f"{name.removesuffix('_seed')}{changed[name]}" for name in ("order_seed", "init_seed") if name in changed]
+    if "learning_rate" in different:
+        parts.append(f"lr{rate_name(different['learning_rate'])}")
+    parts += [f"{key.rpartition('.')[2]}{_shown(value)}" for key, value in varied.items()]
+    parts += [
+        f"{name.removesuffix('_seed')}{different[name]}" for name in ("order_seed", "init_seed") if name in different
+    ]
     return "-".join(parts)
 
 
-def _role(changed: Collection[str], varied: bool) -> Role:
+def _shown(value: Any) -> str:
+    """A level within a name."""
+    if isinstance(value, float):
+        return rate_name(value) if "e" in repr(value) else f"{value:.15g}"
+    return re.sub(r"[^A-Za-z0-9.]+", "_", str(value))[:40]
+
+
+def _role(different: Collection[str], varied: bool) -> Role:
     """What it is beside the method or variant that it repeats; ``cell`` where it differs in several things."""
-    if not changed:
+    if not different:
         return "variant" if varied else "method"
     alone: dict[str, Role] = {"learning_rate": "sweep", "order_seed": "order", "init_seed": "init"}
-    return alone[next(iter(changed))] if len(changed) == 1 else "cell"
+    return alone[next(iter(different))] if len(different) == 1 else "cell"
 
 
 def largest_rank(study: Study) -> int:

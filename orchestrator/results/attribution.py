@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.statistics.significance import holm
 from analysis.weights.factorial import distances, factorial_variance, jackknife
 from analysis.weights.replicas import noise
 from results.attribution import Attribution, Effect, Levels, OneFactor, Subject, Term, VarianceBy
@@ -99,10 +100,13 @@ def _variance(
     def ends(name: str) -> dict[str, Any]:
         return {end: spread.get(name, {}).get(end) for end in ("low", "high")}
 
+    tested = {name: term["p"] for name, term in found["terms"].items() if term["p"] is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     terms = [
         Term(
             factors=name.split(SEPARATOR),
             **{key: term[key] for key in ("df", "share", "chance", "f", "error_df", "p", "p_floor")},
+            p_holm=adjusted.get(name),
             component=term["component_share"],
             **ends(name),
         )

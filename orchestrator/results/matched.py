@@ -67,16 +67,11 @@ def _row(
     kl = {row.name: row.kl_to_base for row in losses}
     between = list(product(names, others))
     repeats = [*combinations(names, 2), *combinations(others, 2)]
-    differences = [
-        (
-            task,
-            method_difference(
-                np.stack([of[n] for n in others if n in of]), np.stack([of[n] for n in names if n in of])
-            ),
-        )
-        for task, of in shares.items()
-        if of.keys() & set(names) and of.keys() & set(others)
-    ]
+    differences: list[tuple[str, MethodDifference]] = []
+    for task, of in shares.items():
+        theirs, its = ([of[name] for name in held if name in of] for held in (others, names))
+        if its and theirs and len(its[0]) > 1:
+            differences.append((task, method_difference(np.stack(theirs), np.stack(its))))
     pair = geometry.pair if geometry else lambda a, b: None
     weighted = activations.pair if activations else lambda a, b: None
     row = MatchedRow(
@@ -99,10 +94,6 @@ def _row(
     return row, [found for _, found in differences]
 
 
-def _stacked(of: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    return np.stack([of[name] for name in names if name in of])
-
-
 def _over(pairs: Iterable[tuple[str, str]], look_up: Callable[[str, str], Any], what: str) -> Span | None:
     found = (look_up(a, b) for a, b in pairs)
     return _span(value for row in found if row is not None and (value := getattr(row, what)) is not None)
@@ -122,6 +113,8 @@ def _accuracy(task: str, found: MethodDifference) -> AccuracyDifference:
     low, high = found.interval or (None, None)
     return AccuracyDifference(
         task=task,
+        trainings=found.trainings[1],
+        reference_trainings=found.trainings[0],
         difference=found.difference,
         low=low,
         high=high,

@@ -23,7 +23,7 @@ def points(results: Results, index: ModelIndex) -> list[Claim]:
         return []
     mains = [term for term in ordered(variance.terms) if len(term.factors) == 1 and term.share is not None]
     testable = [term for term in mains if term.p is not None and term.p_floor is not None and term.p_floor < LEVEL]
-    shown = [term for term in testable if term.p is not None and term.p < LEVEL]
+    shown = [term for term in testable if term.p_holm is not None and term.p_holm < LEVEL]
     open_ = [term for term in testable if term not in shown]
     untold = [term for term in mains if term not in testable]
     head = f"Of the variation between the directions of {variance.deltas} updates, "
@@ -39,7 +39,7 @@ def _claims(
         )
         yield _claim("turns", f"{head}{words}.", shown)
     if open_:
-        words = formats.listing([f"{named(index, t.factors)} ({formats.percent(t.share)}{_p(t)})" for t in open_])
+        words = formats.listing([f"{named(index, t.factors)} ({formats.percent(t.share)}, {_p(t)})" for t in open_])
         yield _claim("not shown to turn", f"Not shown to turn the updates: {words}.", open_)
     if untold:
         words = formats.listing([f"{named(index, t.factors)} ({formats.percent(t.share)})" for t in untold])
@@ -52,10 +52,10 @@ def _claim(kind: str, words: str, terms: Sequence[Term]) -> Claim:
 
 
 def _sure(term: Term) -> str:
-    """The interval over layers, what chance gives, and p."""
+    """The interval over layers, and p."""
     layers = f"{formats.interval(term.low, term.high)}% over layers, " if term.low is not None else ""
-    return f" ({layers}{formats.percent(term.chance)} by chance{_p(term)})"
+    return f" ({layers}{_p(term)})"
 
 
 def _p(term: Term) -> str:
-    return f", p {formats.p_value(term.p)}"
+    return f"Holm p {formats.p_value(term.p_holm)}"

@@ -30,20 +30,21 @@ def attribution_table(results: Results, index: ModelIndex) -> Table | None:
     terms = {of: {tuple(term.factors): term for term in variance.terms} for of, variance in by.items()}
     alone = {row.factor: row for row in found.one_factor}
     rows: list[tuple[str, ...]] = [tuple(term.factors) for term in ordered(first.terms)]
+    rows += [(factor,) for factor in alone if (factor,) not in rows]  # compared in pairs alone
 
     def share(of: Subject, row: tuple[str, ...]) -> Cell:
         effect: Effect | None = terms[of].get(row) if row else by[of].residual
         if effect is None or effect.share is None:
-            return number(formats.MISSING, "nothing is left to tell it by")
+            return number(formats.MISSING, "nothing is left to tell it by" if effect else "compared in pairs alone")
         return number(formats.percent(effect.share), detail=formats.interval(effect.low, effect.high))
 
     def p(row: tuple[str, ...]) -> Cell:
         term = terms["direction"].get(row)
         if term is None or term.p is None:
-            return number(formats.MISSING, "nothing may be exchanged" if row else "not tested: what is left")
+            return number(formats.MISSING, "not tested: nothing may be exchanged, or nothing is left to test it by")
         cannot = term.p_floor is not None and term.p_floor >= 0.05
         detail = f"not below {formats.p_value(term.p_floor)}" if cannot else ""
-        return number(formats.p_value(term.p), detail=detail)
+        return number(formats.p_value(term.p_holm), detail=detail)
 
     def one(row: tuple[str, ...]) -> OneFactor | None:
         return alone.get(row[0]) if len(row) == 1 else None
@@ -60,7 +61,9 @@ def attribution_table(results: Results, index: ModelIndex) -> Table | None:
         (Column("What differs", kind="text"), lambda row: text(named(index, row) or "all else")),
         *((Column("Share", SUBJECTS[of]), lambda row, of=of: share(of, row)) for of in ("direction", "update", "effect")
           if of in by),
-        (Column("p", "direction"), p),
+        (Column("By chance", "labels shuffled"), lambda row: number(formats.percent(term.chance if (
+            term := terms["direction"].get(row)) else None), "not a factor of the analysis")),
+        (Column("p", "direction, Holm"), p),
         (Column("Cosine", "where only this differs"), cosine),
         (Column("Pairs", "of trainings"), lambda row: number(formats.count(pair.pairs if (pair := one(row)) else None),
                                                              "no two trainings differ in this alone")),
@@ -76,16 +79,25 @@ def _caption(found: Attribution, first: VarianceBy) -> str:
         "Every combination was trained equally often, so the shares add up to 100%."
         if first.balanced
         else "Not every combination was trained: a share is what a factor explains beyond all others "
-        f"(type II), and {formats.percent(first.overlap)} could be several factors’."
+        f"(type II), {_overlap(first)}."
     )
+    apart = len(found.trainings) - first.deltas
+    others = f" {apart} trainings from the other random factor are in the pairs alone." if apart else ""
     layered = any(term.low is not None for term in first.terms)
     interval = " Small: its 95% interval by jackknife over layers, not over seeds."
     return (
         f"Analysis of variance of the weight updates of {first.deltas} trainings, from their inner products. "
-        f"Direction: each at norm 1.{interval if layered else ''} {balanced} A factor with many levels explains more "
-        "by chance too. p: relabelled within what may be exchanged; interactions approximately. Cosine: mean and range "
-        "over all pairs of trainings that are equal in every other factor."
+        f"Direction: each at norm 1.{interval if layered else ''} {balanced}{others} By chance: the mean share if all "
+        "labels were shuffled among the trainings, more with more levels. p: relabelled within what may be exchanged; "
+        "interactions approximately. Cosine: mean and range over all pairs of trainings that are equal in every other "
+        "factor."
     )
+
+
+def _overlap(variance: VarianceBy) -> str:
+    if variance.overlap is None or variance.overlap < 0:
+        return "and together they explain less than the sum"
+    return f"and {formats.percent(variance.overlap)} could be several factors’"
 
 
 def one_factor(results: Results, index: ModelIndex, canvas: Canvas) -> Made:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis.weights.replicas import noise, runs
-from report import formats
+from report import formats, matched
 from report.model_index import BASE, ModelIndex, distinct
 from report.plotting import FLOOR, PAGE, Canvas, Made, called, floor_lines, gathered, log_axis, look, rate_axis, short
 from report.section import Records, Section, csv_of, from_results
@@ -29,9 +29,9 @@ COLUMNS = 3  # panels side by side
 
 def matched_table(results: Results, index: ModelIndex) -> Table | None:
     """Every method beside the reference at each rate that both were trained at."""
-    rows = results.matched or []
-    if not any(len(row.trainings) > 1 or len(row.reference_trainings) > 1 for row in rows):
-        return None  # as many rows as the headline's, and nothing more in them
+    rows = matched.rows(results)
+    if not rows:
+        return None
     reference = index.label(rows[0].to)
 
     def trained(row: MatchedRow) -> Cell:
@@ -84,8 +84,10 @@ def _points(share: float) -> str:
 
 def _how_sure(found: AccuracyDifference) -> str:
     if found.low is None or found.high is None:
-        return "one training of each: not told from a seed"
+        alone = found.trainings == found.reference_trainings == 1
+        return "one training of each: not told from a seed" if alone else "nothing varies"
     interval = f"{_points(found.low)} to {_points(found.high)}, p {formats.p_value(found.p_holm)}"
+    interval += ", the one training taken to vary as the other method’s do" if found.pooled else ""
     if found.settled is None:
         return interval
     if found.settled.trainings is not None:
@@ -98,7 +100,8 @@ def _how_sure(found: AccuracyDifference) -> str:
 def _caption(index: ModelIndex) -> str:
     return (
         f"All trainings of a method at one rate beside all of the reference’s, from the same {index.drawn.initial}. "
-        "Floor: the cosine of two trainings of either that differ in the order of rows alone. Accuracy: mean of the "
+        "Floor: the cosine of two trainings of either that differ in the order of rows alone; the pairs of the cosine "
+        "beside it include those of one order. Accuracy: mean of the "
         "method’s trainings less the reference’s; interval and p (Holm over the rows) hold what other trainings and "
         "other problems would change, unlike the tests between two checkpoints. Undecided: how many trainings of each "
         "would tell a difference of this size with 80% power, from the variance seen; with two trainings that is a "
@@ -265,7 +268,8 @@ def _lines(
         means = [(rate, np.mean([y for x, y in points if x == rate])) for rate in sorted({x for x, _ in points})]
         if not means:
             continue
-        style = look(index.models[method])
+        first = next(iter(by[method].values()))[0]  # a variant may have no run at its own rate
+        style = look(index.models[method if method in index.models else first])
         axes.plot(*zip(*points, strict=True), **{**style, "linestyle": "none"}, markersize=4, alpha=0.7)
         axes.plot(*zip(*means, strict=True), **{**style, "marker": ""}, linewidth=1.2, label=called(index, method))
 

@@ -86,7 +86,16 @@ def test_an_exclusion_takes_out_what_it_matches(make_study: Maker) -> None:
         ("{vary: {training.learning_rate: [1e-5]}}", "give its levels as learning_rate"),
         ("{vary: {training.resume_every: [5, 6]}}", "training.resume_every changes no result"),
         ("{vary: {adapter.targets: [[q_proj]]}}", "adapter.targets must be the same for all trainings"),
-        ("{vary: {training.steps: [0]}}", "factorial.0: steps: must be at least 1, not 0"),
+        ("{vary: {training.steps: [0]}}", "factorial.0: steps: input should be greater than or equal to 1, not '0'"),
+        ("{vary: {adapter.rank: ['16']}}", "factorial.0: rank: input should be a valid integer"),
+        ("{vary: {adapter.rank: [8.5]}}", "factorial.0: rank: input should be a valid integer"),
+        ("{vary: {training.steps: [true]}}", "factorial.0: steps: input should be a valid integer"),
+        (
+            "{vary: {training.gradient_checkpointing: ['no']}}",
+            "gradient_checkpointing: input should be a valid boolean",
+        ),
+        ("{vary: {training.betas: [0.9]}}", "factorial.0: betas"),
+        ("{vary: {training.probe_every: [2]}}", "training.probe_every must be the same for all trainings"),
         ("{methods: [sft], vary: {settings.beta: [0.5]}}", "factorial.0: "),
         ("{methods: [dpo], vary: {settings.beta: [-1]}}", "factorial.0: "),
         ("{methods: [ppo]}", "names 'ppo', which is not among methods"),
@@ -116,3 +125,26 @@ def test_what_repeats_a_variant_names_it(make_study: Maker) -> None:
         "dpo-beta0.5": ("variant", None), "dpo-beta0.5-order7": ("order", "dpo-beta0.5"),
         "dpo-lr1e-3-beta0.5": ("sweep", "dpo-beta0.5"), "dpo-lr1e-3-beta0.5-order7": ("cell", "dpo-beta0.5"),
     }  # fmt: skip
+
+
+def test_one_training_has_one_name_however_its_level_is_written(make_study: Maker) -> None:
+    more = ("training.steps=5", "training.report_step=null", "training.run_steps=null")
+    levels = (
+        "settings.beta: [1]",
+        "settings.beta: [1.0]",
+        "training.report_step: [5]",
+        "training.betas: [[0.9, 0.999]]",
+    )
+    cells = [f"{{methods: [dpo], vary: {{{level}}}}}" for level in levels]
+    assert list(_runs(make_study, *cells, more=more)) == ["sft", "dpo", "dpo-beta1"]
+
+
+def test_levels_that_would_share_a_name_are_refused_or_told_apart(make_study: Maker) -> None:
+    found = _runs(make_study, "{methods: [dpo], vary: {settings.beta: [1e16, 1e-16]}}")
+    assert list(found) == ["sft", "dpo", "dpo-beta1e16", "dpo-beta1e-16"]
+
+
+def test_what_is_excluded_does_not_count(make_study: Maker) -> None:
+    seeds = ", ".join(map(str, range(100, 160)))
+    cells = f"{{order_seed: [{seeds}], exclude: [{{method: dpo}}]}}"
+    assert len(_runs(make_study, cells)) == 62

@@ -449,7 +449,7 @@ def check_turning(shown: bool | None) -> Callable[[Numbers, Claim], None]:
                 assert term.p is None or (term.p_floor is not None and term.p_floor >= P)
             else:
                 assert term.p is not None and term.p_floor is not None and term.p_floor < P
-                assert (term.p < P) == shown
+                assert term.p_holm is not None and (term.p_holm < P) == shown
 
     return check
 

@@ -184,3 +184,14 @@ def test_every_task_has_a_panel_and_a_name_of_its_own_against_the_rate() -> None
     shown = {str(line.get_label()) for axes in figure.axes for line in axes.lines}
     legend = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {label for label in shown if not label.startswith("_")} == legend
+
+
+def test_a_variant_without_a_run_at_its_own_rate_has_a_line() -> None:
+    given = results()
+    row = next(row for row in given["trainings"] if row["name"] == "dpo-lr1e-3")
+    for rate in (1e-3, 3e-4):
+        name = f"dpo-lr{rate:g}-beta0.3"
+        given["trainings"].append(row | {"name": name, "of": "dpo-beta0.3", "learning_rate": rate, "role": "sweep"})
+        given["losses"].append(given["losses"][1] | {"name": name})
+    labels = [str(line.get_label()) for line in make("sweep", given)[0].axes[2].lines]
+    assert "DPO beta0.3" in labels
