@@ -16,8 +16,8 @@ from execution.workspace import own
 from orchestrator.evaluation.problems import read_problems
 from orchestrator.runtime.serving import engine_placement
 from orchestrator.steps.base import model_folder
+from orchestrator.steps.evaluate import CANARY, VERDICTS
 
-VERDICTS, CANARY = "verdicts.parquet", "canary.json"
 TEXTS = ("task", "id", "stratum", "answer", "completion", "extracted", "vote", "finish")
 COLUMNS = (
     "task", "id", "sample", "stratum", "answer", "completion", "extracted", "vote", "correct", "tokens", "finish",

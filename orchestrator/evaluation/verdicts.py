@@ -16,9 +16,9 @@ from analysis.statistics.sampling import difference_interval, ladder, majority, 
 from analysis.statistics.significance import holm, mcnemar_exact, sign_flip, smallest_difference
 from execution.errors import UserError
 from execution.step import Step
-from orchestrator.evaluation.answer import CANARY, VERDICTS
 from orchestrator.evaluation.problems import read_problems
 from orchestrator.results.read import fitting, read_part
+from orchestrator.steps.evaluate import CANARY, VERDICTS
 from report.text_pages import PROBLEMS as SHOWN_PROBLEMS
 from report.text_pages import SAMPLES as SHOWN_SAMPLES
 from report.text_pages import chosen

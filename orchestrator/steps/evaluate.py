@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from orchestrator.config.study import Study
     from orchestrator.planning.plan import Planned
 
+VERDICTS, CANARY = "verdicts.parquet", "canary.json"  # here, so that a reader of them imports no engine
+
 
 def plan(planned: Planned) -> list[Step]:
     study, spec = planned.study, planned.study.evaluation

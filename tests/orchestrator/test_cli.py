@@ -113,6 +113,14 @@ def test_the_serial_path_imports_neither_ray_nor_vllm(study_file: Path) -> None:
     assert done.stdout.splitlines()[-1] == "loaded: []"
 
 
+def test_a_report_is_written_without_a_library_that_trains_or_serves() -> None:
+    code = (
+        "import sys, orchestrator.results.write_report; "
+        "assert not {'torch', 'transformers', 'peft', 'ray', 'vllm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
 def test_bad_input_ends_a_process_with_two_and_one_line(tmp_path: Path) -> None:
     done = process("run", str(tmp_path / "no.yaml"), "--out", str(tmp_path / "out"))
     assert done.returncode == 2

@@ -21,10 +21,11 @@ from execution.step import Step
 from execution.store import Store, open_store, write_json
 from orchestrator import cli
 from orchestrator.config.study import Study
-from orchestrator.evaluation.answer import CANARY, COLUMNS, VERDICTS
+from orchestrator.evaluation.answer import COLUMNS
 from orchestrator.evaluation.verdicts import evaluation
 from orchestrator.planning import resolve as facts
 from orchestrator.planning.plan import make_plan
+from orchestrator.steps.evaluate import CANARY, VERDICTS
 
 # The keys of a logged example of generate_until and of a results file, in lm-evaluation-harness 0.4.9.2 to 0.4.13.dev0.
 EXAMPLE = [

@@ -21,7 +21,6 @@ from execution.step import Step
 from execution.store import Store, open_store, write_json
 from orchestrator import cli
 from orchestrator.config.study import Study
-from orchestrator.evaluation.answer import CANARY, VERDICTS
 from orchestrator.results.gather import gather, settings_of
 from orchestrator.results.reference import directions
 from orchestrator.results.report_fingerprint import fingerprint
@@ -29,6 +28,7 @@ from orchestrator.results.write_report import RUN, provenance, shown
 from orchestrator.rollouts.dataset import freeze, statistics_of, write_table
 from orchestrator.runtime.threads import ENVIRONMENT
 from orchestrator.steps.base import NOTE
+from orchestrator.steps.evaluate import CANARY, VERDICTS
 from results import Results, dump
 
 NORMS = {"sft": 2.0, "rft": 1.5, "dpo": 0.2, "dpo-lr3e-4": 1.9, "sft-order43": 2.1, "sft-init43": 2.2}

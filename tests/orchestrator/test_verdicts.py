@@ -14,10 +14,9 @@ import pytest
 from analysis.statistics.significance import mcnemar_exact, sign_flip
 from execution.step import Step
 from execution.store import write_json
-from orchestrator.evaluation.answer import CANARY, VERDICTS
 from orchestrator.evaluation.verdicts import answers, evaluation
 from orchestrator.steps import STEP_KINDS
-from orchestrator.steps.evaluate import part_name
+from orchestrator.steps.evaluate import CANARY, VERDICTS, part_name
 from report.text_pages import PROBLEMS
 from results.evaluation import Evaluation
 

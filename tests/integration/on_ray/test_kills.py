@@ -22,10 +22,10 @@ from execution.storage import storage_of
 from execution.store import open_store
 from orchestrator.cluster.session import processes
 from orchestrator.config.study_file import load_study
-from orchestrator.evaluation.answer import VERDICTS
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.resolve import gather
 from orchestrator.runtime.engines import Engines
+from orchestrator.steps.evaluate import VERDICTS
 from tests.integration.conftest import ROOT, TITLES, UNFINISHED, committed, finished, handed_over, orchestrator, results
 from tests.object_store import connected, object_store
 
