@@ -16,7 +16,7 @@ WORDS = {
 
 def named(index: ModelIndex, factors: Sequence[str]) -> str:
     """A factor, or the interaction of two, as it is called; the one that is drawn by the factor that was, A or B."""
-    words = WORDS | {INIT: index.drawn.initial}
+    words = WORDS | {INIT: index.by_chance.initial}
     return " × ".join(words.get(factor, factor) for factor in factors)
 
 
