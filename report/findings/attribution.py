@@ -22,10 +22,11 @@ def points(results: Results, index: ModelIndex) -> list[Claim]:
     if variance is None:
         return []
     mains = [term for term in ordered(variance.terms) if len(term.factors) == 1 and term.share is not None]
-    testable = [term for term in mains if term.p is not None and term.p_floor is not None and term.p_floor < LEVEL]
-    shown = [term for term in testable if term.p_holm is not None and term.p_holm < LEVEL]
-    open_ = [term for term in testable if term not in shown]
-    untold = [term for term in mains if term not in testable]
+    tests = sum(term.p is not None for term in variance.terms)
+    shown = [term for term in mains if term.p_holm is not None and term.p_holm < LEVEL]
+    # Where even the smallest p that its relabellings give is too large among so many tests, none could have shown it.
+    untold = [t for t in mains if t not in shown and (t.p is None or t.p_floor is None or t.p_floor * tests >= LEVEL)]
+    open_ = [term for term in mains if term not in shown and term not in untold]
     head = f"Of the variation between the directions of {variance.deltas} updates, "
     return list(_claims(index, head, shown, open_, untold))
 

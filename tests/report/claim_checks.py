@@ -441,15 +441,15 @@ def check_turning(shown: bool | None) -> Callable[[Numbers, Claim], None]:
         (terms,) = (
             {t.factors[0]: t for t in v.terms if len(t.factors) == 1} for v in found.variance if v.of == "direction"
         )
+        tests = sum(t.p is not None for v in found.variance if v.of == "direction" for t in v.terms)
         for factor in claim.subjects:
             term, share = terms[factor], explained(n, FACTORS[factor])
             assert abs(claim.numbers[factor][0] - share) < 1e-8, factor
             assert percent(share) in claim.words
-            if shown is None:
-                assert term.p is None or (term.p_floor is not None and term.p_floor >= P)
-            else:
-                assert term.p is not None and term.p_floor is not None and term.p_floor < P
-                assert term.p_holm is not None and (term.p_holm < P) == shown
+            could = term.p is not None and term.p_floor is not None and term.p_floor * tests < P
+            significant = term.p_holm is not None and term.p_holm < P
+            assert (shown is True) == significant, factor
+            assert (shown is None) == (not significant and not could), factor
 
     return check
 
