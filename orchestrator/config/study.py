@@ -163,11 +163,12 @@ class Study(Frozen):
                     f"methods.{name}: {name} is an objective's name; give {self.objective(name)} another name"
                 )
             self.settings_of(name)
-        named = [r.method for r in self.replicas] + ([self.sweep.method] if self.sweep else [])
-        named += [name for cells in self.factorial for name in cells.methods or ()]
-        for name in named:
+        named = [("replicas", replica.method) for replica in self.replicas]
+        named += [("sweep.method", self.sweep.method)] if self.sweep else []
+        named += [(f"factorial.{i}.methods", m) for i, cells in enumerate(self.factorial) for m in cells.methods or ()]
+        for place, name in named:
             if name not in self.methods:
-                raise ValueError(f"a replica, the sweep or the factorial names {name!r}, which is not among methods")
+                raise ValueError(f"{place} names {name!r}, which is not among methods ({', '.join(self.methods)})")
         for r in self.replicas:
             same = (self.seeds.order, self.seeds.init, self.learning_rate(r.method))
             if any(new == old for new, old in zip((r.order_seed, r.init_seed, r.learning_rate), same, strict=True)):

@@ -98,7 +98,7 @@ def test_an_exclusion_takes_out_what_it_matches(make_study: Maker) -> None:
         ("{vary: {training.probe_every: [2]}}", "training.probe_every must be the same for all trainings"),
         ("{methods: [sft], vary: {settings.beta: [0.5]}}", "factorial.0: "),
         ("{methods: [dpo], vary: {settings.beta: [-1]}}", "factorial.0: "),
-        ("{methods: [ppo]}", "names 'ppo', which is not among methods"),
+        ("{methods: [ppo]}", "factorial.0.methods names 'ppo', which is not among methods"),
         ("{order_seed: [1, 2], exclude: [{order_seed: 3}]}", "factorial.0: exclude: no cell has order_seed 3"),
         ("{order_seed: [1, 2], exclude: [{beta: 3}]}", "exclude: beta is no factor of these cells"),
         ("{order_seed: [1], exclude: [{order_seed: 1}]}", "factorial.0: exclude leaves no cell"),
