@@ -20,6 +20,7 @@ from orchestrator.planning.cost import (
     module_shapes,
     units,
 )
+from orchestrator.planning.power_view import power_lines
 from orchestrator.planning.schedule import Entry, Schedule
 from orchestrator.planning.training_runs import TrainingRun, rate_name, training_runs
 from orchestrator.rollouts.row import Row
@@ -41,6 +42,8 @@ def lines(study: Study, steps: Sequence[Step], store: Store, rows: Sequence[Row]
     yield ""
     yield from _table(("step", "key", "state", "runs as", "reads"), _steps(steps, store))
     yield ""
+    power = list(power_lines(study))
+    yield from [*power, ""] if power else ()
     states = [_state(step, store) for step in steps]
     again = list(_again(steps, store))
     if again:

@@ -28,11 +28,11 @@ def points(results: Results, index: ModelIndex) -> list[Claim]:
     untold = [t for t in mains if t not in shown and (t.p is None or t.p_floor is None or t.p_floor * tests >= LEVEL)]
     open_ = [term for term in mains if term not in shown and term not in untold]
     head = f"Of the variation between the directions of {variance.deltas} updates, "
-    return list(_claims(index, head, shown, open_, untold))
+    return list(_claims(index, head, shown, open_, untold, tests))
 
 
 def _claims(
-    index: ModelIndex, head: str, shown: Sequence[Term], open_: Sequence[Term], untold: Sequence[Term]
+    index: ModelIndex, head: str, shown: Sequence[Term], open_: Sequence[Term], untold: Sequence[Term], tests: int
 ) -> Iterator[Claim]:
     if shown:
         words = formats.listing(
@@ -43,7 +43,9 @@ def _claims(
         words = formats.listing([f"{named(index, t.factors)} ({formats.percent(t.share)}, {_p(t)})" for t in open_])
         yield _claim("not shown to turn", f"Not shown to turn the updates: {words}.", open_)
     if untold:
-        words = formats.listing([f"{named(index, t.factors)} ({formats.percent(t.share)})" for t in untold])
+        words = formats.listing(
+            [f"{named(index, t.factors)} ({formats.percent(t.share)}{_at_best(t, tests)})" for t in untold]
+        )
         yield _claim("turning untested", f"Too few trainings to test at p < {LEVEL}: {words}.", untold)
 
 
@@ -60,3 +62,10 @@ def _sure(term: Term) -> str:
 
 def _p(term: Term) -> str:
     return f"Holm p {formats.p_value(term.p_holm)}"
+
+
+def _at_best(term: Term, tests: int) -> str:
+    """The smallest Holm-adjusted p that relabelling these trainings could have given."""
+    if term.p_floor is None or term.p is None:
+        return ""
+    return f", Holm p {formats.p_value(min(1.0, term.p_floor * tests))} at best"
