@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from report import formats
-from report.factors import named, ordered
+from report.factors import INIT, named, ordered
 from report.findings.claim import Claim
 from report.findings.trials import LEVEL
 from report.model_index import ModelIndex
@@ -28,7 +28,7 @@ def points(results: Results, index: ModelIndex) -> list[Claim]:
     untold = [t for t in mains if t not in shown and (t.p is None or t.p_floor is None or t.p_floor * tests >= LEVEL)]
     open_ = [term for term in mains if term not in shown and term not in untold]
     head = f"Of the variation between the directions of {variance.deltas} updates, "
-    return list(_claims(index, head, shown, open_, untold, tests))
+    return [*_claims(index, head, shown, open_, untold, tests), *_by_effect(results, index, shown)]
 
 
 def _claims(
@@ -47,6 +47,21 @@ def _claims(
             [f"{named(index, t.factors)} ({formats.percent(t.share)}{_at_best(t, tests)})" for t in untold]
         )
         yield _claim("turning untested", f"Too few trainings to test at p < {LEVEL}: {words}.", untold)
+
+
+def _by_effect(results: Results, index: ModelIndex, shown: Sequence[Term]) -> Iterator[Claim]:
+    """Beside what another initial A turns: entries lie in its random subspace, and what differs there may act alike."""
+    effect = next((v for v in results.attribution.variance if v.of == "effect"), None) if results.attribution else None
+    term = next((t for t in effect.terms if t.factors == [INIT]), None) if effect else None
+    if term is None or term.share is None or all(t.factors != [INIT] for t in shown):
+        return
+    name = named(index, [INIT])
+    layers = f" ({formats.interval(term.low, term.high)}% over layers)" if term.low is not None else ""
+    words = (
+        f"Of the variation between their effects on real inputs, {formats.percent(term.share)} goes with the {name}"
+        f"{layers}: another {name} puts the same change into other entries, so across it compare effects."
+    )
+    yield _claim("init by effect", words, [term])
 
 
 def _claim(kind: str, words: str, terms: Sequence[Term]) -> Claim:

@@ -159,3 +159,21 @@ def test_a_claim_of_a_large_share_without_its_test_is_found_out(monkeypatch: pyt
             study = drawn(seed)
             index = model_index(study.typed)
             check(study, findings.findings(study.typed, index, rows(study.typed, index)).claims)
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.001, True), (0.4, False)])
+def test_a_share_of_initial_a_stands_beside_its_share_of_the_effect(
+    planted: tuple[list[Trained], MeasuredGeometry, Attribution], p: float, said: bool
+) -> None:
+    """Only where another initial A is shown to turn the updates."""
+    from report.findings.attribution import points
+    from report.model_index import model_index
+
+    study = drawn(0)
+    (direction,) = [v for v in planted[2].variance if v.of == "direction"]
+    term = direction.terms[0].model_copy(update={"factors": ["init_seed"], "p_holm": p, "p": p, "p_floor": 0.001})
+    effect = direction.model_copy(update={"of": "effect", "terms": [term.model_copy(update={"share": 0.123})]})
+    both = [direction.model_copy(update={"terms": [term]}), effect]
+    results = study.typed.model_copy(update={"attribution": planted[2].model_copy(update={"variance": both})})
+    words = [claim.words for claim in points(results, model_index(study.typed)) if claim.kind == "init by effect"]
+    assert [("12.3% goes with the initial A" in text) for text in words] == [True] * said

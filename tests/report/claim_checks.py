@@ -454,6 +454,13 @@ def check_turning(shown: bool | None) -> Callable[[Numbers, Claim], None]:
     return check
 
 
+def check_by_effect(n: Numbers, claim: Claim) -> None:
+    found = n.given.typed.attribution
+    assert found is not None
+    ((share,),) = ({t.share for t in v.terms if t.factors == ["init_seed"]} for v in found.variance if v.of == "effect")
+    assert claim.numbers == {"init_seed": (share, share)} and share is not None and percent(share) in claim.words
+
+
 CHECKS: dict[str, Callable[[Numbers, Claim], None]] = {
     "apart": check_apart, "rate": check_rate, "level": check_level, "unrepeated": check_unrepeated,
     "unsteady": check_unsteady, "none apart": check_none_apart, "open": check_open, "zero": check_zero,
@@ -466,6 +473,7 @@ CHECKS: dict[str, Callable[[Numbers, Claim], None]] = {
     "below the base": check_beside_base("below"), "open the base": check_beside_base("open"),
     "level at an end": check_end, "cut": check_cut, "accuracy rises": check_change("rises"),
     "turns": check_turning(True), "not shown to turn": check_turning(False), "turning untested": check_turning(None),
+    "init by effect": check_by_effect,
     "accuracy falls": check_change("falls"), "accuracy open": check_change("open"), "norms": check_norms,
 }  # fmt: skip
 FREE = {"rates", "reached by some", "chance", "base alone"}
@@ -505,7 +513,7 @@ def check_complete(n: Numbers, claims: Collection[Claim]) -> None:
                 claim for claim in claims if claim.kind.endswith("in function") and set(family) <= set(claim.subjects)
             ]
             assert said, f"{name} acts otherwise, and nothing is said of it"
-    turning = [name for claim in claims if claim.point == "attribution" for name in claim.subjects]
+    turning = [name for c in claims if c.point == "attribution" and c.kind != "init by effect" for name in c.subjects]
     assert len(turning) == len(set(turning)), "each factor stands in one sentence"
     for task in n.tasks:
         kinds = {claim.kind for claim in claims if claim.point == "accuracy sums"}
