@@ -50,5 +50,4 @@ TASK = Task(
     load=load,
     instruction="{problem}\n\nReason step by step, and put your final answer within \\boxed{}.",
     hub=HUB.format(year=LATEST),
-    test_size=30,
 )

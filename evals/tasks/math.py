@@ -55,5 +55,4 @@ TASK = Task(
     load=load,
     instruction="{problem}\n\nReason step by step, and put your final answer within \\boxed{}.",
     hub=HUB,
-    test_size=5000,
 )

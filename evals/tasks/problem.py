@@ -31,7 +31,7 @@ class Task:
 
     ``load(source, *, split, draw, seed, **settings)`` returns problems; ``instruction`` is the user's turn, with
     ``{problem}`` for the question; ``hub`` is the default source, None for a task that generates its problems;
-    ``grader()`` opens the grader, by default that of mathematics. ``test_size``: problems in the hub's test split.
+    ``grader()`` opens the grader, by default that of mathematics.
     """
 
     name: str
@@ -40,4 +40,3 @@ class Task:
     instruction: str
     hub: str | None = None
     grader: Callable[[], TaskGrader] = Grader
-    test_size: int | None = None

@@ -46,6 +46,7 @@ class Cost:
     adapter_parameters: int
     training_gib: float
     trainings: int
+    training_tokens: float
     training_gpu_hours: float
     evaluation_gpu_hours: float
 
@@ -88,6 +89,7 @@ def estimate(study: Study) -> Cost | None:
         adapter_parameters=adapter,
         training_gib=memory / 2**30,
         trainings=len(trainings),
+        training_tokens=sum(training_tokens(study, run.objective, asdict(run.training)) for run in trainings),
         training_gpu_hours=sum(training_seconds(study, shape, run.objective, asdict(run.training)) for run in trainings)
         / 3600,
         evaluation_gpu_hours=(1 + len(trainings)) * evaluation_seconds(study, shape) / 3600,
@@ -140,8 +142,13 @@ def training_seconds(study: Study, shape: Shape, method: str, settings: Mapping[
     """GPU-seconds of one training with these ``settings``, a training's."""
     # Forward 2, backward through frozen weights 2, and 2 more where activations are made again: per weight, token.
     flops = parameters(shape) * (6 if settings["gradient_checkpointing"] else 4)
+    return training_tokens(study, method, settings) * flops / SUSTAINED_FLOPS
+
+
+def training_tokens(study: Study, method: str, settings: Mapping[str, Any]) -> float:
+    """Tokens of prompts and answers that one training sees, with repeats."""
     rows = (settings["run_steps"] or settings["steps"]) * settings["batch_size"] * rows_a_unit(method)
-    return rows * row_tokens(study) * flops / SUSTAINED_FLOPS
+    return rows * row_tokens(study)
 
 
 def row_tokens(study: Study) -> float:

@@ -174,10 +174,15 @@ def _cost(study: Study, cost: Cost) -> Iterator[str]:
     )
     yield f"{cost.modules} modules; {_count(cost.adapter_parameters)} parameters an adapter, kept in float32"
     yield (
-        f"estimated: {cost.training_gib:.1f} GiB a training; {cost.training_gpu_hours:.2g} GPU-hours for "
-        f"{cost.trainings} trainings, {cost.evaluation_gpu_hours:.2g} for evaluation"
+        f"estimated: {cost.training_gib:.1f} GiB a training; {_count(round(cost.training_tokens))} tokens and "
+        f"{_hours(cost.training_gpu_hours)} GPU-hours for {cost.trainings} trainings, "
+        f"{_hours(cost.evaluation_gpu_hours)} for evaluation"
     )
     yield "(at 160 TFLOP/s sustained, rows half as long as their limits; a teacher's sampling is not counted)"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def schedule_lines(study: Study, schedule: Schedule) -> Iterator[str]:

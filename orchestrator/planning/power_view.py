@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from evals.tasks import TASKS
 from orchestrator.config.evaluation import EvaluatedTask
 from orchestrator.config.study import Study
+from orchestrator.planning.cost import KNOWN_PROBLEMS
 from orchestrator.planning.training_runs import training_runs
 from results.headline import reference_among
 
@@ -64,8 +65,8 @@ def power_lines(study: Study) -> Iterator[str]:
 
 def _size(task: EvaluatedTask) -> int | None:
     """The number of a task's problems, where it is known before they are loaded."""
-    usual = TASKS[task.task]
-    return task.draw or (usual.test_size if task.source == usual.hub and task.split == "test" else None)
+    known = KNOWN_PROBLEMS.get((task.task, task.split)) if task.source == TASKS[task.task].hub else None
+    return min(task.draw, known or task.draw) if task.draw else known
 
 
 def _trainings(study: Study) -> tuple[dict[str, int], int]:
