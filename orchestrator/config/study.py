@@ -195,6 +195,11 @@ class Study(Frozen):
                 f"or consent with max_trainings={count}"
             )
 
+    @property
+    def reference(self) -> str:
+        """The method that others are compared to, by the rule of ``results.headline.reference_among``."""
+        return "sft" if "sft" in self.methods else next(iter(self.methods))
+
     def objective(self, name: str) -> str:
         """The key in ``METHODS`` of the study's method of this name."""
         return self.methods[name].method or name

@@ -13,7 +13,6 @@ from orchestrator.config.evaluation import EvaluatedTask
 from orchestrator.config.study import Study
 from orchestrator.planning.cost import KNOWN_PROBLEMS
 from orchestrator.planning.training_runs import training_runs
-from results.headline import reference_among
 
 SPREADS = 0.005, 0.01, 0.02, 0.05  # standard deviations between trainings of one method, in accuracy
 MORE = 3, 5, 10  # trainings of each method beside the study's own number
@@ -74,7 +73,7 @@ def _trainings(study: Study) -> tuple[dict[str, int], int]:
 
     A method is compared with the reference at every rate that both are trained at, from the same initial factor.
     """
-    reference = reference_among(list(study.methods))
+    reference = study.reference
     runs = [run for run in training_runs(study) if run.init_seed == study.seeds.init and not run.varied]
     each = Counter((run.method, run.learning_rate) for run in runs)
     compared = [name for name, rate in each if name != reference and (reference, rate) in each]

@@ -10,6 +10,7 @@ import pytest
 from analysis.statistics.trainings import method_difference
 from orchestrator.config.study import Study
 from orchestrator.planning.power_view import AGAIN, APART, power_lines
+from results.headline import reference_among
 
 BASE = {
     "name": "x",
@@ -45,6 +46,11 @@ def test_two_orders_are_this_studys_two_trainings() -> None:
 def test_comparisons_are_methods_times_rates_without_other_initial_factors_and_variants() -> None:
     cells = {"learning_rate": [1e-4, 2e-4], "init_seed": [42, 43], "vary": {"adapter.rank": [4, 8]}}
     assert "over 3 comparisons" in "".join(power_lines(study(factorial=[{"learning_rate": [1e-4, 2e-4]}, cells])))
+
+
+@pytest.mark.parametrize("names", [["dft", "sft"], ["dft", "rft"]])
+def test_a_plan_compares_with_the_reference_of_the_report(names: list[str]) -> None:
+    assert study(methods=dict.fromkeys(names)).reference == reference_among(names)
 
 
 def test_one_method_has_no_comparison() -> None:
