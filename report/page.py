@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -13,6 +13,7 @@ from report.figures import Drawn
 from report.model_index import ModelIndex, dimensions
 from report.section import Section, Source
 from report.sections import SECTIONS
+from report.sections.attribution import ANSWER
 from report.tables import Table
 from results import Results
 from results.study import ComparedAdapter, Unfinished
@@ -61,8 +62,11 @@ def values(source: Source, sections: Sequence[Filled], files: Sequence[str], bes
     results, index = source.results, source.index
     study, comparison = results.study, results.comparison
     opening, *below = sections
+    found = findings.findings(results, index, source.headline)
+    first = [figure for one in below for figure in one.figures if found.by_factor and figure.key == ANSWER]
     if comparison:  # it was not meant to train or to evaluate: what it has not is not missing
         below = [one for one in below if one.section.in_comparison and (one.tables or one.figures)]
+    below = [replace(one, figures=[figure for figure in one.figures if figure not in first]) for one in below]
     return {
         "title": _title(results),
         "question": study.question if study else "",
@@ -70,7 +74,8 @@ def values(source: Source, sections: Sequence[Filled], files: Sequence[str], bes
         "partial": partial(results.unfinished),
         "note": (study and study.note) or "",
         "banner": _PLANTED if results.base and results.base.kind == "from_scratch" else "",
-        "found": findings.findings(results, index, source.headline),
+        "found": found,
+        "first": first,
         "notes": comparison.notes if comparison else [],
         "opening": opening,
         "sections": below,

@@ -8,7 +8,7 @@ accuracies is a paired test's (``function``); ``limits`` tells what they rest on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from report.findings import attribution, direction, function, limits, rate
 from report.findings.claim import Claim
@@ -35,6 +35,11 @@ class Findings:
         """What the answer rests on, a paragraph each."""
         return [words for point, words in self._paragraphs().items() if point != direction.LEAD]
 
+    @property
+    def by_factor(self) -> bool:
+        """Whether the answer is which factor turns the updates."""
+        return any(claim.kind == attribution.TURNS for claim in self.claims)
+
     def _paragraphs(self) -> dict[str, str]:
         paragraphs: dict[str, list[str]] = {}
         for claim in self.claims:
@@ -49,7 +54,12 @@ def findings(results: Results, index: ModelIndex, rows: Sequence[Row]) -> Findin
         nothing = "No model to compare with: these results hold no update."
         return Findings((Claim("nothing", direction.LEAD, nothing),), warnings)
     ev = evidence(results, index)
-    claims = [*direction.lead(ev), *attribution.points(results, index)]
+    lead, turned = direction.lead(ev), attribution.points(results, index)
+    if any(claim.kind == attribution.TURNS for claim in turned):  # the answer of a factorial: what moves the updates
+        turned = [replace(claim, point=direction.LEAD) for claim in turned]
+        claims = [lead[0], *turned, *(replace(claim, point="directions") for claim in lead[1:])]
+    else:
+        claims = [*lead, *turned]
     claims += [*rate.points(ev), *direction.floors(ev, claims), *rate.norms(ev, rows)]
     return Findings((*claims, *function.points(results, index), *limits.learning(results)), warnings)
 

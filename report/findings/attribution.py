@@ -12,7 +12,7 @@ from report.model_index import ModelIndex
 from results import Results
 from results.attribution import Term
 
-POINT = "attribution"
+POINT, TURNS = "attribution", "turns"
 
 
 def points(results: Results, index: ModelIndex) -> list[Claim]:
@@ -38,7 +38,7 @@ def _claims(
         words = formats.listing(
             [f"{formats.percent(t.share)} goes with the {named(index, t.factors)}{_sure(t)}" for t in shown]
         )
-        yield _claim("turns", f"{head}{words}.", shown)
+        yield _claim(TURNS, f"{head}{words}.", shown)
     if open_:
         words = formats.listing([f"{named(index, t.factors)} ({formats.percent(t.share)}, {_p(t)})" for t in open_])
         yield _claim("not shown to turn", f"Not shown to turn the updates: {words}.", open_)

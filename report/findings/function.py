@@ -141,13 +141,19 @@ def _within(task: Task, *of: Family) -> list[Tested]:
     return [test for a, b in pairs for test in tested(task, [a], [b])]
 
 
+def _span(shares: Sequence[float]) -> str:
+    """59.0%, or 59.0–59.2%: of a change is said from what to what, so a range needs other words."""
+    low, high = (formats.percent(value) for value in ends(shares))
+    return low if low == high else f"{low.removesuffix('%')}–{high}"
+
+
 def changed(ev: Evidence, first: Family, second: Family, point: str) -> Iterator[Claim]:
     """What paired tests show of accuracy from one family to another, task by task."""
     for task in tasks(ev.results):
         tests, accuracy = tested(task, first.names, second.names), accuracies(task)
         shown = [test for test in tests if test.shown]
         here = [[accuracy[name] for name in family.names if name in accuracy] for family in (first, second)]
-        shares = [between([formats.percent(value) for value in ends(values)]) for values in here if values]
+        shares = [_span(values) for values in here if values]
         if not tests or len(shares) < 2 or shares[0] == shares[1]:
             continue
         signs = {test.difference > 0 for test in shown}

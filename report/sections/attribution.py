@@ -17,6 +17,7 @@ from report.tables import Cell, Column, Table, number, records, text
 from results import Results, dump
 from results.attribution import Attribution, Effect, OneFactor, Subject, VarianceBy
 
+ANSWER = "one-factor"  # the figure that stands on the first screen where the answer is which factor turns the updates
 SUBJECTS = {"update": "of the update", "direction": "of its direction", "effect": "of its effect on real inputs"}
 
 
@@ -177,7 +178,7 @@ SECTION = Section(
     title="Is it the loss, the learning rate or the seed?",
     step="geometry",
     tables=from_results(attribution_table),
-    figures={"one-factor": one_factor},
+    figures={ANSWER: one_factor},
     csv={
         "attribution": _rows,
         "one_factor": lambda results: (

@@ -476,6 +476,7 @@ CHECKS: dict[str, Callable[[Numbers, Claim], None]] = {
     "init by effect": check_by_effect,
     "accuracy falls": check_change("falls"), "accuracy open": check_change("open"), "norms": check_norms,
 }  # fmt: skip
+TURNING = ("turns", "not shown to turn", "turning untested")
 FREE = {"rates", "reached by some", "chance", "base alone"}
 
 
@@ -513,7 +514,7 @@ def check_complete(n: Numbers, claims: Collection[Claim]) -> None:
                 claim for claim in claims if claim.kind.endswith("in function") and set(family) <= set(claim.subjects)
             ]
             assert said, f"{name} acts otherwise, and nothing is said of it"
-    turning = [name for c in claims if c.point == "attribution" and c.kind != "init by effect" for name in c.subjects]
+    turning = [name for claim in claims if claim.kind in TURNING for name in claim.subjects]
     assert len(turning) == len(set(turning)), "each factor stands in one sentence"
     for task in n.tasks:
         kinds = {claim.kind for claim in claims if claim.point == "accuracy sums"}
