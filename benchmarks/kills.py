@@ -1,8 +1,8 @@
 """Kills runs of a study at random: the final ``results.json`` must equal the undisturbed run's byte for byte.
 
-    python benchmarks/kills.py [MINUTES] [SEED]
+    python benchmarks/kills.py [MINUTES] [SEED] [--set KEY=VALUE ...]
 
-Each round runs configs/mini.yaml in a new folder, serially or on Ray, kills at one to four random times, starts the
+Each round runs configs/mini.yaml, with the given settings, in a new folder, serially or on Ray, kills at one to four random times, starts the
 same command again after each, and lets the last one finish. What is killed: the whole run, only its driver, one of
 Ray's workers, or Ray's node process (the raylet). Exit code 1 if any round's results differ.
 """
@@ -23,6 +23,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "orchestrator", "run", str(ROOT / "configs" / "mini.yaml"), "--out"]
+CHANGES: list[str] = []  # of the study
 VICTIMS = ("everything", "driver", "worker", "raylet")
 PATIENCE = 300.0  # seconds within which every run must end
 
@@ -31,7 +32,11 @@ def start(out: Path, *more: str) -> subprocess.Popen[str]:
     """Start a run in its own session, which identifies the processes it starts."""
     with (out.parent / f"{out.name}.log").open("a") as log:
         return subprocess.Popen(
-            [*COMMAND, str(out), *more], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            [*COMMAND, str(out), *CHANGES, *more],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
 
@@ -140,4 +145,6 @@ def main(minutes: float = 10, seed: int = 0) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*(kind(word) for kind, word in zip((float, int), sys.argv[1:], strict=False))))
+    numbers = [word for word in sys.argv[1:3] if not word.startswith("--")]
+    CHANGES += sys.argv[1 + len(numbers) :]
+    sys.exit(main(*(kind(word) for kind, word in zip((float, int), numbers, strict=False))))
