@@ -2,9 +2,9 @@
 
     python benchmarks/kills.py [MINUTES] [SEED] [--set KEY=VALUE ...]
 
-Each round runs configs/mini.yaml, with the given settings, in a new folder, serially or on Ray, kills at one to four random times, starts the
-same command again after each, and lets the last one finish. What is killed: the whole run, only its driver, one of
-Ray's workers, or Ray's node process (the raylet). Exit code 1 if any round's results differ.
+Each round runs configs/mini.yaml, with these settings, in a new folder, serially or on Ray, kills at one to four random
+times, starts the same command again after each, and lets the last one finish. What is killed: the whole run, only its
+driver, one of Ray's workers, or Ray's node process (the raylet). Exit code 1 if any round's results differ.
 """
 
 from __future__ import annotations
