@@ -51,7 +51,7 @@ def matched_table(results: Results, index: ModelIndex) -> Table | None:
         (Column("Floor", "another order"), lambda row: _spanned(row.floor, formats.cosine, "neither was repeated")),
         (Column("Weighted cosine", "by activations"), lambda row: _spanned(row.weighted, formats.cosine)),
         (Column("Norm ratio", f"to {reference}"), lambda row: _spanned(row.norm_ratio, formats.times)),
-        *(((Column("Scaled by"), lambda row: _spanned(row.factor, formats.times, "as it is")),) if any_scaled else ()),
+        (Column("Scaled by"), lambda row: _spanned(row.factor, formats.times, "as trained")),
         (Column("Held-out loss", f"right: its, {reference}’s"), lambda row: _two(row.nll_right, row.reference_nll)),
         (Column("KL to base", f"its, {reference}’s"), lambda row: _two(row.kl_to_base, row.reference_kl)),
         *((Column(task.title, f"points to {reference}, 95% interval"), _accuracy(task)) for task in results.tasks),
