@@ -8,7 +8,7 @@ have one label.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
 from report import formats
@@ -36,7 +36,7 @@ _VARIANT_MARKERS = ("*", "p", "h", "8")
 _SPARE_MARKERS = ("X", "<", ">", "p", "h", "d", "*")
 _VARIANT_LINES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _GREY = "#6b6b6b"
-_ROLE_ORDER = ("base", "method", "sweep", "variant", "order", "init", "rate", "cell")
+_ROLE_ORDER = ("base", "method", "sweep", "variant", "order", "init", "rate", "cell", "scaled")
 _REPEATING = {"order": "X", "init": "d", "cell": "x"}  # roles of trainings that repeat another: their markers
 
 BRIEF = 22  # characters of a label that fit beside an axis
@@ -58,7 +58,8 @@ T = TypeVar("T", bound=OfModel)
 
 @dataclass(frozen=True)
 class Model:
-    """One model. ``role``: base, method, sweep, order or init; ``error`` is empty where it was trained.
+    """One model. ``role``: base, a training's, or scaled for a scaled copy of one; ``error`` is empty where it was
+    trained.
 
     ``label`` is what it is called wherever it is shown, ``brief`` the same where there is little room.
     """
@@ -121,10 +122,11 @@ class ModelIndex:
 
 
 def _names(results: Results) -> list[str]:
-    """Every model once: a study lists all its trainings, a comparison's adapters are those of its geometry."""
+    """Every model once: a study lists all its trainings and then their scaled copies, a comparison's adapters are those
+    of its geometry."""
     base = [BASE] if results.evaluation or results.losses or results.similarity else []
     adapters = results.geometry.adapters if results.geometry else []
-    return list(dict.fromkeys([*base, *(row.name for row in (*results.trainings, *adapters))]))
+    return list(dict.fromkeys([*base, *(row.name for row in (*results.trainings, *adapters, *(results.scaled or ())))]))
 
 
 def label(name: str) -> str:
@@ -213,12 +215,15 @@ def model_index(results: Results) -> ModelIndex:
     """Every model of ``results``: base, methods, sweep points, then the seeds' runs."""
     names = _names(results)
     trainings = {training.name: training for training in results.trainings}
+    scaled = {copy.name: copy for copy in results.scaled or ()}
+    trainings |= {copy.name: trainings[copy.of] for copy in scaled.values()}
     objectives = {name: _objective(trainings.get(name), name) for name in names}
     # methods without a colour of their own take first the colours that no other method here wears
     worn = {_COLOURS.get(objective) for objective in objectives.values()}
     spare = sorted(_COLOURS.values(), key=lambda colour: colour in worn)
     # an adapter is listed as the user named it where its usual name is another's too
-    labels = distinct(names, lambda name: one_line(label(name)), one_line)
+    usual = {copy.name: f"{label(copy.of)}, at {label(copy.to)}’s norm" for copy in scaled.values()}
+    labels = distinct(names, lambda name: one_line(usual.get(name) or label(name)), one_line)
     briefs = distinct(names, lambda name: brief(labels[name]))
     seen: dict[str, int] = {}
     models = []
@@ -229,6 +234,7 @@ def model_index(results: Results) -> ModelIndex:
         models.append(_model(name, (labels[name], briefs[name]), trainings.get(name), variant, newcomers, spare))
         if objective not in _COLOURS and name != BASE:
             newcomers += 1
+    models = [replace(model, role="scaled", error="") if model.name in scaled else model for model in models]
     models.sort(key=lambda model: _ROLE_ORDER.index(model.role))
     geometry = results.geometry
     started = drawn(row.start for row in (*results.trainings, *(geometry.adapters if geometry else ())))

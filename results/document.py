@@ -13,6 +13,7 @@ from results.headline import PREFERRED, HeadlineRow, Listed
 from results.matched import MatchedRow
 from results.part import MayBeAbsent, Part
 from results.rollouts import Rollouts
+from results.scaled import CkaToBase, Scaled
 from results.study import Base, Comparison, Failure, StudyFacts, Unfinished
 from results.trainings import AnyTraining, Curve, Sweep
 from results.weights import Directions, Geometry, MeasuredGeometry, Spectra
@@ -31,6 +32,12 @@ class Measured(Part):
     )
     connectivity: MayBeAbsent[Connectivity] = Field(default=None, description="Absent where it was not measured.")
     similarity: MayBeAbsent[Similarity] = Field(default=None, description="Absent where it was not measured.")
+    scaled: MayBeAbsent[list[Scaled]] = Field(
+        default=None, description="Scaled copies of trainings. Absent where none was asked for or made."
+    )
+    scaled_cka: MayBeAbsent[list[CkaToBase]] = Field(
+        default=None, description="The scaled copies beside base. Absent where it was not measured."
+    )
 
 
 class Results(Measured):

@@ -115,6 +115,11 @@ class Task(Part):
     solved_by_all: int = Field(description="Problems that every model solves, with one right sample or more.")
     solved_by_none: int = Field(description="Problems that none does.")
     alone: list[SolvedAlone] = Field(description="An entry a model; empty where there is one model alone.")
+    scaled: MayBeAbsent[list[Score]] = Field(
+        default=None,
+        description="Scaled copies of trainings, which are in nothing else here: matched has their tests. Absent "
+        "where none was evaluated.",
+    )
 
     def score(self, model: str) -> Score | None:
         """What ``model`` has on this task; None where it was not evaluated."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from results.part import Part
+from results.part import MayBeAbsent, Part
 
 
 class Span(Part):
@@ -51,14 +51,20 @@ class AccuracyDifference(Part):
 
 
 class MatchedRow(Part):
-    """A method and the reference, from the same initial A, each in all orders of rows that were trained."""
+    """A method and the reference, from the same initial A, each in all orders of rows that were trained.
+
+    Where ``matched`` is norm, accuracy, losses and KL are those of scaled copies of the method's trainings, and the
+    cosines and angles, which no scale changes, those of the trainings.
+    """
 
     method: str
     to: str = Field(description="The reference's method.")
-    matched: Literal["learning rate", "as published"]
+    matched: Literal["learning rate", "as published", "norm"] = Field(
+        description="norm: the method's updates scaled to the norm of the reference's own training."
+    )
     learning_rate: float = Field(description="The method's.")
     reference_rate: float = Field(description="The reference's.")
-    trainings: list[str] = Field(description="The method's.")
+    trainings: list[str] = Field(description="The method's; where matched is norm, their scaled copies.")
     reference_trainings: list[str]
     cosine: Span | None = Field(description="Between their updates; null where none is defined.")
     floor: Span | None = Field(
@@ -67,6 +73,13 @@ class MatchedRow(Part):
     weighted: Span | None = Field(description="Activation-weighted cosine; null where it was not measured.")
     angle_min: Span | None = Field(description="Median smallest principal angle, degrees; null where none is defined.")
     norm_ratio: Span | None = Field(description="Norm over the reference's; null for a zero update.")
+    factor: MayBeAbsent[Span] = Field(
+        default=None, description="What the updates were multiplied by. Absent where none was scaled."
+    )
+    nll_right: float | None = Field(
+        description="Mean over its trainings of the loss on held-out right rows, nats a token; null if not measured."
+    )
+    reference_nll: float | None = Field(description="The same of the reference's; null if not measured.")
     kl_to_base: float | None = Field(description="Mean over its trainings, nats a token; null if not measured.")
     reference_kl: float | None = Field(description="The same of the reference's; null if not measured.")
     accuracy: list[AccuracyDifference] = Field(description="A row a task on which both were evaluated.")

@@ -14,7 +14,7 @@ Householder's QR up to a condition number of about 1e7, and faster; Householder'
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -115,6 +115,11 @@ def module_geometry(factors: Sequence[Factors], k: int = TOP_K) -> ModuleGeometr
 def inner(f: Factors, g: Factors) -> float:
     """<dW_f, dW_g> of one module, by r x r products."""
     return float(((f.b.double().T @ g.b.double()) * (f.a.double() @ g.a.double().T)).sum())
+
+
+def total_norm(adapter: Mapping[str, Factors]) -> float:
+    """Frobenius norm of an adapter's update over all its modules, from the factors by module."""
+    return math.sqrt(max(0.0, math.fsum(inner(f, f) for f in adapter.values())))
 
 
 def pair_indices(count: int) -> tuple[np.ndarray, np.ndarray]:

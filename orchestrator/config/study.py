@@ -23,6 +23,7 @@ from orchestrator.bases import Base
 from orchestrator.config.evaluation import Evaluation
 from orchestrator.config.factorial import Cells
 from orchestrator.config.values import Declared, Free, Frozen, Several
+from orchestrator.planning.scaled_copies import scaled_copies
 from orchestrator.planning.training_runs import training_runs
 from orchestrator.prompts.templates import environment
 from orchestrator.rollouts.sources import Rollouts
@@ -135,6 +136,7 @@ class Study(Frozen):
     replicas: Several[Replica] = ()
     sweep: Sweep | None = None
     factorial: Several[Cells] = ()
+    norm_matched: bool = False  # every method's update is evaluated at the norm of the reference's too
     max_trainings: Count = 100  # in all; a study with more is refused
     engine: Declared[EngineSettings] = EngineSettings()
     evaluation: Evaluation
@@ -188,12 +190,14 @@ class Study(Frozen):
         combinations = sum(cells.size(len(self.methods)) for cells in self.factorial)
         if combinations > MOST_COMBINATIONS:
             raise ValueError(f"factorial: {combinations} combinations, {MOST_COMBINATIONS} are the most")
-        count = len(training_runs(self))
+        runs = training_runs(self)
+        count = len(runs)
         if count > self.max_trainings:
             raise ValueError(
                 f"{count} trainings, more than max_trainings={self.max_trainings}: leave cells of the factorial out, "
                 f"or consent with max_trainings={count}"
             )
+        scaled_copies(self, runs)
 
     @property
     def reference(self) -> str:

@@ -61,6 +61,12 @@ class Answered:
     def config(self) -> Mapping[str, Any]:
         return self.steps[0].config
 
+    @property
+    def scaled(self) -> bool:
+        """Whether it is a scaled copy of a training, which no table of pairs holds."""
+        adapter = self.steps[0].inputs.get("adapter")
+        return adapter is not None and adapter.kind.name == "scale"
+
     def samples(self, task: str) -> int:
         return self.config["sampling"][task]["samples"]
 
@@ -115,13 +121,14 @@ def evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> Evaluat
 
     ``incomplete`` lists models with unfinished parts; they are left out. None if nothing was evaluated.
     """
-    models, incomplete = answered(done.values(), folders)
+    whole, incomplete = answered(done.values(), folders)
+    models, scaled = ([m for m in whole if m.scaled == kind] for kind in (False, True))
     parts = present(incomplete=incomplete or None)
     if models:
         config = models[0].config
-        canary, controls = _canaries(models)
+        canary, controls = _canaries(whole)
         parts |= {
-            "tasks": [_task(models, task) for task in read_problems(folders["problems/evaluation"])],
+            "tasks": [_task(models, scaled, task) for task in read_problems(folders["problems/evaluation"])],
             "canary": canary,
             "controls": controls,
             "engine": Engine(**config["engine"], shard=config["shard"], parts=config["parts"]),
@@ -141,7 +148,7 @@ def shares(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[str, d
     }  # fmt: skip
 
 
-def _task(models: Sequence[Answered], task: Mapping[str, Any]) -> Task:
+def _task(models: Sequence[Answered], scaled: Sequence[Answered], task: Mapping[str, Any]) -> Task:
     scores, strata, right = [], [], {}
     sampling = Sampling(**models[0].config["sampling"][task["task"]])
     for model in models:
@@ -165,6 +172,7 @@ def _task(models: Sequence[Answered], task: Mapping[str, Any]) -> Task:
         solved_by_all=sum(len(names) == len(right) for names in solved),
         solved_by_none=sum(not names for names in solved),
         alone=_alone(list(right), ids, solved),
+        **present(scaled=[_score(model.name, read(model, task)) for model in scaled] or None),
     )
 
 
@@ -272,7 +280,7 @@ def _worst(rows: Sequence[CanaryRow]) -> dict[str, Any]:
 
 def answers(done: Mapping[str, Step], folders: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Completions for ``report.text_pages``: some problems per task, those on which models differ first."""
-    models, _ = answered(done.values(), folders)
+    models = [model for model in answered(done.values(), folders)[0] if not model.scaled]
     pages = []
     for task in read_problems(folders["problems/evaluation"]) if models else []:
         right = {model.name: _right(read(model, task, ("task", "id", "sample", "correct"))) for model in models}

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from methods import METHODS
+from orchestrator.planning.scaled_copies import scaled_copies
 from orchestrator.planning.training_runs import training_runs
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def estimate(study: Study) -> Cost | None:
     activations = rows * longest * shape.hidden * (shape.layers * kept + KEPT) * BYTES[training.precision]
     memory = weights * BYTES[training.precision] + adapter * 16 + activations
     trainings = training_runs(study)
+    models = 1 + len(trainings) + len(scaled_copies(study, trainings))
     return Cost(
         parameters=weights,
         modules=shape.layers * len(adapted),
@@ -92,7 +94,7 @@ def estimate(study: Study) -> Cost | None:
         training_tokens=sum(training_tokens(study, run.objective, asdict(run.training)) for run in trainings),
         training_gpu_hours=sum(training_seconds(study, shape, run.objective, asdict(run.training)) for run in trainings)
         / 3600,
-        evaluation_gpu_hours=(1 + len(trainings)) * evaluation_seconds(study, shape) / 3600,
+        evaluation_gpu_hours=models * evaluation_seconds(study, shape) / 3600,
     )
 
 

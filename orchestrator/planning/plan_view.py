@@ -21,6 +21,7 @@ from orchestrator.planning.cost import (
     units,
 )
 from orchestrator.planning.power_view import power_lines
+from orchestrator.planning.scaled_copies import scaled_copies
 from orchestrator.planning.schedule import Entry, Schedule
 from orchestrator.planning.training_runs import TrainingRun, rate_name, training_runs
 from orchestrator.rollouts.row import Row
@@ -83,6 +84,9 @@ def _protocol(study: Study) -> Iterator[str]:
             f"evaluate   {draw} problems of {task.known_as} ({_part(task.source, task.split)}){shots}, {how}, at most "
             f"{drawn['max_tokens']} tokens; contamination: {study.evaluation.contamination}"
         )
+    copies = scaled_copies(study, training_runs(study))
+    if copies:
+        yield f"norm       {len(copies)} trainings also scaled to the norm of {copies[0].to}'s update, and evaluated so"
 
 
 def _trainings(study: Study, rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:

@@ -68,7 +68,13 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
         if geometry
         else None,
         "matched": matched(
-            trainings, reference, geometry, measured.activations, measured.losses or [], shares(done, folders)
+            trainings,
+            reference,
+            geometry,
+            measured.activations,
+            measured.losses or [],
+            shares(done, folders),
+            measured.scaled or (),
         )
         or None,
         "sweep": _sweep(study, reference, trainings, geometry, measured.losses or [], tasks),

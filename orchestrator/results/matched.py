@@ -12,8 +12,10 @@ from analysis.statistics.power import trainings_needed
 from analysis.statistics.significance import holm
 from analysis.statistics.trainings import MethodDifference, method_difference
 from analysis.weights.replicas import Run, families, noise, runs
+from orchestrator.results.matched_norm import at_norm
 from results.function import Activations, Losses
 from results.matched import AccuracyDifference, MatchedRow, Settled, Span
+from results.scaled import Scaled
 from results.trainings import AnyTraining
 from results.weights import MeasuredGeometry
 
@@ -28,9 +30,10 @@ def matched(
     activations: Activations | None,
     losses: Sequence[Losses],
     shares: Shares,
+    scaled: Sequence[Scaled] = (),
 ) -> list[MatchedRow]:
-    """A row for each method and rate at which the reference was trained too, and for its own rate beside the
-    reference's own. Trainings whose update is noise are left out."""
+    """A row for each method and rate at which the reference was trained too, for its own rate beside the reference's
+    own, and for each rate with scaled copies. Trainings whose update is noise are left out."""
     marked = noise(map(vars, trainings))
     done = [training.name for training in trainings if training.name not in marked and training.status == "done"]
     known = families(runs(map(vars, trainings), done))
@@ -50,6 +53,8 @@ def matched(
             one, two = by.get((method, rate)), by.get((reference, beside))
             if one and two:
                 rows.append(_row(how, one, two, geometry, activations, losses, shares))
+    at_own_rate = by.get((reference, own[reference].learning_rate), [])
+    rows += at_norm(_row, by, at_own_rate, geometry, activations, losses, shares, scaled)
     return _adjusted(rows)
 
 
@@ -65,6 +70,7 @@ def _row(
     names, others = [run.name for run in one], [run.name for run in two]
     norms = geometry.norms if geometry else {}
     kl = {row.name: row.kl_to_base for row in losses}
+    nll = {row.name: row.nll_right for row in losses}
     between = list(product(names, others))
     repeats = [*combinations(names, 2), *combinations(others, 2)]
     differences: list[tuple[str, MethodDifference]] = []
@@ -87,6 +93,8 @@ def _row(
         weighted=_over(between, weighted, "cosine"),
         angle_min=_over(between, pair, "angle_min_median_deg"),
         norm_ratio=_span(norms[a] / norms[b] for a, b in between if norms.get(a) and norms.get(b)),
+        nll_right=_mean(nll.get(name) for name in names),
+        reference_nll=_mean(nll.get(name) for name in others),
         kl_to_base=_mean(kl.get(name) for name in names),
         reference_kl=_mean(kl.get(name) for name in others),
         accuracy=[_accuracy(task, found) for task, found in differences],

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.planning.plan import Planned
     from results.document import Measured
 
-FILE = "similarity.json"
+FILE, TO_BASE = "similarity.json", "to_base.json"
 SECONDS_A_LAYER, SECONDS_A_MODULE = 0.009, 0.0003  # of a pair, on one core, at 100 prompts
 
 
@@ -33,24 +33,40 @@ class Settings(Frozen):
 
 
 def plan(planned: Planned) -> list[Step]:
-    """It needs the base's features, without which a pair of adapters says little, and some adapter's."""
+    """It needs the base's features, without which a pair of adapters says little, and some adapter's.
+
+    Scaled copies of trainings are compared to base alone, in a step of their own.
+    """
     spec = planned.study.analysis
     config = spec.similarity.model_dump(include={"position", "groups"}) | {"seed": spec.seed}
     features = {step.name: step for step in planned.of("features")}
-    inputs = {BASE: features.pop(BASE)} | {f"{FEATURES}{name}": step for name, step in features.items()}
-    return [Step(KIND, "cka", config, inputs, collective=FEATURES)]
+    base, copies = features.pop(BASE), {step.name for step in planned.of("scale")}
+    trained, scaled = (
+        {BASE: base} | {f"{FEATURES}{name}": step for name, step in features.items() if (name in copies) == kind}
+        for kind in (False, True)
+    )
+    steps = [Step(KIND, "cka", config, trained, collective=FEATURES)]
+    return [*steps, Step(KIND, "scaled", {"to": BASE}, scaled, collective=FEATURES)] if copies else steps
 
 
 def run(context: Context) -> None:
-    """Write ``similarity.json``: debiased CKA per pair and layer (interval, shuffled control), per pair and module."""
-    from orchestrator.measurements.similarity import measure_similarity
+    """Write ``similarity.json``: debiased CKA per pair and layer (interval, shuffled control), per pair and module; of
+    scaled copies ``to_base.json``: debiased CKA to base per copy and layer."""
+    if "to" in context.config:
+        from orchestrator.measurements.to_base import measure_to_base
 
-    measure_similarity(context)
+        measure_to_base(context)
+    else:
+        from orchestrator.measurements.similarity import measure_similarity
+
+        measure_similarity(context)
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """Every pair at every layer, with its interval and control, and at every module."""
-    pairs = math.comb(1 + len(step.spare_roles), 2)
+    """Every pair at every layer, with its interval and control, and at every module; to base a pair a copy is more
+    than is done."""
+    models = len(step.spare_roles)
+    pairs = models if "to" in step.config else math.comb(1 + models, 2)
     modules = shape.layers * len(study.adapter.targets)
     return pairs * ((shape.layers + 1) * SECONDS_A_LAYER + modules * SECONDS_A_MODULE)
 
@@ -59,7 +75,10 @@ def read(folder: Path) -> Measured:
     from orchestrator.results.read import read_part
     from results.document import Measured
     from results.function import Similarity
+    from results.scaled import CkaToBase
 
+    if (folder / TO_BASE).exists():
+        return Measured(scaled_cka=read_part(list[CkaToBase], folder / TO_BASE))
     return Measured(similarity=read_part(Similarity, folder / FILE))
 
 

@@ -78,8 +78,10 @@ def as_inputs(planned: Planned) -> dict[str, Step]:
 
 
 def each_model(planned: Planned, common: Mapping[str, Step]) -> dict[str, dict[str, Step]]:
-    """What a step about one model reads, for base and for each training by name: ``common``, and the adapter."""
-    return {BASE: dict(common)} | {t.name: {**common, "adapter": t} for t in planned.of("train")}
+    """What a step about one model reads, for base, each training and each scaled copy of one by name: ``common``, and
+    the adapter."""
+    adapted = [*planned.of("train"), *planned.of("scale")]
+    return {BASE: dict(common)} | {step.name: {**common, "adapter": step} for step in adapted}
 
 
 def runs_as(step: Step) -> RunsAs:

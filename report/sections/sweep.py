@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis.weights.replicas import noise, runs
-from report import formats, matched
+from report import formats, matched, scaled
 from report.model_index import BASE, ModelIndex, distinct
 from report.plotting import FLOOR, PAGE, Canvas, Made, called, floor_lines, gathered, log_axis, look, rate_axis, short
 from report.section import Records, Section, csv_of, from_results
@@ -37,24 +37,34 @@ def matched_table(results: Results, index: ModelIndex) -> Table | None:
     def trained(row: MatchedRow) -> Cell:
         return number(f"{len(row.trainings)} : {len(row.reference_trainings)}")
 
+    any_scaled = any(row.factor for row in rows)
+
     def rate(row: MatchedRow) -> Cell:
         beside = "" if row.learning_rate == row.reference_rate else f"{reference} at {formats.rate(row.reference_rate)}"
         return number(formats.rate(row.learning_rate), detail=beside)
 
     columns = [
-        (Column("Method", kind="text"), lambda row: text(index.label(row.method))),
+        (Column("Method", kind="text"), lambda row: text(_method(row, index))),
         (Column("Learning rate", "of both"), rate),
         (Column("Trainings", f"its : {reference}’s"), trained),
         (Column("Cosine", f"to {reference}, mean and range"), lambda row: _spanned(row.cosine, formats.cosine)),
         (Column("Floor", "another order"), lambda row: _spanned(row.floor, formats.cosine, "neither was repeated")),
         (Column("Weighted cosine", "by activations"), lambda row: _spanned(row.weighted, formats.cosine)),
         (Column("Norm ratio", f"to {reference}"), lambda row: _spanned(row.norm_ratio, formats.times)),
-        (Column("KL to base", f"its, {reference}’s"), lambda row: _kl(row)),
+        (Column("Scaled by"), lambda row: _spanned(row.factor, formats.times, "as trained")),
+        (Column("Held-out loss", f"right: its, {reference}’s"), lambda row: _two(row.nll_right, row.reference_nll)),
+        (Column("KL to base", f"its, {reference}’s"), lambda row: _two(row.kl_to_base, row.reference_kl)),
         *((Column(task.title, f"points to {reference}, 95% interval"), _accuracy(task)) for task in results.tasks),
     ]  # fmt: skip
-    return records(
-        "matched", f"Every method against {reference} at the same learning rate", rows, columns, _caption(index)
+    title = (
+        f"Every method against {reference} at the same learning rate{', and at the same norm' if any_scaled else ''}"
     )
+    caption = _caption(index) + (f" {scaled.caption(reference)}" if any_scaled else "")
+    return records("matched", title, rows, columns, caption)
+
+
+def _method(row: MatchedRow, index: ModelIndex) -> str:
+    return index.label(row.method) + (f", at {index.label(row.to)}’s norm" if row.matched == "norm" else "")
 
 
 def _spanned(span: Span | None, form: Callable[[float | None], str], why: str = "not measured") -> Cell:
@@ -64,8 +74,8 @@ def _spanned(span: Span | None, form: Callable[[float | None], str], why: str = 
     return number(form(span.mean), detail=f"{ends[0]} to {ends[1]}" if ends[0] != ends[1] else "")
 
 
-def _kl(row: MatchedRow) -> Cell:
-    return number(formats.significant(row.kl_to_base), "not measured", formats.significant(row.reference_kl))
+def _two(own: float | None, reference: float | None) -> Cell:
+    return number(formats.significant(own), "not measured", formats.significant(reference))
 
 
 def _accuracy(task: Task) -> Callable[[MatchedRow], Cell]:
@@ -293,7 +303,7 @@ SECTION = Section(
     key="sweep",
     title="Is the learning rate the cause?",
     step="train",
-    tables=from_results(matched_table, sweep_table),
+    tables=from_results(matched_table, scaled.table, sweep_table),
     figures={"sweep": sweep},
-    csv={"matched": _rows} | csv_of(lambda results: results.sweep, {"sweep": lambda sweep: sweep.points}),
+    csv={"matched": _rows} | scaled.CSV | csv_of(lambda results: results.sweep, {"sweep": lambda sweep: sweep.points}),
 )

@@ -29,6 +29,7 @@ def numbers(results: dict[str, Any]) -> dict[str, dict[str, float]]:
         "problems": {"n": task["n"]},
         "reference": {"first_loss": trained["dpo"]["loss_first"]},
         "train": {m: trained[m]["b_norm"] for m in ("sft", "rft", "dft", "rift", "offline_grpo", "dpo")},
+        "scale": {row["name"]: row["factor"] for row in results["scaled"] if row["of"] in ("rft", "dft", "rift")},
         "evaluate": {m: accuracy[m] for m in ("base", "sft")},
         "geometry": {
             "norm": norms["sft"],

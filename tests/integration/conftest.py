@@ -24,15 +24,19 @@ MINI = ROOT / "configs" / "mini.yaml"
 # them, and each step that measures many adapters together.
 UNFINISHED = (
     *(f"{k}/{n}" for k in ("train", "evaluate", "losses", "features") for n in ("dft", "dpo", "dpo-lr3e-4")),
+    *(f"{kind}/dft-norm" for kind in ("scale", "evaluate", "losses", "features")),
     *(f"{kind}/*" for kind in ("geometry", "activations", "spectra", "connectivity", "similarity")),
 )
 
 MODELS = ("base", "sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4", "sft-order43")
+SCALED = ("rft-norm", "dft-norm", "rift-norm", "offline_grpo-norm", "dpo-norm", "dpo-lr3e-4-norm")
 TITLES = (
     ["base/scratch", "rollouts/sampled", "problems/evaluation", "reference/base"]
     + [f"train/{m}" for m in ("sft", "rft", "dft", "rift", "offline_grpo", "dpo", "dpo-lr3e-4", "sft-order43")]
-    + [f"{kind}/{model}" for kind in ("evaluate", "losses", "features") for model in MODELS]
-    + ["geometry/weights", "activations/rows", "spectra/base", "connectivity/paths", "similarity/cka"]
+    + [f"scale/{m}" for m in SCALED]
+    + [f"{kind}/{model}" for kind in ("evaluate", "losses", "features") for model in (*MODELS, *SCALED)]
+    + ["geometry/weights", "activations/rows", "spectra/base", "connectivity/paths"]
+    + ["similarity/cka", "similarity/scaled"]
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import TITLES, committed, finished, forked_run, orchestrator
+from tests.integration.conftest import MODELS, SCALED, TITLES, committed, finished, forked_run, orchestrator
 
 
 def test_serial_run_reports_every_part(serial: Path) -> None:
@@ -34,6 +34,32 @@ def test_serial_run_reports_every_part(serial: Path) -> None:
     page = (serial / "report" / "report.html").read_text()
     assert "<script" not in page and "Offline GRPO" in page
     assert (serial / "report" / "figures").is_dir() and list((serial / "report" / "csv").glob("*.csv"))
+
+
+def test_scaled_copies_are_further_models_and_no_trainings(serial: Path) -> None:
+    """At SFT's norm to float32's rounding; evaluated, with losses and a CKA, but in no table of pairs."""
+    results = json.loads((serial / "report" / "results.json").read_text())
+    norms = {row["name"]: row["norm"] for row in results["geometry"]["adapters"]}
+    assert [row["name"] for row in results["scaled"]] == list(SCALED)
+    for row in results["scaled"]:
+        assert (row["norm"], row["reference_norm"]) == (pytest.approx(norms["sft"], rel=1e-6),) * 2
+        assert row["factor"] == pytest.approx(norms["sft"] / norms[row["of"]], rel=1e-6)
+    task = results["evaluation"]["tasks"][0]
+    assert [row["name"] for row in task["scaled"]] == list(SCALED)
+    assert [row["name"] for row in results["evaluation"]["canary"]] == [*MODELS, *SCALED]
+    measured = [*results["geometry"]["pairs"], *results["similarity"]["hidden"], *task["pairs"]]
+    assert not any(row[end] in SCALED for row in measured for end in ("a", "b"))
+    kl = {row["name"]: row["kl_to_base"] for row in results["losses"]}
+    assert kl["dpo-norm"] > 10 * kl["dpo"] > 0, "eight times its update is further from the base"
+    cka = {(row["name"], row["layer"]): row["cka"] for row in results["scaled_cka"]}
+    assert 0.9 < cka["dpo-norm", 1] < 1 - 1e-9 and {name for name, _ in cka} == set(SCALED)
+    rows = {(row["method"], row["learning_rate"]): row for row in results["matched"] if row["matched"] == "norm"}
+    dpo = rows["dpo", 3e-5]
+    assert dpo["trainings"] == ["dpo-norm"] and dpo["kl_to_base"] == kl["dpo-norm"]
+    accuracies = {row["name"]: row["accuracy"] for row in (*task["models"], *task["scaled"])}
+    mean = (accuracies["sft"] + accuracies["sft-order43"]) / 2
+    assert dpo["accuracy"][0]["difference"] == pytest.approx(accuracies["dpo-norm"] - mean)
+    assert len(rows) == 6 and "DPO, at SFT’s norm" in (serial / "report" / "report.html").read_text()
 
 
 def test_second_run_does_nothing(mini: Path, serial: Path) -> None:
@@ -141,7 +167,9 @@ def test_one_training_more_is_passed_through_alone(mini: Path, serial: Path, tmp
     # 24 prompts, and 8 right and 8 wrong rows, in batches of 8; the rows on base for the KL, and one to check its head.
     assert passes == {"features adapted": 3, "losses adapted": 2, "losses base": 2 + 3}
     one, two = (json.loads((folder / "report" / "results.json").read_text()) for folder in (serial, copy))
-    assert one["losses"] == two["losses"][:-1] and two["losses"][-1]["name"] == "rft-lr1e-3"
+    assert one["losses"] == [row for row in two["losses"] if row["name"] != "rft-lr1e-3"]
+    assert [row["name"] for row in two["losses"]].count("rft-lr1e-3") == 1
+    assert one["scaled"] == two["scaled"] and one["scaled_cka"] == two["scaled_cka"]
     assert one["connectivity"] == two["connectivity"]
     among = [row for row in two["similarity"]["hidden"] if "rft-lr1e-3" not in (row["a"], row["b"])]
     assert among == one["similarity"]["hidden"]
@@ -173,9 +201,12 @@ def test_a_failed_training_leaves_the_others(mini: Path, serial: Path, tmp_path:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "train/dft: FAILED" in done.stdout
     assert "evaluate/dft: not run, needs train/dft" in done.stdout
+    assert "scale/dft-norm: not run, needs train/dft" in done.stdout
     results = json.loads((copy / "report" / "results.json").read_text())
     status = {t["name"]: t["status"] for t in results["trainings"]}
     assert status == {"sft": "done", "dft": "failed", "dpo": "done", "dpo-lr3e-4": "done"}
     assert [a["name"] for a in results["geometry"]["adapters"]] == ["sft", "dpo", "dpo-lr3e-4"]
     assert results["failures"][0]["step"] == "train/dft"
-    assert "evaluate/dft" in results["failures"][0]["dependants"]
+    assert {"evaluate/dft", "scale/dft-norm", "evaluate/dft-norm"} <= set(results["failures"][0]["dependants"])
+    assert [row["of"] for row in results["scaled"]] == ["dpo", "dpo-lr3e-4"], "the other copies go on"
+    assert {row["name"] for row in results["scaled_cka"]} == {"dpo-norm", "dpo-lr3e-4-norm"}

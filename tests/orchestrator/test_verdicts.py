@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from analysis.statistics.significance import mcnemar_exact, sign_flip
 from execution.step import Step
 from execution.store import write_json
-from orchestrator.evaluation.verdicts import answers, evaluation
+from orchestrator.evaluation.verdicts import answers, evaluation, shares
 from orchestrator.steps import STEP_KINDS
 from orchestrator.steps.evaluate import CANARY, VERDICTS, part_name
 from report.text_pages import PROBLEMS
@@ -166,6 +167,22 @@ def test_some_parts_of_a_model_count_for_nothing(tmp_path: Path) -> None:
     assert told(done, folders) == {"incomplete": [{"name": n, "parts": 1, "of": 2} for n in ("base", "sft")]}
     assert answers(done, folders) == []
     assert evaluation({}, {}) is None, "nothing was evaluated"
+
+
+def test_a_scaled_copy_is_scored_and_compared_to_none(tmp_path: Path) -> None:
+    """Its answers change no pair, no count and no page of the others; it has its canary as every model has."""
+    said = {"base": ["7", "8", "8", "-"], "sft": ["7", "7", "8", "8"], "sft-norm": ["8", "8", "7", "7"]}
+    done, folders = write(tmp_path, said)
+    scale = Step(STEP_KINDS["scale"], "sft-norm", {})
+    done["evaluate/sft-norm"] = replace(done["evaluate/sft-norm"], inputs={"adapter": scale})
+    found, plain = told(done, folders), told(*write(tmp_path / "plain", {n: said[n] for n in ("base", "sft")}))
+    (task,), (other,) = found["tasks"], plain["tasks"]
+    (score,) = task.pop("scaled")
+    assert task == other and "scaled" not in other
+    assert (score["name"], score["correct"], score["not_found"], score["accuracy"]) == ("sft-norm", 2, 0, 0.5)
+    assert [row["name"] for row in found["canary"]] == list(said) and found["controls"][0]["checks"] == 3
+    assert [m["name"] for m in answers(done, folders)[0]["problems"][0]["models"]] == ["base", "sft"]
+    assert list(shares(done, folders)["toy"]) == list(said), "which the matched rows read"
 
 
 def test_answers_are_those_on_which_models_differ_first(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_ray_gives_the_same_bytes_after_a_kill(mini: Path, serial: Path, tmp_pat
 
 
 ALONE = (  # evaluated on many small shards, each problem twice
-    "methods={sft: null}", "sweep=null", "replicas=[]", "analysis.connectivity.pairs=[]",
+    "methods={sft: null}", "sweep=null", "replicas=[]", "norm_matched=false", "analysis.connectivity.pairs=[]",
     "evaluation.tasks.0.draw=90", "evaluation.shard=3", "evaluation.samples=2", "evaluation.temperature=1",
 )  # fmt: skip
 
