@@ -12,6 +12,7 @@ from execution.context import Context
 from execution.step import Step, StepKind
 from orchestrator.bases.base import Shape
 from orchestrator.config.values import Frozen
+from orchestrator.planning.kept_pairs import kept_pairs
 from orchestrator.steps.features import FEATURES
 from orchestrator.steps.train import BASE
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from results.document import Measured
 
 FILE = "similarity.json"
-SECONDS_A_LAYER, SECONDS_A_MODULE = 0.009, 0.0003  # of a pair, on one core, at 100 prompts
+SECONDS_A_LAYER, SECONDS_A_MODULE = 0.0006, 0.00003  # of a pair, on one core, at 100 prompts
 
 
 class Settings(Frozen):
@@ -36,6 +37,8 @@ def plan(planned: Planned) -> list[Step]:
     """It needs the base's features, without which a pair of adapters says little, and some adapter's."""
     spec = planned.study.analysis
     config = spec.similarity.model_dump(include={"position", "groups"}) | {"seed": spec.seed}
+    kept = kept_pairs(planned.study)
+    config |= {} if kept.beside is None else {"beside": kept.beside}
     features = {step.name: step for step in planned.of("features")}
     inputs = {BASE: features.pop(BASE)} | {f"{FEATURES}{name}": step for name, step in features.items()}
     return [Step(KIND, "cka", config, inputs, collective=FEATURES)]
@@ -49,8 +52,9 @@ def run(context: Context) -> None:
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """Every pair at every layer, with its interval and control, and at every module."""
-    pairs = math.comb(1 + len(step.spare_roles), 2)
+    """Every listed pair at every layer, with its interval and control, and at every module."""
+    models = 1 + len(step.spare_roles)
+    pairs = 2 * models if "beside" in step.config else math.comb(models, 2)
     modules = shape.layers * len(study.adapter.targets)
     return pairs * ((shape.layers + 1) * SECONDS_A_LAYER + modules * SECONDS_A_MODULE)
 
