@@ -110,7 +110,7 @@ def similarity(gram_x: Tensor, gram_y: Tensor, generator: Generator, groups: int
 def similarities(
     grams: Sequence[Tensor], pairs: Sequence[tuple[int, int]], generator: Generator, groups: int = GROUPS
 ) -> list[dict[str, float | None]]:
-    """What :func:`similarity` gives for many pairs among ``grams``, each pair with the same shuffles; equal to it bit by bit.
+    """What :func:`similarity` gives, bit by bit, for many pairs among ``grams``, each with the same shuffles.
 
     What concerns one model is done once a model: the centring, with and without each group of prompts, the shuffles.
     One such form of every model is in memory at a time.

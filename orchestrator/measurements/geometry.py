@@ -20,7 +20,7 @@ from execution.context import Inputs, ParallelMap
 from methods.training.start import INITIAL
 from models.adapter import AdapterFile, Factors, Start
 from models.module_names import natural_key
-from orchestrator.measurements.listed import Listed, listed
+from orchestrator.measurements.listed import ALL, Listed, listed
 from orchestrator.runtime.threads import pin
 
 MODULES_A_TASK = 16  # a Ray task costs more than a module
@@ -54,7 +54,7 @@ class Task(NamedTuple):
     subjects: list[Subject]
     top: int
     threads: int
-    listed: Listed = Listed()
+    listed: Listed = ALL
 
 
 class Part(NamedTuple):

@@ -19,13 +19,16 @@ class Listed(NamedTuple):
     detailed: np.ndarray | None = None
 
 
+ALL = Listed()
+
+
 def listed(names: Sequence[str], config: Mapping[str, Any]) -> Listed:
     """By a step's settings ``beside`` and ``pairs``, which a study of few trainings has not.
 
     ``names`` are those that are there: a training that failed is in no pair.
     """
     if "beside" not in config:
-        return Listed()
+        return ALL
     place = {name: i for i, name in enumerate(names)}
     pairs = None
     if "pairs" in config:

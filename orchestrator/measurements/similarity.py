@@ -12,7 +12,7 @@ from analysis.function.cka import linear_ckas, similarities
 from analysis.weights.modules import places
 from execution.context import Context, Inputs
 from execution.store import write_json
-from orchestrator.measurements.features import measured_at, read_grams
+from orchestrator.measurements.grams import measured_at, read_grams
 from orchestrator.runtime.threads import pin
 from orchestrator.steps.features import FEATURES
 from orchestrator.steps.similarity import FILE
