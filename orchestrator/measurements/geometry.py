@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from analysis.weights.chance import floors
 from analysis.weights.geometry import ModuleGeometry, inner, module_geometry
@@ -102,11 +102,6 @@ def survey(
 def write_layers(path: Path, grams: np.ndarray) -> None:
     """The layers' Grams, in the order of an adapter's layers."""
     save_file({"grams": np.ascontiguousarray(grams)}, path)
-
-
-def read_layers(path: Path) -> np.ndarray:
-    """What ``write_layers`` wrote."""
-    return load_file(path)["grams"]
 
 
 def shared(places: Sequence[Place], inputs: Inputs) -> list[str]:
