@@ -24,7 +24,12 @@ def canonical(value: Any) -> str:
 
 def key(value: Any) -> str:
     """The first ``KEY_LENGTH`` hex digits of the SHA-256 of the canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:KEY_LENGTH]
+    return digest(canonical(value))
+
+
+def digest(text: str) -> str:
+    """The key of the value whose canonical JSON is ``text``."""
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
 def file_hash(path: Path) -> str:

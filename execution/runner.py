@@ -7,6 +7,7 @@ without the failed inputs. The executor decides where steps run.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,9 @@ class Outcome:
     def lost(self) -> set[str]:
         return self.failed.keys() | self.blocked.keys()
 
+    def is_lost(self, title: str) -> bool:
+        return title in self.failed or title in self.blocked
+
 
 class DagRunner:
     """One run of a plan against a store. ``check`` is called repeatedly and raises if the run must not continue."""
@@ -78,9 +82,18 @@ class DagRunner:
     ) -> None:
         self.store, self.progress, self.check = store, progress, check
         self.position = {step.title: i for i, step in enumerate(plan)}
-        self.waiting = list(plan)
+        self.plan = list(plan)
         self.running: dict[str, Step] = {}
         self.outcome = Outcome()
+        # A step's end concerns the steps that read it, not all that wait: of these there may be thousands.
+        reads = {step.title: {other.title for other in step.inputs.values()} for step in plan}
+        self.readers: dict[str, list[str]] = {title: [] for title in self.position}
+        for title, read in reads.items():
+            for other in read:
+                self.readers.setdefault(other, []).append(title)
+        self.missing = {title: len(read) for title, read in reads.items()}  # how many of these have not ended
+        self.free = [self.position[title] for title, count in self.missing.items() if not count]  # a heap: none misses
+        self.waiting = {step.title: step for step in plan}
 
     def run(self, open_executor: Callable[[], Executor]) -> Outcome:
         """Run to the end. The executor is opened only if a step has to run."""
@@ -118,7 +131,7 @@ class DagRunner:
             self.store.clear_failure(step)  # of an earlier run
             self.store.clear_progress(step)
             self.store.discard(step)
-        executor.start(ready, self.waiting)
+        executor.start(ready, list(self.waiting.values()))
 
     def survey(self) -> Outcome:
         """The outcome from the store alone, running nothing: other steps failed when last tried, or were not run."""
@@ -130,32 +143,37 @@ class DagRunner:
                     self.outcome.blocked[step.title] = NOT_RUN
                 else:
                     self.outcome.failed[step.title] = error
+                self._ends(step.title)
         return self._ended()
 
+    def _ends(self, title: str) -> None:
+        """A step is done, failed or blocked: steps that read nothing else that has not ended are free."""
+        for reader in self.readers[title]:
+            self.missing[reader] -= 1
+            if not self.missing[reader]:
+                heapq.heappush(self.free, self.position[reader])
+
     def _advance(self) -> list[Step]:
-        """One pass over the waiting steps in plan order: record those done or blocked, return those that can run."""
+        """The free steps in plan order: record those done or blocked, return those that can run."""
         ready = []
-        for planned in list(self.waiting):
+        while self.free:
+            planned = self.plan[heapq.heappop(self.free)]
+            del self.waiting[planned.title]
             step = self._resolve(planned)
-            if step is None:
-                continue
-            self.waiting.remove(planned)
             if step.title in self.outcome.blocked:
-                continue
-            if self._have(step):
+                self._ends(step.title)
+            elif self._have(step):
                 self.outcome.cached.add(step.title)
                 self.outcome.steps.append(step)
+                self._ends(step.title)
             else:
                 ready.append(step)
                 self.running[step.title] = step
         return ready
 
-    def _resolve(self, step: Step) -> Step | None:
-        """The step as it can run now, without failed inputs if collective; None while it waits. May mark it blocked."""
-        lost = {s.title for s in step.inputs.values()} & self.outcome.lost
-        settled = {s.title for s in self.outcome.steps} | self.outcome.lost
-        if any(s.title not in settled for s in step.inputs.values()):
-            return None
+    def _resolve(self, step: Step) -> Step:
+        """The step as it can run now, without failed inputs if collective. May mark it blocked."""
+        lost = {s.title for s in step.inputs.values() if self.outcome.is_lost(s.title)}
         spare = step.spare
         if lost - spare or (spare and spare <= lost):
             lost = lost - spare or lost
@@ -182,6 +200,7 @@ class DagRunner:
         else:
             self.progress(f"{step.title}: FAILED: {error}")
             self.outcome.failed[step.title] = error
+        self._ends(step.title)
 
     def _heartbeat(self) -> None:
         for step in self.running.values():

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from types import UnionType
+from functools import cache
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -70,10 +71,11 @@ class Settings:
                 raise ValueError(f"{name}: {complaint}")
 
 
-def hints(kind: type[Settings]) -> dict[str, Any]:
+@cache
+def hints(kind: type[Any]) -> Mapping[str, Any]:
     """The type of each field, with the marks and bounds that it carries."""
     annotations = get_type_hints(kind, include_extras=True)
-    return {field.name: annotations[field.name] for field in fields(kind)}
+    return MappingProxyType({field.name: annotations[field.name] for field in fields(kind)})
 
 
 def bare(hint: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from execution.context import Context
-from execution.fingerprint import canonical, key
+from execution.fingerprint import canonical, digest
 
 RunsAs = Literal["task", "training", "engine"]
 
@@ -87,7 +87,7 @@ class Step:
 
     @cached_property
     def key(self) -> str:
-        return key(self.payload())
+        return digest(self._canonical())
 
     @property
     def spare_roles(self) -> list[str]:
@@ -106,7 +106,10 @@ class Step:
 
     def payload(self) -> dict[str, Any]:
         """What the key is a hash of, as plain JSON values."""
-        payload = {
+        return json.loads(self._canonical())
+
+    def _canonical(self) -> str:
+        payload: dict[str, Any] = {
             "kind": self.kind.name,
             "version": self.kind.version,
             "config": dict(self.config),
@@ -114,7 +117,7 @@ class Step:
         }
         if self.collective:
             payload["order"] = list(self.inputs)  # results are listed in this order
-        return json.loads(canonical(payload))
+        return canonical(payload)
 
     def without(self, lost: Collection[str]) -> Step:
         """The collective step without the inputs titled ``lost``."""

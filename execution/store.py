@@ -58,6 +58,11 @@ class Store:
         """Whether the step is finished under exactly this payload."""
         return self._record(step) is not None
 
+    def ended(self, kind: str) -> set[str]:
+        """The folders of this kind's steps that were published or have failed: which of hundreds are worth a look."""
+        failed = (name.removesuffix(".json") for name in self.storage.names(f"failed/{kind}"))
+        return {f"{kind}/{name}" for name in (*self.storage.names(kind), *failed)}
+
     def spoilt(self, step: Step) -> bool:
         """Whether the step has a record, but a damaged one."""
         return self.storage.read(f"{step.folder}/{RECORD}") is not None and not self.done(step)

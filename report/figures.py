@@ -21,6 +21,7 @@ from report.plotting import FONT, Canvas, drawable
 from report.sections import SECTIONS
 from results import Results
 
+MOST_MODELS = 24  # that a figure tells apart
 _DPI = 200
 _STYLE: Any = {
     "axes.axisbelow": True, "axes.edgecolor": "#444444", "axes.grid": True, "axes.labelsize": 8,
@@ -48,9 +49,12 @@ FIGURES = {key: function for section in SECTIONS for key, function in section.fi
 
 
 def draw(results: Results, index: ModelIndex, folder: Path) -> dict[str, Drawn]:
-    """Draws every figure that ``results`` can fill, as PNG and SVG in ``folder``; returns them by key."""
+    """Draws every figure that ``results`` can fill, as PNG and SVG in ``folder``; returns them by key.
+
+    Of more than ``MOST_MODELS`` models those of ``ModelIndex.few`` are drawn.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = {}
+    drawn, every, index = {}, len(index.models), index.few(MOST_MODELS)
     for key, function in FIGURES.items():
         with matplotlib.rc_context():
             matplotlib.rcdefaults()  # a user's own matplotlib settings must not change a byte
@@ -64,6 +68,10 @@ def draw(results: Results, index: ModelIndex, folder: Path) -> dict[str, Drawn]:
             figure, title, caption = made
             if any(drawable(model.brief) != model.brief for model in index.models.values()):
                 caption += " Characters that the drawing’s font lacks stand as their numbers; the tables spell them."
+            if every > len(index.models):
+                caption += (
+                    f" Of {every} models the first {len(index.models)} are drawn, methods and floors before others."
+                )
             svg = _save(figure, folder / key)
         drawn[key] = Drawn(key, _inline(svg, key), title, caption)
     return drawn

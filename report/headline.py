@@ -65,6 +65,7 @@ def rows(results: Results, index: ModelIndex) -> list[Row]:
         listed = {model.name: "" for model in index.models.values() if model.role == "method" and not model.error}
     elsewhere = covered(results)
     listed = {name: how for name, how in listed.items() if how != SWEEP or name not in elsewhere}
+    listed = {name: how for name, how in listed.items() if name in index.models}
     compared = [_row(results, index, name, _kind(index, name, matched), matched) for name, matched in listed.items()]
     reference = index.models.get(index.reference or "")
     if reference and not reference.error and reference.name not in listed:
@@ -145,8 +146,7 @@ def _weighted(results: Results, a: str, b: str) -> float | None:
         return None
     if a == b:
         return 1.0 if any(effect.name == a and effect.norm for effect in activations.adapters) else None
-    pair = activations.pair(a, b)
-    return pair.cosine if pair else None
+    return activations.cosine(a, b)
 
 
 def _floor_rows(results: Results, index: ModelIndex, shown: Collection[str]) -> list[Row]:
@@ -159,6 +159,8 @@ def _floor_rows(results: Results, index: ModelIndex, shown: Collection[str]) -> 
         beside = index.reference if other(pair, index.reference) else own
         replica = other(pair, beside)
         assert replica is not None, "a floor is between two runs"
+        if replica not in index.models:  # of an index of few
+            continue
         row = _row(results, index, replica, "floor", kind, pair)
         rows.append(replace(row, to_reference=beside == index.reference))
     return rows

@@ -7,6 +7,7 @@ have one label.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
@@ -116,6 +117,20 @@ class ModelIndex:
         named = {row.name: row for row in rows}
         return [named[name] for name in self.order(named)]
 
+    def few(self, most: int) -> ModelIndex:
+        """The index of at most so many models, where there is room for no more: base, the reference, methods, variants,
+        what repeats the reference, then the rest, still in the index's order."""
+
+        def turn(model: Model) -> tuple[bool, bool, bool]:
+            own = model.role in ("base", "method", "variant")
+            return model.name not in (self.reference, BASE), not own, model.method != of
+
+        if len(self.models) <= most:
+            return self
+        of = self.models[self.reference].method if self.reference in self.models else ""
+        kept = {model.name for model in sorted(self.models.values(), key=turn)[:most]}
+        return replace(self, models={name: model for name, model in self.models.items() if name in kept})
+
     def role(self, name: str) -> str:
         """The role of ``name``: a name that no training claims counts as a method."""
         return self.models[name].role if name in self.models else "method"
@@ -162,8 +177,8 @@ def distinct(names: Sequence[str], *ways: Callable[[str], str]) -> dict[str, str
     left = list(names)
     for way in ways:
         labels = {name: way(name) for name in left}
-        taken = [*called.values(), *labels.values()]
-        called |= {name: labels[name] for name in left if taken.count(labels[name]) == 1}
+        taken = Counter([*called.values(), *labels.values()])
+        called |= {name: labels[name] for name in left if taken[labels[name]] == 1}
         left = [name for name in left if name not in called]
     for name in left:
         number, first = 1, ways[-1](name)

@@ -18,6 +18,7 @@ from report.tables import Table
 from results import Results
 from results.study import ComparedAdapter, Unfinished
 
+MOST_LINES = 160  # of a table on the page
 _PLANTED = (
     "The base was pretrained by this study itself, with a failure planted in it. This report is a test of "
     "the tool, not evidence about language models."
@@ -44,12 +45,20 @@ def fill(source: Source, drawn: Mapping[str, Drawn]) -> list[Filled]:
     return [
         Filled(
             section,
-            [table for table in section.tables(source) if table],
+            [shortened(table) for table in section.tables(source) if table],
             [drawn[key] for key in section.figures if key in drawn],
             _absent(section, source.results),
         )
         for section in SECTIONS
     ]
+
+
+def shortened(table: Table) -> Table:
+    """The table's first ``MOST_LINES`` lines, and in its caption how many there are."""
+    if len(table.lines) <= MOST_LINES:
+        return table
+    more = f" Shown are the first {MOST_LINES} of {formats.count(len(table.lines))} rows; results.json has all."
+    return replace(table, lines=table.lines[:MOST_LINES], caption=table.caption + more)
 
 
 def tables_beside(sections: Sequence[Filled]) -> dict[str, list[Table]]:

@@ -188,7 +188,7 @@ def floor_lines(
     lines = []
     for kind, pair in results.geometry.floors.pairs:
         value, replica = measure(pair), other(pair, index.reference)
-        if value is not None and replica is not None:
+        if value is not None and replica in index.models:
             lines.append(FloorLine(kind, f"floor: {called(index, replica)}", value, _FLOOR_LINES[kind]))
     chance = results.geometry.chance
     shared, anywhere = (chance.shared_a, same_start(index), "--"), (chance.ambient, "chance, random", (0, (1, 3)))

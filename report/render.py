@@ -60,10 +60,12 @@ def render(results: Results, provenance: dict, out: Path, shown: dict | None = N
 
 def canonical(value: dict, name: str) -> str:
     """JSON with sorted keys, indent 1, floats as ``repr``; ValueError names a number that is not finite."""
-    place = _not_finite(value, name)
-    if place:
-        raise ValueError(f"{place} is not a finite number: write None for what is undefined")
-    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError:
+        if place := _not_finite(value, name):
+            raise ValueError(f"{place} is not a finite number: write None for what is undefined") from None
+        raise
 
 
 def _not_finite(value: Any, place: str) -> str | None:

@@ -14,7 +14,7 @@ from results.matched import MatchedRow
 from results.part import MayBeAbsent, Part
 from results.rollouts import Rollouts
 from results.scaled import CkaToBase, Scaled
-from results.study import Base, Comparison, Failure, StudyFacts, Unfinished
+from results.study import Base, Comparison, Failure, KeptPairs, StudyFacts, Unfinished
 from results.trainings import AnyTraining, Curve, Sweep
 from results.weights import Directions, Geometry, MeasuredGeometry, Spectra
 
@@ -59,6 +59,9 @@ class Results(Measured):
         default=None, description="Steps that failed; empty where none did. Absent in a comparison."
     )
     unfinished: MayBeAbsent[Unfinished] = Field(default=None, description="Absent where every step is done.")
+    kept_pairs: MayBeAbsent[KeptPairs] = Field(
+        default=None, description="Absent where every pair is listed, as in a study of 16 trainings or fewer."
+    )
     headline: MayBeAbsent[list[HeadlineRow | Listed]] = Field(
         default=None, description="What is compared to the reference. Absent without geometry."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -109,7 +110,9 @@ class Task(Part):
     samples: int = Field(description="Samples a problem.")
     sampling: Sampling
     models: list[Score] = Field(description="The base first.")
-    pairs: list[ComparedPair] = Field(description="Every pair of models.")
+    pairs: list[ComparedPair] = Field(
+        description="Every pair of models, or, above 100 trainings, those of kept_pairs and with base."
+    )
     strata: list[Stratum] = Field(description="Empty where the task has no strata.")
     smallest_difference: SmallestDifference
     solved_by_all: int = Field(description="Problems that every model solves, with one right sample or more.")
@@ -123,11 +126,19 @@ class Task(Part):
 
     def score(self, model: str) -> Score | None:
         """What ``model`` has on this task; None where it was not evaluated."""
-        return next((score for score in self.models if score.name == model), None)
+        return self._scores.get(model)
 
     def pair(self, a: str, b: str) -> ComparedPair | None:
         """The pair of ``a`` and ``b``, whichever way round it stands; None where it was not tested."""
-        return next((pair for pair in self.pairs if {pair.a, pair.b} == {a, b}), None)
+        return self._by_names.get(frozenset((a, b)))
+
+    @cached_property
+    def _scores(self) -> dict[str, Score]:
+        return {score.name: score for score in self.models}
+
+    @cached_property
+    def _by_names(self) -> dict[frozenset[str], ComparedPair]:
+        return {frozenset((pair.a, pair.b)): pair for pair in self.pairs}
 
 
 class CanaryRow(Named):

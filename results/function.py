@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from results.part import Matrix, Part
+from results.part import GramCosine, Matrix, Part
 from results.places import AtModule, Between, InLayer, LeftOut, Named, OfProjection
 
 UNDEFINED = "for fewer than 4 prompts, and for features that are constant over them"
@@ -50,9 +50,9 @@ class Activations(Part):
 
     tokens: int = Field(description="Tokens that are averaged over: those that predict a completion's token.")
     adapters: list[Effect]
-    pairs: list[AlikePair]
-    layers: list[AlikeLayer]
-    projections: list[AlikeProjection]
+    pairs: list[AlikePair] = Field(description="Every pair, or those of kept_pairs.")
+    layers: list[AlikeLayer] = Field(description="Every pair in each layer, or those of kept_pairs.")
+    projections: list[AlikeProjection] = Field(description="Every pair in each projection, or those of kept_pairs.")
     gram: Matrix = Field(description="Weighted inner products, summed over modules, in the order of adapters.")
     rows: int = Field(description="Rows that these tokens are of.")
     modules: int = Field(description="Modules that are weighed.")
@@ -68,8 +68,17 @@ class Activations(Part):
     left_out: list[LeftOut] = Field(description="Modules whose inputs a pass over the base does not give.")
 
     def pair(self, a: str, b: str) -> AlikePair | None:
-        """The pair of ``a`` and ``b``, whichever way round it stands; None where it was not measured."""
+        """The pair of ``a`` and ``b``, whichever way round it stands; None where it is not listed."""
         return self._by_names.get(frozenset((a, b)))
+
+    def cosine(self, a: str, b: str) -> float | None:
+        """The cosine of ``a`` and ``b``: their pair's, or, where it is not listed, from the Gram."""
+        pair = self.pair(a, b)
+        return self._from_gram(a, b) if pair is None else pair.cosine
+
+    @cached_property
+    def _from_gram(self) -> GramCosine:
+        return GramCosine([adapter.name for adapter in self.adapters], self.gram)
 
     @cached_property
     def _by_names(self) -> dict[frozenset[str], AlikePair]:
@@ -137,5 +146,5 @@ class Similarity(Part):
     estimator: str = Field(description="Which estimator, in words.")
     position: Literal["last", "mean"] = Field(description="At the prompt's last token, or as a mean over its tokens.")
     prompts: int = Field(description="How many prompts.")
-    hidden: list[HiddenCka] = Field(description="Every pair after each layer.")
-    modules: list[ModuleCka] = Field(description="Every pair at each adapted module.")
+    hidden: list[HiddenCka] = Field(description="Every pair after each layer, or those of kept_pairs.")
+    modules: list[ModuleCka] = Field(description="Every pair at each adapted module, or those of kept_pairs.")

@@ -14,6 +14,8 @@ columns in that order.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
@@ -57,3 +59,17 @@ Number = int | float
 """A number that is whole in some files and not in others, such as a median of counts: each keeps the kind it has."""
 
 Matrix = list[list[float]]
+
+
+class GramCosine:
+    """Cosines by name from a Gram, -1 to 1; None for a name that it does not hold, and where one of the two is zero."""
+
+    def __init__(self, names: Sequence[str], gram: Matrix) -> None:
+        self.place = {name: i for i, name in enumerate(names)}
+        self.gram, self.norms = gram, [math.sqrt(max(0.0, row[i])) for i, row in enumerate(gram)]
+
+    def __call__(self, a: str, b: str) -> float | None:
+        i, j = self.place.get(a), self.place.get(b)
+        if i is None or j is None or not self.norms[i] or not self.norms[j]:
+            return None
+        return max(-1.0, min(1.0, self.gram[i][j] / (self.norms[i] * self.norms[j])))

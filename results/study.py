@@ -36,6 +36,22 @@ class Base(Part):
     modules: MayBeAbsent[int] = Field(default=None, description="Adapted modules. Absent without geometry.")
 
 
+class KeptPairs(Part):
+    """Which pairs of models a study of many trainings lists; the Grams hold every pair's cosine in any case."""
+
+    trainings: int = Field(description="How many trainings the study has.")
+    beside: str = Field(
+        description="By layer, projection, module and checkpoint only pairs with this training are listed; of features "
+        "also those with base."
+    )
+    overall: MayBeAbsent[int] = Field(
+        default=None,
+        description="How many pairs of trainings are listed over all modules, and tested in accuracy: each training "
+        "beside that one, and, for each factor, beside the first that differs from it in this alone. Absent where all "
+        "are.",
+    )
+
+
 class Failure(Part):
     """A step that failed."""
 

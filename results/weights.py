@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from results.part import Matrix, MayBeAbsent, Part
+from results.part import GramCosine, Matrix, MayBeAbsent, Part
 from results.places import AtModule, AtStep, Between, InLayer, LeftOut, Named, OfProjection
 
 NOWHERE = "where at every module one of the two is zero"
@@ -143,7 +143,7 @@ class KeptPair(Measures, Between, AtStep):
 class Along(Part):
     """The geometry at every checkpoint that two or more trainings have. Empty lists where none was kept."""
 
-    pairs: list[KeptPair] = Field(description="Every pair at every common checkpoint.")
+    pairs: list[KeptPair] = Field(description="Every pair at every common checkpoint, or those of kept_pairs.")
     adapters: list[KeptAdapter] = Field(description="Every adapter at every common checkpoint.")
 
 
@@ -217,10 +217,10 @@ class MeasuredGeometry(Part):
     adapter_layers: list[LayerSize] = Field(description="Each adapter in each layer.")
     adapter_projections: list[ProjectionSize] = Field(description="Each adapter in each projection.")
     adapter_modules: list[ModuleSize] = Field(description="Each adapter at each module.")
-    pairs: list[Pair] = Field(description="Every pair over all modules.")
-    layers: list[LayerPair] = Field(description="Every pair in each layer.")
-    projections: list[ProjectionPair] = Field(description="Every pair in each projection.")
-    modules: list[ModulePair] = Field(description="Every pair at each module.")
+    pairs: list[Pair] = Field(description="Every pair over all modules, or those of kept_pairs.")
+    layers: list[LayerPair] = Field(description="Every pair in each layer, or those of kept_pairs.")
+    projections: list[ProjectionPair] = Field(description="Every pair in each projection, or those of kept_pairs.")
+    modules: list[ModulePair] = Field(description="Every pair at each module, or those of kept_pairs.")
     gram: Matrix = Field(description="Inner products of the stacked updates, in the order of adapters.")
     itself: Pair = Field(
         description="The first adapter (a and b) beside the same update in other factors: what rounding gives."
@@ -234,8 +234,17 @@ class MeasuredGeometry(Part):
         return {adapter.name: adapter.norm for adapter in self.adapters}
 
     def pair(self, a: str, b: str) -> Pair | None:
-        """The pair of ``a`` and ``b``, whichever way round it stands; None where it was not measured."""
+        """The pair of ``a`` and ``b``, whichever way round it stands; None where it is not listed."""
         return self._by_names.get(frozenset((a, b)))
+
+    def cosine(self, a: str, b: str) -> float | None:
+        """The cosine of ``a`` and ``b``: their pair's, or, where it is not listed, from the Gram."""
+        pair = self.pair(a, b)
+        return self._from_gram(a, b) if pair is None else pair.cosine
+
+    @cached_property
+    def _from_gram(self) -> GramCosine:
+        return GramCosine([adapter.name for adapter in self.adapters], self.gram)
 
     @cached_property
     def _by_names(self) -> dict[frozenset[str], Pair]:

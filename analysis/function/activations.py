@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 # The same checks and padding as in the other passes over a base.
 from analysis.function.forward import check_eval, check_prompts, linear_of
-from analysis.weights.gram import cosine
+from analysis.weights.gram import cosines
 from analysis.weights.modules import places
 from analysis.weights.summary import grouped
 from models.adapter import Factors
@@ -120,13 +120,19 @@ def input_moments(products: Tensor) -> tuple[float, float]:
     return trace, float(products[:count, count:].square().sum()) / count**2
 
 
-def summarise_activations(names: Sequence[str], grams: Grams, tokens: int) -> dict:
+def summarise_activations(
+    names: Sequence[str],
+    grams: Grams,
+    tokens: int,
+    pairs: Sequence[tuple[int, int]] | None = None,
+    in_detail: Sequence[tuple[int, int]] | None = None,
+) -> dict:
     """Summarise the modules' M x M weighted Grams as JSON values; independent of the order of modules.
 
     Returns tokens; adapters [{name, norm}], norm the root of the mean over tokens of |dW x|^2 summed over modules;
-    pairs [{a, b, cosine}] in itertools.combinations order, and the same per layer and per projection; gram, the sum
-    of the modules' Grams. A cosine is None if a norm is zero. ValueError for no module, or Grams of another number of
-    adapters.
+    pairs [{a, b, cosine}] of ``pairs`` (None: all, in itertools.combinations order), and the same of ``in_detail``
+    (None: all) per layer and per projection; gram, the sum of the modules' Grams. A cosine is None if a norm is zero.
+    ValueError for no module, or Grams of another number of adapters.
     """
     if not grams:
         raise ValueError("activations of no module: the adapters share no target")
@@ -134,21 +140,25 @@ def summarise_activations(names: Sequence[str], grams: Grams, tokens: int) -> di
         if len(gram) != len(names):
             raise ValueError(f"module {module} holds {len(gram)} adapters, {len(names)} names are given")
     whole = _total(grams.values())
-    pairs = list(combinations(range(len(names)), 2))
+    every = list(combinations(range(len(names)), 2)) if pairs is None or in_detail is None else []
 
-    def entries(groups: Sequence[tuple[dict, list[list[float]]]]) -> list[dict]:
+    def entries(
+        groups: Sequence[tuple[dict, list[list[float]]]], among: Sequence[tuple[int, int]] | None
+    ) -> list[dict]:
+        some = every if among is None else among
+        columns = [(label, cosines(gram, some)) for label, gram in groups]
         return [
-            {"a": names[i], "b": names[j], **label, "cosine": cosine(gram, i, j)}
-            for i, j in pairs
-            for label, gram in groups
+            {"a": names[i], "b": names[j], **label, "cosine": column[at]}
+            for at, (i, j) in enumerate(some)
+            for label, column in columns
         ]
 
     return {
         "tokens": tokens,
         "adapters": [{"name": name, "norm": math.sqrt(whole[m][m])} for m, name in enumerate(names)],
-        "pairs": entries([({}, whole)]),
-        "layers": entries(_parts(grams, "layer")),
-        "projections": entries(_parts(grams, "projection")),
+        "pairs": entries([({}, whole)], pairs),
+        "layers": entries(_parts(grams, "layer"), in_detail),
+        "projections": entries(_parts(grams, "projection"), in_detail),
         "gram": whole,
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from scipy import stats
@@ -78,10 +79,20 @@ def jackknife(gram_x: Tensor, gram_y: Tensor, groups: int = GROUPS, level: float
         if part is None:
             return None
         parts.append(part)
+    return _interval(whole, parts, level)
+
+
+def _interval(whole: float, parts: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    groups = len(parts)
     centre = math.fsum(parts) / groups
     deviation = math.sqrt((groups - 1) / groups * math.fsum((part - centre) ** 2 for part in parts))
-    reach = float(stats.t.ppf(0.5 + level / 2, groups - 1)) * deviation
+    reach = _quantile(0.5 + level / 2, groups - 1) * deviation
     return max(-1.0, whole - reach), min(1.0, whole + reach)
+
+
+@cache
+def _quantile(share: float, freedom: int) -> float:
+    return float(stats.t.ppf(share, freedom))
 
 
 def similarity(gram_x: Tensor, gram_y: Tensor, generator: Generator, groups: int = GROUPS) -> dict[str, float | None]:
@@ -94,6 +105,56 @@ def similarity(gram_x: Tensor, gram_y: Tensor, generator: Generator, groups: int
         "shuffled": shuffled(gram_x, gram_y, generator),
         "biased": linear_cka(gram_x, gram_y, debiased=False),
     }
+
+
+def similarities(
+    grams: Sequence[Tensor], pairs: Sequence[tuple[int, int]], generator: Generator, groups: int = GROUPS
+) -> list[dict[str, float | None]]:
+    """What :func:`similarity` gives, bit by bit, for many pairs among ``grams``, each with the same shuffles.
+
+    What concerns one model is done once a model: the centring, with and without each group of prompts, the shuffles.
+    One such form of every model is in memory at a time.
+    """
+    n = len(grams[0])
+    groups = min(groups, n)
+
+    missing: list[float | None] = [None] * len(pairs)
+    index = torch.arange(n)
+    kept = [index[index % groups != group] for group in range(groups)] if groups > 1 else []
+    parts = [linear_ckas([gram[some][:, some] for gram in grams], pairs) for some in kept]
+    whole, controls = missing, []
+    if n >= LEAST_ROWS:
+        centred = [_u_centred(gram) for gram in grams]
+        whole = _cosines(centred, pairs)
+        for _ in range(DRAWS):
+            order = torch.randperm(n, generator=generator)
+            controls.append(_cosines(centred, pairs, [gram[order][:, order] for gram in centred]))
+    biased = _cosines([_centred(gram) for gram in grams], pairs) if n >= 2 else missing
+    rows: list[dict[str, float | None]] = []
+    for i, value in enumerate(whole):
+        own = [part[i] for part in parts]
+        known = [part for part in own if part is not None]
+        low, high = _interval(value, known) if value is not None and own and len(known) == len(own) else (None, None)
+        control = _mean([values[i] for values in controls])
+        rows.append({"cka": value, "low": low, "high": high, "shuffled": control, "biased": biased[i]})
+    return rows
+
+
+def linear_ckas(grams: Sequence[Tensor], pairs: Sequence[tuple[int, int]]) -> list[float | None]:
+    """The debiased :func:`linear_cka` of many pairs among ``grams``; equal to it bit by bit."""
+    if len(grams[0]) < LEAST_ROWS:
+        return [None] * len(pairs)
+    return _cosines([_u_centred(gram) for gram in grams], pairs)
+
+
+def _cosines(
+    first: Sequence[Tensor], pairs: Sequence[tuple[int, int]], second: Sequence[Tensor] | None = None
+) -> list[float | None]:
+    """The cosine of ``first[i]`` and ``second[j]`` for each pair (i, j); ``second`` is ``first`` where it is None."""
+    norms = [math.sqrt(_inner(x, x)) for x in first]
+    others = norms if second is None else [math.sqrt(_inner(x, x)) for x in second]
+    seconds = first if second is None else second
+    return [_share(_inner(first[i], seconds[j]), norms[i] * others[j]) for i, j in pairs]
 
 
 def _u_centred(gram: Tensor) -> Tensor:
@@ -117,9 +178,11 @@ def _inner(gram_x: Tensor, gram_y: Tensor) -> float:
 
 def _cosine(gram_x: Tensor, gram_y: Tensor) -> float | None:
     scale = math.sqrt(_inner(gram_x, gram_x)) * math.sqrt(_inner(gram_y, gram_y))
-    if scale == 0 or not math.isfinite(scale):
-        return None
-    return max(-1.0, min(1.0, _inner(gram_x, gram_y) / scale))
+    return _share(_inner(gram_x, gram_y), scale)
+
+
+def _share(inner: float, scale: float) -> float | None:
+    return None if scale == 0 or not math.isfinite(scale) else max(-1.0, min(1.0, inner / scale))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from scipy import stats
@@ -22,6 +23,7 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+@cache
 def mcnemar_exact(b: int, c: int) -> float:
     """Two-sided exact p-value that two models have equal accuracy: b problems only one solves, c only the other.
 

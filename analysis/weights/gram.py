@@ -10,7 +10,7 @@ about 1e-8 of the norms. Below that they are rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -23,9 +23,15 @@ RELABELLINGS = 9999
 
 def cosine(gram: Gram, i: int, j: int) -> float | None:
     """Cosine of deltas i and j, clipped to [-1, 1]; None if one is zero."""
+    return cosines(gram, [(i, j)])[0]
+
+
+def cosines(gram: Gram, pairs: Iterable[tuple[int, int]]) -> list[float | None]:
+    """``cosine`` of each of the pairs."""
     g = as_matrix(gram)
-    scale = math.sqrt(g[i, i]) * math.sqrt(g[j, j])
-    return None if scale == 0 else max(-1.0, min(1.0, float(g[i, j]) / scale))
+    norms = np.sqrt(g.diagonal()).tolist()
+    scales = ((i, j, norms[i] * norms[j]) for i, j in pairs)
+    return [None if scale == 0 else max(-1.0, min(1.0, float(g[i, j]) / scale)) for i, j, scale in scales]
 
 
 def along(gram: Gram, i: int, j: int) -> dict[str, float | None]:

@@ -62,12 +62,20 @@ def _root(rows: Mapping[str, Mapping[str, Any]], name: str) -> str:
 
 def repeats(known: Iterable[Run]) -> dict[str, list[tuple[str, str]]]:
     """Pairs of runs of one method that differ only in order, initial A or learning rate, by which of these it is."""
-    pairs: dict[str, list[tuple[str, str]]] = {ORDER: [], INIT: [], RATE: []}
-    for a, b in combinations(known, 2):
-        if (a.method, a.start) == (b.method, b.start):
-            differs = [kind for kind in pairs if getattr(a, kind) != getattr(b, kind)]
-            if len(differs) == 1:
-                pairs[differs[0]].append((a.name, b.name))
+    listed, kinds = list(known), (ORDER, INIT, RATE)
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for kind in kinds:
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for i, run in enumerate(listed):
+            rest = (getattr(run, other) for other in kinds if other != kind)
+            alike.setdefault((run.method, run.start, *rest), []).append(i)
+        found = [
+            (i, j)
+            for places in alike.values()
+            for i, j in combinations(places, 2)
+            if getattr(listed[i], kind) != getattr(listed[j], kind)
+        ]
+        pairs[kind] = [(listed[i].name, listed[j].name) for i, j in sorted(found)]
     return pairs
 
 

@@ -1,7 +1,7 @@
 """Summary of the geometry of many modules: per module, layer, projection, and over all of them.
 
-Letters: N modules in natural order, M adapters, P pairs. Undefined values, as for a zero delta, are NaN internally and
-None in results; means and medians are over the defined values.
+Letters: N modules in natural order, M adapters, P pairs, all or those that were measured. Undefined values, as for a
+zero delta, are NaN internally and None in results; means and medians are over the defined values.
 """
 
 from __future__ import annotations
@@ -26,8 +26,25 @@ class _Group:
     rows: np.ndarray
 
 
-def summarise(names: Sequence[str], modules: Mapping[str, ModuleGeometry]) -> dict:
+@dataclass(frozen=True)
+class _Pairs:
+    """Some of the measured pairs: their places ``at`` among these, and their adapters."""
+
+    at: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+
+def summarise(
+    names: Sequence[str],
+    modules: Mapping[str, ModuleGeometry],
+    pairs: np.ndarray | None = None,
+    in_detail: np.ndarray | None = None,
+) -> dict:
     """Summarise per-module results as the ``geometry`` part of the results; independent of the order of ``modules``.
+
+    ``pairs`` (P x 2) are those that the modules were measured for, all where it is None; ``in_detail`` (P booleans)
+    those of them that layers, projections and modules list, all where it is None.
 
     Returns k, the largest dimension of a compared subspace; adapters, one entry each (``_adapter_entries``);
     adapter_layers, adapter_projections and adapter_modules, {name, layer or projection or module, norm, effective_rank,
@@ -50,16 +67,20 @@ def summarise(names: Sequence[str], modules: Mapping[str, ModuleGeometry]) -> di
         for key in ("layer", "projection")
     )
     single = [_Group({"module": name, **where[name]}, np.array([row])) for row, name in enumerate(ordered)]
+    first, second = pair_indices(len(names)) if pairs is None else (pairs[:, 0], pairs[:, 1])
+    whole = _Pairs(np.arange(len(first)), first, second)
+    at = whole.at if in_detail is None else np.flatnonzero(in_detail)
+    listed = _Pairs(at, first[at], second[at])
     return {
         "k": int(stack.pair_k.max(initial=0)) or stack.k,
         "adapters": _adapter_entries(names, stack),
         "adapter_layers": _sizes(names, stack, layers),
         "adapter_projections": _sizes(names, stack, projections),
         "adapter_modules": _sizes(names, stack, single),
-        "pairs": _pair_entries(names, stack, [every]),
-        "layers": _pair_entries(names, stack, layers),
-        "projections": _pair_entries(names, stack, projections),
-        "modules": _pair_entries(names, stack, single, angles=True),
+        "pairs": _pair_entries(names, stack, [every], whole),
+        "layers": _pair_entries(names, stack, layers, listed),
+        "projections": _pair_entries(names, stack, projections, listed),
+        "modules": _pair_entries(names, stack, single, listed, angles=True),
         "gram": stack.gram.sum(0).tolist(),
     }
 
@@ -201,32 +222,40 @@ def _sizes(names: Sequence[str], stack: _Stack, groups: Sequence[_Group]) -> lis
     return [entry for entries in zip(*by_group, strict=True) for entry in entries]
 
 
-def _pair_entries(names: Sequence[str], stack: _Stack, groups: Sequence[_Group], angles: bool = False) -> list[dict]:
+def layer_grams(modules: Mapping[str, ModuleGeometry]) -> np.ndarray:
+    """L x M x M: each layer's inner products, in the order in which ``summarise`` lists an adapter's layers."""
+    ordered = sorted(modules, key=natural_key)
+    layers = grouped(places(ordered).values(), "layer")
+    return np.stack([np.sum([modules[ordered[row]].gram for row in rows], axis=0) for _, rows in layers])
+
+
+def _pair_entries(
+    names: Sequence[str], stack: _Stack, groups: Sequence[_Group], pairs: _Pairs, angles: bool = False
+) -> list[dict]:
     """One entry per pair and group; the groups of a pair are adjacent."""
-    first, second = pair_indices(len(names))
-    both = {"a": [names[i] for i in first], "b": [names[j] for j in second]}
+    both = {"a": [names[i] for i in pairs.first], "b": [names[j] for j in pairs.second]}
     by_group = []
     for group in groups:
-        label = {key: [value] * len(first) for key, value in group.label.items()}
-        columns = {**both, **label, **_pair_columns(stack, group.rows, first, second)}
+        label = {key: [value] * len(pairs.at) for key, value in group.label.items()}
+        columns = {**both, **label, **_pair_columns(stack, group.rows, pairs)}
         if angles:
             (row,) = group.rows
-            columns |= dict(_every_angle(stack, row))
+            columns |= dict(_every_angle(stack, row, pairs.at))
         by_group.append(_records(columns))
     return [entry for entries in zip(*by_group, strict=True) for entry in entries]
 
 
-def _pair_columns(stack: _Stack, rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[str, list]:
-    """Values of the P pairs over some modules, by key."""
+def _pair_columns(stack: _Stack, rows: np.ndarray, pairs: _Pairs) -> dict[str, list]:
+    """Values of the pairs over some modules, by key."""
     inner = stack.gram[rows].sum(0)
-    cosine = _cosines(inner, first, second)
-    pair_k = stack.pair_k[rows]
+    cosine = _cosines(inner, pairs.first, pairs.second)
+    pair_k = stack.pair_k[rows][:, pairs.at]
     alive = (pair_k > 0).sum(0)
     low = np.where(pair_k > 0, pair_k, pair_k.max(initial=0) + 1).min(0)
     return {
         "cosine": defined(cosine),
         "orthogonal_fraction": defined(np.sqrt((1 - cosine) * (1 + cosine))),
-        **{key: defined(reduce(values[rows])) for key, (reduce, values) in stack.measures.items()},
+        **{key: defined(reduce(values[rows][:, pairs.at])) for key, (reduce, values) in stack.measures.items()},
         "k": [size if count else None for size, count in zip(low.tolist(), alive, strict=True)],
         "k_max": [size or None for size in pair_k.max(0).tolist()],
         "defined_modules": alive.tolist(),
@@ -241,9 +270,9 @@ def _cosines(inner: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.nda
     return np.clip(cosines, -1.0, 1.0)
 
 
-def _every_angle(stack: _Stack, row: int) -> Iterator[tuple[str, list[list[float]]]]:
-    sizes = stack.pair_k[row].tolist()
-    for key, angles in (("angles_deg", stack.left[row]), ("right_angles_deg", stack.right[row])):
+def _every_angle(stack: _Stack, row: int, at: np.ndarray) -> Iterator[tuple[str, list[list[float]]]]:
+    sizes = stack.pair_k[row, at].tolist()
+    for key, angles in (("angles_deg", stack.left[row, at]), ("right_angles_deg", stack.right[row, at])):
         yield key, [held[:size] for held, size in zip(angles.tolist(), sizes, strict=True)]
 
 

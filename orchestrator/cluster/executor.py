@@ -243,7 +243,8 @@ class RayExecutor:
                         self._queue(step)
                     elif not self._from_queue(step):
                         results.append((step, error))
-        for step in list(self.queued.values()):
+        listed = {folder for kind in {s.kind.name for s in self.queued.values()} for folder in self.store.ended(kind)}
+        for step in [step for step in self.queued.values() if step.folder in listed]:
             settled, error = self._look_up(step)
             if settled:
                 del self.queued[step.title]

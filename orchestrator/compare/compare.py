@@ -113,7 +113,7 @@ def _measure(given: Sequence[Given], options: argparse.Namespace, progress: Say)
         for name, f in files.items()
     ]
     comparison = Comparison(adapters=adapters, shared_modules=len(modules), notes=notes)
-    measurements = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), progress)
+    measurements, _ = geometry.survey(subjects, inputs, ANALYSIS | {"top": top}, threads(inputs), progress)
     return _joined(given, measured, MeasuredGeometry.model_validate(measurements), comparison), {"base_folder": base}
 
 

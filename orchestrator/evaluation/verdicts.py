@@ -19,6 +19,7 @@ from execution.step import Step
 from orchestrator.evaluation.problems import read_problems
 from orchestrator.results.read import fitting, read_part
 from orchestrator.steps.evaluate import CANARY, VERDICTS
+from orchestrator.steps.train import BASE
 from report.text_pages import PROBLEMS as SHOWN_PROBLEMS
 from report.text_pages import SAMPLES as SHOWN_SAMPLES
 from report.text_pages import chosen
@@ -116,8 +117,15 @@ def read(
     return rows
 
 
-def evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> Evaluation | None:
+Ends = Collection[tuple[str, str]]  # pairs of models
+
+
+def evaluation(
+    done: Mapping[str, Step], folders: Mapping[str, Path], compared: Ends | None = None
+) -> Evaluation | None:
     """The ``evaluation`` part of the results: accuracies, comparisons of pairs of models, canaries.
+
+    ``compared`` are the pairs of trainings that are compared beside every training and the base; None: every pair.
 
     ``incomplete`` lists models with unfinished parts; they are left out. None if nothing was evaluated.
     """
@@ -128,7 +136,7 @@ def evaluation(done: Mapping[str, Step], folders: Mapping[str, Path]) -> Evaluat
         config = models[0].config
         canary, controls = _canaries(whole)
         parts |= {
-            "tasks": [_task(models, scaled, task) for task in read_problems(folders["problems/evaluation"])],
+            "tasks": [_task(models, scaled, task, compared) for task in read_problems(folders["problems/evaluation"])],
             "canary": canary,
             "controls": controls,
             "engine": Engine(**config["engine"], shard=config["shard"], parts=config["parts"]),
@@ -148,7 +156,9 @@ def shares(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[str, d
     }  # fmt: skip
 
 
-def _task(models: Sequence[Answered], scaled: Sequence[Answered], task: Mapping[str, Any]) -> Task:
+def _task(
+    models: Sequence[Answered], scaled: Sequence[Answered], task: Mapping[str, Any], compared: Ends | None
+) -> Task:
     scores, strata, right = [], [], {}
     sampling = Sampling(**models[0].config["sampling"][task["task"]])
     for model in models:
@@ -156,7 +166,7 @@ def _task(models: Sequence[Answered], scaled: Sequence[Answered], task: Mapping[
         scores.append(_score(model.name, rows))
         strata += _strata(model.name, rows)
         right[model.name] = _right(rows)
-    pairs = _compared(right, sampling.samples)
+    pairs = _compared(right, sampling.samples, compared)
     ids = [problem["id"] for problem in task["problems"]]
     solved = [[name for name, counts in right.items() if counts[i]] for i in range(len(ids))]
     return Task(
@@ -217,19 +227,17 @@ def _strata(model: str, rows: Rows) -> list[Stratum]:
     ]
 
 
-def _compared(right: Mapping[str, Sequence[int]], samples: int) -> list[ComparedPair]:
-    """Every pair of models on the same problems. ``difference`` is the second's accuracy less the first's."""
-    steps = {
-        (a, b): [second - first for first, second in zip(right[a], right[b], strict=True)]
-        for a, b in itertools.combinations(right, 2)
-    }
-    ends = [(sum(d < 0 for d in of), sum(d > 0 for d in of)) for of in steps.values()]
+def _compared(right: Mapping[str, Sequence[int]], samples: int, compared: Ends | None) -> list[ComparedPair]:
+    """Pairs of models on the same problems. ``difference`` is the second's accuracy less the first's."""
+    ends = list(itertools.combinations(right, 2)) if compared is None else _beside_base(right, compared)
+    steps = {(a, b): [second - first for first, second in zip(right[a], right[b], strict=True)] for a, b in ends}
+    counts = [(sum(d < 0 for d in of), sum(d > 0 for d in of)) for of in steps.values()]
     if samples == 1:
-        p = [mcnemar_exact(fell, rose) for fell, rose in ends]
+        p = [mcnemar_exact(fell, rose) for fell, rose in counts]
     else:
         p = [sign_flip(of) for of in steps.values()]
     pairs: list[ComparedPair] = []
-    for ((a, b), of), (fell, rose), own, adjusted in zip(steps.items(), ends, p, holm(p), strict=True):
+    for ((a, b), of), (fell, rose), own, adjusted in zip(steps.items(), counts, p, holm(p), strict=True):
         n = len(of) * samples
         low, high = difference_interval(of, samples)
         fields: dict[str, Any] = {"a": a, "b": b, "p": own, "difference": sum(of) / n, "low": low, "high": high}
@@ -239,6 +247,13 @@ def _compared(right: Mapping[str, Sequence[int]], samples: int) -> list[Compared
         else:
             pairs.append(SignFlipPair(test="sign flip", more_a=fell, more_b=rose, **fields))
     return pairs
+
+
+def _beside_base(names: Mapping[str, Any], compared: Ends) -> list[tuple[str, str]]:
+    """These pairs, and every model beside the base, as far as they have answered."""
+    return [
+        (a, b) for a, b in (*((BASE, name) for name in names if name != BASE), *compared) if a in names and b in names
+    ]
 
 
 def _smallest(n: int, samples: int, pairs: int) -> SmallestDifference:

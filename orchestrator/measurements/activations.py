@@ -22,6 +22,7 @@ from models.adapter import AdapterFile, Factors, Start
 from models.base import load
 from models.logprobs import Row
 from orchestrator.measurements.geometry import Place, shared
+from orchestrator.measurements.listed import ALL, Listed
 from orchestrator.runtime.device import device
 from orchestrator.runtime.threads import pin
 from orchestrator.steps.activations import MODULES_A_PASS, ROWS_A_SHARD
@@ -69,6 +70,7 @@ def survey(
     progress: Any,
     attention: str | None = None,
     start: Start = "a",
+    pairs: Listed = ALL,
 ) -> dict[str, Any]:
     """The ``activations`` part of the results: rows, the keys of ``summarise_activations``, and chance: the root mean
     square of the cosine of two random deltas on the first adapter's A, or, where ``start`` says that it drew B, on its
@@ -107,10 +109,11 @@ def survey(
         chance = expected_cosines([(*first.shape(module), of) for module, of in given.items()])["shared_a"]
     else:
         chance = expected_cosine_of_shared_b([(_b_gram(first, m), *input_moments(of)) for m, of in given.items()])
-    result = summarise_activations(list(places), grams, tokens)
+    overall, in_detail = (None if some is None else some.tolist() for some in (pairs.pairs, pairs.detailed))
+    result = summarise_activations(list(places), grams, tokens, overall, in_detail)
     result |= {"rows": len(rows), "modules": len(modules), "chance": chance}
     if left_out:
-        _add_plain(result, places, inputs, modules, start)
+        _add_plain(result, places, inputs, modules, start, overall)
     return result | {"left_out": left_out}
 
 
@@ -125,7 +128,12 @@ class Unweighed(ValueError):
 
 
 def _add_plain(
-    result: dict[str, Any], places: dict[str, Place], inputs: Inputs, modules: Sequence[str], start: Start
+    result: dict[str, Any],
+    places: dict[str, Place],
+    inputs: Inputs,
+    modules: Sequence[str],
+    start: Start,
+    pairs: Sequence[tuple[int, int]] | None,
 ) -> None:
     """Add the unweighted cosine over the same modules to each pair: S = 1 instead of the inputs' second moment."""
     files = [AdapterFile(place.path(inputs)) for place in places.values()]
@@ -135,7 +143,7 @@ def _add_plain(
         stacked = torch.cat([factors.a for factors in held])
         grams[module] = weighted_gram(stacked @ stacked.T, held)
         given_a.append((*files[0].shape(module), held[0].a @ held[0].a.T))
-    plain = summarise_activations(list(places), grams, result["tokens"])["pairs"]
+    plain = summarise_activations(list(places), grams, result["tokens"], pairs, [])["pairs"]
     for weighted, entry in zip(result["pairs"], plain, strict=True):
         weighted["plain"] = entry["cosine"]
     result["plain_chance"] = expected_cosines(given_a)["shared_a"]

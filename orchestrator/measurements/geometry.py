@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from safetensors.numpy import save_file
 
 from analysis.weights.chance import floors
 from analysis.weights.geometry import ModuleGeometry, inner, module_geometry
 from analysis.weights.modules import shared_modules
 from analysis.weights.start import Left, left_start, over_modules
-from analysis.weights.summary import summarise
+from analysis.weights.summary import layer_grams, summarise
 from execution.context import Inputs, ParallelMap
 from methods.training.start import INITIAL
 from models.adapter import AdapterFile, Factors, Start
 from models.module_names import natural_key
+from orchestrator.measurements.listed import ALL, Listed, listed
 from orchestrator.runtime.threads import pin
 
 MODULES_A_TASK = 16  # a Ray task costs more than a module
@@ -45,17 +48,19 @@ class Subject(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One worker's task: some of the modules, and the settings."""
+    """One worker's task: some of the modules, the settings, and which pairs are listed."""
 
     modules: list[str]
     subjects: list[Subject]
     top: int
     threads: int
+    listed: Listed = ALL
 
 
 class Part(NamedTuple):
     """The result at one module. ``itself``: the first adapter against the same delta in other factors. ``along``: per
-    checkpoint step, the geometry of the adapters that have it and their inner products with their final deltas."""
+    checkpoint step, the geometry of the adapters that have it, of the pairs listed in detail, and their inner products
+    with their final deltas."""
 
     module: str
     geometry: ModuleGeometry
@@ -66,21 +71,24 @@ class Part(NamedTuple):
 
 def survey(
     subjects: Sequence[Subject], inputs: Inputs, config: Mapping[str, Any], parallel_map: ParallelMap, progress: Any
-) -> dict[str, Any]:
-    """The ``geometry`` part of the results. ``config``: top, threads, seed, chance_draws."""
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """The ``geometry`` part of the results, and the layers' Grams, L x M x M, where it does not list every pair by
+    layer. ``config``: top, threads, seed, chance_draws; of a study that lists some pairs alone also which."""
     modules = shared([subject.place for subject in subjects], inputs)
+    names = [subject.name for subject in subjects]
+    pairs = listed(names, config)
     chunks = [
-        Task(modules[i : i + MODULES_A_TASK], list(subjects), config["top"], config["threads"])
+        Task(modules[i : i + MODULES_A_TASK], list(subjects), config["top"], config["threads"], pairs)
         for i in range(0, len(modules), MODULES_A_TASK)
     ]
     progress(f"{len(subjects)} adapters at {len(modules)} modules")
     parts = [part for chunk in parallel_map(measure, chunks) for part in chunk]
-    names = [subject.name for subject in subjects]
-    result = summarise(names, {part.module: part.geometry for part in parts})
+    by_module = {part.module: part.geometry for part in parts}
+    result = summarise(names, by_module, pairs.pairs, pairs.in_detail)
     itself = summarise([names[0], "itself"], {part.module: part.itself for part in parts})["pairs"][0]
     result["itself"] = itself | {"b": names[0]}
     _add_starts(result, parts, subjects)
-    result["along"] = _along(subjects, parts, result)
+    result["along"] = _along(subjects, parts, result, pairs)
     progress("computing chance levels")
     generator = torch.Generator().manual_seed(config["seed"])
     first = AdapterFile(subjects[0].place.path(inputs))
@@ -88,7 +96,12 @@ def survey(
     start = subjects[0].drawn
     result["chance"] = floors(factors, config["top"], generator=generator, draws=config["chance_draws"], start=start)
     result["chance"] |= {"of": names[0], **_stated(start)}
-    return result
+    return result, None if pairs.in_detail is None else layer_grams(by_module)
+
+
+def write_layers(path: Path, grams: np.ndarray) -> None:
+    """The layers' Grams, in the order of an adapter's layers."""
+    save_file({"grams": np.ascontiguousarray(grams)}, path)
 
 
 def shared(places: Sequence[Place], inputs: Inputs) -> list[str]:
@@ -133,9 +146,20 @@ def measure(task: Task, inputs: Inputs) -> list[Part]:
             ):
                 raise ValueError(f"module {module}: a checkpoint at step {step} has another shape than its end")
             onward = [inner(f, ends[i]) for f, i in zip(then, have, strict=True)]
-            path[step] = (module_geometry(then, task.top), onward)
-        result.append(Part(module, module_geometry(ends, task.top), itself, left, path))
+            then_pairs = _among(have, task.listed.detailed)
+            path[step] = (module_geometry(then, task.top, then_pairs, whole_gram=False), onward)
+        geometry = module_geometry(ends, task.top, task.listed.pairs)
+        result.append(Part(module, geometry, itself, left, path))
     return result
+
+
+def _among(have: Sequence[int], pairs: np.ndarray | None) -> np.ndarray | None:
+    """The pairs of which both are in ``have``, by their places there."""
+    if pairs is None:
+        return None
+    place = {subject: i for i, subject in enumerate(have)}
+    kept = [(place[i], place[j]) for i, j in pairs.tolist() if i in place and j in place]
+    return np.array(kept, dtype=np.int64).reshape(-1, 2)
 
 
 def _common_steps(subjects: Sequence[Subject]) -> list[tuple[int, list[int]]]:
@@ -191,13 +215,16 @@ def _stated(start: Start) -> dict[str, Start]:
     return {} if start == "a" else {"start": start}
 
 
-def _along(subjects: Sequence[Subject], parts: Sequence[Part], result: Mapping[str, Any]) -> dict[str, Any]:
+def _along(
+    subjects: Sequence[Subject], parts: Sequence[Part], result: Mapping[str, Any], listed: Listed
+) -> dict[str, Any]:
     """Pairs and adapters at every common checkpoint, with each adapter's cosine to its final delta."""
     ordered = sorted(parts, key=lambda part: natural_key(part.module))
     norms = [entry["norm"] for entry in result["adapters"]]
     pairs, adapters = [], []
     for step, have in _common_steps(subjects):
-        summary = summarise([subjects[i].name for i in have], {part.module: part.along[step][0] for part in ordered})
+        then = {part.module: part.along[step][0] for part in ordered}
+        summary = summarise([subjects[i].name for i in have], then, _among(have, listed.detailed))
         pairs += [{"step": step, **entry} for entry in summary["pairs"]]
         onward = [math.fsum(column) for column in zip(*(part.along[step][1] for part in ordered), strict=True)]
         for entry, product, end in zip(summary["adapters"], onward, (norms[i] for i in have), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis.function.cka import linear_cka
 from execution.context import Context
 from execution.store import write_json
-from orchestrator.measurements.features import measured_at, read_grams
+from orchestrator.measurements.grams import measured_at, read_grams
 from orchestrator.runtime.threads import pin
 from orchestrator.steps.features import FEATURES
 from orchestrator.steps.similarity import TO_BASE

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from methods import check as check_method
 from methods.training.trl_losses import trl_loss
@@ -63,18 +63,27 @@ def training_runs(study: Study) -> list[TrainingRun]:
 
 
 def _all_runs(study: Study) -> Iterator[TrainingRun]:
+    made: dict[tuple[str, str], _Settled] = {}
+
+    def run(method: str, levels: Mapping[str, Any]) -> TrainingRun:
+        varied = {key: value for key, value in levels.items() if key.startswith((ADAPTER, TRAINING, SETTINGS))}
+        key = method, repr(varied)  # cells that differ in a rate or a seed alone share the rest
+        if key not in made:
+            made[key] = _settled(study, method, varied)
+        return _run(study, made[key], method, levels)
+
     for method in study.methods:
-        yield _run(study, method)
+        yield run(method, {})
     if study.sweep:
         for rate in sorted(study.sweep.learning_rates):
-            yield _run(study, study.sweep.method, {"learning_rate": rate})
+            yield run(study.sweep.method, {"learning_rate": rate})
     for replica in study.replicas:
         levels = {name: value for name in OWN if (value := getattr(replica, name)) is not None}
-        run = _run(study, replica.method, levels)
-        yield replace(run, role="rate") if run.role == "sweep" else run
+        repeated = run(replica.method, levels)
+        yield replace(repeated, role="rate") if repeated.role == "sweep" else repeated
     for number, cells in enumerate(study.factorial):
         try:
-            yield from (_run(study, levels[METHOD], levels) for levels in combinations(study, cells))
+            yield from (run(levels[METHOD], levels) for levels in combinations(study, cells))
         except ValueError as error:
             raise ValueError(f"factorial.{number}: {error}") from None
 
@@ -98,35 +107,43 @@ def combinations(study: Study, cells: Cells) -> list[dict[str, Any]]:
     return [levels for i, levels in enumerate(found) if i not in excluded]
 
 
-def _run(study: Study, method: str, levels: Mapping[str, Any] | None = None) -> TrainingRun:
-    """The method's training with some of its factors at other levels."""
-    levels = levels or {}
+class _Settled(NamedTuple):
+    """What a method's training has beside its rate and its seeds, with ``varied`` as it takes effect."""
+
+    objective: str
+    settings: Mapping[str, Any]
+    training: TrainingSettings
+    adapter: LoraSettings
+    varied: Mapping[str, Any]
+
+
+def _settled(study: Study, method: str, varied: Mapping[str, Any]) -> _Settled:
     objective, spec = study.objective(method), study.methods[method]
-    varied = {key: value for key, value in levels.items() if key.startswith((ADAPTER, TRAINING, SETTINGS))}
     told = {prefix: _under(varied, prefix) for prefix in (ADAPTER, TRAINING, SETTINGS)}
     settings = check_method(objective, {**spec.settings, **told[SETTINGS]})
     training, adapter = changed(study.training, told[TRAINING]), changed(study.adapter, told[ADAPTER])
     if training.backend == "trl":
         trl_loss(objective, settings)
-    usual = {"learning_rate": study.learning_rate(method), "init_seed": study.seeds.init,
-             "order_seed": study.seeds.order}  # fmt: skip
-    at = {name: levels.get(name, value) for name, value in usual.items()}
     usually = _levels(study.training, study.adapter, study.settings_of(method))
     own = _levels(training, adapter, settings)
     varied = {key: own[key] for key in varied if own[key] != usually[key]}
     training = changed(study.training, _under(varied, TRAINING))  # a level that changes nothing is none
     adapter = changed(study.adapter, _under(varied, ADAPTER))
+    return _Settled(objective, settings, training, adapter, varied)
+
+
+def _run(study: Study, settled: _Settled, method: str, levels: Mapping[str, Any]) -> TrainingRun:
+    """The method's training with some of its factors at other levels."""
+    usual = {"learning_rate": study.learning_rate(method), "init_seed": study.seeds.init,
+             "order_seed": study.seeds.order}  # fmt: skip
+    at = {name: levels.get(name, value) for name, value in usual.items()}
     different = {name: value for name, value in at.items() if value != usual[name]}
     return TrainingRun(
-        name=_name(method, different, varied),
+        name=_name(method, different, settled.varied),
         method=method,
-        role=_role(different.keys(), bool(varied)),
-        of=_name(method, {}, varied) if different else None,
-        objective=objective,
-        settings=settings,
-        training=training,
-        adapter=adapter,
-        varied=varied,
+        role=_role(different.keys(), bool(settled.varied)),
+        of=_name(method, {}, settled.varied) if different else None,
+        **settled._asdict(),
         **at,
     )
 

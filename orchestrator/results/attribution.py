@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,17 @@ PERMUTATIONS = 1999
 
 
 def attribution(
-    geometry: MeasuredGeometry, activations: Activations | None, trainings: Sequence[Training], seed: int
+    geometry: MeasuredGeometry,
+    activations: Activations | None,
+    trainings: Sequence[Training],
+    seed: int,
+    by_layer: np.ndarray | None = None,
 ) -> Attribution | None:
     """What moves the updates, by factor; None where fewer than two factors differ, or nothing would be left to compare.
 
     Trainings whose update is zero or noise are left out; of the variance also those that began from the other random
-    factor than the first (``start``), since any two of both kinds lie apart whatever they learned.
+    factor than the first (``start``), since any two of both kinds lie apart whatever they learned. ``by_layer`` are the
+    layers' Grams, L x M x M, of a geometry that does not list every pair by layer.
     """
     known = {training.name: training for training in trainings}
     marked = noise(map(vars, trainings))
@@ -42,7 +47,11 @@ def attribution(
         weighted = _among(activations.gram, [row.name for row in activations.adapters], names)
     kept = [i for i, start in enumerate(factors["start"]) if start == factors["start"][0]]
     crossed = {factor: [column[i] for i in kept] for factor, column in differing.items() if factor != "start"}
-    layers = [layer[np.ix_(kept, kept)] for layer in _layer_grams(geometry, names)]
+    if by_layer is None:
+        grams: Iterable[np.ndarray] = _layer_grams(geometry, names)
+    else:
+        grams = (_among(layer, every, names) for layer in by_layer)
+    layers = [layer[np.ix_(kept, kept)] for layer in grams]
     own = plain[np.ix_(kept, kept)]
     variance = [
         _variance("update", own, crossed, False, seed, layers),
@@ -65,8 +74,9 @@ def levels(trainings: Sequence[Training]) -> dict[str, list[Any]]:
     return columns | {key: [str((t.varied or {}).get(key, "own")) for t in trainings] for key in varied}
 
 
-def _among(gram: Sequence[Sequence[float]], every: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    rows = [every.index(name) for name in names]
+def _among(gram: Sequence[Sequence[float]] | np.ndarray, every: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    place = {name: i for i, name in enumerate(every)}
+    rows = [place[name] for name in names]
     return np.asarray(gram, dtype=np.float64)[np.ix_(rows, rows)]
 
 

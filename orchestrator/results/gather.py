@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel
+from safetensors.numpy import load_file
 
 from execution.runner import Outcome
 from execution.settings import unkeyed
@@ -17,6 +19,8 @@ from methods.data.view import view
 from orchestrator.config.study import Study
 from orchestrator.evaluation.problems import FILE as PROBLEMS
 from orchestrator.evaluation.verdicts import evaluation, shares
+from orchestrator.planning.kept_pairs import KeptPairs as Kept
+from orchestrator.planning.kept_pairs import kept_pairs
 from orchestrator.planning.training_runs import sweep_points, training_runs
 from orchestrator.results.attribution import attribution
 from orchestrator.results.matched import matched
@@ -24,6 +28,7 @@ from orchestrator.results.read import fitting, read_part
 from orchestrator.results.reference import directions, listed, with_floors
 from orchestrator.rollouts.dataset import training_rollouts
 from orchestrator.steps.base import NOTE
+from orchestrator.steps.geometry import LAYERS
 from orchestrator.steps.rollouts import STATISTICS
 from results import VERSION, Results
 from results.document import Measured
@@ -32,7 +37,7 @@ from results.function import Losses
 from results.headline import HeadlineRow, reference_among
 from results.part import MayBeAbsent, present
 from results.rollouts import Contamination, FrozenTable, GoldAsText, Rollouts, View
-from results.study import Base, Failure, StudyFacts, Unfinished
+from results.study import Base, Failure, KeptPairs, StudyFacts, Unfinished
 from results.trainings import AnyTraining, Course, Curve, Sweep, SweepPoint, Trained, Training, Untrained
 from results.weights import Geometry
 
@@ -49,7 +54,8 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
     folders = {title: early.get(title) or store.folder(step) for title, step in done.items()}
     reference = reference_among(list(study.methods))
     trainings = _trainings(study, folders, outcome)
-    evaluated = evaluation(done, folders)
+    kept = kept_pairs(study)
+    evaluated = evaluation(done, folders, kept.overall)
     tasks = (evaluated and evaluated.tasks) or []
     measured = _measured(done, folders)
     geometry = with_floors(measured.geometry, trainings, reference) if measured.geometry else None
@@ -64,9 +70,10 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
         "unfinished": _unfinished(outcome, early),
         "headline": _headline(geometry, trainings, reference, tasks) if geometry else None,
         "directions": directions(geometry, trainings, reference, study.analysis.seed) if geometry else None,
-        "attribution": attribution(geometry, measured.activations, trainings, study.analysis.seed)
+        "attribution": attribution(geometry, measured.activations, trainings, study.analysis.seed, layers(folders))
         if geometry
         else None,
+        "kept_pairs": _kept(kept),
         "matched": matched(
             trainings,
             reference,
@@ -258,6 +265,22 @@ def _sweep(
             )
         )
     return Sweep(method=study.sweep.method, matched_learning_rate=study.learning_rate(reference), points=points)
+
+
+def _kept(kept: Kept) -> KeptPairs | None:
+    if kept.beside is None:
+        return None
+    overall = None if kept.overall is None else len(kept.overall)
+    return KeptPairs(trainings=kept.trainings, beside=kept.beside, **present(overall=overall))
+
+
+def layers(folders: Mapping[str, Path]) -> np.ndarray | None:
+    """The layers' Grams, L x M x M, where the geometry does not list every pair by layer."""
+    path = next((folder / LAYERS for title, folder in folders.items() if title.startswith("geometry/")), None)
+    if path is None or not path.exists():
+        return None
+    with fitting(path):
+        return load_file(path)["grams"]
 
 
 def _unfinished(outcome: Outcome, early: Mapping[str, Path]) -> Unfinished | None:

@@ -78,8 +78,8 @@ def _row(
         theirs, its = ([of[name] for name in held if name in of] for held in (others, names))
         if its and theirs and len(its[0]) > 1:
             differences.append((task, method_difference(np.stack(theirs), np.stack(its))))
-    pair = geometry.pair if geometry else lambda a, b: None
-    weighted = activations.pair if activations else lambda a, b: None
+    cosine = geometry.cosine if geometry else lambda a, b: None
+    weighted = activations.cosine if activations else lambda a, b: None
     row = MatchedRow(
         method=one[0].method,
         to=two[0].method,
@@ -88,10 +88,10 @@ def _row(
         reference_rate=two[0].learning_rate or 0.0,
         trainings=names,
         reference_trainings=others,
-        cosine=_over(between, pair, "cosine"),
-        floor=_over(repeats, pair, "cosine"),
-        weighted=_over(between, weighted, "cosine"),
-        angle_min=_over(between, pair, "angle_min_median_deg"),
+        cosine=_over(between, cosine),
+        floor=_over(repeats, cosine),
+        weighted=_over(between, weighted),
+        angle_min=_over(between, lambda a, b: _smallest_angle(geometry, a, b)),
         norm_ratio=_span(norms[a] / norms[b] for a, b in between if norms.get(a) and norms.get(b)),
         nll_right=_mean(nll.get(name) for name in names),
         reference_nll=_mean(nll.get(name) for name in others),
@@ -102,9 +102,13 @@ def _row(
     return row, [found for _, found in differences]
 
 
-def _over(pairs: Iterable[tuple[str, str]], look_up: Callable[[str, str], Any], what: str) -> Span | None:
-    found = (look_up(a, b) for a, b in pairs)
-    return _span(value for row in found if row is not None and (value := getattr(row, what)) is not None)
+def _over(pairs: Iterable[tuple[str, str]], measure: Callable[[str, str], float | None]) -> Span | None:
+    return _span(value for a, b in pairs if (value := measure(a, b)) is not None)
+
+
+def _smallest_angle(geometry: MeasuredGeometry | None, a: str, b: str) -> float | None:
+    pair = geometry.pair(a, b) if geometry else None
+    return pair.angle_min_median_deg if pair else None
 
 
 def _span(values: Iterable[float]) -> Span | None:

@@ -13,6 +13,7 @@ from execution.store import write_json
 from orchestrator.bases.base import Shape
 from orchestrator.config.values import Frozen
 from orchestrator.planning import cost
+from orchestrator.planning.kept_pairs import kept_pairs
 from orchestrator.runtime.serving import attention_in
 from orchestrator.steps.train import ADAPTER, adapters, as_inputs, starts
 
@@ -37,6 +38,7 @@ def plan(planned: Planned) -> list[Step]:
     if len(planned.of("train")) < 2 or not spec.activations.rows:
         return []
     config = spec.activations.model_dump() | {"threads": spec.threads, "attention": attention_in(study, "float32")}
+    config |= kept_pairs(study).settings()
     inputs = {"base": planned.first("base"), **as_inputs(planned), "rollouts": planned.first("rollouts")}
     runtime = {"starts": starts(planned.of("train"))}  # part of the trainings' keys already
     return [Step(KIND, "rows", config, inputs, runtime, collective=ADAPTER)]
@@ -46,6 +48,7 @@ def run(context: Context) -> None:
     """Write ``activations.json``: activation-weighted norms, cosines and Gram of all adapters, on training rows."""
     from orchestrator.measurements.activations import spread, survey
     from orchestrator.measurements.geometry import Place
+    from orchestrator.measurements.listed import listed
     from orchestrator.rollouts.dataset import read_table
 
     places = {name: Place(f"{ADAPTER}{name}", "adapter") for name in adapters(context.inputs)}
@@ -56,7 +59,8 @@ def run(context: Context) -> None:
     threads, attention = context.config["threads"], context.config["attention"]
     mapped, slots = context.parallel_map, context.slots
     start = context.runtime["starts"][next(iter(places))]
-    result = survey(places, rows, context.inputs, threads, mapped, slots, context.progress, attention, start)
+    pairs = listed(list(places), context.config)
+    result = survey(places, rows, context.inputs, threads, mapped, slots, context.progress, attention, start, pairs)
     write_json(context.out / FILE, result)
 
 

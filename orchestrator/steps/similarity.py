@@ -12,6 +12,7 @@ from execution.context import Context
 from execution.step import Step, StepKind
 from orchestrator.bases.base import Shape
 from orchestrator.config.values import Frozen
+from orchestrator.planning.kept_pairs import kept_pairs
 from orchestrator.steps.features import FEATURES
 from orchestrator.steps.train import BASE
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from results.document import Measured
 
 FILE, TO_BASE = "similarity.json", "to_base.json"
-SECONDS_A_LAYER, SECONDS_A_MODULE = 0.009, 0.0003  # of a pair, on one core, at 100 prompts
+SECONDS_A_LAYER, SECONDS_A_MODULE = 0.0006, 0.00003  # of a pair, on one core, at 100 prompts
 
 
 class Settings(Frozen):
@@ -39,6 +40,8 @@ def plan(planned: Planned) -> list[Step]:
     """
     spec = planned.study.analysis
     config = spec.similarity.model_dump(include={"position", "groups"}) | {"seed": spec.seed}
+    kept = kept_pairs(planned.study)
+    config |= {} if kept.beside is None else {"beside": kept.beside}
     features = {step.name: step for step in planned.of("features")}
     base, copies = features.pop(BASE), {step.name for step in planned.of("scale")}
     trained, scaled = (
@@ -63,10 +66,10 @@ def run(context: Context) -> None:
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    """Every pair at every layer, with its interval and control, and at every module; to base a pair a copy is more
-    than is done."""
+    """Every listed pair at every layer, with its interval and control, and at every module; to base a pair a copy is
+    more than is done."""
     models = len(step.spare_roles)
-    pairs = models if "to" in step.config else math.comb(1 + models, 2)
+    pairs = models if "to" in step.config else 2 * (1 + models) if "beside" in step.config else math.comb(1 + models, 2)
     modules = shape.layers * len(study.adapter.targets)
     return pairs * ((shape.layers + 1) * SECONDS_A_LAYER + modules * SECONDS_A_MODULE)
 

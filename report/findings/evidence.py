@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -45,11 +46,11 @@ class Evidence:
     families: tuple[Family, ...]
     reference: Family
 
-    @cached_property
-    def known(self) -> dict[frozenset, float]:
-        """The defined cosines, by pair."""
-        pairs = self.results.geometry.pairs if self.results.geometry else []
-        return {frozenset((pair.a, pair.b)): pair.cosine for pair in pairs if pair.cosine is not None}
+    def _known(self, pairs: Iterable[frozenset[str]]) -> dict[frozenset, float]:
+        """The defined cosines of these pairs."""
+        geometry = self.results.geometry
+        found = {pair: geometry.cosine(*pair) for pair in pairs} if geometry else {}
+        return {pair: cosine for pair, cosine in found.items() if cosine is not None}
 
     @cached_property
     def norms(self) -> dict[str, float]:
@@ -60,8 +61,7 @@ class Evidence:
     def repeated(self) -> dict[str, dict[frozenset, float]]:
         """Pairs of runs of one method that differ in one thing alone, by what it is, with their cosines."""
         pairs_by_kind = repeats([run for family in self.families for run in family.runs])
-        pairs = {kind: map(frozenset, of) for kind, of in pairs_by_kind.items()}
-        return {kind: {pair: self.known[pair] for pair in of if pair in self.known} for kind, of in pairs.items()}
+        return {kind: self._known(map(frozenset, of)) for kind, of in pairs_by_kind.items()}
 
     @cached_property
     def zero(self) -> tuple[str, ...]:
@@ -77,12 +77,12 @@ class Evidence:
     def cross(self, a: Family, b: Family) -> list[float]:
         """The cosine of every run of ``a`` to every run of ``b``."""
         pairs = (frozenset((x, y)) for x in a.names for y in b.names if x != y)
-        return [self.known[pair] for pair in pairs if pair in self.known]
+        return list(self._known(pairs).values())
 
     def within(self, family: Family) -> list[float]:
         """The cosine of every two runs of one family: what a new order of rows gives it."""
         pairs = map(frozenset, combinations(family.names, 2))
-        return [self.known[pair] for pair in pairs if pair in self.known]
+        return list(self._known(pairs).values())
 
     def comparable(self, family: Family) -> bool:
         """Whether it began from the reference's initial A: another one takes a cosine to 0 whatever was learned."""

@@ -30,8 +30,9 @@ def tasks(results: Results) -> list[Task]:
         return []
     failed = {row.name for row in results.evaluation.canary or () if not row.passed}
     return [
-        task.model_copy(
-            update={
+        Task(
+            **dict(task)
+            | {
                 "models": [score for score in task.models if score.name not in failed],
                 "pairs": [pair for pair in task.pairs if failed.isdisjoint((pair.a, pair.b))],
             }

@@ -14,6 +14,8 @@ from results import Results, dump
 from results.evaluation import ComparedPair, Score, SignFlipPair, SolvedAlone, Stratum, Task
 from results.part import Part
 
+MOST_COLUMNS = 24  # models up to which a table has each against each
+
 
 def _points(value: float) -> str:
     """A difference of two accuracies in points, with its sign."""
@@ -139,24 +141,36 @@ def _matrix(
     key: str,
     title: str,
     cell: Callable[[ComparedPair, str, bool], Cell],
-    caption: str,
+    words: tuple[str, str, str],
     folded: bool = False,
 ) -> Table | None:
-    """Models against models: ``cell`` of the pair, the line's model, and whether it stands above the diagonal."""
+    """Models against models: ``cell`` of the pair, the line's model, and whether it stands above the diagonal.
+
+    ``words`` say what stands above it, what below, and more. Of more than ``MOST_COLUMNS`` models each stands against
+    base and the reference alone, with both cells.
+    """
     rows = index.in_order(task.models)
     if len(rows) < 2:
         return None
+    above, below, more = words
+    wide = len(rows) > MOST_COLUMNS
+    columns = [row for row in rows if row.name in (BASE, index.reference)] if wide else rows
 
-    def at(i: int, j: int) -> Cell:
-        pair = task.pair(rows[i].name, rows[j].name)
-        return Cell("", "diagonal") if pair is None else cell(pair, rows[i].name, j > i)
+    def at(row: Score, column: Score, first: bool) -> Cell:
+        pair = task.pair(row.name, column.name)
+        return Cell("", "diagonal") if pair is None else cell(pair, row.name, first)
 
-    lines = tuple(
-        Line((text(index.label(row.name)), *(at(i, j) for j in range(len(rows)))), tint(index, row))
-        for i, row in enumerate(rows)
+    def cells(i: int, row: Score) -> Iterator[Cell]:
+        for j, column in enumerate(columns):
+            yield from (at(row, column, first) for first in ((True, False) if wide else (j > i,)))
+
+    lines = tuple(Line((text(index.label(row.name)), *cells(i, row)), tint(index, row)) for i, row in enumerate(rows))
+    headings = [Column(index.label(row.name), unit) for row in columns for unit in (("1", "2") if wide else ("",))]
+    where = ("1", "2") if wide else ("Above the diagonal", "Below it")
+    caption = f"{where[0]}: {above}. {where[1]}: {below}. {more}"
+    return Table(
+        f"{key}-{task.task}", f"{title} on {task.title}", (Column("", kind="text"), *headings), lines, caption, folded
     )
-    columns = (Column("", kind="text"), *(Column(index.label(row.name)) for row in rows))
-    return Table(f"{key}-{task.task}", f"{title} on {task.title}", columns, lines, caption, folded)
 
 
 def mcnemar_table(task: Task, index: ModelIndex) -> Table | None:
@@ -177,12 +191,12 @@ def mcnemar_table(task: Task, index: ModelIndex) -> Table | None:
         if several
         else "problems that only the row’s model solves : only the column’s"
     )
-    caption = (
-        f"Above the diagonal: {test}, Holm-adjusted over all {len(task.pairs)} pairs, bold below 0.05. "
-        f"Below it: {below}. n = {formats.count(task.n)} problems. The test compares two checkpoints, not two "
+    above = f"{test}, Holm-adjusted over all {len(task.pairs)} pairs, bold below 0.05"
+    more = (
+        f"n = {formats.count(task.n)} problems. The test compares two checkpoints, not two "
         "methods: two seeds of one method can differ just as much."
     )
-    return _matrix(task, index, "mcnemar", "Paired tests", cell, caption)
+    return _matrix(task, index, "mcnemar", "Paired tests", cell, (above, below, more))
 
 
 def agreement_table(task: Task, index: ModelIndex) -> Table | None:
@@ -199,11 +213,11 @@ def agreement_table(task: Task, index: ModelIndex) -> Table | None:
         if task.samples == 1
         else "1 less the mean distance of two models’ shares of right samples, which chance between samples lowers"
     )
-    caption = (
-        f"Above the diagonal: {same}. Below it: the row’s accuracy less the column’s, in points, with its 95% "
-        "interval, not adjusted for the number of pairs. Two models of equal accuracy may solve different problems."
+    below = (
+        "the row’s accuracy less the column’s, in points, with its 95% interval, not adjusted for the number of pairs"
     )
-    return _matrix(task, index, "agreement", "Agreement", cell, caption, folded=True)
+    more = "Two models of equal accuracy may solve different problems."
+    return _matrix(task, index, "agreement", "Agreement", cell, (same, below, more), folded=True)
 
 
 def alone_table(task: Task, index: ModelIndex) -> Table | None:

@@ -18,6 +18,7 @@ from results import Results, dump
 from results.attribution import Attribution, Effect, OneFactor, Subject, VarianceBy
 
 ANSWER = "one-factor"  # the figure that stands on the first screen where the answer is which factor turns the updates
+_MOST_POINTS = 400
 SUBJECTS = {"update": "of the update", "direction": "of its direction", "effect": "of its effect on real inputs"}
 
 
@@ -110,16 +111,18 @@ def one_factor(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     if not strips:
         return None
     figure, ((axes,),) = canvas.grid(PAGE, 0.75 + 0.38 * len(strips))
-    for row, values in enumerate(strips.values()):
+    for row, every in enumerate(strips.values()):
+        values = every if len(every) <= _MOST_POINTS else np.quantile(every, np.linspace(0, 1, _MOST_POINTS)).tolist()
         axes.plot(
             values, row + _spread(values), linestyle="none", marker="o", markersize=4, alpha=0.55, color="#0072B2"
         )
-        axes.plot([float(np.mean(values))], [row], linestyle="none", marker="|", markersize=18, color="#000000")
+        axes.plot([float(np.mean(every))], [row], linestyle="none", marker="|", markersize=18, color="#000000")
     chance = results.geometry.chance.shared_a.cosine
     if chance is not None:
         axes.axvspan(-2 * chance, 2 * chance, color=CHANCE, alpha=0.25, linewidth=0)
     axes.axvline(0, color=FLOOR, linewidth=0.6)
     axes.axvline(1, color=FLOOR, linewidth=0.6)
+    thinned = any(len(values) > _MOST_POINTS for values in strips.values())
     axes.set_yticks(range(len(strips)), [f"{named(index, [factor])} ({len(of)})" for factor, of in strips.items()])
     axes.set_ylim(len(strips) - 0.5, -0.5)
     axes.set_xlim(min(-0.05, *(min(values) - 0.03 for values in strips.values())), 1.03)
@@ -130,7 +133,7 @@ def one_factor(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
         "One point is one pair of trainings that are equal in all but this; the bar is their mean, the number beside "
         "the name how many there are. Near 1: it changes the size at most. Brown band: twice the root mean square of "
         f"random updates’ cosine. Another {index.drawn.initial} turns an update that does the same: see the share of "
-        "effect.",
+        f"effect.{f' Of more than {_MOST_POINTS} pairs the points are quantiles.' if thinned else ''}",
     )
 
 
@@ -139,11 +142,14 @@ def _strips(results: Results, found: Attribution) -> dict[str, list[float]]:
     strips: dict[str, list[float]] = {factor: [] for factor in (*WORDS, *next(iter(levels.values())))}
     geometry = results.geometry
     assert geometry is not None
-    for a, b in combinations(levels, 2):
-        differs = [factor for factor, level in levels[a].items() if levels[b][factor] != level]
-        pair = geometry.pair(a, b) if len(differs) == 1 else None
-        if pair is not None and pair.cosine is not None:
-            strips[differs[0]].append(pair.cosine)
+    for factor, values in strips.items():
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for name, held in levels.items():
+            rest = tuple(repr(level) for other, level in held.items() if other != factor)
+            alike.setdefault(rest, []).append(name)
+        for names in alike.values() if any(factor in held for held in levels.values()) else ():
+            pairs = ((a, b) for a, b in combinations(names, 2) if levels[a][factor] != levels[b][factor])
+            values += [cosine for a, b in pairs if (cosine := geometry.cosine(a, b)) is not None]
     return {factor: values for factor, values in strips.items() if values}
 
 

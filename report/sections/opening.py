@@ -116,6 +116,7 @@ def _headline_caption(results: Results, index: ModelIndex) -> str:
 def step_size(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Cosine to the reference against norm: a mere step size would move a point sideways only."""
     rows = [row for row in headline.rows(results, index) if row.kind in _UPDATES and row.to_reference]
+    rows = [row for row in rows if row.name in index.models]
     points = [(row.name, row.norm, row.cosine) for row in rows if row.norm and row.cosine is not None]
     if len(points) < 2:
         return None

@@ -172,7 +172,7 @@ def sweep(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     """Norm, cosine to the reference, KL to base and accuracies against the learning rate, a line a method."""
     by = _by_rate(results)
     failed = sorted({t.learning_rate for t in results.trainings if t.status == "failed"})
-    methods = [method for method, rates in by.items() if len(rates) > 1]
+    methods = [method for method, rates in by.items() if len(rates) > 1 and _first(by, method) in index.models]
     reference = index.reference
     if not methods or reference is None:
         return None
@@ -217,6 +217,12 @@ def sweep(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     )
 
 
+def _first(by: Mapping[str, Mapping[float, Sequence[str]]], method: str) -> str:
+    """The training whose look a method has: a variant may have no run at its own rate."""
+    names = [name for of in by[method].values() for name in of]
+    return method if method in names else names[0]
+
+
 def _titles(results: Results) -> dict[str, str]:
     return {task.task: task.title for task in results.tasks}
 
@@ -253,8 +259,8 @@ def _to_reference(
 
     def cosine(name: str) -> float | None:
         others = by.get(reference, {}).get(places[name], (reference,))
-        pairs = [results.geometry.pair(name, other) for other in others if other != name] if results.geometry else []
-        known = [pair.cosine for pair in pairs if pair is not None and pair.cosine is not None]
+        found = [results.geometry.cosine(name, other) for other in others if other != name] if results.geometry else []
+        known = [cosine for cosine in found if cosine is not None]
         return float(np.mean(known)) if known else None
 
     return cosine
@@ -278,8 +284,7 @@ def _lines(
         means = [(rate, np.mean([y for x, y in points if x == rate])) for rate in sorted({x for x, _ in points})]
         if not means:
             continue
-        first = next(iter(by[method].values()))[0]  # a variant may have no run at its own rate
-        style = look(index.models[method if method in index.models else first])
+        style = look(index.models[_first(by, method)])
         axes.plot(*zip(*points, strict=True), **{**style, "linestyle": "none"}, markersize=4, alpha=0.7)
         axes.plot(*zip(*means, strict=True), **{**style, "marker": ""}, linewidth=1.2, label=called(index, method))
 

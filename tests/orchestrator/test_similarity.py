@@ -11,7 +11,7 @@ import torch
 
 from execution.context import Context, NoResources
 from execution.execute import serial_map
-from orchestrator.measurements.features import measured_at, read_grams, write_grams
+from orchestrator.measurements.grams import measured_at, read_grams, write_grams
 from orchestrator.measurements.similarity import measure_similarity
 from orchestrator.steps.similarity import FILE
 

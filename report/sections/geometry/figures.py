@@ -42,8 +42,7 @@ def _matrix(geometry: Geometry, names: list[str]) -> np.ndarray:
     def cosine(a: str, b: str) -> float | None:
         if a == b:
             return 1.0 if norms[a] else None
-        pair = geometry.pair(a, b)
-        return pair.cosine if pair else None
+        return geometry.cosine(a, b)
 
     return np.array([numbers([cosine(a, b) for b in names]) for a in names])
 
@@ -199,7 +198,7 @@ def parting(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     towards: dict[str, list[tuple[int, float]]] = {}
     for pair in geometry.along.pairs:
         name = other(pair, reference)
-        if name is not None and pair.cosine is not None and not _anothers_floor(index, name):
+        if name in index.models and pair.cosine is not None and not _anothers_floor(index, name):
             towards.setdefault(name, []).append((pair.step, pair.cosine))
     onward: dict[str, list[tuple[int, float]]] = {}
     for row in geometry.along.adapters:

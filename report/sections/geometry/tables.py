@@ -67,14 +67,16 @@ class _Row:
         return value(self.found) if isinstance(self.found, Pair) else None
 
 
-def _rows(geometry: Geometry, index: ModelIndex) -> Iterator[_Row]:
-    """The floors, then every pair in the index's order."""
+def _rows(geometry: Geometry, index: ModelIndex, beside: str | None) -> Iterator[_Row]:
+    """The floors, then every pair in the index's order; those ``beside`` a model where it is not None."""
     yield _Row(f"Chance, same {index.by_chance.initial}", geometry.chance.shared_a, "chance")
     yield _Row("Chance, random updates", geometry.chance.ambient, "chance")
-    for kind, pair in geometry.floors.pairs:
+    floors = geometry.floors.pairs
+    for kind, pair in floors if beside is None else [row for row in floors if beside in (row[1].a, row[1].b)]:
         what = {"learning_rate": "learning rate", "itself": "in other factors"}.get(kind, kind)
         yield _Row(f"{index.label(pair.a)} · {index.label(pair.b)} ({what})", pair, "floor")
-    for a, b in combinations(index.models, 2):
+    names = [name for name in index.models if name != beside]
+    for a, b in combinations(index.models, 2) if beside is None else ((beside, name) for name in names):
         if measured := geometry.pair(a, b):
             yield _Row(f"{index.label(measured.a)} · {index.label(measured.b)}", measured)
 
@@ -90,10 +92,11 @@ def pairs_table(results: Results, index: ModelIndex) -> Table | None:
     def overlap(value: float | None) -> Cell:
         return number(formats.cosine(value), ZERO_UPDATE)
 
+    kept = results.kept_pairs
     return records(
         "pairs",
-        "Every pair of updates",
-        _rows(results.geometry, index),
+        f"Every update beside {index.label(kept.beside)}" if kept else "Every pair of updates",
+        _rows(results.geometry, index, kept.beside if kept else None),
         [
             (Column("Pair", kind="text"), lambda row: text(row.label)),
             (Column("k"), lambda row: number(row.of_pair(lambda p: formats.span((p.k, p.k_max))) or formats.MISSING)),
@@ -117,9 +120,27 @@ def pairs_table(results: Results, index: ModelIndex) -> Table | None:
         "angles, 1 for the same subspace. Gap: (σₖ − σₖ₊₁) / σₖ; without a gap the subspace, and its angles, are "
         "arbitrary. A largest angle near 90° says nothing: chance gives it too. The orthogonal fraction "
         f"is √(1 − cosine²) here, the cosine in other words and no second finding. Another {index.drawn.initial} takes "
-        "the cosine towards 0 whatever was learned.",
+        f"the cosine towards 0 whatever was learned.{_left_out(results, index)}",
         kind=lambda row: row.kind,
         folded=True,
+    )
+
+
+def _left_out(results: Results, index: ModelIndex) -> str:
+    """Which pairs the results do not list, said once."""
+    kept = results.kept_pairs
+    if kept is None:
+        return ""
+    reference = index.label(kept.beside)
+    told = (
+        f" Of {formats.count(kept.trainings)} trainings, pairs by layer and module are listed, here and in the CSV "
+        f"files, with {reference} alone (features: and with the base)"
+    )
+    if kept.overall is None:
+        return f"{told}; pairs.csv has every pair over all modules."
+    return (
+        f"{told}; over all modules, and in tests of accuracy, also each with the first that differs from it in one "
+        "factor alone. Every cosine is in results.json, in the Gram."
     )
 
 
