@@ -136,7 +136,8 @@ def _rollouts(study: Study, folders: Mapping[str, Path]) -> Rollouts | None:
     for method in study.methods:
         try:
             spec, settings = study.rollouts.table, study.settings_of(method)
-            units = view(study.objective(method), rollouts, spec.pair_rule, spec.pairs, settings)
+            seen = spec.pair_rule, spec.pairs, settings, study.training.examples
+            units = view(study.objective(method), rollouts, *seen)
         except ValueError:  # an empty view: its training says so itself
             units = []
         rows = {row for unit in units for row in unit}
@@ -181,7 +182,9 @@ def _curve(name: str, folder: Path) -> Curve:
     path = folder / "log.jsonl"
     with fitting(path):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        columns = {field: [line[field] for line in lines] for field in Curve.model_fields if field != "name"}
+        own = [field for field in Curve.model_fields if field != "name"]
+        later = {field for field in own if not Curve.model_fields[field].is_required()}  # absent from older logs
+        columns = {field: [line[field] for line in lines] for field in own if field not in later or field in lines[0]}
         return Curve(name=name, **columns)
 
 
