@@ -8,6 +8,9 @@ from pydantic import Field
 
 from results.part import Part
 
+Quantity = Literal["learning rate", "steps", "rows", "tokens", "problems"]
+Match = Literal["as published", "learning rate", "steps", "rows", "tokens", "problems"]
+
 
 class Span(Part):
     """Of one number over several pairs of trainings."""
@@ -50,12 +53,31 @@ class AccuracyDifference(Part):
     settled: Settled | None = Field(description="Null where it is told already, or nothing is known of the variance.")
 
 
-class MatchedRow(Part):
-    """A method and the reference, from the same initial A, each in all orders of rows that were trained."""
+class Both(Part):
+    """Of one number, the means over the method's and over the reference's trainings; null where it is not known."""
 
-    method: str
-    to: str = Field(description="The reference's method.")
-    matched: Literal["learning rate", "as published"]
+    its: float | None
+    reference: float | None
+
+
+class MatchedRow(Part):
+    """A method and the reference, from the same initial A, each in all orders of rows that were trained.
+
+    Either may be trained with another number of steps, batch size or choice of rows than the study's own: where the
+    methods' own trainings do not agree in an amount, those that do have a row of their own.
+    """
+
+    method: str = Field(description="The method; a variant by its name where it differs in a setting.")
+    to: str = Field(description="The reference's method, or a variant of it.")
+    matched: Match = Field(
+        description="What makes it a row. as published: each at its own learning rate. learning rate: at one rate. "
+        "steps, rows, tokens, problems: at one rate, and the nearest of their trainings that agree in this amount, "
+        "where no row above has them."
+    )
+    equal: list[Quantity] = Field(
+        description="In what the two agree up to report_step: learning rate exactly; optimiser steps, rows and "
+        "completion tokens trained on, different problems within 2 % of the larger mean."
+    )
     learning_rate: float = Field(description="The method's.")
     reference_rate: float = Field(description="The reference's.")
     trainings: list[str] = Field(description="The method's.")
@@ -67,6 +89,16 @@ class MatchedRow(Part):
     weighted: Span | None = Field(description="Activation-weighted cosine; null where it was not measured.")
     angle_min: Span | None = Field(description="Median smallest principal angle, degrees; null where none is defined.")
     norm_ratio: Span | None = Field(description="Norm over the reference's; null for a zero update.")
+    norm: Both = Field(description="Norm of the update.")
+    undone: Both = Field(description="Share of the way that later steps undo, 0 to 1.")
+    signal: Both = Field(description="Share of the gradient's power that is its running mean's at report_step, 0 to 1.")
+    nll_right: Both = Field(description="Nats a token on right held-out rows.")
+    margin: Both = Field(description="Nats a token on wrong held-out rows less those on right ones.")
+    cka_to_base: Both = Field(description="CKA of hidden states to the base's, mean over layers, embeddings left out.")
+    barrier: Span | None = Field(
+        description="Largest excess of the loss on the line between the two over the line between its ends, nats a "
+        "token; null where no path between two of them was measured."
+    )
     kl_to_base: float | None = Field(description="Mean over its trainings, nats a token; null if not measured.")
     reference_kl: float | None = Field(description="The same of the reference's; null if not measured.")
     accuracy: list[AccuracyDifference] = Field(description="A row a task on which both were evaluated.")

@@ -74,8 +74,8 @@ def view(
             sides = 1 if METHODS[method].blind else 2
             units = [(row,) for row in sorted({row for pair in drawn for row in pair[:sides]})]
         if kind == "right":
-            right = [(row,) for (row,) in units if rollouts[row].reward == 1]
-            units, lack = right, "no rollout has reward 1" if units else lack
+            lack = "no rollout has reward 1" if units else lack
+            units = [unit for unit in units if rollouts[unit[0]].reward == 1]
         if settings.get("duplicates") == "drop":
             units = _first_of_equals(units, rollouts)
     if not units:

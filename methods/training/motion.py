@@ -19,7 +19,8 @@ class Motion:
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, beta: float) -> None:
-        self.parameters, self.optimizer, self.beta = list(parameters), optimizer, beta
+        self.parameters: list[Tensor] = [*parameters]
+        self.optimizer, self.beta = optimizer, beta
         self.moved: list[Tensor] = [torch.empty_like(parameter) for parameter in self.parameters]
         self.elements = sum(parameter.numel() for parameter in self.parameters)
         self.power = 0.0

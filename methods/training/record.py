@@ -143,7 +143,8 @@ def drift_values(adapter: Adapter) -> dict[str, float]:
 def path_ratio(lines: Sequence[dict[str, Any]]) -> float | None:
     """The elements' way over that of a training whose every step moves every element by its learning rate.
 
-    Adam's steps are about that long where the gradient is constant. None where the way is unknown or all rates are zero.
+    Adam's steps are about that long where the gradient is constant. None where the way is unknown or all
+    rates are zero.
     """
     path, rates = lines[-1]["path"], math.fsum(line["learning_rate"] for line in lines)
     return None if path is None or not rates else path / rates

@@ -23,10 +23,12 @@ from orchestrator.bases import Base
 from orchestrator.config.evaluation import Evaluation
 from orchestrator.config.factorial import Cells
 from orchestrator.config.values import Declared, Free, Frozen, Several
+from orchestrator.planning.matches import Match, unmatched
 from orchestrator.planning.training_runs import training_runs
 from orchestrator.prompts.templates import environment
 from orchestrator.rollouts.sources import Rollouts
 from orchestrator.steps import STEP_KINDS
+from results.headline import reference_among
 
 MOST_COMBINATIONS = 20_000  # of a factorial, before what it excludes
 NAME = r"[a-z][a-z0-9_]{0,40}"  # of a method in a study
@@ -135,6 +137,7 @@ class Study(Frozen):
     replicas: Several[Replica] = ()
     sweep: Sweep | None = None
     factorial: Several[Cells] = ()
+    matches: Several[Match] = ()  # in what a method and the reference must agree to be compared; none stated: all kinds
     max_trainings: Count = 100  # in all; a study with more is refused
     engine: Declared[EngineSettings] = EngineSettings()
     evaluation: Evaluation
@@ -188,12 +191,18 @@ class Study(Frozen):
         combinations = sum(cells.size(len(self.methods)) for cells in self.factorial)
         if combinations > MOST_COMBINATIONS:
             raise ValueError(f"factorial: {combinations} combinations, {MOST_COMBINATIONS} are the most")
-        count = len(training_runs(self))
+        runs = training_runs(self)
+        count = len(runs)
         if count > self.max_trainings:
             raise ValueError(
                 f"{count} trainings, more than max_trainings={self.max_trainings}: leave cells of the factorial out, "
                 f"or consent with max_trainings={count}"
             )
+        samples = self.rollouts.samples_a_problem
+        if samples is not None and samples < 2 and any(run.training.examples == "paired" for run in runs):
+            raise ValueError("training.examples=paired needs pairs: rollouts.samples must be 2 or more")
+        if wrong := unmatched(self.matches, runs, reference_among(list(self.methods))):
+            raise ValueError(f"matches: {wrong}")
 
     def objective(self, name: str) -> str:
         """The key in ``METHODS`` of the study's method of this name."""

@@ -68,7 +68,15 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
         if geometry
         else None,
         "matched": matched(
-            trainings, reference, geometry, measured.activations, measured.losses or [], shares(done, folders)
+            trainings,
+            reference,
+            geometry,
+            measured.activations,
+            measured.losses or [],
+            shares(done, folders),
+            similarity=measured.similarity,
+            connectivity=measured.connectivity,
+            wanted=study.matches,
         )
         or None,
         "sweep": _sweep(study, reference, trainings, geometry, measured.losses or [], tasks),
@@ -98,6 +106,8 @@ def settings_of(study: Study) -> dict[str, Any]:
     settings = study.model_dump(mode="json", exclude={"placement", "data", "note", "max_trainings"})
     for name in unkeyed(study.training):
         del settings["training"][name]
+    if not settings["matches"]:
+        del settings["matches"]  # none stated: all kinds
     walk(settings, "")
     # A local path is this machine's business: its file's name is enough, and its content is in the keys.
     places = (".path", ".source", "rollouts.name")
