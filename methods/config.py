@@ -12,7 +12,7 @@ from typing import Literal
 
 from execution.settings import Below1, Count, Every, Neutral, NotNegative, Positive, Settings, Unkeyed
 from methods import check
-from methods.data.view import PairRule
+from methods.data.view import Examples, PairRule
 from methods.objectives.method import Setting
 
 Start = Literal["a", "b"]
@@ -46,6 +46,7 @@ class TrainingSettings(Settings):
     checkpoint_every: Every = 0  # steps between two adapters that are kept; 0: none
     resume_every: Unkeyed[Every] = 100  # steps between two saved states; 0: none by steps
     resume_seconds: Unkeyed[NotNegative] = 30.0  # and the most time between two; 0: none by the clock
+    examples: Neutral[Examples] = "all"  # paired: of its rows a method sees those in DPO's pairs alone
     batch_size: Count = 32  # units (rows, or pairs) an optimiser step, over all workers
     micro_batch: Count = 32  # units a forward pass
     warmup: Below1 = 0.05  # share of the steps

@@ -7,6 +7,7 @@ have one label.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -151,7 +152,13 @@ def label(name: str) -> str:
     if known is None:
         return name
     variant = head.removeprefix(known).replace("_", " ")
+    rest = re.sub(r"(^|-)examplespaired(-|$)", _on_pairs, rest)
     return f"{_LABELS[known]}{variant}{' ' if dash else ''}{rest}"
+
+
+def _on_pairs(found: re.Match[str]) -> str:
+    """What a name says of ``training.examples: paired``, in words."""
+    return f"{' ' if found[1] else ''}on DPO’s rows{', ' if found[2] else ''}"
 
 
 def brief(text: str, width: int = BRIEF) -> str:

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from results.part import MayBeAbsent, Part
 
+Quantity = Literal["learning rate", "steps", "rows", "tokens", "problems"]
+Match = Literal["as published", "learning rate", "steps", "rows", "tokens", "problems", "norm"]
+
 
 class Span(Part):
     """Of one number over several pairs of trainings."""
@@ -50,17 +53,32 @@ class AccuracyDifference(Part):
     settled: Settled | None = Field(description="Null where it is told already, or nothing is known of the variance.")
 
 
+class Both(Part):
+    """Of one number, the means over the method's and over the reference's trainings; null where it is not known."""
+
+    its: float | None
+    reference: float | None
+
+
 class MatchedRow(Part):
     """A method and the reference, from the same initial A, each in all orders of rows that were trained.
 
-    Where ``matched`` is norm, accuracy, losses and KL are those of scaled copies of the method's trainings, and the
-    cosines and angles, which no scale changes, those of the trainings.
+    Either may be trained with another number of steps, batch size or choice of rows than the study's own: where the
+    methods' own trainings do not agree in an amount, those that do have a row of their own. Where ``matched`` is norm,
+    accuracy, losses, KL and CKA are those of scaled copies of the method's trainings, and the cosines and angles, which
+    no scale changes, those of the trainings.
     """
 
-    method: str
-    to: str = Field(description="The reference's method.")
-    matched: Literal["learning rate", "as published", "norm"] = Field(
-        description="norm: the method's updates scaled to the norm of the reference's own training."
+    method: str = Field(description="The method; a variant by its name where it differs in a setting.")
+    to: str = Field(description="The reference's method, or a variant of it.")
+    matched: Match = Field(
+        description="What makes it a row. as published: each at its own learning rate. learning rate: at one rate. "
+        "steps, rows, tokens, problems: at one rate, and the nearest of their trainings that agree in this amount, "
+        "where no row above has them. norm: the method's updates scaled to the norm of the reference's own training."
+    )
+    equal: list[Quantity] = Field(
+        description="In what the two agree up to report_step: learning rate exactly; optimiser steps, rows and "
+        "completion tokens trained on, different problems within 2 % of the larger mean."
     )
     learning_rate: float = Field(description="The method's.")
     reference_rate: float = Field(description="The reference's.")
@@ -76,10 +94,16 @@ class MatchedRow(Part):
     factor: MayBeAbsent[Span] = Field(
         default=None, description="What the updates were multiplied by. Absent where none was scaled."
     )
-    nll_right: float | None = Field(
-        description="Mean over its trainings of the loss on held-out right rows, nats a token; null if not measured."
+    norm: Both = Field(description="Norm of the update.")
+    undone: Both = Field(description="Share of the way that later steps undo, 0 to 1.")
+    signal: Both = Field(description="Share of the gradient's power that is its running mean's at report_step, 0 to 1.")
+    nll_right: Both = Field(description="Nats a token on right held-out rows.")
+    margin: Both = Field(description="Nats a token on wrong held-out rows less those on right ones.")
+    cka_to_base: Both = Field(description="CKA of hidden states to the base's, mean over layers, embeddings left out.")
+    barrier: Span | None = Field(
+        description="Largest excess of the loss on the line between the two over the line between its ends, nats a "
+        "token; null where no path between two of them was measured."
     )
-    reference_nll: float | None = Field(description="The same of the reference's; null if not measured.")
     kl_to_base: float | None = Field(description="Mean over its trainings, nats a token; null if not measured.")
     reference_kl: float | None = Field(description="The same of the reference's; null if not measured.")
     accuracy: list[AccuracyDifference] = Field(description="A row a task on which both were evaluated.")

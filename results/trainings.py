@@ -72,6 +72,24 @@ class Course(Part):
         description=f"|A - A0| / |A0| at report_step, Frobenius norms over all modules; {MIRRORED}."
     )
     b_norm: float = Field(description=f"|B| at report_step, Frobenius norm over all modules; {MIRRORED}.")
+    path_ratio: float | None = Field(
+        default=None,
+        description="Way of the factors' elements (root mean square over elements of the sum over steps of |change|) "
+        "over that of a training whose every step moves every element by its learning rate. Null where it was not "
+        "logged (backend trl, trainings of before), and where every rate is zero.",
+    )
+    undone: float | None = Field(
+        default=None,
+        description="Share of the way that later steps undo, 0 to 1: 1 - |sum of changes| / |sum of |changes||, "
+        "Frobenius norms over all elements of A and B, up to report_step. Null where it was not logged, and where "
+        "nothing moved.",
+    )
+    signal: float | None = Field(
+        default=None,
+        description="Share of the gradient's power that is its running mean's at report_step, 0 to 1, both means with "
+        "Adam's beta1: 1 for a constant gradient, about (1 - beta1) / (1 + beta1) for noise. Null where it was not "
+        "logged, and where every gradient is zero.",
+    )
     view_rows: int = Field(description="Different rows in the method's view.")
     view_units: int = Field(description="Units in the method's view.")
     equal_pairs: int = Field(description="Pairs left out because both sides are the same tokens; 0 without pairs.")
@@ -153,6 +171,16 @@ class Curve(Part):
     a_moved: list[float] = Field(description=f"|A - A0|, Frobenius norm over all modules; {MIRRORED}.")
     a_moved_rel: list[float] = Field(description=f"The same over |A0|; {MIRRORED}.")
     b_norm: list[float] = Field(description=f"|B|, Frobenius norm over all modules; {MIRRORED}.")
+    undone: MayBeAbsent[list[float | None]] = Field(
+        default=None,
+        description="Share of the way up to the step that is undone by then, 0 to 1; null before anything moved. "
+        "Absent where it was not logged.",
+    )
+    signal: MayBeAbsent[list[float | None]] = Field(
+        default=None,
+        description="Share of the gradient's power that is its running mean's, 0 to 1; null while every gradient is "
+        "zero. Absent where it was not logged.",
+    )
 
 
 class SweepPoint(Part):

@@ -16,6 +16,7 @@ Unit = tuple[int, ...]
 
 PairRule = Literal["one", "all", "best_worst", "same_teacher"]
 PAIR_RULES = get_args(PairRule)
+Examples = Literal["all", "paired"]
 LACKS = {
     "one": "no problem has both a right and a wrong rollout",
     "all": "no problem has both a right and a wrong rollout",
@@ -39,6 +40,7 @@ def view(
     pair_rule: str = "one",
     pairs: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    examples: Examples = "all",
 ) -> list[Unit]:
     """The units of ``method`` under ``settings`` (the defaults where None) in row order.
 
@@ -48,8 +50,10 @@ def view(
     of equals), if the rewards differ; takes any real rewards.
     A pair of identical token sequences is left out: its gradient is rounding (:func:`equal_pairs` counts them).
     ``pairs`` keeps a fixed draw of at most that many pairs, the same for every seed of a study. With the setting
-    ``duplicates`` "drop" only the first of a problem's equal completions is kept. ``ValueError`` if no unit remains,
-    if a reward is neither 0 nor 1 and the method needs that, or if a prompt or completion is empty.
+    ``duplicates`` "drop" only the first of a problem's equal completions is kept. With ``examples`` "paired" a method
+    of single rows sees those of these pairs alone, each once; one that is ``blind`` to rewards the chosen ones alone.
+    ``ValueError`` if no unit remains, if a reward is neither 0 nor 1 and the method needs that, or if a prompt or
+    completion is empty.
     """
     settings = METHODS[method].check(method, settings or {})
     kind = METHODS[method].view
@@ -62,23 +66,33 @@ def view(
         if not len(rollout.prompt_ids) or not len(rollout.completion_ids):
             raise ValueError(f"row {row}: prompt and completion need at least one token each")
     if kind == "pairs":
-        candidates, lack = _pairs(rollouts, pair_rule), LACKS[pair_rule]
-        units = [pair for pair in candidates if not _equal(rollouts, pair)]
-        if candidates and not units:
-            lack = f"in all {len(candidates)} pairs right and wrong are the same tokens: raise prompt.max_answer_tokens"
-        if pairs is not None and len(units) > pairs:
-            drawn = np.random.default_rng(derive("pairs", 0)).choice(len(units), pairs, replace=False)
-            units = [units[i] for i in sorted(drawn.tolist())]
-    elif kind == "right":
-        units = [(row,) for row, rollout in enumerate(rollouts) if rollout.reward == 1]
-        if settings.get("duplicates") == "drop":
-            units = _first_of_equals(units, rollouts)
-        lack = "no rollout has reward 1"
+        units, lack = _drawn_pairs(rollouts, pair_rule, pairs)
     else:
         units, lack = [(row,) for row in range(len(rollouts))], "there are no rollouts"
+        if examples == "paired":
+            drawn, lack = _drawn_pairs(rollouts, pair_rule, pairs)
+            sides = 1 if METHODS[method].blind else 2
+            units = [(row,) for row in sorted({row for pair in drawn for row in pair[:sides]})]
+        if kind == "right":
+            lack = "no rollout has reward 1" if units else lack
+            units = [unit for unit in units if rollouts[unit[0]].reward == 1]
+        if settings.get("duplicates") == "drop":
+            units = _first_of_equals(units, rollouts)
     if not units:
         raise ValueError(f"{method}: {lack}")
     return units
+
+
+def _drawn_pairs(rollouts: Sequence[Rollout], pair_rule: str, pairs: int | None) -> tuple[list[Unit], str]:
+    """The pairs by ``pair_rule`` that are not equal in tokens, at most ``pairs`` of them; and why there is none."""
+    candidates, lack = _pairs(rollouts, pair_rule), LACKS[pair_rule]
+    units = [pair for pair in candidates if not _equal(rollouts, pair)]
+    if candidates and not units:
+        lack = f"in all {len(candidates)} pairs right and wrong are the same tokens: raise prompt.max_answer_tokens"
+    if pairs is not None and len(units) > pairs:
+        drawn = np.random.default_rng(derive("pairs", 0)).choice(len(units), pairs, replace=False)
+        units = [units[i] for i in sorted(drawn.tolist())]
+    return units, lack
 
 
 def equal_pairs(method: str, rollouts: Sequence[Rollout], pair_rule: str) -> int:

@@ -22,4 +22,4 @@ def losses(batch: Batch) -> Tensor:
     return probability * nll
 
 
-METHOD = Method(title="DFT", unit="token", view="all", losses=losses, real=True)
+METHOD = Method(title="DFT", unit="token", view="all", losses=losses, real=True, blind=True)

@@ -26,9 +26,11 @@ class Method:
     with a setting ``divide_by`` that can make the sum of absolute weights the denominator.
     ``metrics(batch, **settings)`` returns further values, one per unit, whose means are logged. ``reference`` says
     whether the batch must hold the base model's log-probabilities, ``real`` whether the objective is defined for
-    rewards other than 0 and 1; like ``unit`` they can be functions of the settings. ``positive`` names settings that
-    must be above zero, ``choices`` lists the values of a setting, ``forms`` the settings that are read under one value
-    of the setting ``form`` only, and ``refuse(**settings)`` returns what is wrong with their combination, or None.
+    rewards other than 0 and 1; like ``unit`` they can be functions of the settings. ``blind`` says that the objective
+    imitates every row whatever its reward: of (chosen, rejected) pairs it is given the chosen rows alone. ``positive``
+    names settings that must be above zero, ``choices`` lists the values of a setting, ``forms`` the settings that are
+    read under one value of the setting ``form`` only, and ``refuse(**settings)`` returns what is wrong with their
+    combination, or None.
     """
 
     title: str
@@ -39,6 +41,7 @@ class Method:
     metrics: Callable[..., dict[str, Tensor]] | None = None
     reference: bool | Callable[..., bool] = False
     real: bool | Callable[..., bool] = False
+    blind: bool = False
     positive: tuple[str, ...] = ()
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     forms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

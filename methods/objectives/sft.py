@@ -20,4 +20,4 @@ def losses(batch: Batch) -> Tensor:
     return batch.nll
 
 
-METHOD = Method(title="SFT", unit="token", view="all", losses=losses, real=True)
+METHOD = Method(title="SFT", unit="token", view="all", losses=losses, real=True, blind=True)

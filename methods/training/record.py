@@ -140,6 +140,16 @@ def drift_values(adapter: Adapter) -> dict[str, float]:
     return {"a_moved": a_moved, "a_moved_rel": a_moved / a_start, "b_norm": b_norm}
 
 
+def path_ratio(lines: Sequence[dict[str, Any]]) -> float | None:
+    """The elements' way over that of a training whose every step moves every element by its learning rate.
+
+    Adam's steps are about that long where the gradient is constant. None where the way is unknown or all
+    rates are zero.
+    """
+    path, rates = lines[-1]["path"], math.fsum(line["learning_rate"] for line in lines)
+    return None if path is None or not rates else path / rates
+
+
 def mean(values: Iterable[float | None]) -> float | None:
     """Mean of the values that are not None; None if all are."""
     held = [value for value in values if value is not None]
@@ -158,7 +168,8 @@ def summarise(
     ``units`` counts the units trained on, with repeats; ``tokens_seen`` completion tokens; ``epochs`` passes
     over the method's own view. ``view_rows`` counts the distinct rows of the view, ``equal_pairs`` the pairs left out
     of it because both sides are the same tokens. ``noise_steps`` counts steps whose gradient rounding alone can explain
-    (None if unknown); ``noise`` is whether they are at least half of all.
+    (None if unknown); ``noise`` is whether they are at least half of all. ``path_ratio``: see :func:`path_ratio`;
+    ``undone`` and ``signal``: see :meth:`methods.training.motion.Motion.end`, at the reported step.
     """
     seen = stream[: config.reported_step * config.batch_size]
     rows = [row for unit in seen for row in unit]
@@ -189,6 +200,9 @@ def summarise(
         "noise": None if noise_steps is None else 2 * noise_steps >= len(reported),
         "a_moved_rel": reported[-1]["a_moved_rel"],
         "b_norm": reported[-1]["b_norm"],
+        "path_ratio": path_ratio(reported),
+        "undone": reported[-1]["undone"],
+        "signal": reported[-1]["signal"],
         "view_rows": len({row for unit in units for row in unit}),
         "view_units": len(units),
         "equal_pairs": equal_pairs(config.method, rollouts, config.pair_rule),

@@ -18,11 +18,13 @@ from execution import durable
 from execution.settings import keyed
 from methods.config import TrainConfig
 from methods.data.batch import Rollout
+from methods.training.motion import PATH
 from methods.training.parallel import Group
 from methods.training.record import Kept, verify
 
 STATE = "state.json"
-MOMENTS = ("exp_avg", "exp_avg_sq")
+FORMAT = 2  # of the state: what it holds of a parameter
+MOMENTS = ("exp_avg", "exp_avg_sq", PATH)
 SHARE = 0.05  # largest fraction of the time spent on saving states by the clock
 
 
@@ -71,8 +73,9 @@ def save(
 ) -> None:
     """Write the state after ``step``: tensors under a new name, then ``state.json``, which commits them.
 
-    ``memory`` is the micro-batch limit after out-of-memory events (:class:`methods.training.trainer.Fit`),
-    ``result`` the checksums of the outputs so far (:meth:`methods.training.record.Record.sync`).
+    ``memory`` is the micro-batch limit after out-of-memory events (:class:`methods.training.trainer.Fit`) and the
+    gradient's ``power`` (:class:`methods.training.motion.Motion`), ``result`` the checksums of the outputs so far
+    (:meth:`methods.training.record.Record.sync`).
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
@@ -82,7 +85,7 @@ def save(
     target = work / f"state-{step:06d}.safetensors"
     durable.replace(target, lambda path: save_file(tensors, path))
     held = {"tensors": {target.name: durable.checksum(target)}, "result": result}
-    durable.keep(work / STATE, {"step": step, "identity": who, "memory": memory, **held})
+    durable.keep(work / STATE, {"step": step, "format": FORMAT, "identity": who, "memory": memory, **held})
     for old in work.glob("state-*.safetensors"):
         if old != target:
             durable.discard(old)
@@ -108,6 +111,8 @@ def load(
             if stored.get(name) != who.get(name):
                 difference = f"{name} is {stored.get(name)!r} there, {who.get(name)!r} here"
                 raise ValueError(f"it is of another training: {difference}")
+        if header.get("format") != FORMAT:
+            raise ValueError("another version of this tool saved it")
         (name, checksum), *_ = header["tensors"].items()
         if durable.checksum(work / name) != checksum:
             raise ValueError(f"{name} was changed")

@@ -32,6 +32,7 @@ from methods.training import state
 from methods.training.determinism import deterministic, in_order
 from methods.training.logprobs import beside, check_logits, check_rows
 from methods.training.lora import Adapter, attach
+from methods.training.motion import Motion, clipped
 from methods.training.noise import floor, token_gradient
 from methods.training.parallel import STOP, Group, Stopped, group
 from methods.training.probe import evaluate_heldout, heldout_rows
@@ -89,7 +90,9 @@ def train(
         heldout = heldout_rows(config, adapter.model, heldout)
         who = state.identity(config, [*rollouts, *heldout], reference)
         done, memory, kept = state.load(work, result, adapter.parameters, optimizer, who)
-        trainer.fit = Fit(**memory) if memory else trainer.fit
+        if memory:
+            trainer.motion.power = memory.pop("power")
+            trainer.fit = Fit(**memory)
         trainer.join(done)
         record = Record(result, config, adapter, on_step, kept)
         due = state.Due(config.resume_every, config.resume_seconds)
@@ -100,7 +103,8 @@ def train(
                 record.step(line | evaluate_heldout(config, adapter, step, heldout))
                 if due(step):
                     kept = record.sync()
-                    state.save(work, step, adapter.parameters, optimizer, who, asdict(trainer.fit), kept)
+                    memory = asdict(trainer.fit) | {"power": trainer.motion.power}
+                    state.save(work, step, adapter.parameters, optimizer, who, memory, kept)
                     if on_save is not None:
                         on_save()
                     due.saved()
@@ -174,7 +178,7 @@ def prepared(
 
 def plan(config: TrainConfig, rollouts: Sequence[Rollout]) -> tuple[list[Unit], list[Unit]]:
     """The method's view of the rollouts, and all units of the training in training order."""
-    units = view(config.method, rollouts, config.pair_rule, config.pairs, config.settings)
+    units = view(config.method, rollouts, config.pair_rule, config.pairs, config.settings, config.examples)
     needed = config.last_step * config.batch_size
     return units, order(len(rollouts), units, needed, config.order_seed)
 
@@ -250,6 +254,7 @@ class Trainer:
             weight_decay=c.weight_decay,
             fused=True,
         )
+        self.motion = Motion(self.parameters, self.optimizer, c.betas[0])
 
     def join(self, done: int) -> int:
         """Broadcast rank 0's ``done`` steps, parameters and optimiser state; returns its ``done``."""
@@ -277,12 +282,14 @@ class Trainer:
         nn.utils.clip_grads_with_norm_(self.parameters, config.clip, norm)
         for settings in self.optimizer.param_groups:
             settings["lr"] = config.rate(step)
+        self.motion.begin()
         self.optimizer.step()
         least = floor(self.token_norm, totals["gradient"], count)
         line = step_values(config, step, loss, grad_norm, least) | drift_values(self.adapter)
         if not all(math.isfinite(value) for value in line.values()):
             raise TrainingDiverged(config.method, "adapter is not finite", step, failing_rows(units, unit_losses))
-        return line | self.means_of(totals, units)
+        motion = self.motion.end(step, clipped(grad_norm, config.clip), math.hypot(line["a_moved"], line["b_norm"]))
+        return line | motion | self.means_of(totals, units)
 
     def gradients(self, step: int, units: Sequence[Unit]) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients of the step's units over all workers, retried with half the limit when memory runs out.

@@ -34,7 +34,8 @@ from methods.training.trainer import Reference, TrainingDiverged, check_referenc
 from methods.training.trl_losses import trl_loss
 from models.base import load
 
-UNTOLD = ("grad_floor", "noise", "nll_right", "nll_wrong", "nll_pushed", "reward_nll", "gradient_wrong")
+UNTOLD = ("grad_floor", "noise", "path", "undone", "signal", "nll_right", "nll_wrong", "nll_pushed", "reward_nll",
+          "gradient_wrong")  # fmt: skip
 
 
 def train(

@@ -23,6 +23,7 @@ from orchestrator.bases import Base
 from orchestrator.config.evaluation import Evaluation
 from orchestrator.config.factorial import Cells
 from orchestrator.config.values import Declared, Free, Frozen, Several
+from orchestrator.planning.matches import Match, unmatched
 from orchestrator.planning.scaled_copies import scaled_copies
 from orchestrator.planning.training_runs import training_runs
 from orchestrator.prompts.templates import environment
@@ -137,6 +138,7 @@ class Study(Frozen):
     sweep: Sweep | None = None
     factorial: Several[Cells] = ()
     norm_matched: bool = False  # every method's update is evaluated at the norm of the reference's too
+    matches: Several[Match] = ()  # in what a method and the reference must agree to be compared; none stated: all kinds
     max_trainings: Count = 100  # in all; a study with more is refused
     engine: Declared[EngineSettings] = EngineSettings()
     evaluation: Evaluation
@@ -198,6 +200,11 @@ class Study(Frozen):
                 f"or consent with max_trainings={count}"
             )
         scaled_copies(self, runs)
+        samples = self.rollouts.samples_a_problem
+        if samples is not None and samples < 2 and any(run.training.examples == "paired" for run in runs):
+            raise ValueError("training.examples=paired needs pairs: rollouts.samples must be 2 or more")
+        if wrong := unmatched(self.matches, runs, self.reference):
+            raise ValueError(f"matches: {wrong}")
 
     @property
     def reference(self) -> str:

@@ -118,7 +118,8 @@ def units(study: Study, rows: Sequence[Row], name: str) -> int | None:
     frozen = [row for row in freeze(together, table.model_dump()) if row["split"] == "train"]
     rollouts = [Rollout([0], r["completion_ids"], r["reward"], r["group"], r["teacher"]) for r in frozen]
     try:
-        return len(view(objective, rollouts, table.pair_rule, table.pairs, study.settings_of(name)))
+        settings, examples = study.settings_of(name), study.training.examples
+        return len(view(objective, rollouts, table.pair_rule, table.pairs, settings, examples))
     except ValueError:  # nothing to train on among these
         return None
 

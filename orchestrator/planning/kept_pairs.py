@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.planning.training_runs import TrainingRun, training_runs
-from results.headline import reference_among
 
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
@@ -45,7 +44,7 @@ def kept_pairs(study: Study) -> KeptPairs:
     their number grows as that of the trainings does. The Gram of all updates is whole in any case, and with it every
     pair's cosine.
     """
-    runs, reference = training_runs(study), reference_among(list(study.methods))
+    runs, reference = training_runs(study), study.reference
     beside = reference if len(runs) > ALL_BY_PLACE else None
     overall = _read(runs, reference) if len(runs) > ALL_OVERALL else None
     return KeptPairs(len(runs), beside, overall)

@@ -211,6 +211,10 @@ def _check_views(study: Study, rows: list[Row]) -> None:
                 f"methods.{name}: {LACKS[rule]}, so {method.title} has no pair; remove {name} and its sweep, or "
                 "name other rollouts"
             )
+    if any(run.training.examples == "paired" for run in training_runs(study)) and not any(
+        len(values) > 1 for values in within.values()
+    ):
+        raise UserError(f"training.examples=paired: {LACKS[rule]}; leave it out, or name other rollouts")
 
 
 def _check_targets(study: Study) -> None:

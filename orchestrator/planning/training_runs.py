@@ -9,6 +9,7 @@ from decimal import Decimal
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from methods import METHODS
 from methods import check as check_method
 from methods.training.trl_losses import trl_loss
 from orchestrator.config.factorial import ADAPTER, METHOD, OWN, SETTINGS, TRAINING, Cells
@@ -121,13 +122,13 @@ def _settled(study: Study, method: str, varied: Mapping[str, Any]) -> _Settled:
     objective, spec = study.objective(method), study.methods[method]
     told = {prefix: _under(varied, prefix) for prefix in (ADAPTER, TRAINING, SETTINGS)}
     settings = check_method(objective, {**spec.settings, **told[SETTINGS]})
-    training, adapter = changed(study.training, told[TRAINING]), changed(study.adapter, told[ADAPTER])
+    training, adapter = _training(study, objective, told[TRAINING]), changed(study.adapter, told[ADAPTER])
     if training.backend == "trl":
         trl_loss(objective, settings)
-    usually = _levels(study.training, study.adapter, study.settings_of(method))
+    usually = _levels(_training(study, objective, {}), study.adapter, study.settings_of(method))
     own = _levels(training, adapter, settings)
     varied = {key: own[key] for key in varied if own[key] != usually[key]}
-    training = changed(study.training, _under(varied, TRAINING))  # a level that changes nothing is none
+    training = _training(study, objective, _under(varied, TRAINING))  # a level that changes nothing is none
     adapter = changed(study.adapter, _under(varied, ADAPTER))
     return _Settled(objective, settings, training, adapter, varied)
 
@@ -146,6 +147,12 @@ def _run(study: Study, settled: _Settled, method: str, levels: Mapping[str, Any]
         **settled._asdict(),
         **at,
     )
+
+
+def _training(study: Study, objective: str, values: Mapping[str, Any]) -> TrainingSettings:
+    """The study's settings of a training with other ``values``; a method on pairs sees all of them either way."""
+    settings = changed(study.training, values)
+    return replace(settings, examples="all") if METHODS[objective].view == "pairs" else settings
 
 
 def _under(varied: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -81,7 +81,11 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
             measured.activations,
             measured.losses or [],
             shares(done, folders),
-            measured.scaled or (),
+            similarity=measured.similarity,
+            connectivity=measured.connectivity,
+            scaled=measured.scaled or (),
+            scaled_cka=measured.scaled_cka or (),
+            wanted=study.matches,
         )
         or None,
         "sweep": _sweep(study, reference, trainings, geometry, measured.losses or [], tasks),
@@ -111,6 +115,8 @@ def settings_of(study: Study) -> dict[str, Any]:
     settings = study.model_dump(mode="json", exclude={"placement", "data", "note", "max_trainings"})
     for name in unkeyed(study.training):
         del settings["training"][name]
+    if not settings["matches"]:
+        del settings["matches"]  # none stated: all kinds
     walk(settings, "")
     # A local path is this machine's business: its file's name is enough, and its content is in the keys.
     places = (".path", ".source", "rollouts.name")
@@ -149,7 +155,8 @@ def _rollouts(study: Study, folders: Mapping[str, Path]) -> Rollouts | None:
     for method in study.methods:
         try:
             spec, settings = study.rollouts.table, study.settings_of(method)
-            units = view(study.objective(method), rollouts, spec.pair_rule, spec.pairs, settings)
+            seen = spec.pair_rule, spec.pairs, settings, study.training.examples
+            units = view(study.objective(method), rollouts, *seen)
         except ValueError:  # an empty view: its training says so itself
             units = []
         rows = {row for unit in units for row in unit}
@@ -194,7 +201,9 @@ def _curve(name: str, folder: Path) -> Curve:
     path = folder / "log.jsonl"
     with fitting(path):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        columns = {field: [line[field] for line in lines] for field in Curve.model_fields if field != "name"}
+        own = [field for field in Curve.model_fields if field != "name"]
+        later = {field for field in own if not Curve.model_fields[field].is_required()}  # absent from older logs
+        columns = {field: [line[field] for line in lines] for field in own if field not in later or field in lines[0]}
         return Curve(name=name, **columns)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
@@ -12,14 +12,17 @@ from analysis.statistics.power import trainings_needed
 from analysis.statistics.significance import holm
 from analysis.statistics.trainings import MethodDifference, method_difference
 from analysis.weights.replicas import Run, families, noise, runs
-from orchestrator.results.matched_norm import at_norm
-from results.function import Activations, Losses
+from orchestrator.planning.matches import AMOUNTS, Match, equal, nearest
+from orchestrator.results.matched_columns import Columns, ckas_to_base, mean, span, trained_families
+from orchestrator.results.matched_norm import at_norm, scaled_row
+from results.function import Activations, Connectivity, Losses, Similarity
 from results.matched import AccuracyDifference, MatchedRow, Settled, Span
-from results.scaled import Scaled
-from results.trainings import AnyTraining
+from results.scaled import CkaToBase, Scaled
+from results.trainings import AnyTraining, Trained
 from results.weights import MeasuredGeometry
 
 LEVEL = 0.05
+Compared = tuple[Match, Sequence[Run], Sequence[Run]]  # what makes them a row, the method's runs, the reference's
 Shares = Mapping[str, Mapping[str, np.ndarray]]  # by task and model: the share right of each problem
 
 
@@ -30,47 +33,82 @@ def matched(
     activations: Activations | None,
     losses: Sequence[Losses],
     shares: Shares,
+    *,
+    similarity: Similarity | None = None,
+    connectivity: Connectivity | None = None,
     scaled: Sequence[Scaled] = (),
+    scaled_cka: Sequence[CkaToBase] = (),
+    wanted: Collection[Match] = (),
 ) -> list[MatchedRow]:
     """A row for each method and rate at which the reference was trained too, for its own rate beside the reference's
-    own, and for each rate with scaled copies. Trainings whose update is noise are left out."""
+    own, for trainings at one rate that agree in steps, rows, tokens or problems where the methods' own do not, and for
+    each rate with scaled copies.
+
+    Trainings whose update is noise are left out. Of the ``wanted`` kinds alone, of all where none is named.
+    """
     marked = noise(map(vars, trainings))
-    done = [training.name for training in trainings if training.name not in marked and training.status == "done"]
-    known = families(runs(map(vars, trainings), done))
-    own = {training.name: training for training in trainings if training.role in ("method", "variant")}
-    if reference not in own:
-        return []
-    usual = runs(map(vars, trainings), [reference])[0].family
-    place = usual[2:]  # all but method and learning rate
-    by = {key[:2]: of for key, of in known.items() if key[2:] == place}
+    done = {row.name: row for row in trainings if isinstance(row, Trained) and row.name not in marked}
+    norms, by_model = geometry.norms if geometry else {}, {row.name: row for row in losses}
+    columns = Columns(done, norms, by_model, ckas_to_base(similarity, scaled_cka), connectivity)
     rows: list[tuple[MatchedRow, list[MethodDifference]]] = []
-    for method, training in own.items():
-        rates = sorted(rate for name, rate in by if name == method and rate is not None)
-        pairs = [("learning rate", rate, rate) for rate in rates]
-        if training.learning_rate != own[reference].learning_rate:
-            pairs.insert(0, ("as published", training.learning_rate, own[reference].learning_rate))
-        for how, rate, beside in pairs if method != reference else ():
-            one, two = by.get((method, rate)), by.get((reference, beside))
-            if one and two:
-                rows.append(_row(how, one, two, geometry, activations, losses, shares))
-    at_own_rate = by.get((reference, own[reference].learning_rate), [])
-    rows += at_norm(_row, by, at_own_rate, geometry, activations, losses, shares, scaled)
+    told: set[tuple[str, ...]] = set()
+    at_rates = list(_at_rates(trainings, list(done), reference))
+    for how, one, two in (*at_rates, *_at_amounts(trainings, done, reference)):
+        named = tuple(run.name for run in (*one, *two))
+        if named not in told and (not wanted or how in wanted):
+            told.add(named)
+            rows.append(_row(how, one, two, geometry, activations, shares, columns))
+    if not wanted or "norm" in wanted:
+        copied = at_norm(at_rates, scaled, columns, shares)
+        rows += [scaled_row(_row("norm", one, two, geometry, activations, held, of), copies, norms)
+                 for copies, one, two, of, held in copied]  # fmt: skip
     return _adjusted(rows)
 
 
+def _at_rates(trainings: Sequence[AnyTraining], done: Sequence[str], reference: str) -> Iterator[Compared]:
+    """Every method and variant at each rate of the reference, and at its own rate beside the reference's own."""
+    known = families(runs(map(vars, trainings), done))
+    own = {training.name: training for training in trainings if training.role in ("method", "variant")}
+    if reference not in own:
+        return
+    place = runs(map(vars, trainings), [reference])[0].family[2:]  # all but method and learning rate
+    by = {key[:2]: of for key, of in known.items() if key[2:] == place}
+    for method, training in own.items():
+        rates = sorted(rate for name, rate in by if name == method and rate is not None)
+        pairs: list[tuple[Match, float, float]] = [("learning_rate", rate, rate) for rate in rates]
+        if training.learning_rate != own[reference].learning_rate:
+            pairs.insert(0, ("as_published", training.learning_rate, own[reference].learning_rate))
+        for how, rate, beside in pairs if method != reference else ():
+            one, two = by.get((method, rate)), by.get((reference, beside))
+            if one and two:
+                yield how, one, two
+
+
+def _at_amounts(trainings: Sequence[AnyTraining], done: Mapping[str, Trained], reference: str) -> Iterator[Compared]:
+    """For each method, rate and amount the nearest trainings that agree in it."""
+    own = next((training for training in trainings if training.name == reference), None)
+    if own is None:
+        return
+    known, start = trained_families(done), (own.init_seed, own.start)
+    for method in dict.fromkeys(family.method for family in known if family.method != own.method):
+        for rate in sorted({family.learning_rate for family in known if family.method == method}):
+            for amount in AMOUNTS:
+                if pair := nearest(known, (method, own.method), rate, start, amount):
+                    one, two = (runs(map(vars, trainings), family.names) for family in pair)
+                    yield amount, one, two
+
+
 def _row(
-    how: Any,
+    how: Match,
     one: Sequence[Run],
     two: Sequence[Run],
     geometry: MeasuredGeometry | None,
     activations: Activations | None,
-    losses: Sequence[Losses],
     shares: Shares,
+    columns: Columns,
 ) -> tuple[MatchedRow, list[MethodDifference]]:
     names, others = [run.name for run in one], [run.name for run in two]
     norms = geometry.norms if geometry else {}
-    kl = {row.name: row.kl_to_base for row in losses}
-    nll = {row.name: row.nll_right for row in losses}
     between = list(product(names, others))
     repeats = [*combinations(names, 2), *combinations(others, 2)]
     differences: list[tuple[str, MethodDifference]] = []
@@ -83,7 +121,8 @@ def _row(
     row = MatchedRow(
         method=one[0].method,
         to=two[0].method,
-        matched=how,
+        matched=_words(how),
+        equal=[_words(name) for name in equal(columns.family(names), columns.family(others))],
         learning_rate=one[0].learning_rate or 0.0,
         reference_rate=two[0].learning_rate or 0.0,
         trainings=names,
@@ -92,33 +131,27 @@ def _row(
         floor=_over(repeats, cosine),
         weighted=_over(between, weighted),
         angle_min=_over(between, lambda a, b: _smallest_angle(geometry, a, b)),
-        norm_ratio=_span(norms[a] / norms[b] for a, b in between if norms.get(a) and norms.get(b)),
-        nll_right=_mean(nll.get(name) for name in names),
-        reference_nll=_mean(nll.get(name) for name in others),
-        kl_to_base=_mean(kl.get(name) for name in names),
-        reference_kl=_mean(kl.get(name) for name in others),
+        norm_ratio=span(norms[a] / norms[b] for a, b in between if norms.get(a) and norms.get(b)),
+        **columns.of(names, others),
+        kl_to_base=mean(columns.loss(name, "kl_to_base") for name in names),
+        reference_kl=mean(columns.loss(name, "kl_to_base") for name in others),
         accuracy=[_accuracy(task, found) for task, found in differences],
     )
     return row, [found for _, found in differences]
 
 
+def _words(kind: Match) -> Any:
+    """A kind of match as the results call it."""
+    return kind.replace("_", " ")
+
+
 def _over(pairs: Iterable[tuple[str, str]], measure: Callable[[str, str], float | None]) -> Span | None:
-    return _span(value for a, b in pairs if (value := measure(a, b)) is not None)
+    return span(value for a, b in pairs if (value := measure(a, b)) is not None)
 
 
 def _smallest_angle(geometry: MeasuredGeometry | None, a: str, b: str) -> float | None:
     pair = geometry.pair(a, b) if geometry else None
     return pair.angle_min_median_deg if pair else None
-
-
-def _span(values: Iterable[float]) -> Span | None:
-    known = list(values)
-    return Span(mean=float(np.mean(known)), low=min(known), high=max(known), pairs=len(known)) if known else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _accuracy(task: str, found: MethodDifference) -> AccuracyDifference:

@@ -2,67 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
+from typing import NamedTuple
+
+import numpy as np
 
 from analysis.statistics.trainings import MethodDifference
 from analysis.weights.replicas import Run
-from results.function import Activations, Losses
-from results.matched import MatchedRow, Span
+from orchestrator.planning.matches import Match
+from orchestrator.results.matched_columns import Columns, span
+from results.matched import MatchedRow
 from results.scaled import Scaled
-from results.weights import MeasuredGeometry
 
 Row = tuple[MatchedRow, list[MethodDifference]]
+Shares = Mapping[str, Mapping[str, np.ndarray]]
+
+
+class Copied(NamedTuple):
+    """Scaled copies of trainings beside the reference's trainings, with the copies' numbers by their trainings' names.
+
+    So one row has the copies' losses and verdicts, and the cosines and angles of the trainings.
+    """
+
+    copies: list[Scaled]
+    runs: list[Run]
+    reference: Sequence[Run]
+    columns: Columns
+    shares: Shares
 
 
 def at_norm(
-    make: Callable[..., Row],
-    by: Mapping[tuple[str, float | None], Sequence[Run]],
-    reference: Sequence[Run],
-    geometry: MeasuredGeometry | None,
-    activations: Activations | None,
-    losses: Sequence[Losses],
-    shares: Mapping[str, Mapping[str, object]],
+    at_rates: Iterable[tuple[Match, Sequence[Run], Sequence[Run]]],
     scaled: Sequence[Scaled],
-) -> list[Row]:
-    """A row for each method and rate with scaled copies, beside the reference's trainings as they are.
-
-    ``make`` makes a row of trainings that are alike but for their order of rows, ``by`` holds these by method and
-    rate. It is given the copies' losses and verdicts under the names of the trainings that were scaled, so that one
-    row has these and the trainings' cosines and angles.
-    """
+    columns: Columns,
+    shares: Shares,
+) -> Iterator[Copied]:
+    """For each method and rate of ``at_rates`` with scaled copies, these beside the reference at its own rate."""
     copies = {copy.of: copy for copy in scaled}
-    named = {copy.name: copy.of for copy in scaled}
-    kept = {run.name for run in reference}
-    losses = [
-        row.model_copy(update={"name": named.get(row.name, row.name)}) for row in losses if row.name in {*kept, *named}
-    ]
-    shares = {
-        task: {named.get(name, name): held for name, held in of.items() if name in {*kept, *named}}
-        for task, of in shares.items()
-    }
-    rows = []
-    for runs in by.values():
-        own = [run for run in runs if run.name in copies]
-        if own and reference:
-            row, differences = make("norm", own, reference, geometry, activations, losses, shares)
-            update = _scaled([copies[run.name] for run in own], reference, geometry)
-            rows.append((row.model_copy(update=update), differences))
-    return rows
+    pairs = list(at_rates)
+    reference = next((two for _, _, two in pairs if any(run.name == copy.to for run in two for copy in scaled)), None)
+    if reference is None:
+        return
+    for one in {tuple(run.name for run in one): one for _, one, _ in pairs}.values():
+        own = [run for run in one if run.name in copies]
+        if own:
+            of = {run.name: copies[run.name] for run in own}
+            yield Copied(list(of.values()), own, reference, _of_copies(columns, of), _named(shares, of))
 
 
-def _scaled(copies: Sequence[Scaled], reference: Sequence[Run], geometry: MeasuredGeometry | None) -> dict[str, object]:
-    """What a row says of the copies themselves."""
-    norms = {copies[0].to: copies[0].reference_norm} | (geometry.norms if geometry else {})
-    beside = [norm for run in reference if (norm := norms.get(run.name))]
+def _of_copies(columns: Columns, of: Mapping[str, Scaled]) -> Columns:
+    losses = {name: columns.losses[copy.name] for name, copy in of.items() if copy.name in columns.losses}
+    return replace(
+        columns,
+        losses={name: row for name, row in columns.losses.items() if name not in of} | losses,
+        norms={**columns.norms, **{name: copy.norm for name, copy in of.items()}},
+        ckas={**columns.ckas, **{name: columns.ckas.get(copy.name) for name, copy in of.items()}},
+        connectivity=None,  # paths end at the trainings
+    )
+
+
+def _named(shares: Shares, of: Mapping[str, Scaled]) -> Shares:
     return {
-        "trainings": [copy.name for copy in copies],
-        "norm_ratio": _span([copy.norm / norm for copy, norm in product(copies, beside)]),
-        "factor": _span([copy.factor for copy in copies]),
+        task: {name: held for name, held in by.items() if name not in of}
+        | {name: by[copy.name] for name, copy in of.items() if copy.name in by}
+        for task, by in shares.items()
     }
 
 
-def _span(values: Sequence[float]) -> Span | None:
-    if not values:
-        return None
-    return Span(mean=sum(values) / len(values), low=min(values), high=max(values), pairs=len(values))
+def scaled_row(made: Row, copies: Sequence[Scaled], norms: Mapping[str, float]) -> Row:
+    """The row with the copies named, their norms and what they were multiplied by."""
+    row, differences = made
+    beside = [norm for name in row.reference_trainings if (norm := norms.get(name))]
+    update = {
+        "trainings": [copy.name for copy in copies],
+        "norm_ratio": span(copy.norm / norm for copy, norm in product(copies, beside)),
+        "factor": span(copy.factor for copy in copies),
+    }
+    return row.model_copy(update=update), differences

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from report import formats
+from report import formats, matched
 from report.findings.claim import Claim
 from report.model_index import BASE, ModelIndex
 from results import Results
@@ -45,6 +45,12 @@ def warnings(results: Results, index: ModelIndex) -> list[str]:
         lines.append(f"Training failed: {labels}. The reasons stand in the tables.")
     steps = [failure.step for failure in results.failures or ()]
     others = [step for step in steps if not any(model.name in step for model in broken)]
+    lines += [
+        f"No trainings of {formats.listing([index.label(name) for name in names])} agree with "
+        f"{index.label(index.reference)}’s in {quantity} at one learning rate, as the study’s matches ask."
+        for quantity, names in matched.missing(results).items()
+        if index.reference
+    ]
     if others:
         lines.append(f"Did not finish: {formats.listing(others)}. See “What failed, and why”.")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from report.section import Records, Section, csv_of, from_results
 from report.tables import Cell, Column, Table, number, records, text
 from results import Results, dump
 from results.evaluation import Task
-from results.matched import AccuracyDifference, MatchedRow, Span
+from results.matched import AccuracyDifference, Both, MatchedRow, Span
 from results.trainings import Sweep, SweepPoint
 
 if TYPE_CHECKING:
@@ -32,39 +33,80 @@ def matched_table(results: Results, index: ModelIndex) -> Table | None:
     rows = matched.rows(results)
     if not rows:
         return None
-    reference = index.label(rows[0].to)
+    reference = index.label(index.reference or rows[0].to)
 
     def trained(row: MatchedRow) -> Cell:
         return number(f"{len(row.trainings)} : {len(row.reference_trainings)}")
 
-    any_scaled = any(row.factor for row in rows)
-
-    def rate(row: MatchedRow) -> Cell:
-        beside = "" if row.learning_rate == row.reference_rate else f"{reference} at {formats.rate(row.reference_rate)}"
-        return number(formats.rate(row.learning_rate), detail=beside)
-
     columns = [
-        (Column("Method", kind="text"), lambda row: text(_method(row, index))),
-        (Column("Learning rate", "of both"), rate),
+        *_which(index, reference),
         (Column("Trainings", f"its : {reference}’s"), trained),
         (Column("Cosine", f"to {reference}, mean and range"), lambda row: _spanned(row.cosine, formats.cosine)),
         (Column("Floor", "another order"), lambda row: _spanned(row.floor, formats.cosine, "neither was repeated")),
         (Column("Weighted cosine", "by activations"), lambda row: _spanned(row.weighted, formats.cosine)),
         (Column("Norm ratio", f"to {reference}"), lambda row: _spanned(row.norm_ratio, formats.times)),
         (Column("Scaled by"), lambda row: _spanned(row.factor, formats.times, "as trained")),
-        (Column("Held-out loss", f"right: its, {reference}’s"), lambda row: _two(row.nll_right, row.reference_nll)),
-        (Column("KL to base", f"its, {reference}’s"), lambda row: _two(row.kl_to_base, row.reference_kl)),
+        (Column("Norm", f"its, {reference}’s"), lambda row: _both(row.norm, formats.significant)),
+        (Column("Undone", f"share of the way: its, {reference}’s"), lambda row: _both(row.undone, formats.percent)),
+        (Column("Signal", f"in the gradient: its, {reference}’s"), lambda row: _both(row.signal, formats.percent)),
+    ]
+    any_scaled = any(row.factor for row in rows)
+    title = f"Every method against {reference} at the same learning rate"
+    caption = _caption(index) + (f" {scaled.caption(reference)}" if any_scaled else "")
+    return records("matched", f"{title}{', and at the same norm' if any_scaled else ''}", rows, columns, caption)
+
+
+def behaviour_table(results: Results, index: ModelIndex) -> Table | None:
+    """What the trainings of the rows of :func:`matched_table` do."""
+    rows = matched.rows(results)
+    reference = index.label(index.reference) if index.reference else ""
+    columns = [
+        *_which(index, reference),
+        (Column("KL to base", f"its, {reference}’s"), _kl),
+        (
+            Column("Held-out loss", f"right rows, nats a token: its, {reference}’s"),
+            lambda row: _both(row.nll_right, formats.significant),
+        ),
+        (
+            Column("Margin", f"wrong less right, nats a token: its, {reference}’s"),
+            lambda row: _both(row.margin, formats.significant),
+        ),
+        (
+            Column("CKA to base", f"mean over layers: its, {reference}’s"),
+            lambda row: _both(row.cka_to_base, formats.cosine),
+        ),
+        (Column("Barrier", "between the two, nats a token"), lambda row: _spanned(row.barrier, formats.significant)),
         *((Column(task.title, f"points to {reference}, 95% interval"), _accuracy(task)) for task in results.tasks),
     ]  # fmt: skip
-    title = (
-        f"Every method against {reference} at the same learning rate{', and at the same norm' if any_scaled else ''}"
-    )
-    caption = _caption(index) + (f" {scaled.caption(reference)}" if any_scaled else "")
-    return records("matched", title, rows, columns, caption)
+    return records("matched-behaviour", "What these trainings do", rows, columns, _behaviour_caption())
 
 
-def _method(row: MatchedRow, index: ModelIndex) -> str:
-    return index.label(row.method) + (f", at {index.label(row.to)}’s norm" if row.matched == "norm" else "")
+def _which(index: ModelIndex, reference: str) -> list[tuple[Column, Callable[[MatchedRow], Cell]]]:
+    """The columns that tell which trainings a row compares, and in what they agree."""
+
+    def rate(row: MatchedRow) -> Cell:
+        beside = "" if row.learning_rate == row.reference_rate else f"{reference} at {formats.rate(row.reference_rate)}"
+        return number(formats.rate(row.learning_rate), detail=beside)
+
+    def method(row: MatchedRow) -> Cell:
+        beside = "" if index.label(row.to) == reference else f"beside {index.label(row.to)}"
+        at = f", at {index.label(row.to)}’s norm" if row.matched == "norm" else ""
+        return replace(text(index.label(row.method) + at), detail=beside)
+
+    return [
+        (Column("Method", kind="text"), method),
+        (Column("Learning rate", "of both"), rate),
+        (Column("Equal", "within 2%", kind="text"), lambda row: text(_equal(row), "nothing agrees")),
+    ]
+
+
+def _equal(row: MatchedRow) -> str:
+    """In what the two agree; the learning rate has a column of its own."""
+    return ", ".join(quantity for quantity in row.equal if quantity != "learning rate")
+
+
+def _both(both: Both, form: Callable[[float | None], str]) -> Cell:
+    return number(form(both.its), "not measured", form(both.reference) if both.reference is not None else "")
 
 
 def _spanned(span: Span | None, form: Callable[[float | None], str], why: str = "not measured") -> Cell:
@@ -74,8 +116,8 @@ def _spanned(span: Span | None, form: Callable[[float | None], str], why: str = 
     return number(form(span.mean), detail=f"{ends[0]} to {ends[1]}" if ends[0] != ends[1] else "")
 
 
-def _two(own: float | None, reference: float | None) -> Cell:
-    return number(formats.significant(own), "not measured", formats.significant(reference))
+def _kl(row: MatchedRow) -> Cell:
+    return number(formats.significant(row.kl_to_base), "not measured", formats.significant(row.reference_kl))
 
 
 def _accuracy(task: Task) -> Callable[[MatchedRow], Cell]:
@@ -108,10 +150,24 @@ def _how_sure(found: AccuracyDifference) -> str:
 
 
 def _caption(index: ModelIndex) -> str:
+    reference = index.label(index.reference) if index.reference else "the reference"
     return (
         f"All trainings of a method at one rate beside all of the reference’s, from the same {index.drawn.initial}. "
+        "Equal: in which of optimiser steps, rows, completion tokens and different problems the two agree; where a "
+        "method’s own trainings do not, and some with another batch size, steps or choice of rows do, those have a row "
+        f"too (“beside” names {reference}’s where they are not its own). "
         "Floor: the cosine of two trainings of either that differ in the order of rows alone; the pairs of the cosine "
-        "beside it include those of one order. Accuracy: mean of the "
+        "beside it include those of one order. Undone: 1 − ‖sum of the steps‖ / ‖sum of the steps’ absolute values‖ "
+        "over all elements of A and B: what makes a norm smaller than learning rate × steps. Signal: the share of the "
+        "gradient’s power that its running mean holds (as long as Adam’s) at the end: near 0.05 for noise, with Adam’s "
+        "usual 0.9; a larger batch raises it whatever the loss."
+    )
+
+
+def _behaviour_caption() -> str:
+    return (
+        "The rows of the table above. Margin: mean nats a token on wrong held-out rows less those on right ones. "
+        "Barrier: of the path between the two, where it was measured. Accuracy: mean of the "
         "method’s trainings less the reference’s; interval and p (Holm over the rows) hold what other trainings and "
         "other problems would change, unlike the tests between two checkpoints. Undecided: how many trainings of each "
         "would tell a difference of this size with 80% power, from the variance seen; with two trainings that is a "
@@ -308,7 +364,7 @@ SECTION = Section(
     key="sweep",
     title="Is the learning rate the cause?",
     step="train",
-    tables=from_results(matched_table, scaled.table, sweep_table),
+    tables=from_results(matched_table, behaviour_table, scaled.table, sweep_table),
     figures={"sweep": sweep},
     csv={"matched": _rows} | scaled.CSV | csv_of(lambda results: results.sweep, {"sweep": lambda sweep: sweep.points}),
 )
