@@ -71,9 +71,13 @@ class Settings:
                 raise ValueError(f"{name}: {complaint}")
 
 
-@cache
-def hints(kind: type[Any]) -> Mapping[str, Any]:
+def hints(kind: type[Settings]) -> Mapping[str, Any]:
     """The type of each field, with the marks and bounds that it carries."""
+    return _hints(kind)  # type: ignore[arg-type]  # mypy takes a class with fields for one that has no hash
+
+
+@cache
+def _hints(kind: Any) -> Mapping[str, Any]:
     annotations = get_type_hints(kind, include_extras=True)
     return MappingProxyType({field.name: annotations[field.name] for field in fields(kind)})
 
