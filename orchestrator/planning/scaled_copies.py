@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from results.headline import reference_among
-
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
     from orchestrator.planning.training_runs import TrainingRun
@@ -33,6 +31,8 @@ def scaled_copies(study: Study, runs: Sequence[TrainingRun]) -> list[ScaledCopy]
     """
     if not study.norm_matched:
         return []
+    from results.headline import reference_among  # a study without copies is planned without the results' types
+
     reference = reference_among(list(study.methods))
     alike = [run for run in runs if run.init_seed == study.seeds.init and not run.varied]
     shared = {run.learning_rate for run in alike if run.method == reference}
