@@ -31,7 +31,7 @@ def tasks(results: Results) -> list[Task]:
     failed = {row.name for row in results.evaluation.canary or () if not row.passed}
     return [
         Task(
-            **dict(task)
+            **{name: getattr(task, name) for name in task.model_fields_set}
             | {
                 "models": [score for score in task.models if score.name not in failed],
                 "pairs": [pair for pair in task.pairs if failed.isdisjoint((pair.a, pair.b))],

@@ -92,7 +92,7 @@ def test_the_page_counts_what_a_comparison_reads_of_the_models(
 
 
 def test_no_row_is_held_out_where_none_is_asked_for(make_study: Maker, plan_of: Planner) -> None:
-    kinds = {s.kind.name for s in plan_of(make_study("rollouts.table.heldout=0"))}
+    kinds = {s.kind.name for s in plan_of(make_study("rollouts.table.heldout=0", "norm_matched=true"))}
     assert kinds == set(STEP_KINDS) - {"losses", "connectivity"}
 
 
@@ -215,7 +215,8 @@ def test_another_byte_in_a_data_file_changes_its_readers(
 
 
 TRAINED = {
-    "train", "evaluate", "geometry", "activations", "spectra", "losses", "features", "connectivity", "similarity",
+    "train", "scale", "evaluate", "geometry", "activations", "spectra", "losses", "features", "connectivity",
+    "similarity",
 }  # fmt: skip
 
 
@@ -255,14 +256,14 @@ TRAINED = {
         ("analysis.connectivity.rows=7", {"losses", "connectivity"}),
         ("analysis.similarity.position=mean", {"features", "similarity"}),
         ("analysis.similarity.groups=4", {"similarity"}),
-        ("analysis.threads=2", TRAINED - {"train", "evaluate"}),
+        ("analysis.threads=2", TRAINED - {"train", "scale", "evaluate"}),
     ],
 )
 def test_a_setting_changes_its_steps_and_what_reads_them(
     make_study: Maker, plan_of: Planner, override: str, kinds: set[str]
 ) -> None:
-    methods = "methods={sft: , dpo: {learning_rate: 3e-5}}"  # which the trl backend knows
-    before, after = keys(plan_of(make_study(methods))), keys(plan_of(make_study(methods, override)))
+    methods = "methods={sft: , dpo: {learning_rate: 3e-5}}", "norm_matched=true"  # which the trl backend knows
+    before, after = keys(plan_of(make_study(*methods))), keys(plan_of(make_study(*methods, override)))
     changed = {title.split("/")[0] for title in before if before[title] != after.get(title)}
     assert changed == kinds
 
