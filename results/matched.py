@@ -54,10 +54,10 @@ class AccuracyDifference(Part):
 
 
 class Both(Part):
-    """Of one number, the means over the method's and over the reference's trainings; null where it is not known."""
+    """Of one number, the means over the method's and over the reference's trainings."""
 
-    its: float | None
-    reference: float | None
+    its: float | None = Field(description="The method's; null where it is not known of any.")
+    reference: float | None = Field(description="The reference's; null where it is not known of any.")
 
 
 class MatchedRow(Part):

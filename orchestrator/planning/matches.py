@@ -86,11 +86,11 @@ def unmatched(wanted: Collection[Match], runs: Iterable[TrainingRun], reference:
         for amount in PLANNED:
             pairs = (nearest(planned, (method, reference), rate, own.start, amount) for rate in rates)
             if amount in wanted and not any(pairs):
-                seen = f"{method} {of[0].amounts[amount]:g}, {reference} {own.amounts[amount]:g}"
+                seen = ", ".join(f"{f.method} {f.amounts[amount]:g} at {f.learning_rate:g}" for f in (of[0], own))
                 keys = "training.steps" if amount == "steps" else "training.batch_size or training.steps"
                 return (
                     f"{amount}: no training of {method} has as many as one of {reference} at one learning rate "
-                    f"({seen}): vary {keys} in the factorial"
+                    f"({seen}): vary {keys} in the factorial, at a common learning_rate"
                 )
     return None
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 COLUMNS = 3  # panels side by side
+AMOUNTS = ("steps", "rows", "tokens", "problems")  # in which two trainings may agree
 
 
 def matched_table(results: Results, index: ModelIndex) -> Table | None:
@@ -40,6 +41,7 @@ def matched_table(results: Results, index: ModelIndex) -> Table | None:
 
     columns = [
         *_which(index, reference),
+        (Column("Equal", "within 2%"), lambda row: number(_equal(row), "nothing agrees")),
         (Column("Trainings", f"its : {reference}’s"), trained),
         (Column("Cosine", f"to {reference}, mean and range"), lambda row: _spanned(row.cosine, formats.cosine)),
         (Column("Floor", "another order"), lambda row: _spanned(row.floor, formats.cosine, "neither was repeated")),
@@ -47,8 +49,8 @@ def matched_table(results: Results, index: ModelIndex) -> Table | None:
         (Column("Norm ratio", f"to {reference}"), lambda row: _spanned(row.norm_ratio, formats.times)),
         (Column("Scaled by"), lambda row: _spanned(row.factor, formats.times, "as trained")),
         (Column("Norm", f"its, {reference}’s"), lambda row: _both(row.norm, formats.significant)),
-        (Column("Undone", f"share of the way: its, {reference}’s"), lambda row: _both(row.undone, formats.percent)),
-        (Column("Signal", f"in the gradient: its, {reference}’s"), lambda row: _both(row.signal, formats.percent)),
+        (Column("Undone", f"its, {reference}’s"), lambda row: _both(row.undone, formats.percent)),
+        (Column("Signal", f"its, {reference}’s"), lambda row: _both(row.signal, formats.percent)),
     ]
     any_scaled = any(row.factor for row in rows)
     title = f"Every method against {reference} at the same learning rate"
@@ -64,25 +66,25 @@ def behaviour_table(results: Results, index: ModelIndex) -> Table | None:
         *_which(index, reference),
         (Column("KL to base", f"its, {reference}’s"), _kl),
         (
-            Column("Held-out loss", f"right rows, nats a token: its, {reference}’s"),
+            Column("Held-out loss", f"right rows: its, {reference}’s"),
             lambda row: _both(row.nll_right, formats.significant),
         ),
         (
-            Column("Margin", f"wrong less right, nats a token: its, {reference}’s"),
+            Column("Margin", f"wrong less right: its, {reference}’s"),
             lambda row: _both(row.margin, formats.significant),
         ),
         (
             Column("CKA to base", f"mean over layers: its, {reference}’s"),
             lambda row: _both(row.cka_to_base, formats.cosine),
         ),
-        (Column("Barrier", "between the two, nats a token"), lambda row: _spanned(row.barrier, formats.significant)),
+        (Column("Barrier", "between the two"), lambda row: _spanned(row.barrier, formats.significant)),
         *((Column(task.title, f"points to {reference}, 95% interval"), _accuracy(task)) for task in results.tasks),
     ]  # fmt: skip
     return records("matched-behaviour", "What these trainings do", rows, columns, _behaviour_caption())
 
 
 def _which(index: ModelIndex, reference: str) -> list[tuple[Column, Callable[[MatchedRow], Cell]]]:
-    """The columns that tell which trainings a row compares, and in what they agree."""
+    """The columns that tell which trainings a row compares."""
 
     def rate(row: MatchedRow) -> Cell:
         beside = "" if row.learning_rate == row.reference_rate else f"{reference} at {formats.rate(row.reference_rate)}"
@@ -96,13 +98,13 @@ def _which(index: ModelIndex, reference: str) -> list[tuple[Column, Callable[[Ma
     return [
         (Column("Method", kind="text"), method),
         (Column("Learning rate", "of both"), rate),
-        (Column("Equal", "within 2%", kind="text"), lambda row: text(_equal(row), "nothing agrees")),
     ]
 
 
 def _equal(row: MatchedRow) -> str:
     """In what the two agree; the learning rate has a column of its own."""
-    return ", ".join(quantity for quantity in row.equal if quantity != "learning rate")
+    agreeing = [quantity for quantity in row.equal if quantity != "learning rate"]
+    return "all four" if len(agreeing) == len(AMOUNTS) else ", ".join(agreeing) or formats.MISSING
 
 
 def _both(both: Both, form: Callable[[float | None], str]) -> Cell:
@@ -153,7 +155,8 @@ def _caption(index: ModelIndex) -> str:
     reference = index.label(index.reference) if index.reference else "the reference"
     return (
         f"All trainings of a method at one rate beside all of the reference’s, from the same {index.drawn.initial}. "
-        "Equal: in which of optimiser steps, rows, completion tokens and different problems the two agree; where a "
+        "Equal: in which of the four amounts the two agree, optimiser steps, rows, completion tokens and different "
+        "problems; where a "
         "method’s own trainings do not, and some with another batch size, steps or choice of rows do, those have a row "
         f"too (“beside” names {reference}’s where they are not its own). "
         "Floor: the cosine of two trainings of either that differ in the order of rows alone; the pairs of the cosine "
@@ -166,8 +169,9 @@ def _caption(index: ModelIndex) -> str:
 
 def _behaviour_caption() -> str:
     return (
-        "The rows of the table above. Margin: mean nats a token on wrong held-out rows less those on right ones. "
-        "Barrier: of the path between the two, where it was measured. Accuracy: mean of the "
+        "The rows of the table above; losses, margins and barriers in nats a token. Held-out loss: on right rows. "
+        "Margin: the loss on wrong held-out rows less that on right ones. Barrier: of the "
+        "path between the two, where it was measured. Accuracy: mean of the "
         "method’s trainings less the reference’s; interval and p (Holm over the rows) hold what other trainings and "
         "other problems would change, unlike the tests between two checkpoints. Undecided: how many trainings of each "
         "would tell a difference of this size with 80% power, from the variance seen; with two trainings that is a "

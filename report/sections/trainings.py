@@ -68,12 +68,18 @@ def _pushed(row: Trained) -> Cell:
     return number(f"{formats.significant(row.nll_pushed_first)} → {formats.significant(row.nll_pushed_last)}")
 
 
-def did_table(results: Results, index: ModelIndex) -> Table | None:
-    """What each training did: its losses, where its gradient came from, what it pushed away."""
+def moved_table(results: Results, index: ModelIndex) -> Table | None:
+    """What each training did: loss, clipping, and how far the factors went."""
     columns: Columns = [
         named(index, "Training"),
         (Column("Loss, first step"), _of(lambda row: number(formats.significant(row.loss_first)))),
         (Column("Loss, reported step"), _of(lambda row: number(formats.significant(row.loss_last)))),
+        (Column("Clipped steps"), _of(lambda row: number(formats.percent(row.clip_rate, 0)))),
+        (
+            Column(f"{index.drawn.letter} moved", index.drawn.moved),
+            _of(lambda row: number(formats.significant(row.a_moved_rel))),
+        ),
+        (Column(f"‖{index.drawn.zero}‖", "from zero"), _of(lambda row: number(formats.significant(row.b_norm)))),
         (
             Column("Gradient from wrong rows", "mean share"),
             _of(lambda row: number(formats.percent(row.gradient_wrong, 0))),
@@ -84,7 +90,8 @@ def did_table(results: Results, index: ModelIndex) -> Table | None:
         (Column("Steps on rounding", "gradient at its floor"), _of(_noise)),
     ]
     caption = (
-        "Losses of different objectives are not on one scale: compare a method with itself only. The gradient "
+        "Losses of different objectives are not on one scale: compare a method with itself only. Where "
+        "most steps are clipped, the gradient’s size is lost and rate × steps decides the norm. The gradient "
         "is that at the log-probabilities of the step’s tokens. Pushed rows are those that a step makes less "
         "likely: where their nats rise and rise, the objective has no bound. The logged KL(base ‖ adapted) is exact, a "
         f"token of the first {_watched(results)}held-out rollouts, right and wrong as they come; the KL beside the "
@@ -95,8 +102,8 @@ def did_table(results: Results, index: ModelIndex) -> Table | None:
     return _table("trainings-did", "What each training did", columns, caption, results, index)
 
 
-def moved_table(results: Results, index: ModelIndex) -> Table | None:
-    """How far the factors of each training went, beside what learning rate and steps alone would give."""
+def way_table(results: Results, index: ModelIndex) -> Table | None:
+    """The way of each training beside that of full steps, what of it was undone, and the signal in its gradient."""
     course = {curve.name: curve for curve in results.curves or ()}
 
     def halfway(row: Trained) -> Cell:
@@ -105,16 +112,10 @@ def moved_table(results: Results, index: ModelIndex) -> Table | None:
 
     columns: Columns = [
         named(index, "Training"),
-        (Column("Clipped steps"), _of(lambda row: number(formats.percent(row.clip_rate, 0)))),
         (Column("Way", "of full steps"), _of(lambda row: number(formats.percent(row.path_ratio), "not logged"))),
         (Column("Undone", "of the way"), _of(lambda row: number(formats.percent(row.undone), "not logged"))),
         (Column("Undone", "of its first half"), _of(halfway)),
         (Column("Signal", "in the last gradients"), _of(lambda row: number(formats.percent(row.signal), "not logged"))),
-        (
-            Column(f"{index.drawn.letter} moved", index.drawn.moved),
-            _of(lambda row: number(formats.significant(row.a_moved_rel))),
-        ),
-        (Column(f"‖{index.drawn.zero}‖", "from zero"), _of(lambda row: number(formats.significant(row.b_norm)))),
     ]
     caption = (
         "With Adam a norm is above all learning rate × steps. Full steps move every element of A and B by the learning "
@@ -122,9 +123,11 @@ def moved_table(results: Results, index: ModelIndex) -> Table | None:
         "steps‖ / ‖sum of their absolute values‖, 0 for a straight way and 100% for one there and back; the two "
         "together are what a norm of rate × steps lacks. Signal: the share of the gradient’s power that is its running "
         "mean’s (Adam’s), 100% for a constant gradient and near 5% for noise with the usual β₁ of 0.9; a larger batch "
-        "raises it whatever the loss. Where most steps are clipped, the gradient’s size is lost."
+        "raises it whatever the loss."
     )
-    return _table("trainings-moved", "How far each training went", columns, caption, results, index)
+    return _table(
+        "trainings-way", "What makes each norm smaller than learning rate × steps", columns, caption, results, index
+    )
 
 
 def _watched(results: Results) -> str:
@@ -253,7 +256,7 @@ SECTION = Section(
     key="trainings",
     title="The trainings",
     step="train",
-    tables=from_results(seen_table, did_table, moved_table),
+    tables=from_results(seen_table, moved_table, way_table),
     figures={"curves": curves, "growth": growth},
     csv={"trainings": lambda results: [dump(row) for row in results.trainings], "curves": _curve_rows},
     in_comparison=False,

@@ -147,3 +147,45 @@ def test_a_pair_of_two_prompts_is_no_equal_one() -> None:
     for prompts in (([3, 4], [5]), ([3], [4, 5])), (([3], [5]), ([4], [5])):
         rollouts = [Rollout(*ids, reward, 0) for ids, reward in zip(prompts, (1.0, 0.0), strict=True)]
         assert view("dpo", rollouts) == [(0, 1)] and equal_pairs("dpo", rollouts, "one") == 0
+
+
+def test_on_paired_examples_a_method_sees_the_rows_of_dpos_pairs_alone() -> None:
+    """Rows 0-3 wrwr, 4-5 rr, 6-7 ww, 8-10 rww: DPO's pairs by rule one are 1, 0 and 8, 9."""
+    rollouts = rows("wrwr", "rr", "ww", "rww")
+    for method in ("sft", "dft", "rft"):
+        assert view(method, rollouts, examples="paired") == [(1,), (8,)]
+    for method in ("rift", "offline_grpo"):
+        assert view(method, rollouts, examples="paired") == [(0,), (1,), (8,), (9,)]
+    assert view("dpo", rollouts, examples="paired") == view("dpo", rollouts) == [(1, 0), (8, 9)]
+
+
+@pytest.mark.parametrize("rule", ["one", "all", "best_worst", "same_teacher"])
+def test_paired_examples_follow_the_rule_and_the_draw_of_pairs(rule: str) -> None:
+    rollouts = rows(*["wrwr", "rww", "rr"] * 8)
+    pairs = view("dpo", rollouts, rule, pairs=7)
+    assert view("sft", rollouts, rule, 7, examples="paired") == sorted({(chosen,) for chosen, _ in pairs})
+    assert view("rift", rollouts, rule, 7, examples="paired") == sorted({(row,) for pair in pairs for row in pair})
+    stream, of_pairs = (
+        order(len(rollouts), view(m, rollouts, rule, 7, examples="paired"), 7, 3) for m in ("sft", "dpo")
+    )
+    if rule != "all":  # each chosen row is in one pair: SFT sees it when DPO does
+        assert [row for (row,) in stream] == [chosen for chosen, _ in of_pairs]
+
+
+def test_real_rewards_give_paired_examples_to_a_blind_method_by_their_pair() -> None:
+    rollouts = [Rollout([3], [4 + i], reward, 0) for i, reward in enumerate((0.25, -2.0, 0.5))]
+    assert view("sft", rollouts, "best_worst", examples="paired") == [(2,)]
+    assert view("rift", rollouts, "best_worst", examples="paired") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("method", "marks", "line"),
+    [
+        ("sft", ("rr", "ww"), "sft: no problem has both a right and a wrong rollout"),
+        ("rft", ("rr",), "rft: no problem has both a right and a wrong rollout"),
+    ],
+)
+def test_without_a_pair_there_is_nothing_to_see(method: str, marks: tuple[str, ...], line: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        view(method, rows(*marks), examples="paired")
+    assert str(caught.value) == line

@@ -215,7 +215,7 @@ def _rows(copies: list[Scaled]) -> tuple[list[MatchedRow], dict[str, np.ndarray]
     shares = {name: (latent + generator.normal(0, 0.02, PROBLEMS) < level[name]).astype(float) for name in names}
     nll = {name: float(i + 1) for i, name in enumerate(names)}
     losses = [Losses(name=name, nll_right=value, nll_wrong=1.0, kl_to_base=10 * value) for name, value in nll.items()]
-    rows = matched(trainings, "sft", _geometry(trainings), None, losses, {"sums": shares}, copies)
+    rows = matched(trainings, "sft", _geometry(trainings), None, losses, {"sums": shares}, scaled=copies)
     return rows, shares, nll
 
 
@@ -231,9 +231,10 @@ def test_a_row_has_the_copies_verdicts_and_losses_and_the_trainings_directions()
     assert row.factor.mean == pytest.approx(np.mean([c.factor for c in copies if c.name in row.trainings]))
     assert row.norm_ratio is not None and row.norm_ratio.pairs == 4
     assert row.norm_ratio.low <= 1 <= row.norm_ratio.high and row.norm_ratio.mean == pytest.approx(1, abs=0.01)
-    assert row.nll_right == np.mean([nll[name] for name in row.trainings])
-    assert row.reference_nll == np.mean([nll["sft"], nll["sft-order43"]]) == plain.reference_nll
-    assert row.kl_to_base == 10 * row.nll_right
+    assert row.nll_right.its == np.mean([nll[name] for name in row.trainings])
+    assert row.nll_right.reference == np.mean([nll["sft"], nll["sft-order43"]]) == plain.nll_right.reference
+    assert row.kl_to_base == 10 * row.nll_right.its
+    assert row.norm.its == pytest.approx(row.norm.reference, rel=0.02) and row.norm.its != plain.norm.its
     (found,) = row.accuracy
     expected = method_difference(
         np.stack([shares["sft"], shares["sft-order43"]]), np.stack([shares[name] for name in row.trainings])

@@ -147,6 +147,9 @@ def _training(row: tuple) -> dict:
         "noise": False,
         "a_moved_rel": 0.02 * norm,
         "b_norm": norm * 0.8,
+        "path_ratio": 0.71,
+        "undone": 0.824 if pairs else 0.463,
+        "signal": 0.112 if pairs else 0.307,
         "view_rows": 692 if pairs else 1800,
         "view_units": 346 if pairs else 1800,
         "equal_pairs": 0,
@@ -170,6 +173,8 @@ def _curve(row: tuple, generator: np.random.Generator) -> dict:
         "a_moved": (1.3 * scale * growth).tolist(),
         "a_moved_rel": (0.02 * scale * growth).tolist(),
         "b_norm": (0.8 * scale * growth).tolist(),
+        "undone": [None, *(0.5 * growth[1:]).tolist()],
+        "signal": (1 - 0.7 * growth).tolist(),
     }
 
 
@@ -629,7 +634,16 @@ def _attributed(told: dict) -> dict:
         for task in found.tasks
     }
     moved = attribution(found.geometry, found.activations, found.trainings, 0)
-    beside = matched(found.trainings, "sft", found.geometry, found.activations, found.losses or [], shares)
+    beside = matched(
+        found.trainings,
+        "sft",
+        found.geometry,
+        found.activations,
+        found.losses or [],
+        shares,
+        similarity=found.similarity,
+        connectivity=found.connectivity,
+    )
     assert moved is not None
     return told | {"attribution": dump(moved), "matched": [dump(row) for row in beside]}
 

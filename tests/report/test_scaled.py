@@ -6,9 +6,9 @@ from functools import cache
 
 from report import csv_export, matched, scaled
 from report.model_index import model_index
-from report.sections.sweep import matched_table
+from report.sections.sweep import behaviour_table, matched_table
 from results import Results, dump
-from results.matched import Span
+from results.matched import Both, Span
 from tests.report.example_study import typed
 
 NAMES = ("dpo-norm", "rft-norm")
@@ -33,7 +33,12 @@ def example() -> Results:
         task["scaled"] = [score | {"name": "dpo-norm", "accuracy": 0.4567, "low": 0.4, "high": 0.5}]
     row = next(row for row in given.matched if row.method == "dpo")
     factor = Span(mean=9.5, low=9.5, high=9.5, pairs=1)
-    update = {"matched": "norm", "trainings": ["dpo-norm"], "factor": factor, "nll_right": 0.4321}
+    update = {
+        "matched": "norm",
+        "trainings": ["dpo-norm"],
+        "factor": factor,
+        "nll_right": Both(its=0.4321, reference=0.5),
+    }
     told["matched"].append(dump(row.model_copy(update=update)))
     return Results.model_validate(told)
 
@@ -61,7 +66,11 @@ def test_the_matched_table_says_by_how_much() -> None:
     table = matched_table(example(), model_index(example()))
     assert table is not None and table.title.endswith("at the same learning rate, and at the same norm")
     line = dict(zip([column.title for column in table.columns], _line(table, "DPO, at SFT’s norm"), strict=True))
-    assert line["Scaled by"] == "9.50×" and line["Held-out loss"].startswith("0.432 ")
+    assert line["Scaled by"] == "9.50×"
+    behaviour = behaviour_table(example(), model_index(example()))
+    assert behaviour is not None
+    does = dict(zip([c.title for c in behaviour.columns], _line(behaviour, "DPO, at SFT’s norm"), strict=True))
+    assert does["Held-out loss"].startswith("0.432 ")
     assert "nothing is trained again" in table.caption
     plain = matched_table(typed(), model_index(typed()))
     assert plain is not None and "Scaled by" not in [column.title for column in plain.columns]
