@@ -107,8 +107,9 @@ def way_table(results: Results, index: ModelIndex) -> Table | None:
     course = {curve.name: curve for curve in results.curves or ()}
 
     def halfway(row: Trained) -> Cell:
-        undone = course[row.name].undone if row.name in course else None
-        return number(formats.percent(undone[(row.report_step - 1) // 2] if undone else None), "not logged")
+        curve = course.get(row.name)
+        undone = dict(zip(curve.step, curve.undone, strict=True)) if curve and curve.undone else {}
+        return number(formats.percent(undone.get((row.report_step + 1) // 2)), "not logged")
 
     columns: Columns = [
         named(index, "Training"),

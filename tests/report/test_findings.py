@@ -516,8 +516,7 @@ def test_no_number_of_a_drawn_study_contradicts_a_sentence(seed: int) -> None:
 
 
 def _first_run_alone(self: Evidence, a: Any, b: Any) -> list[float]:
-    pair = frozenset((a.name, b.name))
-    return [self.known[pair]] if pair in self.known else []
+    return list(self._known([frozenset((a.name, b.name))]).values())
 
 
 WRONG: dict[str, tuple[Any, str, Any]] = {
