@@ -72,8 +72,8 @@ class Settings:
 
 
 @cache
-def hints(kind: type[Settings]) -> Mapping[str, Any]:
-    """The type of each field, with the marks and bounds that it carries."""
+def hints(kind: Any) -> Mapping[str, Any]:
+    """The type of each field of a class of settings, with the marks and bounds that it carries."""
     annotations = get_type_hints(kind, include_extras=True)
     return MappingProxyType({field.name: annotations[field.name] for field in fields(kind)})
 

@@ -17,8 +17,8 @@ from results.weights import MeasuredGeometry
 
 FACTORS = ("method", "learning_rate", "init_seed", "order_seed", "start")
 SEPARATOR = ":"  # between the two factors of an interaction's name
-PERMUTATIONS, LEAST = 1999, 399  # in an analysis of as many trainings as FULL or fewer, and in one of very many
-FULL = 100
+PERMUTATIONS, FULL = 1999, 100  # of as many trainings as FULL or fewer
+LEAST: dict[Subject, int] = {"direction": 399, "update": 99, "effect": 99}  # of very many: the direction's are read
 
 
 def attribution(
@@ -106,7 +106,7 @@ def _variance(
 ) -> VarianceBy:
     generator = np.random.default_rng(seed)
     # A permutation takes time as the square of the trainings.
-    permutations = max(LEAST, PERMUTATIONS * FULL // max(FULL, len(gram)))
+    permutations = PERMUTATIONS if len(gram) <= FULL else max(LEAST[of], PERMUTATIONS * FULL**2 // len(gram) ** 2)
     found = factorial_variance(gram, factors, unit=unit, generator=generator, permutations=permutations)
     spread = jackknife(layers, factors, unit=unit)["shares"] if layers else {}
 
