@@ -71,9 +71,14 @@ class Settings:
                 raise ValueError(f"{name}: {complaint}")
 
 
+def hints(kind: type[Settings]) -> Mapping[str, Any]:
+    """The type of each field, with the marks and bounds that it carries."""
+    known: Any = kind  # a class is hashable, which mypy takes from its instances
+    return _hints(known)
+
+
 @cache
-def hints(kind: Any) -> Mapping[str, Any]:
-    """The type of each field of a class of settings, with the marks and bounds that it carries."""
+def _hints(kind: type[Settings]) -> Mapping[str, Any]:
     annotations = get_type_hints(kind, include_extras=True)
     return MappingProxyType({field.name: annotations[field.name] for field in fields(kind)})
 
