@@ -21,6 +21,7 @@ from results import Results
 ANSWERS, ROLLOUTS = "answers.html", "rollouts.html"
 TITLES = {ANSWERS: "Answers side by side", ROLLOUTS: "The rollouts themselves"}
 PROBLEMS = 100  # of a task
+MODELS = 100  # of a study: its methods and the first of its other trainings
 SAMPLES = 2  # of a problem and model
 ROLLOUT_PROBLEMS = 20
 LONGEST = 4000  # characters of a text
@@ -63,7 +64,8 @@ def make(
 ) -> dict[str, str]:
     """File name -> page, of what ``shown`` holds; ``tables`` are those of the report that a page repeats, by its name.
 
-    ``shown["answers"]``: a task each, with task, title, n, differing (problems on which models differ) and ``problems``
+    ``shown["answers"]``: a task each, with task, title, n, of_models (models that there are), differing (problems on
+    which those that are shown differ) and ``problems``
     (id, problem, answer, and of each of ``models`` its name, right, samples and ``answers``: completion, extracted,
     correct, tokens, finish). ``shown["rollouts"]``: of (problems in the table), seed and ``problems`` (id, problem,
     answer, split, ``rows``: teacher, reward, completion, tokens).
@@ -97,6 +99,8 @@ def _task(task: dict, index: ModelIndex) -> dict:
             f" Shown: {formats.count(len(problems))}; left out: {formats.count(left)}. "
             "“python -m orchestrator export --to FOLDER” writes every completion of every problem."
         )
+    if task.get("of_models", 0) > MODELS:
+        summary += f" Of {formats.count(task['of_models'])} models the first {MODELS} are shown and counted here."
     return {
         "title": task["title"],
         "told": summary,

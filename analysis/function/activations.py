@@ -33,6 +33,7 @@ from models.logprobs import Row, predicting
 from models.padding import by_length, padded
 
 Grams = Mapping[str, list[list[float]]]
+MOST_AT_ONCE = 2**24  # numbers in a strip of products of many adapters
 
 
 def input_products(
@@ -97,12 +98,41 @@ def weighted_gram(products: Tensor, factors: Sequence[Factors]) -> list[list[flo
     if tuple(products.shape) != (sum(ranks), sum(ranks)):
         raise ValueError(f"products of shape {tuple(products.shape)} for factors of ranks {ranks}")
     stacked = torch.cat([f.b.to(products.device, torch.float64) for f in factors], dim=1)
-    terms = (stacked.T @ stacked) * products.double()
-    gram = torch.stack([part.sum(1) for part in terms.split(ranks, dim=1)], dim=1)
-    gram = torch.stack([part.sum(0) for part in gram.split(ranks)])
+    return _symmetric(_by_adapter((stacked.T @ stacked) * products.double(), ranks, ranks))
+
+
+def gram_of_moment(moment: Tensor, factors: Sequence[Factors]) -> list[list[float]]:
+    """:func:`weighted_gram` from S itself (in x in), some adapters at a time: for so many adapters that their R x R
+    products would take more room than S."""
+    ranks = [f.a.shape[0] for f in factors]
+    a, b = torch.cat([f.a.double() for f in factors]), torch.cat([f.b.double() for f in factors], dim=1)
+    by_inputs = moment.double() @ a.T
+    some = max(1, MOST_AT_ONCE // (len(a) * max(ranks)))
+    strips, done = [], 0
+    for start in range(0, len(factors), some):
+        own = ranks[start : start + some]
+        rows = slice(done, done + sum(own))
+        strips.append(_by_adapter((b[:, rows].T @ b) * (a[rows] @ by_inputs), own, ranks))
+        done += sum(own)
+    return _symmetric(torch.cat(strips))
+
+
+def _by_adapter(terms: Tensor, rows: list[int], columns: list[int]) -> Tensor:
+    """Sums over the blocks of adapters of these ranks."""
+    sums = torch.stack([part.sum(1) for part in terms.split(columns, dim=1)], dim=1)
+    return torch.stack([part.sum(0) for part in sums.split(rows)])
+
+
+def _symmetric(gram: Tensor) -> list[list[float]]:
     gram = (gram + gram.T) / 2
     gram.diagonal().clamp_(min=0.0)
     return gram.tolist()
+
+
+def every_input(factors: Factors) -> Factors:
+    """A zero delta whose a passes a module's inputs on as they are: its products are S, in x in."""
+    width = factors.a.shape[1]
+    return Factors(factors.b.new_zeros(len(factors.b), width), torch.eye(width, dtype=torch.float64))
 
 
 def random_rows(factors: Factors, count: int, seed: int) -> list[Factors]:

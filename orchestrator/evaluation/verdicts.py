@@ -20,6 +20,7 @@ from orchestrator.evaluation.problems import read_problems
 from orchestrator.results.read import fitting, read_part
 from orchestrator.steps.evaluate import CANARY, VERDICTS
 from orchestrator.steps.train import BASE
+from report.text_pages import MODELS as SHOWN_MODELS
 from report.text_pages import PROBLEMS as SHOWN_PROBLEMS
 from report.text_pages import SAMPLES as SHOWN_SAMPLES
 from report.text_pages import chosen
@@ -150,7 +151,7 @@ def shares(done: Mapping[str, Step], folders: Mapping[str, Path]) -> dict[str, d
     tasks = read_problems(folders["problems/evaluation"]) if models else []
     columns = ("task", "id", "sample", "correct")
     return {
-        task["task"]: {m.name: np.array([np.mean([r["correct"] for r in of]) for of in read(m, task, columns)])
+        task["task"]: {m.name: np.array([sum(r["correct"] for r in of) / len(of) for of in read(m, task, columns)])
                        for m in models}
         for task in tasks
     }  # fmt: skip
@@ -197,7 +198,6 @@ def _score(name: str, rows: Rows) -> Score:
     flat = [row for of in rows for row in of]
     lengths = sorted(row["tokens"] for row in flat)
     low, high = share_interval(right, samples)
-    votes = [majority([row["vote"] for row in of], [row["correct"] for row in of]) for of in rows]
     return Score(
         name=name,
         n=n,
@@ -207,13 +207,17 @@ def _score(name: str, rows: Rows) -> Score:
         low=low,
         high=high,
         pass_at={str(k): statistics.fmean(pass_at(k, c, samples) for c in right) for k in ladder(samples)},
-        maj=statistics.fmean(votes) if samples > 1 else None,
+        maj=statistics.fmean(_votes(rows)) if samples > 1 else None,
         truncated=sum(row["finish"] == "length" for row in flat),
         not_found=sum(row["extracted"] is None for row in flat),
         mean_tokens=sum(lengths) / len(lengths),
         median_tokens=statistics.median(lengths),
         p95_tokens=lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))],
     )
+
+
+def _votes(rows: Rows) -> list[float]:
+    return [majority([row["vote"] for row in of], [row["correct"] for row in of]) for of in rows]
 
 
 def _strata(model: str, rows: Rows) -> list[Stratum]:
@@ -295,7 +299,7 @@ def _worst(rows: Sequence[CanaryRow]) -> dict[str, Any]:
 
 def answers(done: Mapping[str, Step], folders: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Completions for ``report.text_pages``: some problems per task, those on which models differ first."""
-    models = [model for model in answered(done.values(), folders)[0] if not model.scaled]
+    models = [model for model in answered(done.values(), folders)[0] if not model.scaled][:SHOWN_MODELS]
     pages = []
     for task in read_problems(folders["problems/evaluation"]) if models else []:
         right = {model.name: _right(read(model, task, ("task", "id", "sample", "correct"))) for model in models}
@@ -312,5 +316,6 @@ def answers(done: Mapping[str, Step], folders: Mapping[str, Path]) -> list[dict[
                 counts = {"right": right[model.name][picked[place]], "samples": len(rows)}
                 shown[place]["models"].append({"name": model.name, **counts, "answers": rows[:SHOWN_SAMPLES]})
         page = {"task": task["task"], "title": task["title"], "n": len(task["problems"]), "differing": differing}
+        page["of_models"] = len(every)
         pages.append(page | {"problems": shown})
     return pages

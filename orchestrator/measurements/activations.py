@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from analysis.function.activations import (
+    every_input,
+    gram_of_moment,
     input_moments,
     input_products,
     random_rows,
@@ -38,7 +40,8 @@ Shard = dict[str, tuple[Matrix, Matrix]]
 
 
 class Task(NamedTuple):
-    """One worker's task: shards of rows, the adapters, and the factor that the first of them drew."""
+    """One worker's task: shards of rows, the adapters, the factor that the first of them drew, and whether there are so
+    many that the inputs' second moment is smaller than their products."""
 
     shards: list[list[Row]]
     modules: list[str]
@@ -46,6 +49,7 @@ class Task(NamedTuple):
     threads: int
     attention: str | None
     start: Start
+    many: bool
 
 
 class Measured(NamedTuple):
@@ -86,7 +90,8 @@ def survey(
     shards = [list(rows[i : i + ROWS_A_SHARD]) for i in range(0, len(rows), ROWS_A_SHARD)]
     workers = min(slots, len(shards))
     tasks = [
-        Task(shards[i::workers], modules, list(places.values()), threads, attention, start) for i in range(workers)
+        Task(shards[i::workers], modules, list(places.values()), threads, attention, start, pairs.pairs is not None)
+        for i in range(workers)
     ]
     progress(f"{len(places)} adapters at {len(modules)} modules on {len(rows)} rows")
     dealt = parallel_map(measure, tasks)
@@ -140,8 +145,11 @@ def _add_plain(
     grams, given_a = {}, []
     for module in modules:
         held = [file.factors(module) for file in files]
-        stacked = torch.cat([factors.a for factors in held])
-        grams[module] = weighted_gram(stacked @ stacked.T, held)
+        if pairs is None:
+            stacked = torch.cat([factors.a for factors in held])
+            grams[module] = weighted_gram(stacked @ stacked.T, held)
+        else:
+            grams[module] = gram_of_moment(torch.eye(held[0].a.shape[1]), held)
         given_a.append((*files[0].shape(module), held[0].a @ held[0].a.T))
     plain = summarise_activations(list(places), grams, result["tokens"], pairs, [])["pairs"]
     for weighted, entry in zip(result["pairs"], plain, strict=True):
@@ -169,20 +177,28 @@ def measure(task: Task, inputs: Inputs) -> Measured:
     if task.start == "b":
         drawn = [random_rows(adapters[0][module], RANDOM_ROWS, seed) for seed, module in enumerate(modules)]
         extra = [dict(zip(modules, one, strict=True)) for one in zip(*drawn, strict=True)]
-    shards = [_shard(model, rows, adapters, extra, modules) for rows in task.shards]
+    shards = [_shard(model, rows, adapters, extra, modules, task.many) for rows in task.shards]
     return Measured(shards, {module: reason for module, reason in why.items() if reason is not None})
 
 
-def _shard(model: Any, rows: Sequence[Row], adapters: list, extra: list, modules: Sequence[str]) -> tuple[Shard, int]:
+def _shard(
+    model: Any, rows: Sequence[Row], adapters: list, extra: list, modules: Sequence[str], many: bool
+) -> tuple[Shard, int]:
     sums: Shard = {}
     tokens = 0
     for some in _chunks(modules):
-        products, tokens = input_products(model, rows, [*adapters, *extra], some, BATCH)
+        asked = [{module: every_input(adapters[0][module]) for module in some}] if many else [*adapters, *extra]
+        products, tokens = input_products(model, rows, asked, some, BATCH)
         for module in products:
             held = [factors[module] for factors in adapters]
-            rank, whole = len(held[0].a), sum(len(factors.a) for factors in held)
-            gram = torch.tensor(weighted_gram(products[module][:whole, :whole], held), dtype=torch.float64)
-            for_chance = products[module][whole:, whole:] if extra else products[module][:rank, :rank]
+            rank, whole, found = len(held[0].a), sum(len(factors.a) for factors in held), products[module]
+            if many:
+                given = torch.cat([factors[module].a for factors in extra]) if extra else held[0].a
+                gram = torch.tensor(gram_of_moment(found, held), dtype=torch.float64)
+                for_chance = given @ found @ given.T
+            else:
+                gram = torch.tensor(weighted_gram(found[:whole, :whole], held), dtype=torch.float64)
+                for_chance = found[whole:, whole:] if extra else found[:rank, :rank]
             sums[module] = ((gram * tokens).tolist(), (for_chance * tokens).tolist())
     return sums, tokens
 

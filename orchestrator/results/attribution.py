@@ -17,7 +17,8 @@ from results.weights import MeasuredGeometry
 
 FACTORS = ("method", "learning_rate", "init_seed", "order_seed", "start")
 SEPARATOR = ":"  # between the two factors of an interaction's name
-PERMUTATIONS = 1999
+PERMUTATIONS, FULL = 1999, 100  # of as many trainings as FULL or fewer
+LEAST: dict[Subject, int] = {"direction": 399, "update": 99, "effect": 99}  # of very many: the direction's are read
 
 
 def attribution(
@@ -104,7 +105,9 @@ def _variance(
     layers: Sequence[np.ndarray] = (),
 ) -> VarianceBy:
     generator = np.random.default_rng(seed)
-    found = factorial_variance(gram, factors, unit=unit, generator=generator, permutations=PERMUTATIONS)
+    # A permutation takes time as the square of the trainings.
+    permutations = PERMUTATIONS if len(gram) <= FULL else max(LEAST[of], PERMUTATIONS * FULL**2 // len(gram) ** 2)
+    found = factorial_variance(gram, factors, unit=unit, generator=generator, permutations=permutations)
     spread = jackknife(layers, factors, unit=unit)["shares"] if layers else {}
 
     def ends(name: str) -> dict[str, Any]:

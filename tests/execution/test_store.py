@@ -219,6 +219,17 @@ def test_a_failure_is_kept_until_it_is_mended(store: Store) -> None:
     assert store.failure(STEP) is None
 
 
+def test_what_has_ended_is_listed_by_kind(store: Store) -> None:
+    assert store.ended("train") == set()
+    lost, other = Step(TRAIN, "dpo", {}), Step(StepKind("losses", 1, TRAIN.plan, TRAIN.run), "sft", {})
+    committed(store)
+    committed(store, other)
+    store.record_failure(lost, "loss is NaN at step 3")
+    with store.writing(Step(TRAIN, "rft", {})):
+        assert store.ended("train") == {STEP.folder, lost.folder}, "one that is at work has not"
+    assert store.ended("losses") == {other.folder}
+
+
 def test_times_are_kept_outside_the_result(store: Store) -> None:
     folder = committed(store)
     before = sorted(p.name for p in folder.rglob("*"))

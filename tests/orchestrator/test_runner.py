@@ -45,6 +45,21 @@ def test_all_steps_run_once_and_inputs_first(plan: list[Step], walk: Any, store:
     assert executor.closed
 
 
+def test_each_step_is_looked_at_once_however_many_wait(
+    plan: list[Step], walk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    resolve = DagRunner._resolve
+
+    def counted(run: DagRunner, step: Step) -> Step:
+        looked.append(step.title)
+        return resolve(run, step)
+
+    monkeypatch.setattr(DagRunner, "_resolve", counted)
+    walk(plan, fails=["train/dpo"])
+    assert sorted(looked) == sorted(step.title for step in plan)
+
+
 def test_a_second_walk_runs_nothing_and_opens_no_executor(plan: list[Step], walk: Any, store: Store) -> None:
     walk(plan)
 

@@ -13,7 +13,10 @@ import torch
 from torch import Generator, Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from analysis.function import activations
 from analysis.function.activations import (
+    every_input,
+    gram_of_moment,
     input_moments,
     input_products,
     random_rows,
@@ -284,3 +287,29 @@ def test_moments_of_the_inputs_from_random_rows(exact: PreTrainedModel) -> None:
         assert torch.equal(drawn[1][QUERY].a, random_rows(held, 64, seed)[1].a)
         found.append(input_moments(input_products(exact, ROWS, drawn, [QUERY])[0][QUERY]))
     np.testing.assert_allclose(np.mean(found, axis=0), expected, rtol=0.15)
+
+
+@pytest.mark.parametrize("at_once", [2**24, 1])
+def test_the_moment_of_the_inputs_gives_the_same_gram(
+    exact: PreTrainedModel, adapters: list[dict[str, Factors]], monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(activations, "MOST_AT_ONCE", at_once)  # all adapters in one strip, and each in its own
+    products, tokens = input_products(exact, ROWS, adapters, list(SHAPES))
+    moments, counted = input_products(exact, ROWS, [{m: every_input(adapters[0][m]) for m in SHAPES}], list(SHAPES))
+    assert tokens == counted
+    for module, (_, width) in SHAPES.items():
+        held = [adapter[module] for adapter in adapters]
+        assert moments[module].shape == (width, width)
+        found = torch.tensor(gram_of_moment(moments[module], held))
+        torch.testing.assert_close(found, torch.tensor(weighted_gram(products[module], held)), rtol=1e-9, atol=1e-9)
+
+
+def test_some_pairs_are_those_of_all() -> None:
+    x = randn(3, 5, seed=0)
+    grams = {module: (x @ x.T * (i + 1)).tolist() for i, module in enumerate(SHAPES)}
+    whole = summarise_activations(NAMES, grams, 7)
+    some = summarise_activations(NAMES, grams, 7, [(0, 1), (1, 2)], [(1, 2)])
+    assert some["pairs"] == [row for row in whole["pairs"] if row["b"] != "c" or row["a"] != "a"]
+    for key in ("layers", "projections"):
+        assert some[key] == [row for row in whole[key] if (row["a"], row["b"]) == ("b", "c")]
+    assert (some["gram"], some["adapters"]) == (whole["gram"], whole["adapters"])

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Generator, Tensor
 
-from analysis.function.cka import gram, jackknife, linear_cka, shuffled, similarity
+from analysis.function.cka import gram, jackknife, linear_cka, linear_ckas, shuffled, similarities, similarity
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -132,3 +132,20 @@ def test_similarity_gathers_them() -> None:
     assert (found["low"], found["high"]) == jackknife(k, m)
     assert found["shuffled"] == shuffled(k, m, Generator().manual_seed(3))
     assert found["biased"] == linear_cka(k, m, debiased=False)
+
+
+def test_many_pairs_at_once_are_the_same_pair_by_pair() -> None:
+    features = [randn(23, 9, seed=seed) for seed in range(5)]
+    features[3] = features[0] + 0.1 * features[3]
+    features[4] = torch.ones(23, 9, dtype=torch.float64)  # constant: undefined
+    grams = [gram(x) for x in features]
+    pairs = [(0, 1), (0, 3), (1, 2), (2, 4), (3, 3)]
+    for n, groups in ((23, 10), (23, 4), (5, 10), (3, 10), (1, 10)):
+        some = [held[:n, :n] for held in grams]
+        found = similarities(some, pairs, Generator().manual_seed(7), groups)
+        assert found == [similarity(some[i], some[j], Generator().manual_seed(7), groups) for i, j in pairs], (
+            n,
+            groups,
+        )
+        assert linear_ckas(some, pairs) == [linear_cka(some[i], some[j]) for i, j in pairs]
+    assert found[0] == dict.fromkeys(("cka", "low", "high", "shuffled", "biased"))

@@ -13,8 +13,9 @@ import torch
 from scipy.linalg import subspace_angles
 from torch import Generator, Tensor
 
+from analysis.weights import geometry
 from analysis.weights.geometry import module_geometry
-from analysis.weights.summary import effective_rank, overlap, stable_rank, summarise
+from analysis.weights.summary import effective_rank, layer_grams, overlap, stable_rank, summarise
 from models.adapter import Factors
 
 Q = "model.layers.{}.self_attn.q_proj"
@@ -284,3 +285,53 @@ def test_refusals() -> None:
         summarise(["a"], {})
     with pytest.raises(ValueError, match="holds 1 adapters, 2 names"):
         summarise(["a", "b"], {Q.format(0): module_geometry([factors(10, 8, 2, 1)])})
+
+
+def _mixed(count: int) -> dict[str, list[Factors]]:
+    """Adapters of ranks 3 and 4 at two layers, one zero, two equal but for their size."""
+    modules = {}
+    for layer in range(2):
+        held = [factors(12, 10, 3 + i % 2, seed=100 * layer + i) for i in range(count)]
+        held[2] = Factors(torch.zeros(12, 3, dtype=torch.float64), held[2].a)
+        held[4] = Factors(2 * held[0].b, held[0].a)
+        modules[Q.format(layer)] = held
+    return modules
+
+
+def test_some_pairs_alone_are_as_among_all() -> None:
+    every = list(combinations(range(7), 2))
+    some = np.array([(0, 1), (0, 2), (0, 4), (2, 5), (3, 6)])
+    for held in _mixed(7).values():
+        whole, alone = module_geometry(held, 2), module_geometry(held, 2, some)
+        places = [every.index((i, j)) for i, j in some.tolist()]
+        for key in ("pair_k", "left", "right", "u1", "v1", "gap"):
+            np.testing.assert_allclose(getattr(alone, key), getattr(whole, key)[places], atol=1e-12)
+        np.testing.assert_allclose(alone.gram, whole.gram, atol=1e-12 * whole.gram.max())
+        least = module_geometry(held, 2, some, whole_gram=False).gram
+        known = np.eye(7, dtype=bool)
+        known[some[:, 0], some[:, 1]] = known[some[:, 1], some[:, 0]] = True
+        np.testing.assert_allclose(least[known], whole.gram[known], atol=1e-12 * whole.gram.max())
+        assert np.isnan(least[~known]).all()
+
+
+def test_the_gram_of_many_is_the_same_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geometry, "MOST_AT_ONCE", 2 * 7 * 4 * 4)  # two adapters a strip, the last one alone
+    none = np.zeros((0, 2), dtype=np.int64)
+    for held in _mixed(7).values():
+        deltas = torch.stack([(f.b @ f.a).flatten() for f in held])
+        found = module_geometry(held, 2, none)
+        np.testing.assert_allclose(found.gram, (deltas @ deltas.T).numpy(), atol=1e-12 * found.gram.max())
+        assert found.left.shape == (0, 2)
+
+
+def test_pairs_in_detail_are_some_of_the_rows() -> None:
+    names, detail = list("abcdefg"), np.array([i == 0 for i, _ in combinations(range(7), 2)])
+    modules = {name: module_geometry(held, 2) for name, held in _mixed(7).items()}
+    whole, some = summarise(names, modules), summarise(names, modules, None, detail)
+    for key in ("layers", "projections", "modules"):
+        assert some[key] == [row for row in whole[key] if row["a"] == "a"]
+        del whole[key], some[key]
+    assert some == whole
+    for layer, held in zip(layer_grams(modules), _mixed(7).values(), strict=True):
+        flat = torch.stack([(f.b @ f.a).flatten() for f in held])
+        np.testing.assert_allclose(layer, (flat @ flat.T).numpy(), atol=1e-12 * layer.max())
