@@ -299,8 +299,8 @@ def _worst(rows: Sequence[CanaryRow]) -> dict[str, Any]:
 
 def answers(done: Mapping[str, Step], folders: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Completions for ``report.text_pages``: some problems per task, those on which models differ first."""
-    models = [model for model in answered(done.values(), folders)[0] if not model.scaled][:SHOWN_MODELS]
-    pages = []
+    every = [model for model in answered(done.values(), folders)[0] if not model.scaled]
+    models, pages = every[:SHOWN_MODELS], []
     for task in read_problems(folders["problems/evaluation"]) if models else []:
         right = {model.name: _right(read(model, task, ("task", "id", "sample", "correct"))) for model in models}
         picked, differing = chosen(list(zip(*right.values(), strict=True)), SHOWN_PROBLEMS)
