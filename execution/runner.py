@@ -67,7 +67,11 @@ class Outcome:
 
 
 class DagRunner:
-    """One run of a plan against a store. ``check`` is called repeatedly and raises if the run must not continue."""
+    """One run of a plan against a store. ``check`` is called repeatedly and raises if the run must not continue.
+
+    ``more(settled)`` is for a plan whose end depends on results: given the titles of the steps that have ended it
+    returns None until the rest is known, then the whole plan, which replaces ``plan``.
+    """
 
     def __init__(
         self,
@@ -75,8 +79,9 @@ class DagRunner:
         store: Store,
         progress: Callable[[str], None],
         check: Callable[[], None] = lambda: None,
+        more: Callable[[set[str]], Sequence[Step] | None] | None = None,
     ) -> None:
-        self.store, self.progress, self.check = store, progress, check
+        self.store, self.progress, self.check, self.more = store, progress, check, more
         self.position = {step.title: i for i, step in enumerate(plan)}
         self.waiting = list(plan)
         self.running: dict[str, Step] = {}
@@ -133,6 +138,20 @@ class DagRunner:
         return self._ended()
 
     def _advance(self) -> list[Step]:
+        """Steps that can run now, of the plan as far as it is known."""
+        ready = self._ready()
+        if self.more is not None and (plan := self.more(self._settled())) is not None:
+            self.more = None
+            known = self._settled() | self.running.keys() | {step.title for step in self.waiting}
+            self.position = {step.title: i for i, step in enumerate(plan)}
+            self.waiting += [step for step in plan if step.title not in known]
+            ready += self._ready()
+        return ready
+
+    def _settled(self) -> set[str]:
+        return {step.title for step in self.outcome.steps} | self.outcome.lost
+
+    def _ready(self) -> list[Step]:
         """One pass over the waiting steps in plan order: record those done or blocked, return those that can run."""
         ready = []
         for planned in list(self.waiting):
@@ -153,7 +172,7 @@ class DagRunner:
     def _resolve(self, step: Step) -> Step | None:
         """The step as it can run now, without failed inputs if collective; None while it waits. May mark it blocked."""
         lost = {s.title for s in step.inputs.values()} & self.outcome.lost
-        settled = {s.title for s in self.outcome.steps} | self.outcome.lost
+        settled = self._settled()
         if any(s.title not in settled for s in step.inputs.values()):
             return None
         spare = step.spare

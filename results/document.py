@@ -13,6 +13,7 @@ from results.headline import PREFERRED, HeadlineRow, Listed
 from results.matched import MatchedRow
 from results.part import MayBeAbsent, Part
 from results.rollouts import Rollouts
+from results.search import Search
 from results.study import Base, Comparison, Failure, StudyFacts, Unfinished
 from results.trainings import AnyTraining, Curve, Sweep
 from results.weights import Directions, Geometry, MeasuredGeometry, Spectra
@@ -31,6 +32,9 @@ class Measured(Part):
     )
     connectivity: MayBeAbsent[Connectivity] = Field(default=None, description="Absent where it was not measured.")
     similarity: MayBeAbsent[Similarity] = Field(default=None, description="Absent where it was not measured.")
+    search: MayBeAbsent[list[Search]] = Field(
+        default=None, description="Of each method whose learning rate was searched. Absent where none was."
+    )
 
 
 class Results(Measured):

@@ -118,10 +118,10 @@ def _run(study: Study, method: str, levels: Mapping[str, Any] | None = None) -> 
     adapter = changed(study.adapter, _under(varied, ADAPTER))
     different = {name: value for name, value in at.items() if value != usual[name]}
     return TrainingRun(
-        name=_name(method, different, varied),
+        name=run_name(method, different, varied),
         method=method,
         role=_role(different.keys(), bool(varied)),
-        of=_name(method, {}, varied) if different else None,
+        of=run_name(method, {}, varied) if different else None,
         objective=objective,
         settings=settings,
         training=training,
@@ -142,7 +142,8 @@ def _levels(training: TrainingSettings, adapter: LoraSettings, settings: Mapping
     return {f"{prefix}{name}": value for prefix, of in told.items() for name, value in of.items()}
 
 
-def _name(method: str, different: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
+def run_name(method: str, different: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
+    """The name of a method's training that differs from it in rate or seeds, and in other settings by key."""
     parts = [method]
     if "learning_rate" in different:
         parts.append(f"lr{rate_name(different['learning_rate'])}")

@@ -17,9 +17,11 @@ from orchestrator.steps import (
     problems,
     reference,
     rollouts,
+    search,
     similarity,
     spectra,
     train,
+    validate,
 )
 
 # In planning order: each kind reads steps of the kinds above it.
@@ -29,6 +31,8 @@ STEP_KINDS: dict[str, StepKind] = {
     "problems": problems.KIND,
     "reference": reference.KIND,
     "train": train.KIND,
+    "validate": validate.KIND,
+    "search": search.KIND,
     "evaluate": evaluate.KIND,
     "geometry": geometry.KIND,
     "activations": activations.KIND,
