@@ -13,6 +13,7 @@ def rows(results: Results) -> list[MatchedRow]:
     more = any(
         len(row.trainings) > 1
         or len(row.reference_trainings) > 1
+        or row.matched == "best rate"
         or (row.matched == "learning rate" and own is not None and row.learning_rate != own.learning_rate)
         for row in found
     )

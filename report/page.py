@@ -63,6 +63,7 @@ def values(source: Source, sections: Sequence[Filled], files: Sequence[str], bes
     opening, *below = sections
     if comparison:  # it was not meant to train or to evaluate: what it has not is not missing
         below = [one for one in below if one.section.in_comparison and (one.tables or one.figures)]
+    below = [one for one in below if one.tables or one.figures or not one.section.optional]
     return {
         "title": _title(results),
         "question": study.question if study else "",

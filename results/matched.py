@@ -55,7 +55,7 @@ class MatchedRow(Part):
 
     method: str
     to: str = Field(description="The reference's method.")
-    matched: Literal["learning rate", "as published"]
+    matched: Literal["learning rate", "as published", "best rate"]
     learning_rate: float = Field(description="The method's.")
     reference_rate: float = Field(description="The reference's.")
     trainings: list[str] = Field(description="The method's.")

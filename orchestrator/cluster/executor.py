@@ -202,10 +202,10 @@ class RayExecutor:
             settled = self.requests.settle(settled)
             for step in (asked := self.requests.new() if self.searching else []):
                 self._queue(step)
-            if settled or ended or asked:
-                self._place()  # a job frees its slot some time after its last step has ended
             if settled:
-                return settled
+                return settled  # what they let run is placed by start, before anything is closed for want of work
+            if ended or asked:
+                self._place()  # a job frees its slot some time after its last step has ended
             time.sleep(pause)
         self._look()
         self._place()  # nodes may have joined

@@ -70,13 +70,14 @@ def search_lines(study: Study, more: bool) -> list[str]:
     how = {"grid": "the rates listed", "random": "rates drawn", "tpe": "rates suggested by TPE", "asha": "ASHA"}
     halving = f", judged after {', '.join(map(str, rungs))} steps" if len(rungs) > 1 else ""
     most = len(methods) * search.count * each
+    rows = f"{len(orders)} order{'s' if len(orders) > 1 else ''} of rows"
     lines = [
         f"search     {search.count} trials of each of {', '.join(methods)} ({how[search.algorithm]}){halving}, on the "
         f"problems held out: at most {most} steps"
     ]
     if more:
         lines.append(
-            f"           then each at its best rate in {len(orders)} order{'s' if len(orders) > 1 else ''} of rows, and "
-            "all that compares trainings: these steps are planned once the rates are known"
+            f"           then each at its best rate in {rows}, and all that compares trainings: these steps are "
+            "planned once the rates are known"
         )
     return lines

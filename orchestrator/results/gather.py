@@ -19,6 +19,7 @@ from orchestrator.evaluation.problems import FILE as PROBLEMS
 from orchestrator.evaluation.verdicts import evaluation, shares
 from orchestrator.planning.training_runs import sweep_points, training_runs
 from orchestrator.results.attribution import attribution
+from orchestrator.results.best_rate import best_rates
 from orchestrator.results.matched import matched
 from orchestrator.results.read import fitting, read_part
 from orchestrator.results.reference import directions, listed, with_floors
@@ -68,7 +69,13 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
         if geometry
         else None,
         "matched": matched(
-            trainings, reference, geometry, measured.activations, measured.losses or [], shares(done, folders)
+            trainings,
+            reference,
+            geometry,
+            measured.activations,
+            measured.losses or [],
+            shares(done, folders),
+            best_rates(measured.search),
         )
         or None,
         "sweep": _sweep(study, reference, trainings, geometry, measured.losses or [], tasks),

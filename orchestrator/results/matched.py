@@ -12,6 +12,7 @@ from analysis.statistics.power import trainings_needed
 from analysis.statistics.significance import holm
 from analysis.statistics.trainings import MethodDifference, method_difference
 from analysis.weights.replicas import Run, families, noise, runs
+from orchestrator.results.best_rate import BestRates, at_best
 from results.function import Activations, Losses
 from results.matched import AccuracyDifference, MatchedRow, Settled, Span
 from results.trainings import AnyTraining
@@ -28,9 +29,11 @@ def matched(
     activations: Activations | None,
     losses: Sequence[Losses],
     shares: Shares,
+    best: BestRates | None = None,
 ) -> list[MatchedRow]:
-    """A row for each method and rate at which the reference was trained too, and for its own rate beside the
-    reference's own. Trainings whose update is noise are left out."""
+    """A row for each method and rate at which the reference was trained too, for its own rate beside the
+    reference's own, and for the two best rates where both were searched. Trainings whose update is noise are left
+    out."""
     marked = noise(map(vars, trainings))
     done = [training.name for training in trainings if training.name not in marked and training.status == "done"]
     known = families(runs(map(vars, trainings), done))
@@ -46,6 +49,7 @@ def matched(
         pairs = [("learning rate", rate, rate) for rate in rates]
         if training.learning_rate != own[reference].learning_rate:
             pairs.insert(0, ("as published", training.learning_rate, own[reference].learning_rate))
+        pairs += at_best(method, reference, best or {})
         for how, rate, beside in pairs if method != reference else ():
             one, two = by.get((method, rate)), by.get((reference, beside))
             if one and two:

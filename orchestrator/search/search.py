@@ -30,7 +30,7 @@ def search(context: Context) -> None:
 
 
 def in_order(trials: Trials, rates: Sequence[float] | None, context: Context) -> None:
-    """Every trial after the one before, each to its end. ``ValueError`` for an algorithm that has to decide meanwhile."""
+    """Every trial after the one before, to its end. ``ValueError`` for an algorithm that has to decide meanwhile."""
     if rates is None or len(trials.rungs) > 1:
         raise ValueError(f"{context.config['algorithm']} needs Ray: run without --serial")
     for number, rate in enumerate(rates):
