@@ -62,6 +62,7 @@ class Tune:
         def trial(given: dict[str, Any]) -> None:
             run_trial(trials, given[RATE] if rates is None else rates[given[TRIAL]], reduction, ask)
 
+        trial.__name__ = f"search_{trials.method}"  # Ray has one function of a name: without it methods share trials
         with own("orchestrator-job-") as folder:
             tuner = ray.tune.Tuner(
                 ray.tune.with_resources(trial, {"CPU": TRIAL_CPUS, MARK: self.mark}),
