@@ -210,7 +210,10 @@ class Study(Frozen):
             raise ValueError(
                 "search: no problem is held out of the rollouts to judge a rate on: set rollouts.table.heldout"
             )
+        from orchestrator.search.trials import rates_of  # which knows the steps that a study's settings are made from
+
         self.search.rungs(self.training.reported_step)
+        rates_of(self.search)
         if self.search.algorithm == "asha" and self.training.backend == "trl":
             raise ValueError(
                 "search: asha goes on with trainings that have ended, which training.backend=trl cannot: set "

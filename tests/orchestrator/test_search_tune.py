@@ -6,6 +6,7 @@ Ray's schedulers and searchers are the real ones, driven by hand; the cluster is
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+from execution.errors import UserError
 from execution.runner import DagRunner
 from execution.step import Step
 from execution.store import Store, open_store
@@ -22,6 +24,7 @@ from orchestrator.cluster import asked as asking
 from orchestrator.cluster import executor as cluster
 from orchestrator.cluster.asked import Asked
 from orchestrator.cluster.search import ACCURACY, RESOURCE, TRIAL, LoggedASHA, suggester
+from orchestrator.commands.run import _cluster as on_cluster
 from orchestrator.config.study import Study
 from orchestrator.planning.schedule import ranks
 from orchestrator.planning.search import stage
@@ -247,3 +250,16 @@ def test_what_fails_is_told_to_its_trial_and_what_dies_is_placed_again(
     assert any(line.startswith("train/sft-lr7e-5-rung2: FAILED: planted") for line in said)
     assert any(d["trial"] == search.rates.index(9e-5) for d in search.log.decisions), "it was trained in the end"
     assert not any(title.endswith("rung2") for title in outcome.made), "what trials ask for is not of the plan"
+
+
+def test_a_trial_with_more_workers_than_the_cluster_has_slots_is_refused_at_once(
+    make_study: Callable[..., Study],
+    on: Callable[..., Machine],
+    tmp_path: Path,  # noqa: F811
+) -> None:
+    study = make_study(HELD, SIXTEEN, "training.workers=5", "training.batch_size=8")
+    machine, store = on(16, 4), open_store(tmp_path / "run")
+    steps = stage(study, facts_of(study, tmp_path), store).steps
+    with pytest.raises(UserError, match=r"training\.workers: 5 do not fit the cluster's 4 slots"):
+        on_cluster(study, steps, store, argparse.Namespace(address=None))
+    assert not machine.ticks
