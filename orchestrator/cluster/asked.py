@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
 from execution.context import StepFailed
+from execution.errors import ClusterLost
 from execution.step import Step
 from execution.store import Store
 from orchestrator.cluster.connection import on_node
@@ -81,9 +83,13 @@ class Requests:
         return self.actor
 
     def new(self) -> list[Step]:
-        """Steps to place: asked for, and neither done nor on their way."""
+        """Steps to place: asked for, and neither done nor on their way. ``ClusterLost`` if the actor has died."""
         steps = []
-        for step in ray.get(self.actor.take.remote()) if self.actor is not None else ():
+        try:
+            taken = ray.get(self.actor.take.remote()) if self.actor is not None else ()
+        except RayActorError:
+            raise ClusterLost("the process that passes on what searches ask for has died") from None
+        for step in taken:
             if step.title in self.own or step.title in self.live:
                 continue
             if self.store.intact(step):

@@ -121,7 +121,7 @@ class RayExecutor:
             crowded = any(step.config.get("threads", 0) >= self.total for step in (*at_work, *steps))
             if not crowded or trained_by(steps):
                 self._open_queue([*steps, *coming])
-        self.together = sum(step.runs_as == "search" for step in (*self.searching, *steps))
+        self.together = max(1, sum(step.runs_as == "search" for step in (*self.searching, *steps)))
         for step in steps:
             self._queue(step)
         self._place()

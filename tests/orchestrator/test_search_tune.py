@@ -254,8 +254,8 @@ def test_what_fails_is_told_to_its_trial_and_what_dies_is_placed_again(
 
 def test_a_trial_with_more_workers_than_the_cluster_has_slots_is_refused_at_once(
     make_study: Callable[..., Study],
-    on: Callable[..., Machine],
-    tmp_path: Path,  # noqa: F811
+    on: Callable[..., Machine],  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     study = make_study(HELD, SIXTEEN, "training.workers=5", "training.batch_size=8")
     machine, store = on(16, 4), open_store(tmp_path / "run")
