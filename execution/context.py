@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from execution.step import Step
 
 Inputs = Mapping[str, Path]
+Ask = Callable[["Step"], Path]
 ParallelMap = Callable[[Callable[[Any, Inputs], Any], Iterable[Any]], list[Any]]
+
+
+class StepFailed(RuntimeError):
+    """A step that another one asked for has failed; the message is its one-line error."""
 
 
 class Resources(Protocol):
@@ -51,7 +56,9 @@ class Context:
     reads. ``progress`` records a line of progress. ``parallel_map(function, items)`` returns ``function(item, inputs)``
     for each item, in order, computed on the cluster's free slots where there is a cluster. Items refer to inputs by
     role, never by path: paths differ between nodes. ``slots`` is how many items can be computed at once.
-    ``resources`` is what the process keeps open between steps.
+    ``resources`` is what the process keeps open between steps. ``ask(step)`` returns the folder of another step, which
+    is run first unless it is done; it raises :class:`StepFailed` if that failed. ``tuner``, on a cluster, is what runs
+    the trials of a search side by side; None: they run in order, in this process.
     """
 
     config: Mapping[str, Any]
@@ -64,3 +71,5 @@ class Context:
     parallel_map: ParallelMap
     resources: Any
     slots: int = 1
+    ask: Ask | None = None
+    tuner: Any = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from execution.clock import Began
-from execution.context import Context, Inputs, ParallelMap, Resources
+from execution.context import Ask, Context, Inputs, ParallelMap, Resources, StepFailed
 from execution.errors import ReproducibilityWarning, UserError, last_line
 from execution.step import Step
 from execution.store import Store
@@ -31,8 +31,31 @@ def serial_map(inputs: Inputs) -> ParallelMap:
     return parallel_map
 
 
+def asked_here(store: Store, resources: Resources) -> Ask:
+    """The ``ask`` of a step that runs alone: the steps that it asks for run in its process, each of them once."""
+    failed: dict[str, str] = {}
+
+    def ask(step: Step) -> Path:
+        if step.title not in failed and not store.intact(step):
+            store.discard(step)
+            error = attempt(step, store, resources)
+            if error is not None:
+                failed[step.title] = error
+        if step.title in failed:
+            raise StepFailed(failed[step.title])
+        return store.folder(step)
+
+    return ask
+
+
 def execute(
-    step: Step, store: Store, resources: Resources, parallel_map: ParallelMap | None = None, slots: int = 1
+    step: Step,
+    store: Store,
+    resources: Resources,
+    parallel_map: ParallelMap | None = None,
+    slots: int = 1,
+    ask: Ask | None = None,
+    tuner: Any = None,
 ) -> None:
     """Run one step and commit it to the store. If it raises, nothing is committed."""
     begun, opening = Began.now(), resources.seconds
@@ -40,7 +63,10 @@ def execute(
     inputs = inputs_of(step, store)
     with reproducibility_warnings() as lost, store.writing(step) as space:
         progress, mapped = store.progress_writer(step), parallel_map or serial_map(inputs)
-        step.kind.run(Context(step.config, step.runtime, inputs, *space, progress, mapped, resources, slots))
+        asked = ask or asked_here(store, resources)
+        step.kind.run(
+            Context(step.config, step.runtime, inputs, *space, progress, mapped, resources, slots, asked, tuner)
+        )
         startup, ended = resources.seconds - opening, begun.date + begun.seconds()  # "seconds" includes start-up
         times = {"started": begun.date, "ended": ended, "seconds": ended - begun.date, "startup_seconds": startup}
         # Before the commit: a step that is visible always has its times.
@@ -48,11 +74,17 @@ def execute(
 
 
 def attempt(
-    step: Step, store: Store, resources: Resources, parallel_map: ParallelMap | None = None, slots: int = 1
+    step: Step,
+    store: Store,
+    resources: Resources,
+    parallel_map: ParallelMap | None = None,
+    slots: int = 1,
+    ask: Ask | None = None,
+    tuner: Any = None,
 ) -> str | None:
     """Execute the step. None, or the one-line error, which is also recorded in the store."""
     try:
-        execute(step, store, resources, parallel_map, slots)
+        execute(step, store, resources, parallel_map, slots, ask, tuner)
     except Exception as error:  # a step's error is its result and must not stop other steps
         line = one_line(error).replace(str(store.storage), "the run's folder")
         resources.failed(step)

@@ -71,7 +71,11 @@ class Outcome:
 
 
 class DagRunner:
-    """One run of a plan against a store. ``check`` is called repeatedly and raises if the run must not continue."""
+    """One run of a plan against a store. ``check`` is called repeatedly and raises if the run must not continue.
+
+    ``more(settled)`` is for a plan whose end depends on results: given the titles of the steps that have ended it
+    returns None until the rest is known, then the whole plan, which replaces ``plan``.
+    """
 
     def __init__(
         self,
@@ -79,21 +83,31 @@ class DagRunner:
         store: Store,
         progress: Callable[[str], None],
         check: Callable[[], None] = lambda: None,
+        more: Callable[[set[str]], Sequence[Step] | None] | None = None,
     ) -> None:
-        self.store, self.progress, self.check = store, progress, check
-        self.position = {step.title: i for i, step in enumerate(plan)}
-        self.plan = list(plan)
+        self.store, self.progress, self.check, self.more = store, progress, check, more
         self.running: dict[str, Step] = {}
         self.outcome = Outcome()
         # A step's end concerns the steps that read it, not all that wait: of these there may be thousands.
-        reads = {step.title: {other.title for other in step.inputs.values()} for step in plan}
-        self.readers: dict[str, list[str]] = {title: [] for title in self.position}
-        for title, read in reads.items():
-            for other in read:
-                self.readers.setdefault(other, []).append(title)
-        self.missing = {title: len(read) for title, read in reads.items()}  # how many of these have not ended
-        self.free = [self.position[title] for title, count in self.missing.items() if not count]  # a heap: none misses
-        self.waiting = {step.title: step for step in plan}
+        self.readers: dict[str, list[str]] = {}
+        self.missing: dict[str, int] = {}  # how many of the steps that it reads have not ended
+        self.free: list[int] = []  # a heap: the places in the plan of steps that miss none
+        self.waiting: dict[str, Step] = {}
+        self._plan(plan)
+
+    def _plan(self, plan: Sequence[Step]) -> None:
+        """Take up a plan; its steps that are known already stay as they are."""
+        known, ended = self.missing.keys() & {step.title for step in plan}, self._settled()
+        self.plan, self.position = list(plan), {step.title: i for i, step in enumerate(plan)}
+        for step in plan:
+            if step.title in known:
+                continue
+            read = {other.title for other in step.inputs.values()} - ended
+            for title in read:
+                self.readers.setdefault(title, []).append(step.title)
+            self.missing[step.title], self.waiting[step.title] = len(read), step
+        self.free = [self.position[t] for t in self.waiting if not self.missing[t]]
+        heapq.heapify(self.free)
 
     def run(self, open_executor: Callable[[], Executor]) -> Outcome:
         """Run to the end. The executor is opened only if a step has to run."""
@@ -148,12 +162,24 @@ class DagRunner:
 
     def _ends(self, title: str) -> None:
         """A step is done, failed or blocked: steps that read nothing else that has not ended are free."""
-        for reader in self.readers[title]:
+        for reader in self.readers.get(title, ()):
             self.missing[reader] -= 1
             if not self.missing[reader]:
                 heapq.heappush(self.free, self.position[reader])
 
     def _advance(self) -> list[Step]:
+        """Steps that can run now, of the plan as far as it is known."""
+        ready = self._ready()
+        if self.more is not None and (plan := self.more(self._settled())) is not None:
+            self.more = None
+            self._plan(plan)
+            ready += self._ready()
+        return ready
+
+    def _settled(self) -> set[str]:
+        return {step.title for step in self.outcome.steps} | self.outcome.lost
+
+    def _ready(self) -> list[Step]:
         """The free steps in plan order: record those done or blocked, return those that can run."""
         ready = []
         while self.free:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from execution.context import Context
 from execution.fingerprint import canonical, digest
 
-RunsAs = Literal["task", "training", "engine"]
+RunsAs = Literal["task", "training", "engine", "search"]
 
 
 def _as_task(step: Step) -> RunsAs:
@@ -37,9 +37,10 @@ class StepKind:
     ``context.out``; ``assist(config, where, inputs)`` is run by the further workers of a step that several compute
     together.
 
-    ``runs_as(step)`` is how the step is placed: a ``task``, a ``training`` (slots of a trainer) or an ``engine`` (an
-    actor that keeps a served model open). ``gpu`` says what needs a GPU: nothing, the task itself, or the ``items``
-    that it maps in parallel, at most ``parts(step)`` of them.
+    ``runs_as(step)`` is how the step is placed: a ``task``, a ``training`` (slots of a trainer), an ``engine`` (an
+    actor that keeps a served model open) or a ``search`` (it asks for further steps and holds nothing itself). ``gpu``
+    says what needs a GPU: nothing, the task itself, or the ``items`` that it maps in parallel, at most ``parts(step)``
+    of them.
 
     ``seconds(study, shape, step)`` estimates its time on one GPU, all parts in sequence; ``words`` is how a plan
     describes the task; ``read(folder)`` returns what a finished step contributes to the results, in the project's own

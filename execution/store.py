@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -93,6 +95,10 @@ class Store:
                 return f"{file} {'is missing' if actual is None else 'was changed'}"
         return None
 
+    def intact(self, step: Step) -> bool:
+        """Whether the step is finished, and its files are as they were then."""
+        return self.damage(step) is None and self.done(step)
+
     def discard(self, step: Step) -> None:
         """Remove the step's result folder, which is damaged, before the step runs again."""
         self.storage.remove(step.folder)
@@ -131,6 +137,19 @@ class Store:
                 raise
             with contextlib.suppress(OSError):  # the step is committed: a leftover workspace does no harm
                 self.storage.remove(f"partial/{name}")
+
+    def seed(self, step: Step, folder: Path) -> None:
+        """Give the step the resume state in ``folder``, another step's, to go on from; not where it has one already."""
+        with self.storage.workspace(step.folder) as partial:
+            work, aside = partial / "work", partial / "seed"
+            if work.is_dir() and any(work.iterdir()):
+                return
+            durable.discard(work)
+            durable.discard(aside)
+            shutil.copytree(folder, aside)
+            durable.sync_tree(aside)
+            os.replace(aside, work)
+            self.storage.keep(step.folder, partial)
 
     def commit(self, step: Step, out: Path) -> None:
         """Checksum the files below ``out``, write the record, publish the folder."""

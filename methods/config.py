@@ -16,6 +16,7 @@ from methods.data.view import Examples, PairRule
 from methods.objectives.method import Setting
 
 Start = Literal["a", "b"]
+HANDED_ON = "state"  # folder of the state among the outputs of a training with keep_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,8 @@ class TrainConfig(TrainingSettings, LoraSettings):
     """All that decides one training, besides the model and the rollouts. Bad values raise ``ValueError``.
 
     ``base_name`` and ``base_revision`` go into the adapter's own config as where its base is found, a folder or a hub
-    name and its commit.
+    name and its commit. ``keep_state``: the training is the first part of a longer one, and its last state is kept
+    with its outputs, in ``state/``, for that one to go on from.
     """
 
     method: str
@@ -127,7 +129,10 @@ class TrainConfig(TrainingSettings, LoraSettings):
     pairs: Count | None = None  # at most so many (chosen, rejected) pairs
     base_name: Unkeyed[str]
     base_revision: Unkeyed[str | None] = None
+    keep_state: Neutral[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.keep_state and self.backend == "trl":
+            raise ValueError("keep_state: trl keeps no state that a longer training can go on from")
         object.__setattr__(self, "settings", check(self.method, self.settings))

@@ -76,6 +76,7 @@ def values(source: Source, sections: Sequence[Filled], files: Sequence[str], bes
     if comparison:  # it was not meant to train or to evaluate: what it has not is not missing
         below = [one for one in below if one.section.in_comparison and (one.tables or one.figures)]
     below = [replace(one, figures=[figure for figure in one.figures if figure not in first]) for one in below]
+    below = [one for one in below if one.tables or one.figures or not one.section.optional]
     return {
         "title": _title(results),
         "question": study.question if study else "",

@@ -45,7 +45,7 @@ class Section:
     ``step`` is the kind of step that makes it. Where the section has neither a table nor a figure, ``absent`` says why;
     without one, the failure of that step or of what it reads. ``texts``: the page of texts that the section links to.
     A comparison of adapters leaves out a section that is not ``in_comparison``, and any that is empty: it was not meant
-    to train or to evaluate.
+    to train or to evaluate. A study's page leaves out an ``optional`` one that is empty: few studies ask for it.
     """
 
     key: str
@@ -57,6 +57,7 @@ class Section:
     absent: Callable[[Results], str] | None = None
     texts: str = ""
     in_comparison: bool = True
+    optional: bool = False
 
 
 def from_results(*makers: Callable[[Results, ModelIndex], Table | None]) -> Callable[[Source], list[Table | None]]:

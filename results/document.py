@@ -14,6 +14,7 @@ from results.matched import MatchedRow
 from results.part import MayBeAbsent, Part
 from results.rollouts import Rollouts
 from results.scaled import CkaToBase, Scaled
+from results.search import Search
 from results.study import Base, Comparison, Failure, KeptPairs, StudyFacts, Unfinished
 from results.trainings import AnyTraining, Curve, Sweep
 from results.weights import Directions, Geometry, MeasuredGeometry, Spectra
@@ -37,6 +38,9 @@ class Measured(Part):
     )
     scaled_cka: MayBeAbsent[list[CkaToBase]] = Field(
         default=None, description="The scaled copies beside base. Absent where it was not measured."
+    )
+    search: MayBeAbsent[list[Search]] = Field(
+        default=None, description="Of each method whose learning rate was searched. Absent where none was."
     )
 
 

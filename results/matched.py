@@ -9,7 +9,7 @@ from pydantic import Field
 from results.part import MayBeAbsent, Part
 
 Quantity = Literal["learning rate", "steps", "rows", "tokens", "problems"]
-Match = Literal["as published", "learning rate", "steps", "rows", "tokens", "problems", "norm"]
+Match = Literal["as published", "learning rate", "steps", "rows", "tokens", "problems", "norm", "best rate"]
 
 
 class Span(Part):
@@ -74,7 +74,8 @@ class MatchedRow(Part):
     matched: Match = Field(
         description="What makes it a row. as published: each at its own learning rate. learning rate: at one rate. "
         "steps, rows, tokens, problems: at one rate, and the nearest of their trainings that agree in this amount, "
-        "where no row above has them. norm: the method's updates scaled to the norm of the reference's own training."
+        "where no row above has them. norm: the method's updates scaled to the norm of the reference's own training. "
+        "best rate: each at the rate that its search chose."
     )
     equal: list[Quantity] = Field(
         description="In what the two agree up to report_step: learning rate exactly; optimiser steps, rows and "

@@ -21,8 +21,12 @@ BATCH = 8  # rows per forward pass: without gradients they fit wherever training
 def evaluate_heldout(
     config: TrainConfig, adapter: Adapter, step: int, heldout: Sequence[Rollout]
 ) -> dict[str, float | None]:
-    """:func:`probe` after ``step`` where the config's ``probe_every`` or ``reported_step`` asks for it; else empty."""
-    if not heldout or (step % config.probe_every and step != config.reported_step):
+    """:func:`probe` after ``step`` where the config's ``probe_every`` or ``reported_step`` asks for it; else empty.
+
+    The first part of a longer training (``keep_state``) is not looked at where it ends: the longer one would not be.
+    """
+    ends = step == config.reported_step and not config.keep_state
+    if not heldout or (step % config.probe_every and not ends):
         return {}
     return probe(adapter.model, heldout, config.head_chunk)
 

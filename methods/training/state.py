@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from methods.training.record import Kept, verify
 
 STATE = "state.json"
 FORMAT = 2  # of the state: what it holds of a parameter
+RESULT = "result"  # the outputs so far, beside the state
+ENDS = ("run_steps", "report_step", "keep_state")  # settings that decide where a training ends, and no step before
 MOMENTS = ("exp_avg", "exp_avg_sq", PATH)
 SHARE = 0.05  # largest fraction of the time spent on saving states by the clock
 
@@ -101,16 +104,18 @@ def load(
     """Restore the state in ``work``; returns its step, its ``memory``, and the checksums of the outputs in ``result``.
 
     (0, {}, None) if there is no state. A state of another training, or with a damaged file, is removed with all of
-    ``work`` and a warning, and the training starts over.
+    ``work`` and a warning, and the training starts over. A training that only ends elsewhere is the same one up to
+    there: its state is taken up if it is from before the step that is reported here.
     """
     path = work / STATE
     try:
         header = durable.unseal(path.read_bytes())
         stored = header["identity"]
-        for name in {**who, **stored}:
-            if stored.get(name) != who.get(name):
-                difference = f"{name} is {stored.get(name)!r} there, {who.get(name)!r} here"
-                raise ValueError(f"it is of another training: {difference}")
+        differing = [name for name in {**who, **stored} if stored.get(name) != who.get(name)]
+        longer = bool(differing) and set(differing) <= set(ENDS) and header["step"] < reported(who)
+        for name in () if longer else differing:
+            difference = f"{name} is {stored.get(name)!r} there, {who.get(name)!r} here"
+            raise ValueError(f"it is of another training: {difference}")
         if header.get("format") != FORMAT:
             raise ValueError("another version of this tool saved it")
         (name, checksum), *_ = header["tensors"].items()
@@ -129,6 +134,24 @@ def load(
         moments = {moment: tensors[f"{name}/{moment}"].to(parameter.device) for moment in MOMENTS}
         optimizer.state[parameter] = {"step": counter(step, parameter), **moments}
     return step, header["memory"], header["result"]
+
+
+def reported(who: dict[str, Any]) -> int:
+    """The step whose adapter counts, by an :func:`identity`."""
+    return who["report_step"] or who["run_steps"] or who["steps"]
+
+
+def hand_on(work: Path, to: Path) -> None:
+    """Copy the state in ``work`` and the outputs so far to ``to``, for a longer training to go on from.
+
+    The adapter of the step that is reported is left out: the longer training reports a later one.
+    """
+    header = durable.unseal((work / STATE).read_bytes())
+    shutil.copytree(work / RESULT, to / RESULT, ignore=lambda at, names: ["adapter"] if Path(at).name == RESULT else [])
+    for name in header["tensors"]:
+        shutil.copyfile(work / name, to / name)
+    files = {name: of for name, of in header["result"]["files"].items() if not name.startswith("adapter/")}
+    durable.keep(to / STATE, {**header, "result": {**header["result"], "files": files}})
 
 
 def counter(step: int, parameter: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from methods import METHODS
-from methods.config import TrainConfig
+from methods.config import HANDED_ON, TrainConfig
 from methods.data.batch import Batch, Rollout
 from methods.data.divisor import divisor
 from methods.data.split import divisible, micro_batches, share
@@ -77,13 +77,14 @@ def train(
     rollouts are evaluated every ``config.probe_every`` steps (:func:`methods.training.probe.probe`) and not trained
     on. ``out`` receives ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends;
     until then they and the resume state are in ``work``. Called again with the same arguments after a kill, training
-    resumes from there and ends with the same bytes. ``on_step`` receives each log line, ``on_save`` is called after
-    each saved state. With ``config.workers`` above 1, rank 0 calls this and the others call :func:`assist`. Raises
-    ``ValueError`` on bad input, and :class:`TrainingDiverged`, after which ``out`` holds the log and the adapter before
-    the step that failed.
+    resumes from there and ends with the same bytes; so it does from the ``state/`` that a shorter training with
+    ``config.keep_state`` left, put in place of ``work``. ``on_step`` receives each log line, ``on_save`` is called
+    after each saved state. With ``config.workers`` above 1, rank 0 calls this and the others call :func:`assist`.
+    Raises ``ValueError`` on bad input, and :class:`TrainingDiverged`, after which ``out`` holds the log and the adapter
+    before the step that failed.
     """
     workers = group(config.workers, device)
-    result = work / "result"
+    result = work / state.RESULT
     with deterministic(config.threads, device):
         trainer, units, stream = prepared(config, model_dir, rollouts, reference, workers, device)
         adapter, optimizer = trainer.adapter, trainer.optimizer
@@ -108,6 +109,10 @@ def train(
                     if on_save is not None:
                         on_save()
                     due.saved()
+            if config.keep_state:
+                kept = record.sync()
+                state.save(work, config.last_step, adapter.parameters, optimizer, who, asdict(trainer.fit), kept)
+                state.hand_on(work, out / HANDED_ON)
             summary = record.finish(rollouts, units, stream, trainer.fit.events)
         except TrainingDiverged as error:
             record.keep(error.step - 1)

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,6 +21,7 @@ from ray.exceptions import LocalRayletDiedError, RayActorError, RayError
 from execution.errors import ClusterLost, last_line
 from execution.step import Step
 from execution.store import Store
+from orchestrator.cluster.asked import Requests, trained_by
 from orchestrator.cluster.connection import answering, leave, on_node
 from orchestrator.cluster.jobs import (
     EngineActor,
@@ -29,13 +29,14 @@ from orchestrator.cluster.jobs import (
     clear,
     perform_step,
     ray_map,
+    search_rates,
     train_one,
     train_queued,
     tune_sweep,
     warm,
     workers_of,
 )
-from orchestrator.cluster.packing import TrainingJob, free_cpus, pack
+from orchestrator.cluster.packing import Job, TrainingJob, free_cpus, pack, reads_files
 from orchestrator.config.study import Placement
 
 WARM_WORKERS = 1  # in addition to the first step's worker, which later steps reuse
@@ -44,23 +45,6 @@ LOOK = 5.0  # seconds between polls of the cluster's resources
 TASK_CPUS = 0.1  # of a task that runs while trainer processes wait, which hold the rest of their cores
 CPUS_A_SHARING_TASK = 2
 ATTEMPTS = 3  # deaths of a step's worker, without a new shard in between, after which the step has failed
-
-
-@dataclass
-class Job:
-    """Steps given to one Ray task or actor call, and the GPUs (or CPUs) it holds."""
-
-    steps: list[Step]
-    ref: Any
-    cost: float
-    actor: Any = None
-    sweep: bool = False
-    mark: int = 0  # identifies its placement groups
-    begun: float = field(default_factory=time.monotonic)
-    entered: bool = False  # whether its first step has begun: the time before is start-up
-    failed: bool = False  # whether one of its steps failed with an error
-    sharing: bool = False  # whether it maps its items over further tasks
-    group: int = 0  # number of a group of trainer processes on CPUs, which take their steps from the queue
 
 
 @dataclass
@@ -95,6 +79,8 @@ class RayExecutor:
         self.queued: dict[str, Step] = {}
         self.ready_at: dict[str, float] = {}
         self._closed = False
+        self.requests = Requests(self.store, self.progress, self.home)  # of running searches
+        self.together = 1  # searches that share the slots
         self.unsure = False  # whether a group has died while running several trainings
         self.barren, self.barren_line = 0, ""  # consecutive groups that died before training, and the last error
 
@@ -128,18 +114,34 @@ class RayExecutor:
 
     def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
         self.coming = coming
+        self.requests.live |= {step.title for step in steps}
         if not self.gpus:
             self._warm_engine([*steps, *coming])
             at_work = [step for job in self.jobs for step in job.steps if step.runs_as == "task"]
             crowded = any(step.config.get("threads", 0) >= self.total for step in (*at_work, *steps))
-            if not crowded or any(step.runs_as == "training" for step in steps):
+            if not crowded or trained_by(steps):
                 self._open_queue([*steps, *coming])
+        self.together = max(1, sum(step.runs_as == "search" for step in (*self.searching, *steps)))
         for step in steps:
             self._queue(step)
         self._place()
 
+    def _search(self, step: Step) -> None:
+        """Start Ray Tune for it, with its share of the slots; what its trials ask for is placed like any step."""
+        at_once = max(1, math.ceil(self.slots // workers_of(step.runtime["train"]) / self.together))
+        mark = next(self._marks)
+        ref = search_rates.remote(step, self.store, self.requests.open(), at_once, mark)
+        self.jobs.append(Job([step], ref, 0, mark=mark))
+
+    @property
+    def searching(self) -> list[Step]:
+        """The searches that run now."""
+        return [step for job in self.jobs for step in job.steps if step.runs_as == "search"]
+
     def _queue(self, step: Step) -> None:
-        if step.runs_as == "training":
+        if step.runs_as == "search":
+            self._search(step)
+        elif step.runs_as == "training":
             if self.gpus:
                 self.trainings.append(step)
             else:
@@ -159,7 +161,7 @@ class RayExecutor:
 
     def _turn(self, step: Step) -> float:
         """A sort key: highest rank first; ties keep the plan's order."""
-        return -self.ranks.get(step.title, 0.0)
+        return -self.ranks.get(step.title, math.inf)  # those that a search asks for have none: the search waits
 
     def _warm_engine(self, steps: Sequence[Step]) -> None:
         """Once, without GPUs: import the engine's libraries in an actor while the base is prepared."""
@@ -176,7 +178,7 @@ class RayExecutor:
         Trainer processes then start at once (``_place_trainings``). Their imports are slow, so this happens as soon as
         a core is free: during pretraining of a base on one thread, or after pretraining on all.
         """
-        trainings = [step for step in steps if step.runs_as == "training"]
+        trainings = trained_by(steps)
         if self.queue is not None or not trainings:
             return
         for _ in range(WARM_WORKERS):
@@ -197,10 +199,13 @@ class RayExecutor:
         pause = max(POLL, self.store.storage.pace)
         for _ in range(math.ceil(5 / pause)):
             settled, ended = self._settled()
-            if settled or ended:
-                self._place()  # a job frees its slot some time after its last step has ended
+            settled = self.requests.settle(settled)
+            for step in (asked := self.requests.new() if self.searching else []):
+                self._queue(step)
             if settled:
-                return settled
+                return settled  # what they let run is placed by start, before anything is closed for want of work
+            if ended or asked:
+                self._place()  # a job frees its slot some time after its last step has ended
             time.sleep(pause)
         self._look()
         self._place()  # nodes may have joined
@@ -403,7 +408,7 @@ class RayExecutor:
         self.trainings = [step for step in self.trainings if step not in packed.steps]
 
     def _place_trainers(self) -> None:
-        wanted = [*self.queued.values(), *(step for step in self.coming if step.runs_as == "training")]
+        wanted = [*self.queued.values(), *trained_by([*self.coming, *self.searching])]
         if not wanted:
             if not self._closed:
                 self._closed = True
@@ -437,13 +442,7 @@ class RayExecutor:
                 break
             step = self.engine_steps.pop(0)
             self.jobs.append(Job([step], actor.perform.remote(step, self.store), self.engine_cost, actor))
-        if not any(s.runs_as == "engine" for s in (*self.coming, *self.engine_steps)):
+        if not self.searching and not any(s.runs_as == "engine" for s in (*self.coming, *self.engine_steps)):
             for actor in self.idle:
                 ray.kill(actor)
             self.idle.clear()
-
-
-def reads_files(step: Step) -> bool:
-    """Whether the step reads the user's files or API key, which only the driver's machine is sure to have."""
-    sources = [s for name in ("sources", "shots") for s in step.runtime.get(name, ()) if s]
-    return bool({"path", "package", "key"} & step.runtime.keys()) or any(Path(source).exists() for source in sources)

@@ -111,6 +111,16 @@ def tune_sweep(steps: list[Step], store: Store, gpus: float, slots: int, mark: i
     tune(steps, store, gpus, slots, mark, queue)
 
 
+@ray.remote(num_cpus=0, max_retries=0)
+def search_rates(step: Step, store: Store, asked: Any, at_once: int, mark: int) -> str | None:
+    """A search by Ray Tune, whose trials ask for their steps through the actor ``asked``. Returns its error or None."""
+    from orchestrator.cluster.asked import Ask
+    from orchestrator.cluster.search import Tune
+
+    ask = Ask(store, asked)
+    return attempt(step, store, Engines(), ask=ask, tuner=Tune(ask, at_once, mark))
+
+
 def clear(marks: Collection[int]) -> None:
     """Remove the placement groups of jobs that have ended.
 

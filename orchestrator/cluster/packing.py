@@ -1,12 +1,33 @@
-"""Packing of ready trainings, without a cluster: jobs on GPUs, a queue for trainer processes on CPUs; longest first."""
+"""Jobs, and the packing of ready trainings, without a cluster: jobs on GPUs, a queue for trainer processes on CPUs;
+longest first."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 from execution.step import Step
+
+
+@dataclass
+class Job:
+    """Steps given to one Ray task or actor call, and the GPUs (or CPUs) it holds."""
+
+    steps: list[Step]
+    ref: Any
+    cost: float
+    actor: Any = None
+    sweep: bool = False
+    mark: int = 0  # identifies its placement groups
+    begun: float = field(default_factory=time.monotonic)
+    entered: bool = False  # whether its first step has begun: the time before is start-up
+    failed: bool = False  # whether one of its steps failed with an error
+    sharing: bool = False  # whether it maps its items over further tasks
+    group: int = 0  # number of a group of trainer processes on CPUs, which take their steps from the queue
 
 
 @dataclass(frozen=True)
@@ -24,7 +45,7 @@ def pack(trainings: Sequence[Step], slots: int, ranks: Mapping[str, float]) -> l
     The sweep's other learning rates are one Tune job, which takes at most half of the slots if there is other work;
     each other training is a job.
     """
-    ordered = sorted(trainings, key=lambda step: -ranks.get(step.title, 0.0))  # stable: the plan's order in ties
+    ordered = sorted(trainings, key=lambda step: -ranks.get(step.title, math.inf))  # stable: the plan's order in ties
     sweep = [step for step in ordered if step.role == "sweep"]
     rest = [step for step in ordered if step.role != "sweep"]
     at_once = min(len(sweep), max(1, slots // 2 if rest else slots))
@@ -35,7 +56,8 @@ class TrainingQueue:
     """A queue of trainings for trainer processes on CPUs, the longest first, with a record of who took which.
 
     A training can be taken once its inputs are done (``ready``) and it was requested: by the executor, or for the
-    sweep by Ray Tune. The highest of ``ranks`` (by title) is taken first.
+    sweep by Ray Tune. The highest of ``ranks`` (by title) is taken first, those without one before: a search waits for
+    them.
     """
 
     def __init__(self, ranks: Mapping[str, float]) -> None:
@@ -64,7 +86,7 @@ class TrainingQueue:
             return "train", taken[number]
         open_ = [title for title in self._ready if title in self._asked]
         if open_:
-            title = max(open_, key=lambda title: self._ranks.get(title, 0.0))  # the first of equal ones
+            title = max(open_, key=lambda title: self._ranks.get(title, math.inf))  # the first of equal ones
             taken.append(self._ready.pop(title))
             return "train", taken[number]
         return ("end" if self._closed else "wait"), None
@@ -91,3 +113,9 @@ def free_cpus(nodes: Sequence[int], groups: Sequence[int]) -> list[int]:
         if fitting:
             free[min(fitting, key=free.__getitem__)] -= group
     return free
+
+
+def reads_files(step: Step) -> bool:
+    """Whether the step reads the user's files or API key, which only the driver's machine is sure to have."""
+    sources = [s for name in ("sources", "shots") for s in step.runtime.get(name, ()) if s]
+    return bool({"path", "package", "key"} & step.runtime.keys()) or any(Path(source).exists() for source in sources)

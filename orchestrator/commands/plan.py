@@ -12,8 +12,8 @@ from orchestrator.commands.run_folder import folder_of
 from orchestrator.config.study_file import load_study
 from orchestrator.planning import plan_view, schedule
 from orchestrator.planning import resolve as outside
-from orchestrator.planning.plan import make_plan
 from orchestrator.planning.preflight import advice, check, check_fit
+from orchestrator.planning.search import search_lines, stage
 from report.escape import tell
 
 
@@ -25,10 +25,13 @@ def main(options: argparse.Namespace) -> int:
         out = folder_of(options, study)
         check(study)
         check_fit(study)
-        steps = make_plan(study, outside.gather(study, out, online=False))
+        facts = outside.gather(study, out, online=False)
         store = Store(out, storage_of(options.store) if options.store is not None else Folder(out.resolve()))
-        study = study.shaped()
+        now = stage(study, facts, store)
+        steps, study = now.steps, now.study.shaped()
         shown = list(plan_view.lines(study, steps, store, study.rollouts.rows_at_hand()))
+        if told := search_lines(study, now.more):
+            shown += ["", *told]
     if gpus is None:
         shown += advice(study)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from execution.clock import Began
@@ -17,8 +18,8 @@ from orchestrator.commands.run_folder import STUDY, folder_of, refuse_another
 from orchestrator.config.study import Study
 from orchestrator.config.study_file import load_study
 from orchestrator.planning import resolve as outside
-from orchestrator.planning.plan import make_plan
 from orchestrator.planning.preflight import advice, check, check_fit, check_key
+from orchestrator.planning.search import Stage, searches, stage
 from orchestrator.runtime.threads import set_environment
 from orchestrator.steps import STEP_KINDS
 from report.escape import tell
@@ -26,6 +27,7 @@ from report.escape import tell
 if TYPE_CHECKING:
     from execution.runner import Executor
 
+DECIDES = ("asha", "tpe")  # search algorithms whose trials depend on one another
 RESTARTS = 2  # of a cluster that was started here and died
 
 
@@ -44,6 +46,11 @@ def main(options: argparse.Namespace) -> int:
         raise UserError("--serial runs in this process and --address on a cluster: choose one")
     if options.serial and study.training.workers > 1:
         raise UserError("training.workers: --serial has one worker; leave --serial, or set training.workers=1")
+    if options.serial and study.search is not None and study.search.algorithm in DECIDES:
+        raise UserError(
+            f"search.algorithm: {study.search.algorithm} decides while trials run side by side, and needs Ray: leave "
+            "--serial, or set search.algorithm=grid"
+        )
     if options.address is not None:
         from orchestrator.cluster.connection import knock
 
@@ -52,8 +59,8 @@ def main(options: argparse.Namespace) -> int:
         for line in advice(study):
             progress(line)
     store = open_store(out, options.store, STEP_KINDS)
-    plan = make_plan(study, facts)
-    check_key(study, plan, store)
+    first = stage(study, facts, store)
+    check_key(study, first.steps, store)
     with stoppable(), hold(store.storage, progress) as lease:
         sweep(store.root / "partial", progress)
         outside.keep_pins(facts, out)
@@ -64,28 +71,45 @@ def main(options: argparse.Namespace) -> int:
         }
         record["file"] = options.study.name
         write_json(out / STUDY, record, sort=False)
-        return _walk_and_report(study, plan, store, options, begun, lease)
+        return _walk_and_report(study, facts, first, store, options, begun, lease)
 
 
 def _walk_and_report(
-    study: Study, plan: list[Step], store: Store, options: argparse.Namespace, begun: Began, lease: Lease
+    study: Study,
+    facts: Mapping[str, str],
+    first: Stage,
+    store: Store,
+    options: argparse.Namespace,
+    begun: Began,
+    lease: Lease,
 ) -> int:
     from execution.runner import DagRunner
     from orchestrator.results.report_fingerprint import outdated
 
-    startup = 0.0
+    startup, now = 0.0, first
+    searched = {step.title for step in searches(first.steps)}
+
+    def more(settled: set[str]) -> list[Step] | None:
+        """The whole plan, once every search has ended."""
+        nonlocal now
+        if not first.more or not searched <= settled:
+            return None
+        now = stage(study, facts, store, settled)
+        progress(f"{study.name}: rates are chosen, {len(now.steps)} steps in all")
+        return now.steps
 
     def executor() -> Executor:
         nonlocal startup
-        first = time.monotonic()
-        opened = _executor(study, plan, store, options)
-        startup += time.monotonic() - first
+        started = time.monotonic()
+        opened = _executor(study, first.steps, store, options)
+        startup += time.monotonic() - started
         return opened
 
-    progress(f"{study.name}: {len(plan)} steps into {store.storage}")
+    then = ", and more once the learning rates are chosen," if first.more else ""
+    progress(f"{study.name}: {len(first.steps)} steps{then} into {store.storage}")
     made: set[str] = set()
     for again in range(RESTARTS, -1, -1):
-        walk = DagRunner(plan, store, progress, lease.check)
+        walk = DagRunner(first.steps, store, progress, lease.check, more)
         try:
             outcome = walk.run(executor)
             break
@@ -97,13 +121,13 @@ def _walk_and_report(
     outcome.made |= made
     outcome.cached -= made
     page = store.root / "report" / "report.html"
-    old = outdated(study, outcome, store)
+    old = outdated(now.study, outcome, store)
     if outcome.made or old is not None:
         from orchestrator.results.write_report import time_lines, write_report
 
         if old:
             progress(f"{old} since the report was made: it is made again")
-        for line in time_lines(write_report(study, outcome, store, (begun, startup))):
+        for line in time_lines(write_report(now.study, outcome, store, (begun, startup))):
             tell(line)
     else:
         progress("nothing to do: every step is done")

@@ -18,6 +18,7 @@ from orchestrator.config.study import Study
 from orchestrator.config.study_file import load_study
 from orchestrator.planning import resolve as outside
 from orchestrator.planning.plan import make_plan
+from orchestrator.planning.search import searches, stage
 from report.escape import tell
 
 STUDY = "study.json"
@@ -44,13 +45,22 @@ def saved_run(options: argparse.Namespace) -> tuple[Study, list[Step], Store]:
             tell(f"not the study as it was run ({'; '.join(changed[:3])}{more}): --out alone shows that", sys.stderr)
             with reading():
                 study, facts = given, outside.gather(given, out, online=False) | known
-        return study, make_plan(study, facts), Store(out.resolve(), place)
+        store = Store(out.resolve(), place)
+        now = stage(study, facts, store, failed_searches(study, facts, store))
+        return now.study, now.steps, store
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{out} holds no run: start one with run, or name its folder with --out") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{out / STUDY} is damaged or of another version: start the study again with run") from None
+
+
+def failed_searches(study: Study, facts: dict[str, str], store: Store) -> set[str]:
+    """Titles of the searches that failed when last tried: a run went on without them."""
+    if study.search is None:
+        return set()
+    return {step.title for step in searches(make_plan(study, facts)) if store.failure(step) is not None}
 
 
 def _told(study: Study) -> dict[str, Any]:

@@ -32,4 +32,6 @@ def main(options: argparse.Namespace) -> int:
         counts[state] = counts.get(state, 0) + 1
         tell(f"{step.title.ljust(widest)}  {state:<8}{more}")
     tell(f"{study.name}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+    if any(step.kind.name == "search" and not store.done(step) and not store.failure(step) for step in steps):
+        tell("more trainings follow once the learning rates are chosen: plan says which")
     return DONE

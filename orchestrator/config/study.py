@@ -22,6 +22,7 @@ from methods.config import LoraSettings, TrainingSettings
 from orchestrator.bases import Base
 from orchestrator.config.evaluation import Evaluation
 from orchestrator.config.factorial import Cells
+from orchestrator.config.search import Search
 from orchestrator.config.values import Declared, Free, Frozen, Several
 from orchestrator.planning.matches import Match, unmatched
 from orchestrator.planning.scaled_copies import scaled_copies
@@ -139,6 +140,7 @@ class Study(Frozen):
     factorial: Several[Cells] = ()
     norm_matched: bool = False  # every method's update is evaluated at the norm of the reference's too
     matches: Several[Match] = ()  # in what a method and the reference must agree to be compared; none stated: all kinds
+    search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None
     max_trainings: Count = 100  # in all; a study with more is refused
     engine: Declared[EngineSettings] = EngineSettings()
     evaluation: Evaluation
@@ -169,6 +171,7 @@ class Study(Frozen):
             self.settings_of(name)
         named = [("replicas", replica.method) for replica in self.replicas]
         named += [("sweep.method", self.sweep.method)] if self.sweep else []
+        named += [("search.methods", method) for method in (self.search and self.search.methods) or ()]
         named += [(f"factorial.{i}.methods", m) for i, cells in enumerate(self.factorial) for m in cells.methods or ()]
         for place, name in named:
             if name not in self.methods:
@@ -180,6 +183,7 @@ class Study(Frozen):
                     f"replicas: {r.method} again with nothing changed is no floor; give another seed or rate"
                 )
         self._check_trainings()
+        self._check_search()
         if self.engine.max_model_len <= self.prompt.max_prompt_tokens:
             raise ValueError("engine.max_model_len must exceed prompt.max_prompt_tokens, or no answer fits")
         pairs = [name for name in self.methods if METHODS[self.objective(name)].view == "pairs"]
@@ -194,9 +198,13 @@ class Study(Frozen):
             raise ValueError(f"factorial: {combinations} combinations, {MOST_COMBINATIONS} are the most")
         runs = training_runs(self)
         count = len(runs)
+        if self.search is not None:  # at most: some of these are trainings of the study already
+            count += len(self.searched) * (self.search.count + len(self.search.orders or (0,)) - 1)
         if count > self.max_trainings:
+            less = "the factorial" if self.factorial or self.search is None else "the search"
+            what = "cells" if less == "the factorial" else "trials"
             raise ValueError(
-                f"{count} trainings, more than max_trainings={self.max_trainings}: leave cells of the factorial out, "
+                f"{count} trainings, more than max_trainings={self.max_trainings}: leave {what} of {less} out, "
                 f"or consent with max_trainings={count}"
             )
         scaled_copies(self, runs)
@@ -210,6 +218,30 @@ class Study(Frozen):
     def reference(self) -> str:
         """The method that others are compared to, by the rule of ``results.headline.reference_among``."""
         return "sft" if "sft" in self.methods else next(iter(self.methods))
+
+    def _check_search(self) -> None:
+        if self.search is None:
+            return
+        if not self.rollouts.table.heldout:
+            raise ValueError(
+                "search: no problem is held out of the rollouts to judge a rate on: set rollouts.table.heldout"
+            )
+        from orchestrator.search.trials import rates_of  # which knows the steps that a study's settings are made from
+
+        self.search.rungs(self.training.reported_step)
+        rates_of(self.search)
+        if self.search.algorithm == "asha" and self.training.backend == "trl":
+            raise ValueError(
+                "search: asha goes on with trainings that have ended, which training.backend=trl cannot: set "
+                "training.backend=native, or search.algorithm=grid"
+            )
+
+    @property
+    def searched(self) -> list[str]:
+        """The methods whose learning rate is searched, in the study's order."""
+        if self.search is None:
+            return []
+        return [name for name in self.methods if name in (self.search.methods or self.methods)]
 
     def objective(self, name: str) -> str:
         """The key in ``METHODS`` of the study's method of this name."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from evals import canary
 from evals.engines import Engine, Sampling
+from evals.grader import TaskGrader
 from evals.tasks import TASKS
 from execution import durable
 from execution.context import Context
@@ -35,8 +36,9 @@ def answer(context: Context) -> None:
     engine = context.resources(config["engine"] | engine_placement(context), model)
     tasks = read_problems(context.inputs["problems"])
     _check(context, engine, model, adapter, tasks[0]["problems"])
-    rows = [row for task in tasks for row in _task(context, engine, task, adapter)]
-    _write(rows, context.out)
+    graders = {task["task"]: TASKS[context.runtime["tasks"][task["task"]]].grader() for task in tasks}
+    rows = [row for task in tasks for row in answered(context, engine, task, adapter, graders[task["task"]])]
+    write(rows, context.out)
 
 
 def _check(
@@ -69,7 +71,9 @@ def _called(name: str) -> str:
     return {"base": "the base", "zero": "an adapter of zeros", "adapter": "the adapter"}[name]
 
 
-def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path | None) -> list[dict[str, Any]]:
+def answered(
+    context: Context, engine: Engine, task: dict[str, Any], adapter: Path | None, grader: TaskGrader
+) -> list[dict[str, Any]]:
     """Verdicts of one task, in shards fixed by the plan; finished shards are read back after a kill."""
     config, rows = context.config, []
     drawn = config["sampling"][task["task"]]
@@ -83,7 +87,7 @@ def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path 
     )
     opening = task.get("opening", "")
     mine = task["problems"][config["part"] :: config["parts"]]
-    with TASKS[context.runtime["tasks"][task["task"]]].grader() as grader:
+    with grader:
         for first in range(0, len(mine), config["shard"]):
             problems = mine[first : first + config["shard"]]
             path = context.work / f"{task['task']}-{first}.json"
@@ -118,7 +122,8 @@ def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path 
     return rows
 
 
-def _write(rows: list[dict[str, Any]], out: Path) -> None:
+def write(rows: list[dict[str, Any]], out: Path) -> None:
+    """Write verdicts to ``verdicts.parquet`` in ``out``."""
     import pyarrow
     import pyarrow.parquet
 

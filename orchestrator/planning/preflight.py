@@ -181,6 +181,10 @@ def _check_heldout(study: Study, problems: int) -> None:
             f"rollouts.table.heldout: {share:g} of {problems} problems are all of them, none is left to train on: "
             "lower it"
         )
+    if study.search is not None and round(share * problems) < 1:
+        raise UserError(
+            f"search: {share:g} of {problems} problems hold none out to judge a rate on: raise rollouts.table.heldout"
+        )
 
 
 def _check_views(study: Study, rows: list[Row]) -> None:

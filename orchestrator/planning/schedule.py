@@ -129,6 +129,9 @@ def needs(study: Study, steps: Sequence[Step], gpus: int) -> dict[str, Need]:
 def _need(study: Study, step: Step, gpus: int) -> Need:
     if step.runs_as == "training":
         return Need(study.placement.gpus_per_training, together=study.training.workers)
+    if step.runs_as == "search":  # it holds nothing, its trials train
+        parts = step.kind.parts(step) if step.kind.parts else 1
+        return Need(study.placement.gpus_per_training, together=study.training.workers, parts=parts)
     if step.runs_as == "engine" or step.kind.gpu == "task":
         return Need(1.0)
     if step.kind.gpu == "items":

@@ -140,10 +140,10 @@ def _run(study: Study, settled: _Settled, method: str, levels: Mapping[str, Any]
     at = {name: levels.get(name, value) for name, value in usual.items()}
     different = {name: value for name, value in at.items() if value != usual[name]}
     return TrainingRun(
-        name=_name(method, different, settled.varied),
+        name=run_name(method, different, settled.varied),
         method=method,
         role=_role(different.keys(), bool(settled.varied)),
-        of=_name(method, {}, settled.varied) if different else None,
+        of=run_name(method, {}, settled.varied) if different else None,
         **settled._asdict(),
         **at,
     )
@@ -166,7 +166,8 @@ def _levels(training: TrainingSettings, adapter: LoraSettings, settings: Mapping
     return {f"{prefix}{name}": value for prefix, of in told.items() for name, value in of.items()}
 
 
-def _name(method: str, different: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
+def run_name(method: str, different: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
+    """The name of a method's training that differs from it in rate or seeds, and in other settings by key."""
     parts = [method]
     if "learning_rate" in different:
         parts.append(f"lr{rate_name(different['learning_rate'])}")

@@ -23,6 +23,7 @@ from orchestrator.planning.kept_pairs import KeptPairs as Kept
 from orchestrator.planning.kept_pairs import kept_pairs
 from orchestrator.planning.training_runs import sweep_points, training_runs
 from orchestrator.results.attribution import attribution
+from orchestrator.results.best_rate import best_rates
 from orchestrator.results.matched import matched
 from orchestrator.results.read import fitting, read_part
 from orchestrator.results.reference import directions, listed, with_floors
@@ -85,6 +86,7 @@ def gather(study: Study, outcome: Outcome, store: Store, early: Mapping[str, Pat
             connectivity=measured.connectivity,
             scaled=measured.scaled or (),
             scaled_cka=measured.scaled_cka or (),
+            best=best_rates(measured.search),
             wanted=study.matches,
         )
         or None,

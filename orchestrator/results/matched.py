@@ -13,6 +13,7 @@ from analysis.statistics.significance import holm
 from analysis.statistics.trainings import MethodDifference, method_difference
 from analysis.weights.replicas import Run, families, noise, runs
 from orchestrator.planning.matches import AMOUNTS, Match, equal, nearest
+from orchestrator.results.best_rate import BestRates, at_best
 from orchestrator.results.matched_columns import Columns, ckas_to_base, mean, span, trained_families
 from orchestrator.results.matched_norm import at_norm, scaled_row
 from results.function import Activations, Connectivity, Losses, Similarity
@@ -38,11 +39,12 @@ def matched(
     connectivity: Connectivity | None = None,
     scaled: Sequence[Scaled] = (),
     scaled_cka: Sequence[CkaToBase] = (),
+    best: BestRates | None = None,
     wanted: Collection[Match] = (),
 ) -> list[MatchedRow]:
     """A row for each method and rate at which the reference was trained too, for its own rate beside the reference's
-    own, for trainings at one rate that agree in steps, rows, tokens or problems where the methods' own do not, and for
-    each rate with scaled copies.
+    own, for the two best rates where both were searched, for trainings at one rate that agree in steps, rows, tokens or
+    problems where the methods' own do not, and for each rate with scaled copies.
 
     Trainings whose update is noise are left out. Of the ``wanted`` kinds alone, of all where none is named.
     """
@@ -52,10 +54,10 @@ def matched(
     columns = Columns(done, norms, by_model, ckas_to_base(similarity, scaled_cka), connectivity)
     rows: list[tuple[MatchedRow, list[MethodDifference]]] = []
     told: set[tuple[str, ...]] = set()
-    at_rates = list(_at_rates(trainings, list(done), reference))
+    at_rates = list(_at_rates(trainings, list(done), reference, best or {}))
     for how, one, two in (*at_rates, *_at_amounts(trainings, done, reference)):
         named = tuple(run.name for run in (*one, *two))
-        if named not in told and (not wanted or how in wanted):
+        if (named not in told or how == "best_rate") and (not wanted or how in wanted):
             told.add(named)
             rows.append(_row(how, one, two, geometry, activations, shares, columns))
     if not wanted or "norm" in wanted:
@@ -65,8 +67,11 @@ def matched(
     return _adjusted(rows)
 
 
-def _at_rates(trainings: Sequence[AnyTraining], done: Sequence[str], reference: str) -> Iterator[Compared]:
-    """Every method and variant at each rate of the reference, and at its own rate beside the reference's own."""
+def _at_rates(
+    trainings: Sequence[AnyTraining], done: Sequence[str], reference: str, best: BestRates
+) -> Iterator[Compared]:
+    """Every method and variant at each rate of the reference, at its own rate beside the reference's own, and at its
+    best beside the reference's best."""
     known = families(runs(map(vars, trainings), done))
     own = {training.name: training for training in trainings if training.role in ("method", "variant")}
     if reference not in own:
@@ -78,6 +83,7 @@ def _at_rates(trainings: Sequence[AnyTraining], done: Sequence[str], reference: 
         pairs: list[tuple[Match, float, float]] = [("learning_rate", rate, rate) for rate in rates]
         if training.learning_rate != own[reference].learning_rate:
             pairs.insert(0, ("as_published", training.learning_rate, own[reference].learning_rate))
+        pairs += at_best(method, reference, best)
         for how, rate, beside in pairs if method != reference else ():
             one, two = by.get((method, rate)), by.get((reference, beside))
             if one and two:

@@ -18,9 +18,11 @@ from orchestrator.steps import (
     reference,
     rollouts,
     scale,
+    search,
     similarity,
     spectra,
     train,
+    validate,
 )
 
 # In planning order: each kind reads steps of the kinds above it.
@@ -31,6 +33,8 @@ STEP_KINDS: dict[str, StepKind] = {
     "reference": reference.KIND,
     "train": train.KIND,
     "scale": scale.KIND,
+    "validate": validate.KIND,
+    "search": search.KIND,
     "evaluate": evaluate.KIND,
     "geometry": geometry.KIND,
     "activations": activations.KIND,

@@ -88,6 +88,8 @@ def _which(index: ModelIndex, reference: str) -> list[tuple[Column, Callable[[Ma
 
     def rate(row: MatchedRow) -> Cell:
         beside = "" if row.learning_rate == row.reference_rate else f"{reference} at {formats.rate(row.reference_rate)}"
+        if row.matched == "best rate":
+            beside = f"each at its best: {beside or 'the same'}"
         return number(formats.rate(row.learning_rate), detail=beside)
 
     def method(row: MatchedRow) -> Cell:

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from analysis.statistics.sampling import difference_interval, ladder, pass_at, share_interval
-from analysis.statistics.significance import holm, mcnemar_exact, sign_flip
+from analysis.statistics.significance import holm, mcnemar_exact, sign_flip, wilson
 from analysis.weights.directions import directions
 from analysis.weights.replicas import runs
 from orchestrator.results.attribution import attribution
@@ -155,6 +155,39 @@ def _training(row: tuple) -> dict:
         "equal_pairs": 0,
         "out_of_memory": [],
     }
+
+
+def _search(method: str, own: float, rates: tuple[float, ...]) -> dict:
+    """ASHA of a method: the first trial is stopped at the first rung, the second is chosen, one of four fails."""
+    trials = []
+    for i, rate in enumerate(rates):
+        right = (20, 41, 40, 0)[i]
+        rungs = [_rung(25, right - 4), _rung(100, right)][: (1, 2, 2, 0)[i]]
+        ended: dict = {"status": ("stopped", "finished", "finished", "failed")[i]}
+        if i == 0:
+            ended["stopped"] = {"steps": 25, "value": rungs[0]["accuracy"], "cutoff": 0.5, "values": [0.74, 0.5]}
+        if i == 3:
+            ended["error"] = ERROR
+        name = method if rate == own else f"{method}-lr{rate:.0e}".replace("e-0", "e-")
+        trials.append({"name": name, "learning_rate": rate, "steps": (25, 100, 100, 0)[i], "rungs": rungs, **ended})
+    return {
+        "method": method,
+        "algorithm": "asha",
+        "rungs": [25, 100],
+        "trials": trials,
+        "chosen": trials[1]["name"],
+        "learning_rate": rates[1],
+        "steps": sum(trial["steps"] for trial in trials),
+        "full_steps": 100 * len(trials),
+    }
+
+
+def _rung(steps: int, right: int) -> dict:
+    low, high = wilson(right, 50)
+    share = right / 50
+    error = math.sqrt(share * (1 - share) / 50)
+    of = {"right": right, "problems": 50, "accuracy": share, "standard_error": error}
+    return {"steps": steps, **of, "low": low, "high": high}
 
 
 def _curve(row: tuple, generator: np.random.Generator) -> dict:
@@ -571,6 +604,7 @@ def results() -> dict:
                 for i, name in enumerate(["base", *TRAINED])
             ],
             "sweep": {"method": "dpo", "matched_learning_rate": 1e-3, "points": _points(tasks)},
+            "search": [_search("sft", 1e-3, (1e-4, 1e-3)), _search("dpo", 1e-4, (3e-5, 1e-4, 3e-4, 3e-3))],
             "evaluation": {
                 "tasks": tasks,
                 "canary": [
