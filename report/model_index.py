@@ -34,6 +34,11 @@ _LABELS = {
     "base": "Base", "sft": "SFT", "rft": "RFT", "dft": "DFT", "rift": "RIFT",
     "offline_grpo": "Offline GRPO", "dpo": "DPO",
 }  # fmt: skip
+# What a name says of some settings, where it ends or before the next hyphen, and how that is read.
+_SETTINGS = {
+    "examplespaired": "on DPO’s rows", "startb": "from a random B", r"batch_size(\d+)": r"at batch \1",
+    r"rank(\d+)": r"at rank \1",
+}  # fmt: skip
 _VARIANT_MARKERS = ("*", "p", "h", "8")
 _SPARE_MARKERS = ("X", "<", ">", "p", "h", "d", "*")
 _VARIANT_LINES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
@@ -152,13 +157,22 @@ def label(name: str) -> str:
     if known is None:
         return name
     variant = head.removeprefix(known).replace("_", " ")
-    rest = re.sub(r"(^|-)examplespaired(-|$)", _on_pairs, rest)
-    return f"{_LABELS[known]}{variant}{' ' if dash else ''}{rest}"
+    return f"{_LABELS[known]}{variant}{' ' if dash else ''}{_worded(rest)}"
 
 
-def _on_pairs(found: re.Match[str]) -> str:
-    """What a name says of ``training.examples: paired``, in words."""
-    return f"{' ' if found[1] else ''}on DPO’s rows{', ' if found[2] else ''}"
+def _worded(rest: str) -> str:
+    """What follows a method's name, with some settings in words."""
+    parts = re.split("-(?=[A-Za-z])", rest)  # lr5e-4 is one
+    words = [re.sub(f"^{setting}$", said, part) for part in parts for setting, said in [_setting(part)]]
+    text = words[0]
+    for before, part, told in zip(parts, parts[1:], words[1:], strict=False):
+        text += (" " if told != part else ", " if _setting(before)[1] else "-") + told
+    return text
+
+
+def _setting(part: str) -> tuple[str, str]:
+    """The entry of ``_SETTINGS`` that a part of a name is of; two that change nothing where it is of none."""
+    return next(((key, words) for key, words in _SETTINGS.items() if re.fullmatch(key, part)), ("$^", ""))
 
 
 def brief(text: str, width: int = BRIEF) -> str:

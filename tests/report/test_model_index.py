@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from report import headline
-from report.model_index import BRIEF, ModelIndex, _room, brief, dimensions, model_index
+from report.model_index import BRIEF, ModelIndex, _room, brief, dimensions, label, model_index
 from results import VERSION, Results
 from tests.report.example_study import typed
 
@@ -44,6 +44,19 @@ def test_a_usual_name_is_kept_where_it_is_ones_own() -> None:
     names = ["sft", "rft_v2", "SFT", "rft-v2", "dpo-lr3e-4", "offline_grpo"]
     index = _index(names)
     assert [index.label(name) for name in names] == ["sft", "rft_v2", "SFT", "rft-v2", "DPO lr3e-4", "Offline GRPO"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("sft-startb", "SFT from a random B"), ("dpo-lr5e-4-startb", "DPO lr5e-4 from a random B"),
+     ("sft-examplespaired-order43", "SFT on DPO’s rows, order43"),
+     ("rft-rank8-startb", "RFT at rank 8 from a random B"),
+     ("dpo-lr5e-4-batch_size12-order43", "DPO lr5e-4 at batch 12, order43"), ("rft-v2-x-1", "RFT v2-x-1"),
+     
+     ("dpo-lr5e-4-order43-init43", "DPO lr5e-4-order43-init43"), ("sft", "SFT"), ("sft-", "SFT ")],
+)  # fmt: skip
+def test_some_settings_in_a_name_are_words(name: str, words: str) -> None:
+    assert label(name) == words
 
 
 @pytest.mark.parametrize("width", [5, 11, 22])
