@@ -36,8 +36,7 @@ def answer(context: Context) -> None:
     engine = context.resources(config["engine"] | engine_placement(context), model)
     tasks = read_problems(context.inputs["problems"])
     _check(context, engine, model, adapter, tasks[0]["problems"])
-    graders = {task["task"]: TASKS[context.runtime["tasks"][task["task"]]].grader() for task in tasks}
-    rows = [row for task in tasks for row in answered(context, engine, task, adapter, graders[task["task"]])]
+    rows = [row for task in tasks for row in _task(context, engine, task, adapter)]
     write(rows, context.out)
 
 
@@ -69,6 +68,11 @@ def _check(
 
 def _called(name: str) -> str:
     return {"base": "the base", "zero": "an adapter of zeros", "adapter": "the adapter"}[name]
+
+
+def _task(context: Context, engine: Engine, task: dict[str, Any], adapter: Path | None) -> list[dict[str, Any]]:
+    """Verdicts of a task of the study, by that task's grader."""
+    return answered(context, engine, task, adapter, TASKS[context.runtime["tasks"][task["task"]]].grader())
 
 
 def answered(

@@ -162,7 +162,7 @@ def _search(method: str, own: float, rates: tuple[float, ...]) -> dict:
     trials = []
     for i, rate in enumerate(rates):
         right = (20, 41, 40, 0)[i]
-        rungs = [_rung(25, right - 4), _rung(100, right)][: (1, 2, 2, 0)[i]]
+        rungs = [_rung(25, max(0, right - 4)), _rung(100, right)][: (1, 2, 2, 0)[i]]
         ended: dict = {"status": ("stopped", "finished", "finished", "failed")[i]}
         if i == 0:
             ended["stopped"] = {"steps": 25, "value": rungs[0]["accuracy"], "cutoff": 0.5, "values": [0.74, 0.5]}
