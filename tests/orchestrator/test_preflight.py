@@ -56,6 +56,13 @@ def test_no_mixed_problem_is_an_empty_view_for_dpo(
     assert line.startswith("methods.dpo: no problem has both a right and a wrong rollout")
 
 
+def test_paired_examples_without_a_pair_are_refused(make_study: Maker, tmp_path: Path, write_rows: Writer) -> None:
+    path = write_rows(tmp_path / "r.jsonl", [rollout("a", 1), rollout("b", 0)])
+    more = ("methods={sft: }", "sweep=null", "replicas=[]", "analysis={}", "training.examples=paired")
+    line = refused(make_study(from_file(path), *more))
+    assert line.startswith("training.examples=paired: no problem has both a right and a wrong rollout")
+
+
 def test_views_with_rows_pass(make_study: Maker, tmp_path: Path, write_rows: Writer) -> None:
     path = write_rows(tmp_path / "r.jsonl", [rollout("a", 1), rollout("a", 0)])
     check(make_study(from_file(path)))
