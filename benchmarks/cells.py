@@ -1,6 +1,6 @@
 """How a study's cost beside its trainings grows with their number, on planted results: no training is run.
 
-    python benchmarks/cells.py FOLDER [CELLS ...]
+    OMP_NUM_THREADS=1 python benchmarks/cells.py FOLDER [CELLS ...]
 
 FOLDER is a finished run of a study with an evaluation, such as configs/tiny.yaml's. Of its files studies of 50, 200 and
 1000 cells (methods x learning rates x orders of rows) are planted: each cell's adapter is its method's and noise, its

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.weights.gram import Gram, along, projection, variance
+from analysis.weights.gram import Gram, along, as_matrix, projection, variance
 from analysis.weights.replicas import Run, families
 
 
@@ -24,6 +24,7 @@ def directions(
     row orders: only these are exchangeable. Runs with another rate or initial A are left out. It adds methods (their
     number) and repeated (how many have several runs); None if no method has several runs or there is one method.
     """
+    gram = as_matrix(gram)  # once: every call below would copy lists anew
     place = {run.name: i for i, run in enumerate(known)}
     methods = method_of or {run.name: run.method for run in known}
     own = [run.name for run in known if run.name == run.method]

@@ -18,7 +18,7 @@ from results.weights import MeasuredGeometry
 FACTORS = ("method", "learning_rate", "init_seed", "order_seed", "start")
 SEPARATOR = ":"  # between the two factors of an interaction's name
 PERMUTATIONS, FULL = 1999, 100  # of as many trainings as FULL or fewer
-LEAST: dict[Subject, int] = {"direction": 399, "update": 99, "effect": 99}  # of very many: the direction's are read
+LEAST: dict[Subject, int] = {"direction": 249, "update": 99, "effect": 99}  # of very many: the direction's are read
 
 
 def attribution(

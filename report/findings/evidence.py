@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -10,6 +9,7 @@ from itertools import combinations
 from analysis.weights.replicas import INIT, ORDER, RATE, Key, Run, families, noise, repeats, runs
 from report.model_index import ModelIndex
 from results import Results
+from results.weights import Geometry
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,22 @@ class Family:
 
 
 @dataclass(frozen=True)
+class Cosines:
+    """Defined cosines by pair of names, looked up: a large study has hundreds of thousands of pairs."""
+
+    geometry: Geometry | None
+
+    def __contains__(self, pair: frozenset[str]) -> bool:
+        return self.geometry is not None and len(pair) == 2 and self.geometry.cosine(*pair) is not None
+
+    def __getitem__(self, pair: frozenset[str]) -> float:
+        cosine = self.geometry.cosine(*pair) if self.geometry else None
+        if cosine is None:
+            raise KeyError(pair)
+        return cosine
+
+
+@dataclass(frozen=True)
 class Evidence:
     """``families``: all that were measured. ``reference``: the one the others are compared to, perhaps without runs."""
 
@@ -46,11 +62,10 @@ class Evidence:
     families: tuple[Family, ...]
     reference: Family
 
-    def _known(self, pairs: Iterable[frozenset[str]]) -> dict[frozenset, float]:
-        """The defined cosines of these pairs."""
-        geometry = self.results.geometry
-        found = {pair: geometry.cosine(*pair) for pair in pairs} if geometry else {}
-        return {pair: cosine for pair, cosine in found.items() if cosine is not None}
+    @cached_property
+    def known(self) -> Cosines:
+        """The defined cosines, by pair."""
+        return Cosines(self.results.geometry)
 
     @cached_property
     def norms(self) -> dict[str, float]:
@@ -61,7 +76,8 @@ class Evidence:
     def repeated(self) -> dict[str, dict[frozenset, float]]:
         """Pairs of runs of one method that differ in one thing alone, by what it is, with their cosines."""
         pairs_by_kind = repeats([run for family in self.families for run in family.runs])
-        return {kind: self._known(map(frozenset, of)) for kind, of in pairs_by_kind.items()}
+        pairs = {kind: map(frozenset, of) for kind, of in pairs_by_kind.items()}
+        return {kind: {pair: self.known[pair] for pair in of if pair in self.known} for kind, of in pairs.items()}
 
     @cached_property
     def zero(self) -> tuple[str, ...]:
@@ -77,12 +93,12 @@ class Evidence:
     def cross(self, a: Family, b: Family) -> list[float]:
         """The cosine of every run of ``a`` to every run of ``b``."""
         pairs = (frozenset((x, y)) for x in a.names for y in b.names if x != y)
-        return list(self._known(pairs).values())
+        return [self.known[pair] for pair in pairs if pair in self.known]
 
     def within(self, family: Family) -> list[float]:
         """The cosine of every two runs of one family: what a new order of rows gives it."""
         pairs = map(frozenset, combinations(family.names, 2))
-        return list(self._known(pairs).values())
+        return [self.known[pair] for pair in pairs if pair in self.known]
 
     def comparable(self, family: Family) -> bool:
         """Whether it began from the reference's initial A: another one takes a cosine to 0 whatever was learned."""

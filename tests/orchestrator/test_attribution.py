@@ -102,6 +102,20 @@ def test_pairs_that_differ_in_one_factor_alone_are_counted_and_measured(planted:
     assert (rows["order_seed"].cosine_min, rows["order_seed"].cosine_max) == (min(alone), max(alone))
 
 
+def test_the_layers_grams_give_the_intervals_that_their_pairs_give(planted: tuple) -> None:
+    """As of a study that does not list every pair by layer; the two layers are 1 and .5 times the same updates."""
+    trainings, geometry, found = planted
+    whole = np.array(geometry.gram)
+    grams = np.stack([whole * weight**2 / (1 + 0.5**2) for weight in (1.0, 0.5)])
+    without = geometry.model_copy(update={"layers": []})
+    again = attribution(without, None, trainings, 0, grams)
+    assert again is not None
+    for variance in found.variance:
+        for term, other in zip(variance.terms, _of(again, variance.of).terms, strict=True):
+            assert (other.low, other.high) == pytest.approx((term.low, term.high), abs=1e-9)
+            assert (other.share, other.p) == (term.share, term.p)
+
+
 def test_one_factor_is_no_factorial() -> None:
     trainings = [row for row in _trainings() if row.learning_rate == 1e-3 and row.order_seed == 42]
     assert attribution(_geometry(trainings), None, trainings, 0) is None
