@@ -23,6 +23,7 @@ from orchestrator.steps import STEP_KINDS
 Planner = Callable[[Study], list[Step]]
 Maker = Callable[..., Study]
 ROLLOUTS_FILE = "rollouts={source: file, path: '{data}/gsm8k/rollouts.jsonl'}"
+WITHOUT_SEARCH = set(STEP_KINDS) - {"search", "validate"}  # the kinds of a study that searches no learning rate
 GSM8K = "evaluation.tasks=[{task: gsm8k, source: '{data}/gsm8k/train.jsonl', split: train, draw: 5}]"
 
 
@@ -93,7 +94,7 @@ def test_the_page_counts_what_a_comparison_reads_of_the_models(
 
 def test_no_row_is_held_out_where_none_is_asked_for(make_study: Maker, plan_of: Planner) -> None:
     kinds = {s.kind.name for s in plan_of(make_study("rollouts.table.heldout=0", "norm_matched=true"))}
-    assert kinds == set(STEP_KINDS) - {"losses", "connectivity"}
+    assert kinds == WITHOUT_SEARCH - {"losses", "connectivity"}
 
 
 def test_one_training_more_changes_what_compares_all_and_nothing_else(make_study: Maker, plan_of: Planner) -> None:
@@ -223,13 +224,13 @@ TRAINED = {
 @pytest.mark.parametrize(
     ("override", "kinds"),
     [
-        ("base.seed=1", set(STEP_KINDS)),
-        ("base.threads=2", set(STEP_KINDS)),
-        ("prompt.max_answer_tokens=47", set(STEP_KINDS) - {"base"}),
-        ("rollouts.temperature=0.9", set(STEP_KINDS) - {"base"}),
-        ("rollouts.shard=3", set(STEP_KINDS) - {"base"}),
-        ("rollouts.table.heldout=0.2", set(STEP_KINDS) - {"base"}),
-        ("engine.threads=2", set(STEP_KINDS) - {"base"}),
+        ("base.seed=1", WITHOUT_SEARCH),
+        ("base.threads=2", WITHOUT_SEARCH),
+        ("prompt.max_answer_tokens=47", WITHOUT_SEARCH - {"base"}),
+        ("rollouts.temperature=0.9", WITHOUT_SEARCH - {"base"}),
+        ("rollouts.shard=3", WITHOUT_SEARCH - {"base"}),
+        ("rollouts.table.heldout=0.2", WITHOUT_SEARCH - {"base"}),
+        ("engine.threads=2", WITHOUT_SEARCH - {"base"}),
         ("training.precision=bfloat16", TRAINED | {"reference"}),
         ("training.threads=2", TRAINED | {"reference"}),
         ("training.learning_rate=2e-4", TRAINED),
@@ -246,7 +247,7 @@ TRAINED = {
         ("evaluation.temperature=0.5", {"evaluate"}),
         ("evaluation.tasks.0.max_tokens=30", {"evaluate"}),
         ("evaluation.tasks.0.shots={count: 1}", {"problems", "evaluate", "features", "similarity"}),
-        ("prompt.template=x", set(STEP_KINDS) - {"base"}),
+        ("prompt.template=x", WITHOUT_SEARCH - {"base"}),
         ("analysis.top=3", {"geometry"}),
         ("analysis.seed=1", {"geometry", "similarity"}),
         ("analysis.activations.rows=8", {"activations"}),

@@ -39,6 +39,7 @@ ELSEWHERE = {
         "method": "which is trained again", "init_seed": "the one change", "order_seed": "the one change",
         "learning_rate": "the one change",
     },
+    "Search": {"seed": "of the rates that are drawn"},
     "ScratchBase": {
         "steps": "of its pretraining", "learning_rate": "of its pretraining", "threads": "of its pretraining",
         "seed": "of its pretraining",
@@ -136,6 +137,7 @@ def test_no_setting_of_a_training_or_an_engine_is_declared_twice() -> None:
         assert list(inspect.signature(engine).parameters) == ["model", "config"]
     assert names(TrainConfig) - names(TrainingSettings, LoraSettings) == {
         "method", "settings", "init_seed", "order_seed", "base_name", "base_revision", "pair_rule", "pairs",
+        "keep_state",
     }  # fmt: skip
     assert names(EngineConfig) - names(EngineSettings, EnginePlace) == {"attention", "max_lora_rank", "device"}
 
