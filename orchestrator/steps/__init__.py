@@ -17,12 +17,11 @@ from orchestrator.steps import (
     problems,
     reference,
     rollouts,
-    search,
     similarity,
     spectra,
     train,
-    validate,
 )
+from orchestrator.steps.trials import search, validate
 
 # In planning order: each kind reads steps of the kinds above it.
 STEP_KINDS: dict[str, StepKind] = {
