@@ -24,7 +24,7 @@ from orchestrator.cluster.executor import RayExecutor
 from orchestrator.config.study_file import load_study
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.resolve import gather
-from orchestrator.steps.search import SEARCH
+from orchestrator.steps.trials.search import SEARCH
 
 TINY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
 RATES = [float(f"{1e-5 * 10 ** (k / 5):.2e}") for k in range(16)]  # 1e-5 to 1e-2

@@ -122,7 +122,7 @@ class Requests:
 
 def trained_by(steps: Collection[Step]) -> list[Step]:
     """The trainings among the steps, and for each search one for each of its trials."""
-    from orchestrator.steps.search import trials
+    from orchestrator.steps.trials.search import trials
 
     trainings = [step for step in steps if step.runs_as == "training"]
     for step in steps:

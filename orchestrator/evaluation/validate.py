@@ -12,7 +12,7 @@ from orchestrator.rollouts.dataset import read_table
 from orchestrator.rollouts.sources import SOURCES
 from orchestrator.runtime.serving import engine_placement
 from orchestrator.steps.base import model_folder
-from orchestrator.steps.validate import SPLIT, VALIDATION
+from orchestrator.steps.trials.validate import SPLIT, VALIDATION
 
 
 def validate(context: Context) -> None:

@@ -11,7 +11,7 @@ from orchestrator.config.factorial import Cells
 from orchestrator.config.study import Study
 from orchestrator.planning.plan import make_plan
 from orchestrator.results.read import read_part
-from orchestrator.steps.search import SEARCH
+from orchestrator.steps.trials.search import SEARCH
 
 
 @dataclass(frozen=True)

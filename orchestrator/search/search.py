@@ -12,7 +12,7 @@ from execution.context import Context, StepFailed
 from execution.store import write_json
 from orchestrator.search.log import Log
 from orchestrator.search.trials import Trials
-from orchestrator.steps.search import SEARCH
+from orchestrator.steps.trials.search import SEARCH
 from results import dump
 from results.part import present
 from results.search import Rung, Search, Stopped, Trial

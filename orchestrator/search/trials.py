@@ -15,7 +15,7 @@ from execution.context import Ask
 from execution.step import Step
 from methods.seeds import derive
 from orchestrator.planning.training_runs import run_name
-from orchestrator.steps.validate import VALIDATION
+from orchestrator.steps.trials.validate import VALIDATION
 
 if TYPE_CHECKING:
     from orchestrator.config.search import Search

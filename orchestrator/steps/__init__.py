@@ -18,12 +18,11 @@ from orchestrator.steps import (
     reference,
     rollouts,
     scale,
-    search,
     similarity,
     spectra,
     train,
-    validate,
 )
+from orchestrator.steps.trials import search, validate
 
 # In planning order: each kind reads steps of the kinds above it.
 STEP_KINDS: dict[str, StepKind] = {

@@ -28,8 +28,8 @@ from orchestrator.planning.training_runs import training_runs
 from orchestrator.search.log import Log
 from orchestrator.search.search import best, found, judged
 from orchestrator.search.trials import Trials, rates_of
-from orchestrator.steps.search import SEARCH
-from orchestrator.steps.validate import VALIDATION
+from orchestrator.steps.trials.search import SEARCH
+from orchestrator.steps.trials.validate import VALIDATION
 from results import dump
 from results.search import Search as SearchResult
 from results.search import Trial

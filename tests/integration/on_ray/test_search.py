@@ -20,7 +20,7 @@ from orchestrator.planning.search import searches, stage
 from orchestrator.runtime.engines import Engines
 from orchestrator.search.log import FILE as LOG
 from orchestrator.search.trials import Trials
-from orchestrator.steps.search import SEARCH
+from orchestrator.steps.trials.search import SEARCH
 from tests.integration.conftest import ROOT, committed, finished, forked_run, orchestrator, results
 
 STUDY = """

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from execution.context import Context
 from execution.step import RunsAs, Step, StepKind
 from orchestrator.bases.base import Shape
-from orchestrator.steps import validate
 from orchestrator.steps.train import KIND as TRAIN
+from orchestrator.steps.trials import validate
 
 if TYPE_CHECKING:
     from orchestrator.config.search import Search
