@@ -104,11 +104,10 @@ def moved_table(results: Results, index: ModelIndex) -> Table | None:
 
 def way_table(results: Results, index: ModelIndex) -> Table | None:
     """The way of each training beside that of full steps, what of it was undone, and the signal in its gradient."""
-    course = {curve.name: curve for curve in results.curves or ()}
+    undone = {c.name: dict(zip(c.step, c.undone, strict=True)) for c in results.curves or () if c.undone}
 
     def halfway(row: Trained) -> Cell:
-        undone = course[row.name].undone if row.name in course else None
-        return number(formats.percent(undone[(row.report_step - 1) // 2] if undone else None), "not logged")
+        return number(formats.percent(undone.get(row.name, {}).get((row.report_step + 1) // 2)), "not logged")
 
     columns: Columns = [
         named(index, "Training"),
