@@ -104,12 +104,10 @@ def moved_table(results: Results, index: ModelIndex) -> Table | None:
 
 def way_table(results: Results, index: ModelIndex) -> Table | None:
     """The way of each training beside that of full steps, what of it was undone, and the signal in its gradient."""
-    course = {curve.name: curve for curve in results.curves or ()}
+    undone = {c.name: dict(zip(c.step, c.undone, strict=True)) for c in results.curves or () if c.undone}
 
     def halfway(row: Trained) -> Cell:
-        curve = course.get(row.name)
-        undone = dict(zip(curve.step, curve.undone, strict=True)) if curve and curve.undone else {}
-        return number(formats.percent(undone.get((row.report_step + 1) // 2)), "not logged")
+        return number(formats.percent(undone.get(row.name, {}).get((row.report_step + 1) // 2)), "not logged")
 
     columns: Columns = [
         named(index, "Training"),
