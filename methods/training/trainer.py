@@ -97,21 +97,23 @@ def train(
         trainer.join(done)
         record = Record(result, config, adapter, on_step, kept)
         due = state.Due(config.resume_every, config.resume_seconds)
+
+        def save(step: int) -> None:
+            memory = asdict(trainer.fit) | {"power": trainer.motion.power}
+            state.save(work, step, adapter.parameters, optimizer, who, memory, record.sync())
+
         try:
             for step in range(done + 1, config.last_step + 1):
                 workers.tell(step)
                 line = trainer.step(step, units_at(config, stream, step))
                 record.step(line | evaluate_heldout(config, adapter, step, heldout))
                 if due(step):
-                    kept = record.sync()
-                    memory = asdict(trainer.fit) | {"power": trainer.motion.power}
-                    state.save(work, step, adapter.parameters, optimizer, who, memory, kept)
+                    save(step)
                     if on_save is not None:
                         on_save()
                     due.saved()
             if config.keep_state:
-                kept = record.sync()
-                state.save(work, config.last_step, adapter.parameters, optimizer, who, asdict(trainer.fit), kept)
+                save(config.last_step)
                 state.hand_on(work, out / HANDED_ON)
             summary = record.finish(rollouts, units, stream, trainer.fit.events)
         except TrainingDiverged as error:
