@@ -73,7 +73,14 @@ def test_the_default_study_is_whole_and_downloads_nothing() -> None:
     assert study.adapter.rank >= 16
     assert study.rollouts.source == "vllm" and study.rollouts.problems.source is None
     assert all(task.source is None for task in study.evaluation.tasks)
-    assert {c.role for c in training_runs(study)} == {"method", "sweep", "order", "init"}
+    runs = training_runs(study)
+    assert {run.role for run in runs} == {"method", "sweep", "order", "init", "cell"}
+    rate, orders = study.learning_rate("sft"), {study.seeds.order, 43}
+    for method in ("sft", "dpo"):  # an interval of their difference at one rate needs two trainings of each
+        at = {
+            r.order_seed for r in runs if (r.method, r.learning_rate, r.init_seed) == (method, rate, study.seeds.init)
+        }
+        assert at == orders
 
 
 @pytest.fixture

@@ -516,7 +516,8 @@ def test_no_number_of_a_drawn_study_contradicts_a_sentence(seed: int) -> None:
 
 
 def _first_run_alone(self: Evidence, a: Any, b: Any) -> list[float]:
-    return list(self._known([frozenset((a.name, b.name))]).values())
+    pair = frozenset((a.name, b.name))
+    return [self.known[pair]] if pair in self.known else []
 
 
 WRONG: dict[str, tuple[Any, str, Any]] = {
