@@ -17,7 +17,7 @@ WORDS = {
 def named(index: ModelIndex, factors: Sequence[str]) -> str:
     """A factor, or the interaction of two, as it is called; the one that is drawn by the factor that was, A or B."""
     words = WORDS | {INIT: index.by_chance.initial}
-    return " × ".join(words.get(factor, factor.rpartition(".")[2]) for factor in factors)
+    return " × ".join(words.get(factor, factor.rpartition(".")[2].replace("_", " ")) for factor in factors)
 
 
 def place(factor: str) -> int:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from report.model_index import ModelIndex
 from report.plotting import FONT, Canvas, drawable
 from report.sections import SECTIONS
+from report.sections.attribution import ANSWER
 from results import Results
 
 MOST_MODELS = 24  # that a figure tells apart
@@ -68,7 +69,7 @@ def draw(results: Results, index: ModelIndex, folder: Path) -> dict[str, Drawn]:
             figure, title, caption = made
             if any(drawable(model.brief) != model.brief for model in index.models.values()):
                 caption += " Characters that the drawing’s font lacks stand as their numbers; the tables spell them."
-            if every > len(index.models):
+            if every > len(index.models) and key != ANSWER:  # which draws pairs by what differs, not models
                 caption += (
                     f" Of {every} models the first {len(index.models)} are drawn, methods and floors before others."
                 )
