@@ -54,13 +54,15 @@ def findings(results: Results, index: ModelIndex, rows: Sequence[Row]) -> Findin
         nothing = "No model to compare with: these results hold no update."
         return Findings((Claim("nothing", direction.LEAD, nothing),), warnings)
     ev = evidence(results, index)
-    lead, turned = direction.lead(ev), attribution.points(results, index)
+    lead, turned, rates = direction.lead(ev), attribution.points(results, index), rate.points(ev)
     if any(claim.kind == attribution.TURNS for claim in turned):  # the answer of a factorial: what moves the updates
         turned = [replace(claim, point=direction.LEAD) for claim in turned]
-        claims = [lead[0], *turned, *(replace(claim, point="directions") for claim in lead[1:])]
+        moved = [replace(claim, point=direction.LEAD) for claim in rates if claim.kind == "rates"]
+        rates = [claim for claim in rates if claim.kind != "rates"]
+        claims = [lead[0], *turned, *moved, *(replace(claim, point="directions") for claim in lead[1:])]
     else:
         claims = [*lead, *turned]
-    claims += [*rate.points(ev), *direction.floors(ev, claims), *rate.norms(ev, rows)]
+    claims += [*rates, *direction.floors(ev, claims), *rate.norms(ev, rows)]
     return Findings((*claims, *function.points(results, index), *limits.learning(results)), warnings)
 
 

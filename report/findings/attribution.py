@@ -10,7 +10,7 @@ from report.findings.claim import Claim
 from report.findings.trials import LEVEL
 from report.model_index import ModelIndex
 from results import Results
-from results.attribution import Term
+from results.attribution import Term, VarianceBy
 
 POINT, TURNS = "attribution", "turns"
 
@@ -28,7 +28,13 @@ def points(results: Results, index: ModelIndex) -> list[Claim]:
     untold = [t for t in mains if t not in shown and (t.p is None or t.p_floor is None or t.p_floor * tests >= LEVEL)]
     open_ = [term for term in mains if term not in shown and term not in untold]
     head = f"Of the variation between the directions of {variance.deltas} updates, "
-    return [*_claims(index, head, shown, open_, untold, tests), *_by_effect(results, index, shown)]
+    claims = list(_claims(index, head, shown, open_, untold, tests))
+    return [
+        *claims[: len(shown) > 0],
+        *_rest(variance, shown),
+        *claims[len(shown) > 0 :],
+        *_by_effect(results, index, shown),
+    ]
 
 
 def _claims(
@@ -46,7 +52,18 @@ def _claims(
         words = formats.listing(
             [f"{named(index, t.factors)} ({formats.percent(t.share)}{_at_best(t, tests)})" for t in untold]
         )
-        yield _claim("turning untested", f"Too few trainings to test at p < {LEVEL}: {words}.", untold)
+        yield _claim("turning untested", f"Not testable with so few trainings: {words}.", untold)
+
+
+def _rest(variance: VarianceBy, shown: Sequence[Term]) -> Iterator[Claim]:
+    """What of the variation goes with no factor alone."""
+    pairs = sum(term.share or 0.0 for term in variance.terms if len(term.factors) > 1)
+    both = max(0.0, variance.overlap or 0.0)
+    if shown and (pairs or both):
+        parts = [f"{formats.percent(pairs)} goes with two factors together"] if pairs else []
+        parts += [f"{formats.percent(both)} could be several factors’"] if both else []
+        numbers = {"two factors": (pairs, pairs), "several": (both, both)}
+        yield Claim("turning rest", POINT, f"Of the rest {' and '.join(parts)}.", (), numbers)
 
 
 def _by_effect(results: Results, index: ModelIndex, shown: Sequence[Term]) -> Iterator[Claim]:
@@ -56,7 +73,7 @@ def _by_effect(results: Results, index: ModelIndex, shown: Sequence[Term]) -> It
     if term is None or term.share is None or all(t.factors != [INIT] for t in shown):
         return
     name = named(index, [INIT])
-    layers = f" ({formats.interval(term.low, term.high)}% over layers)" if term.low is not None else ""
+    layers = f" (95% interval over layers {formats.interval(term.low, term.high)}%)" if term.low is not None else ""
     words = (
         f"Of the variation between their effects on real inputs, {formats.percent(term.share)} goes with the {name}"
         f"{layers}: another {name} puts the same change into other entries, so across it compare effects."
@@ -71,7 +88,7 @@ def _claim(kind: str, words: str, terms: Sequence[Term]) -> Claim:
 
 def _sure(term: Term) -> str:
     """The interval over layers, and p."""
-    layers = f"{formats.interval(term.low, term.high)}% over layers, " if term.low is not None else ""
+    layers = f"95% interval over layers {formats.interval(term.low, term.high)}%, " if term.low is not None else ""
     return f" ({layers}{_p(term)})"
 
 

@@ -141,7 +141,9 @@ def _undecided(ev: Evidence, placed: Sequence[Placed], reference: str) -> Claim:
 
 def _head(ev: Evidence, placed: Sequence[Placed], reference: str) -> Claim:
     apart = [one for one in placed if one.kind == "apart"]
-    methods = f"{len(placed)} methods"
+    varied = {row.name for row in ev.results.trainings if row.varied}
+    kinds = "methods and variants" if any(varied & {*one.family.names} for one in placed) else "methods"
+    methods = f"{len(placed)} {kinds}"
     verb, one = ("differs" if len(apart) == 1 else "differ"), ev.label(placed[0].family)
     more = f"in direction from {reference} by more than a new order of rows explains"
     if not apart:

@@ -28,9 +28,12 @@ def points(ev: Evidence) -> list[Claim]:
 def _both(ev: Evidence, own: Family, matched: Family, point: str) -> Claim:
     reference = ev.label(ev.reference)
     here, there = ev.cross(own, ev.reference), ev.cross(matched, ev.reference)
+    sizes = [between([formats.times(value) for value in ends(of)]) if (of := norm_ratios(ev, family)) else ""
+             for family in (own, matched)]  # fmt: skip
+    norms_ = [f" and {size} {reference}’s norm" if size else "" for size in sizes]
     words = (
-        f"{ev.label(own)} at its own rate {formats.rate(own.learning_rate)} has cosine {cosines(here)} to {reference}; "
-        f"at {reference}’s rate {formats.rate(matched.learning_rate)}, {cosines(there)}."
+        f"{ev.label(own)} at its own rate {formats.rate(own.learning_rate)} has cosine {cosines(here)} to {reference}"
+        f"{norms_[0]}; at {reference}’s rate {formats.rate(matched.learning_rate)}, {cosines(there)}{norms_[1]}."
     )
     return Claim("rates", point, words, (*own.names, *matched.names), {f.name: ends(ev.cross(f, ev.reference))
                  for f in (own, matched)})  # fmt: skip
@@ -75,6 +78,11 @@ def _distance(ev: Evidence, own: Family, matched: Family, point: str) -> Iterato
         yield Claim("closes", point, words, subjects, {"closed": closed})
 
 
+def norm_ratios(ev: Evidence, family: Family) -> list[float]:
+    """The norm of every run of a family over that of every run of the reference."""
+    return [ev.norms[a] / ev.norms[b] for a, b in product(family.names, ev.reference.names) if ev.norms.get(b)]
+
+
 def norms(ev: Evidence, rows: Sequence[Row]) -> list[Claim]:
     """Sizes beside what learning rate × steps alone predicts, of what was not run at the reference's."""
     parts: list[str] = []
@@ -87,7 +95,7 @@ def norms(ev: Evidence, rows: Sequence[Row]) -> list[Claim]:
             continue
         if row.kind == "method" and round(row.rate_steps_ratio, 6) == 1:
             continue
-        ratios = [ev.norms[a] / ev.norms[b] for a, b in product(family.names, ev.reference.names)]
+        ratios = norm_ratios(ev, family)
         if ratios:
             shown = between([formats.times(value) for value in ends(ratios)])
             parts.append(f"{row.label} {shown} ({formats.times(row.rate_steps_ratio)} expected)")

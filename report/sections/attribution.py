@@ -11,7 +11,7 @@ import numpy as np
 from report import formats
 from report.factors import WORDS, named, ordered
 from report.model_index import ModelIndex
-from report.plotting import CHANCE, FLOOR, PAGE, Canvas, Made
+from report.plotting import CHANCE, FLOOR, PAGE, Canvas, Made, called, gathered
 from report.section import Records, Section, from_results
 from report.tables import Cell, Column, Table, number, records, text
 from results import Results, dump
@@ -110,12 +110,21 @@ def one_factor(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     strips = _strips(results, found)
     if not strips:
         return None
-    figure, ((axes,),) = canvas.grid(PAGE, 0.75 + 0.38 * len(strips))
-    for row, every in enumerate(strips.values()):
-        values = every if len(every) <= _MOST_POINTS else np.quantile(every, np.linspace(0, 1, _MOST_POINTS)).tolist()
-        axes.plot(
-            values, row + _spread(values), linestyle="none", marker="o", markersize=4, alpha=0.55, color="#0072B2"
-        )
+    figure, ((axes,),) = canvas.grid(PAGE, 0.95 + 0.38 * len(strips))
+    colours = {training.method: index.models[training.method].colour for training in results.trainings
+               if training.method in index.models}  # fmt: skip
+    for row, pairs in enumerate(strips.values()):
+        every = [cosine for cosine, _ in pairs]
+        thin = len(every) > _MOST_POINTS
+        points = [(value, "") for value in np.quantile(every, np.linspace(0, 1, _MOST_POINTS))] if thin else pairs
+        places = row + _spread([cosine for cosine, _ in points])
+        for method in ("", *colours):
+            shown = [i for i, (_, of) in enumerate(points) if (of if of in colours else "") == method]
+            label = called(index, method) if method else "two other methods"
+            axes.plot(
+                [points[i][0] for i in shown], places[shown], linestyle="none", marker="o", markersize=4, alpha=0.65,
+                color=colours.get(method, "#9a9a9a"), label=label if shown else "_",
+            )  # fmt: skip
         axes.plot([float(np.mean(every))], [row], linestyle="none", marker="|", markersize=18, color="#000000")
     chance = results.geometry.chance.shared_a.cosine
     if chance is not None:
@@ -125,32 +134,47 @@ def one_factor(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
     thinned = any(len(values) > _MOST_POINTS for values in strips.values())
     axes.set_yticks(range(len(strips)), [f"{named(index, [factor])} ({len(of)})" for factor, of in strips.items()])
     axes.set_ylim(len(strips) - 0.5, -0.5)
-    axes.set_xlim(min(-0.05, *(min(values) - 0.03 for values in strips.values())), 1.03)
+    axes.set_xlim(min(-0.05, *(min(pairs)[0] - 0.03 for pairs in strips.values())), 1.03)
     axes.set_xlabel("cosine of two updates that differ in this alone")
+    gathered(figure, [called(index, method) for method in colours], columns=8)
+    reference = index.label(index.reference)
     return (
         figure,
         "What turns the update",
         "One point is one pair of trainings that are equal in all but this; the bar is their mean, the number beside "
-        "the name how many there are. Near 1: it changes the size at most. Brown band: twice the root mean square of "
-        f"random updates’ cosine. Another {index.drawn.initial} turns an update that does the same: see the share of "
-        f"effect.{f' Of more than {_MOST_POINTS} pairs the points are quantiles.' if thinned else ''}",
+        f"the name how many there are. Coloured: two trainings of one method, or of one and {reference}. At 1 only the "
+        "size differs. Brown band: twice the root mean square of random updates’ cosine. Another "
+        f"{index.drawn.initial} puts the same change into other entries: see its share of the effect below."
+        + (f" Of more than {_MOST_POINTS} pairs the points are quantiles." if thinned else ""),
     )
 
 
-def _strips(results: Results, found: Attribution) -> dict[str, list[float]]:
+def _strips(results: Results, found: Attribution) -> dict[str, list[tuple[float, str]]]:
+    """By factor, the cosine of every pair that differs in it alone, and the method that it is drawn as: the one of
+    both, or the other one beside the reference; empty for two others."""
     levels = {row.name: row.levels for row in found.trainings}
-    strips: dict[str, list[float]] = {factor: [] for factor in (*WORDS, *next(iter(levels.values())))}
-    geometry = results.geometry
+    methods = {training.name: training.method for training in results.trainings}
+    strips: dict[str, list[tuple[float, str]]] = {factor: [] for factor in (*WORDS, *next(iter(levels.values())))}
+    geometry, reference = results.geometry, methods.get(results.reference or "", "")
     assert geometry is not None
-    for factor, values in strips.items():
+    for factor, points in strips.items():
         alike: dict[tuple[str, ...], list[str]] = {}
         for name, held in levels.items():
             rest = tuple(repr(level) for other, level in held.items() if other != factor)
             alike.setdefault(rest, []).append(name)
         for names in alike.values() if any(factor in held for held in levels.values()) else ():
-            pairs = ((a, b) for a, b in combinations(names, 2) if levels[a][factor] != levels[b][factor])
-            values += [cosine for a, b in pairs if (cosine := geometry.cosine(a, b)) is not None]
-    return {factor: values for factor, values in strips.items() if values}
+            for a, b in combinations(names, 2):
+                cosine = geometry.cosine(a, b) if levels[a][factor] != levels[b][factor] else None
+                if cosine is not None:
+                    points.append((cosine, _of({methods[a], methods[b]}, reference)))
+    return {factor: points for factor, points in strips.items() if points}
+
+
+def _of(both: set[str], reference: str) -> str:
+    """The method that a pair of trainings of ``both`` is drawn as."""
+    if len(both) == 1:
+        return next(iter(both))
+    return next(iter(both - {reference})) if reference in both else ""
 
 
 def _spread(values: Sequence[float]) -> np.ndarray:

@@ -12,7 +12,8 @@ from itertools import combinations, product
 import numpy as np
 
 from report.findings import Claim
-from report.formats import percent
+from report.findings.claim import ends
+from report.formats import percent, times
 from report.model_index import label
 from results.evaluation import Task
 from tests.report.drawn_study import RATE, Drawn
@@ -137,7 +138,7 @@ def check_apart(n: Numbers, claim: Claim) -> None:
         for cosine, floor in product(n.cross(family, sft), below):
             assert cosine < floor, f"{name}: {cosine} is not below {floor}"
     if "explains" in claim.words:  # the first sentence
-        count = re.search(r"(\d+) of (\d+) methods differ", claim.words)
+        count = re.search(r"(\d+) of (\d+) methods(?: and variants)? differ", claim.words)
         assert (len(leaders(n, claim)), len(subjects(n))) == ((int(count[1]), int(count[2])) if count else (1, 1))
         equal = [name for name in leaders(n, claim) if not n.unequal(name)] or n.differing("rate")
         assert claim.words.startswith("Not one update with another step size") == bool(equal)
@@ -461,6 +462,28 @@ def check_by_effect(n: Numbers, claim: Claim) -> None:
     assert claim.numbers == {"init_seed": (share, share)} and share is not None and percent(share) in claim.words
 
 
+def check_rest(n: Numbers, claim: Claim) -> None:
+    found = n.given.typed.attribution
+    assert found is not None
+    (variance,) = (v for v in found.variance if v.of == "direction")
+    mains = sum(t.share or 0 for t in variance.terms if len(t.factors) == 1)
+    left = 1 - mains - (variance.residual.share or 0)  # all of it is told: in pairs of factors, or in several
+    told = claim.numbers["two factors"][0] + claim.numbers["several"][0]
+    assert (variance.overlap or 0) < 0 or abs(told - left) < 1e-8, claim.words
+    assert all(percent(value) in claim.words for value, _ in claim.numbers.values() if value)
+
+
+def check_rates(n: Numbers, claim: Claim) -> None:
+    """The cosines and norms of a method at its own and at SFT's rate."""
+    for name in claim.numbers:
+        family = n.family(name)
+        assert set(family) <= set(claim.subjects)
+        assert tuple(round(value, 3) for value in claim.numbers[name]) == ends(n.cross(family, n.sft()))
+        ratios = [n.norms[a] / n.norms[b] for a, b in product(family, n.sft()) if n.norms[b]]
+        low, high = (times(value) for value in ends(ratios))
+        assert (low if low == high else f"{low} to {high}") + " SFT’s norm" in claim.words, claim.words
+
+
 CHECKS: dict[str, Callable[[Numbers, Claim], None]] = {
     "apart": check_apart, "rate": check_rate, "level": check_level, "unrepeated": check_unrepeated,
     "unsteady": check_unsteady, "none apart": check_none_apart, "open": check_open, "zero": check_zero,
@@ -473,11 +496,11 @@ CHECKS: dict[str, Callable[[Numbers, Claim], None]] = {
     "below the base": check_beside_base("below"), "open the base": check_beside_base("open"),
     "level at an end": check_end, "cut": check_cut, "accuracy rises": check_change("rises"),
     "turns": check_turning(True), "not shown to turn": check_turning(False), "turning untested": check_turning(None),
-    "init by effect": check_by_effect,
+    "init by effect": check_by_effect, "turning rest": check_rest, "rates": check_rates,
     "accuracy falls": check_change("falls"), "accuracy open": check_change("open"), "norms": check_norms,
 }  # fmt: skip
 TURNING = ("turns", "not shown to turn", "turning untested")
-FREE = {"rates", "reached by some", "chance", "base alone"}
+FREE = {"reached by some", "chance", "base alone"}
 
 
 def check(given: Drawn, claims: Collection[Claim]) -> None:

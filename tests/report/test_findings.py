@@ -175,7 +175,10 @@ def test_no_distance_is_told_of_what_is_undecided() -> None:
     found = _found(_study(cosines, {"dpo": 1e-4}))
     assert "Undecided for want of another order of their own: DPO lr1e-3 (0.700" in found.lead
     (point,) = [point for point in found.points if point.startswith("DPO at its own rate")]
-    assert point == "DPO at its own rate 1e-4 has cosine 0.200 to SFT; at SFT’s rate 1e-3, 0.700."
+    assert point == (
+        "DPO at its own rate 1e-4 has cosine 0.200 to SFT and 1.00× SFT’s norm; at SFT’s rate 1e-3, 0.700 and 1.00× "
+        "SFT’s norm."
+    )
     del cosines["offline_grpo", "offline_grpo-order43"]
     assert "closes 71% of the distance" in _closes(cosines), "held to SFT alone it is decided"
 
