@@ -155,8 +155,8 @@ class RayExecutor:
             self.tasks = sorted([*self.tasks, step], key=self._turn)
 
     def _awaited(self, step: Step) -> bool:
-        """Whether a training still to come reads the step."""
-        trainings = (other for other in self.coming if other.runs_as == "training")
+        """Whether a training still to come reads the step, of the plan or of a search's trials."""
+        trainings = (other for other in self.coming if other.runs_as in ("training", "search"))
         return any(step.title == read.title for training in trainings for read in training.inputs.values())
 
     def _turn(self, step: Step) -> float:

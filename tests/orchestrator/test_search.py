@@ -352,3 +352,15 @@ def test_a_seeded_workspace_is_not_seeded_twice(tmp_path: Path, make_study: Make
     store.seed(step, state)
     with store.writing(step) as space:
         assert (space.work / "state.json").read_text() == "1" and (space.work / "result").is_dir()
+
+
+def test_what_only_a_searchs_trials_read_does_not_wait_for_a_core(make_study: Maker, tmp_path: Path) -> None:
+    """The cores are held by trainers that wait for the trials."""
+    from orchestrator.cluster.executor import RayExecutor
+
+    study = make_study(HELD, GRID)
+    steps = {step.title: step for step in make_plan(study, facts_of(study, tmp_path))}
+    executor = object.__new__(RayExecutor)
+    for coming, awaited in (([steps["search/dpo"]], True), ([steps["search/sft"]], False)):
+        executor.coming = coming
+        assert executor._awaited(steps["reference/base"]) == awaited
