@@ -36,7 +36,7 @@ def test_a_shipped_study_loads_and_plans(path: Path, plan_of: Callable[[Study], 
     trainings = len(training_runs(study))
     assert kinds["train"] == trainings and kinds["evaluate"] == trainings + kinds["scale"] + 1
     assert {kinds[k] for k in ("rollouts", "problems", "geometry", "connectivity")} == {1}
-    assert kinds["scale"] == {"lr-matched": 30, "mini": 6}.get(path.stem, 0)
+    assert kinds["scale"] == {"lr-matched": 30, "mini": 6, "qwen3-4b-matched": 31}.get(path.stem, 0)
     assert kinds["similarity"] == (2 if kinds["scale"] else 1)  # of the scaled copies to base alone
     assert kinds["reference"] == (2 if path.stem == "forms" else 1)  # of all rows too, for a KL term
     assert len({step.title for step in steps}) == len(steps)
