@@ -201,7 +201,7 @@ class Study(Frozen):
         if self.search is not None:  # at most: some of these are trainings of the study already
             count += len(self.searched) * (self.search.count + len(self.search.orders or (0,)) - 1)
         if count > self.max_trainings:
-            less = "the factorial" if self.factorial or self.search is None else "the search"
+            less = "the factorial" if self.search is None else "the search"
             what = "cells" if less == "the factorial" else "trials"
             raise ValueError(
                 f"{count} trainings, more than max_trainings={self.max_trainings}: leave {what} of {less} out, "
@@ -211,8 +211,19 @@ class Study(Frozen):
         samples = self.rollouts.samples_a_problem
         if samples is not None and samples < 2 and any(run.training.examples == "paired" for run in runs):
             raise ValueError("training.examples=paired needs pairs: rollouts.samples must be 2 or more")
-        if wrong := unmatched(self.matches, runs, self.reference):
+        if wrong := self._unmade_match() or unmatched(self.matches, runs, self.reference):
             raise ValueError(f"matches: {wrong}")
+
+    def _unmade_match(self) -> str | None:
+        """What is wrong with a stated match that a setting of its own makes; None where all can be made."""
+        if "norm" in self.matches and not self.norm_matched:
+            return "norm: no update is scaled: set norm_matched=true"
+        searched = set(self.searched)
+        if "best_rate" in self.matches and not (self.reference in searched and searched - {self.reference}):
+            return f"best_rate: needs a search of {self.reference}'s rate and of another method's: see search"
+        if "as_published" in self.matches and len({self.learning_rate(name) for name in self.methods}) == 1:
+            return "as_published: all methods have one learning rate: state learning_rate in its place"
+        return None
 
     @property
     def reference(self) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from execution.errors import UserError
 from orchestrator.config.study import Study
+from orchestrator.config.study_file import load_study
 from orchestrator.planning.matches import Family, agree, equal, nearest
 from orchestrator.planning.training_runs import training_runs
 from orchestrator.results.gather import settings_of
@@ -196,7 +200,7 @@ ALONE = ("methods={sft: , rift: , dpo: {learning_rate: 1e-4}}", "replicas=[]", "
          "rows: no training of dpo has as many as one of sft at one learning rate (dpo 288 at 0.0001, sft 144 "
          "at 0.001): vary training.batch_size or training.steps in the factorial, at a common learning_rate"),
         ("{learning_rate: [1e-3], methods: [dpo], vary: {training.report_step: [3]}}, {methods: [dpo], "
-         "learning_rate: [1e-3]}", "[learning_rate, steps, tokens, problems, norm, best_rate, as_published]", None),
+         "learning_rate: [1e-3]}", "[learning_rate, steps, tokens, problems, as_published]", None),
         ("{learning_rate: [1e-3], methods: [dpo], vary: {training.report_step: [3]}}", "[steps]",
          "steps: no training of dpo has as many as one of sft at one learning rate (dpo 6 at 0.0001, sft 6 at "
          "0.001): vary training.steps in the factorial, at a common learning_rate"),
@@ -245,3 +249,31 @@ def test_one_sample_a_problem_has_no_pairs_to_take_rows_from(make_study: Maker) 
 def test_the_page_calls_them_in_words() -> None:
     assert label("sft-examplespaired") == "SFT on DPO’s rows"
     assert label("rift-lr5e-4-examplespaired-order43") == "RIFT lr5e-4 on DPO’s rows, order43"
+
+
+SEARCH = "search={learning_rates: [1e-4, 1e-3], methods: %s}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["matches=[norm]"], "matches: norm: no update is scaled: set norm_matched=true"),
+        (["matches=[norm]", "norm_matched=true"], None),
+        (["matches=[best_rate]"], "matches: best_rate: needs a search of sft's rate and of another method's"),
+        (["matches=[best_rate]", SEARCH % "[dpo]"], "matches: best_rate: needs a search of sft's rate"),
+        (["matches=[best_rate]", SEARCH % "[sft]"], "matches: best_rate: needs a search of sft's rate"),
+        (["matches=[best_rate]", SEARCH % "[sft, dpo]"], None),
+        (["matches=[as_published]", "methods={sft: , rft: }"], "matches: as_published: all methods have one learning"),
+        (["matches=[as_published]"], None),
+    ],
+)
+def test_a_match_that_a_setting_of_its_own_makes_needs_it(settings: list[str], line: str | None) -> None:
+    """On the default study, whose DPO has a rate of its own."""
+    bare = ["sweep=null", "replicas=[]", "factorial=[]", "analysis.connectivity.pairs=[]"]
+    path = pathlib.Path(__file__).resolve().parents[2] / "configs" / "tiny.yaml"
+    if line is None:
+        load_study(path, [*bare, *settings])
+        return
+    with pytest.raises(UserError, match=re.escape(line)) as error:
+        load_study(path, [*bare, *settings])
+    assert "\n" not in str(error.value)
