@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from report.matched import figure as matched
 from report.model_index import ModelIndex
 from report.plotting import FONT, Canvas, drawable
 from report.sections import SECTIONS
@@ -69,7 +70,7 @@ def draw(results: Results, index: ModelIndex, folder: Path) -> dict[str, Drawn]:
             figure, title, caption = made
             if any(drawable(model.brief) != model.brief for model in index.models.values()):
                 caption += " Characters that the drawing’s font lacks stand as their numbers; the tables spell them."
-            if every > len(index.models) and key != ANSWER:  # which draws pairs by what differs, not models
+            if every > len(index.models) and key not in (ANSWER, matched.KEY):  # which draw comparisons, not models
                 caption += (
                     f" Of {every} models the first {len(index.models)} are drawn, methods and floors before others."
                 )

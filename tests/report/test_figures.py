@@ -30,6 +30,7 @@ LEFT_OUT: dict[str, set[str]] = {
     "directions": set(),
     "similarity": {"cka", "projections"},
     "sweep": set(),
+    "matched": set(),
     "connectivity": set(),
 }
 
@@ -194,6 +195,45 @@ def test_the_sweeps_null_is_in_proportion_to_the_rate_and_a_failure_is_marked() 
     null = next(line for line in norm.lines if line.get_label() == "norm in proportion to rate")
     np.testing.assert_allclose(null.get_ydata(), 0.41 * np.array([1, 3, 10, 30]))
     assert [text.get_text() for text in norm.texts] == ["failed"]
+
+
+def test_every_comparison_stands_with_its_cosine_norm_and_accuracies() -> None:
+    rows = typed().matched
+    assert rows is not None and [row.matched for row in rows].count("as published") == 1
+    figure = _make("matched", results())
+    cosine, norm, *accuracies = figure.axes
+    drawn = sorted(rows, key=lambda row: (row.matched != "as published", row.learning_rate))
+    assert [text.get_text() for text in cosine.get_yticklabels()] == ["own rates", "rate 1e-3"]
+    for axes, values in (
+        (cosine, [row.cosine.mean for row in drawn if row.cosine]),
+        (norm, [row.norm_ratio.mean for row in drawn if row.norm_ratio]),
+        *((axes, [100 * row.accuracy[i].difference for row in drawn]) for i, axes in enumerate(accuracies)),
+    ):
+        points = sorted((line.get_ydata()[0], line.get_xdata()[0]) for line in _points(axes))
+        assert [x for _, x in points] == pytest.approx(values)
+    assert len(accuracies) == 2
+    told = [row.accuracy[1].p_holm for row in drawn]
+    filled = [line.get_markerfacecolor() != "white" for line in sorted(_points(accuracies[1]), key=_height)]
+    assert filled == [p is not None and p < 0.05 for p in told] and {True, False} == set(filled)
+
+
+def _points(axes):
+    return [line for line in axes.lines if line.get_linestyle() == "None" and line.get_marker() != "|"]
+
+
+def _height(line) -> float:
+    return line.get_ydata()[0]
+
+
+def test_of_many_comparisons_those_at_the_references_rate_are_drawn() -> None:
+    given = typed()
+    assert given.matched is not None
+    others = [row.model_copy(update={"learning_rate": 2e-3 + 1e-5 * i}) for i, row in enumerate(given.matched * 15)]
+    made = _drawn("matched", given.model_copy(update={"matched": [*others, *given.matched]}))
+    assert made is not None and made[2].endswith(f"Of {len(others) + 6} rows 60 are drawn.")
+    labels = [text.get_text() for text in made[0].axes[0].get_yticklabels()]
+    assert {"own rates", "rate 1e-3"} <= set(labels)
+    assert made[0].get_figheight() < 25
 
 
 def test_accuracy_draws_the_wilson_interval_of_every_model() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 
-from report import csv_export, matched, scaled
+from report import csv_export, matched
+from report.matched import scaled
+from report.matched.tables import behaviour_table, matched_table
 from report.model_index import model_index
-from report.sections.sweep import behaviour_table, matched_table
 from results import Results, dump
 from results.matched import Both, Span
 from tests.report.example_study import typed
