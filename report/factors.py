@@ -10,13 +10,13 @@ from results.attribution import Term
 INIT = "init_seed"
 WORDS = {
     "method": "loss", "learning_rate": "learning rate", "order_seed": "order of rows", INIT: "",
-    "start": "random factor, A or B",
+    "start": "random factor (A or B)",
 }  # fmt: skip
 
 
 def named(index: ModelIndex, factors: Sequence[str]) -> str:
     """A factor, or the interaction of two, as it is called; the one that is drawn by the factor that was, A or B."""
-    words = WORDS | {INIT: index.by_chance.initial}
+    words = WORDS | {INIT: f"draw of {index.by_chance.initial}"}
     return " × ".join(words.get(factor, factor.rpartition(".")[2].replace("_", " ")) for factor in factors)
 
 

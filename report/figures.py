@@ -16,11 +16,11 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from report.matched import figure as matched
 from report.model_index import ModelIndex
 from report.plotting import FONT, Canvas, drawable
 from report.sections import SECTIONS
 from report.sections.attribution import ANSWER
+from report.sections.sweep import matched_figure
 from results import Results
 
 MOST_MODELS = 24  # that a figure tells apart
@@ -70,7 +70,10 @@ def draw(results: Results, index: ModelIndex, folder: Path) -> dict[str, Drawn]:
             figure, title, caption = made
             if any(drawable(model.brief) != model.brief for model in index.models.values()):
                 caption += " Characters that the drawing’s font lacks stand as their numbers; the tables spell them."
-            if every > len(index.models) and key not in (ANSWER, matched.KEY):  # which draw comparisons, not models
+            if every > len(index.models) and key not in (
+                ANSWER,
+                matched_figure.KEY,
+            ):  # which draw comparisons, not models
                 caption += (
                     f" Of {every} models the first {len(index.models)} are drawn, methods and floors before others."
                 )

@@ -178,7 +178,7 @@ def _chance_rows(results: Results, index: ModelIndex) -> list[Row]:
 def match_label(index: ModelIndex, row: Row) -> str:
     """What a row holds equal to the reference, in words."""
     if row.kind == "floor":
-        return f"floor: {_FLOORS[row.matched].format(index.drawn.letter)}"
+        return f"floor: {_FLOORS[row.matched].format(index.by_chance.letter)}"
     told = {"reference": "reference", "chance": "floor", "base": "no update", "failed": "failed"}
     if row.kind in told:
         return told[row.kind]

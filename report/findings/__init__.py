@@ -57,9 +57,9 @@ def findings(results: Results, index: ModelIndex, rows: Sequence[Row]) -> Findin
     lead, turned, rates = direction.lead(ev), attribution.points(results, index), rate.points(ev)
     if any(claim.kind == attribution.TURNS for claim in turned):  # the answer of a factorial: what moves the updates
         turned = [replace(claim, point=direction.LEAD) for claim in turned]
-        moved = [replace(claim, point=direction.LEAD) for claim in rates if claim.kind == "rates"]
-        rates = [claim for claim in rates if claim.kind != "rates"]
+        moved = [replace(claim, point=direction.LEAD) for claim in rates]
         claims = [lead[0], *turned, *moved, *(replace(claim, point="directions") for claim in lead[1:])]
+        rates = []
     else:
         claims = [*lead, *turned]
     claims += [*rates, *direction.floors(ev, claims), *rate.norms(ev, rows)]

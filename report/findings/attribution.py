@@ -44,7 +44,11 @@ def _claims(
         words = formats.listing(
             [f"{formats.percent(t.share)} goes with the {named(index, t.factors)}{_sure(t)}" for t in shown]
         )
-        yield _claim(TURNS, f"{head}{words}.", shown)
+        least = [t for t in shown if t.p is not None and t.p_floor is not None and t.p <= t.p_floor]
+        each = "each p" if len(least) > 1 else "this p"
+        whose = "" if len(least) == len(shown) else f" (that of {_names(index, least)})"
+        smallest = f"; {each}{whose} is the smallest that shuffled labels can give" if least else ""
+        yield _claim(TURNS, f"{head}{words}{smallest}.", shown)
     if open_:
         words = formats.listing([f"{named(index, t.factors)} ({formats.percent(t.share)}, {_p(t)})" for t in open_])
         yield _claim("not shown to turn", f"Not shown to turn the updates: {words}.", open_)
@@ -53,6 +57,10 @@ def _claims(
             [f"{named(index, t.factors)} ({formats.percent(t.share)}{_at_best(t, tests)})" for t in untold]
         )
         yield _claim("turning untested", f"Not testable with so few trainings: {words}.", untold)
+
+
+def _names(index: ModelIndex, terms: Sequence[Term]) -> str:
+    return formats.listing([named(index, term.factors) for term in terms])
 
 
 def _rest(variance: VarianceBy, shown: Sequence[Term]) -> Iterator[Claim]:

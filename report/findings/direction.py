@@ -16,6 +16,8 @@ ORDERS = "floor order"
 # The expected cosine of two runs is the share of their squared norm that both have in common: below one half most of an
 # update is its order's and not its method's.
 COMMON = 0.5
+MANY = 4  # methods: of more a sentence gives the number, and a table has them one by one
+_NO_DIRECTION = "a cosine between them tells nothing of direction"
 DECIDED = ("apart", "rate", "level")  # kinds of those of which it is known on which side of the floor they stand
 
 
@@ -223,14 +225,18 @@ def _elsewhere(ev: Evidence, subjects: Sequence[Family], reference: str) -> Iter
         begun = [family for family in others if family.start == start]
         if not begun:
             continue
-        names = formats.listing([ev.label(family) for family in begun])
+        whom = (
+            formats.listing([ev.label(family) for family in begun]) if len(begun) <= MANY else f"{len(begun)} methods"
+        )
         if start != ev.reference.start:
-            whence = f"a random {start.upper()}, {reference} from a random {factor}"
+            words = (
+                f"Between a random {factor} ({reference}) and a random {start.upper()} ({whom}) a cosine tells nothing "
+                "of direction."
+            )
         elif None not in [ev.reference.init, *(family.init for family in begun)]:
-            whence = f"another initial {factor} than {reference}"
+            words = f"{whom} began from another initial {factor} than {reference}: {_NO_DIRECTION}."
         else:
-            whence = f"an initial {factor} not known to be {reference}’s"
-        words = f"{names} began from {whence}: a cosine between them tells nothing of direction."
+            words = f"{whom} began from an initial {factor} not known to be {reference}’s: {_NO_DIRECTION}."
         yield Claim("elsewhere", LEAD, words, tuple(name for family in begun for name in family.names))
 
 
@@ -244,8 +250,15 @@ def floor_claim(ev: Evidence, point: str) -> Claim:
         by: dict[str, list[float]] = {}
         for family, own in repeated:
             by.setdefault(family.method, []).extend(own)
-        parts = [f"{ev.index.label(method)} {cosines(own)}{_pairs(own)}" for method, own in by.items()]
-        words = f"A new order of rows gives, as cosine of a method to itself: {formats.listing(parts)}."
+        if len(by) > MANY:
+            every = ev.orders()
+            words = (
+                f"A new order of rows gives a method a cosine to itself of {cosines(every)} ({len(every)} pairs of "
+                f"runs of {len(by)} methods)."
+            )
+        else:
+            parts = [f"{ev.index.label(method)} {cosines(own)}{_pairs(own)}" for method, own in by.items()]
+            words = f"A new order of rows gives, as cosine of a method to itself: {formats.listing(parts)}."
     names = tuple(name for family, _ in repeated for name in family.names)
     return Claim(ORDERS, point, words, names, {family.name: ends(own) for family, own in repeated})
 
@@ -258,15 +271,17 @@ def floors(ev: Evidence, said: Sequence[Claim]) -> list[Claim]:
     """What another initial A, another learning rate and chance give; a new order too where it is not yet ``said``."""
     told = any(claim.kind == ORDERS for claim in said)
     claims = [] if told or not ev.orders() else [floor_claim(ev, "floors")]
-    for kind, words in ((INIT, f"Another {ev.index.drawn.initial}"), (RATE, "Another learning rate")):
+    for kind, words in ((INIT, f"Another {ev.index.by_chance.initial}"), (RATE, "Another learning rate")):
         pairs = ev.repeated[kind]
         if pairs:
             values = list(pairs.values())
             names = tuple(sorted({name for pair in pairs for name in pair}))
             methods = {family.method: None for family in ev.families if set(family.names) & set(names)}
-            of = formats.listing([ev.index.label(method) for method in methods])
+            called = [ev.index.label(method) for method in methods]
+            of = formats.listing(called) if len(called) <= MANY else f"{len(called)} methods"
             many = "one pair of runs" if len(values) == 1 else f"{len(values)} pairs of runs"
-            text = f"{words} alone gives {of} a cosine to itself of {cosines(values)} ({many})."
+            itself = "itself" if len(called) == 1 else "themselves"
+            text = f"{words} alone gives {of} a cosine to {itself} of {cosines(values)} ({many})."
             claims.append(Claim(f"floor {kind}", "floors", text, names, {kind: ends(values)}))
     chance = ev.results.geometry.chance.shared_a.cosine if ev.results.geometry else None
     if chance is not None:

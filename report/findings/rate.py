@@ -7,7 +7,7 @@ from itertools import product
 
 from report import formats
 from report.findings.claim import Claim, below, between, cosines, ends
-from report.findings.direction import COMMON, DECIDED, place
+from report.findings.direction import COMMON, DECIDED, MANY, place
 from report.findings.evidence import Evidence, Family
 from report.findings.function import changed
 from report.headline import Row
@@ -66,7 +66,7 @@ def _distance(ev: Evidence, own: Family, matched: Family, point: str) -> Iterato
                     subjects)  # fmt: skip
     elif min(there) - max(here) <= swing or not below(max(here) + swing, min(there)):
         words = (
-            f"That is no more than a new order of rows alone moves such a cosine (by up to {formats.fixed(swing)}): "
+            f"The change is no more than a new order of rows alone makes (up to {formats.fixed(swing)}): "
             "nothing is said of a distance closed."
         )
         yield Claim("within chance", point, words, subjects, {"swing": (swing, swing)})
@@ -85,7 +85,7 @@ def norm_ratios(ev: Evidence, family: Family) -> list[float]:
 
 def norms(ev: Evidence, rows: Sequence[Row]) -> list[Claim]:
     """Sizes beside what learning rate × steps alone predicts, of what was not run at the reference's."""
-    parts: list[str] = []
+    parts: dict[str, float] = {}  # with the norm over what is expected of it
     subjects: list[str] = []
     numbers: dict[str, tuple[float, float]] = {}
     held = {name: family for family in ev.families for name in family.names}
@@ -98,9 +98,14 @@ def norms(ev: Evidence, rows: Sequence[Row]) -> list[Claim]:
         ratios = norm_ratios(ev, family)
         if ratios:
             shown = between([formats.times(value) for value in ends(ratios)])
-            parts.append(f"{row.label} {shown} ({formats.times(row.rate_steps_ratio)} expected)")
+            part = f"{row.label} {shown} ({formats.times(row.rate_steps_ratio)} expected)"
+            parts[part] = sum(ratios) / len(ratios) / row.rate_steps_ratio
             subjects += family.names
             numbers[row.name] = ends(ratios)
     reference = ev.label(ev.reference)
-    words = f"Norm against {reference}’s, beside what learning rate × steps alone predicts: {'; '.join(parts)}."
+    listed = "; ".join(parts)
+    if len(parts) > MANY:
+        least, most = (end(parts, key=parts.__getitem__) for end in (min, max))
+        listed = f"of {len(parts)} trainings {least} has the least of it, {most} the most"
+    words = f"Norm against {reference}’s, beside what learning rate × steps alone predicts: {listed}."
     return [Claim("norms", "norms", words, tuple(subjects), numbers)] if parts else []

@@ -144,7 +144,7 @@ def one_factor(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
         "One point is one pair of trainings that are equal in all but this; the bar is their mean, the number beside "
         f"the name how many there are. Coloured: two trainings of one method, or of one and {reference}. At 1 only the "
         "size differs. Brown band: twice the root mean square of random updates’ cosine. Another "
-        f"{index.drawn.initial} puts the same change into other entries: see its share of the effect below."
+        f"{index.by_chance.initial} puts the same change into other entries: see its share of the effect below."
         + (f" Of more than {_MOST_POINTS} pairs the points are quantiles." if thinned else ""),
     )
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from report import formats, headline
+from report.findings.claim import cosines
+from report.findings.direction import compared, place
+from report.findings.evidence import evidence
 from report.headline import Row
 from report.model_index import ModelIndex, dimensions, other
 from report.plotting import PAGE, Canvas, Made, bring_out, called, floor_lines, gathered, log_axis, look
 from report.section import Section, csv_of
-from report.tables import ZERO_UPDATE, Cell, Column, Line, Table, failed, filled, number, text
+from report.tables import ZERO_UPDATE, Cell, Column, Line, Table, failed, filled, number, records, text
 from results import Results
 from results.evaluation import Task
 from results.trainings import Untrained
@@ -15,6 +20,11 @@ from results.trainings import Untrained
 _NO_UPDATE = "the base carries no update"
 _ZERO_REFERENCE = "the reference’s update is zero: nothing can be compared with it"
 _TINTED = ("reference", "floor", "chance", "base")
+_VERDICTS = {
+    "apart": "differs", "rate": "no further than another rate takes it", "level": "not told apart",
+    "unrepeated": "undecided: one was not repeated", "unsteady": "undecided: one does not reproduce itself",
+    "open": "undecided: no method was repeated",
+}  # fmt: skip
 _UPDATES = ("reference", "method", "matched", "floor")
 
 
@@ -42,6 +52,35 @@ def _cosine_cell(row: Row, value: float | None, why: str) -> Cell:
     if row.kind == "chance" and value is not None:
         return number(f"±{formats.significant(value, 2)}")
     return number(formats.cosine(value), why, "" if row.to_reference else "to its own method")
+
+
+def directions_table(results: Results, index: ModelIndex) -> Table | None:
+    """Every method's cosine to the reference over all pairs of their runs, beside what a new order gives the two."""
+    if index.reference is None:
+        return None
+    ev = evidence(results, index)
+    reference = ev.label(ev.reference)
+    own = ev.within(ev.reference)
+
+    def spanned(values: Sequence[float], why: str) -> Cell:
+        pairs = f"{formats.count(len(values))} {'pair' if len(values) == 1 else 'pairs'}"
+        return number(cosines(values), detail=pairs) if values else number(formats.MISSING, why)
+
+    columns = [
+        (Column("Method", kind="text"), lambda one: text(ev.label(one.family))),
+        (Column("Learning rate"), lambda one: number(formats.rate(one.family.learning_rate), "not known")),
+        (Column("Cosine", f"to {reference}, all runs"), lambda one: spanned(one.cosines, "not defined")),
+        (Column("Another order", "to itself"), lambda one: spanned(ev.within(one.family), "not repeated")),
+        (Column("Another order", f"{reference} to itself"), lambda one: spanned(own, "not repeated")),
+        (Column("In direction", kind="text"), lambda one: text(_VERDICTS[one.kind])),
+    ]
+    rows = [one for family in compared(ev) if ev.comparable(family) and (one := place(ev, family))]
+    caption = (
+        "Lowest to highest cosine over all pairs of runs. Differs: every pair lies below what a new order of rows "
+        "gives either of the two, or, where one was not repeated, gives any method."
+    )
+    title = f"Direction beside {reference}’s, and what a new order of rows gives"
+    return records("directions", title, rows, columns, caption)
 
 
 def headline_table(results: Results, index: ModelIndex, rows: list[Row]) -> Table | None:
@@ -108,8 +147,8 @@ def _headline_caption(results: Results, index: ModelIndex) -> str:
         f"modules.{trained if known else ''} "
         "Shaded rows are floors, measured or drawn for these adapters; a chance cosine has mean 0, and "
         f"its root mean square is shown.{asked} One training a row: the table cannot tell a method from "
-        f"the luck of its one run beyond what the floors show. The {index.drawn.side} side is shared through the "
-        f"{index.drawn.initial}, so a high {index.drawn.overlap} must be read against its chance row."
+        f"the luck of its one run beyond what the floors show. The {index.by_chance.side} side is shared through the "
+        f"{index.by_chance.initial}, so a high {index.by_chance.overlap} must be read against its chance row."
     )
 
 
@@ -156,7 +195,10 @@ def step_size(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
 SECTION = Section(
     key="headline",
     title="Every method against the reference",
-    tables=lambda source: [headline_table(source.results, source.index, source.headline)],
+    tables=lambda source: [
+        headline_table(source.results, source.index, source.headline),
+        directions_table(source.results, source.index),
+    ],
     figures={"step-size": step_size},
     csv=csv_of(lambda results: results.headline, {"headline": lambda rows: rows}),
 )

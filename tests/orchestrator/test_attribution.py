@@ -190,4 +190,24 @@ def test_a_share_of_initial_a_stands_beside_its_share_of_the_effect(
     both = [direction.model_copy(update={"terms": [term]}), effect]
     results = study.typed.model_copy(update={"attribution": planted[2].model_copy(update={"variance": both})})
     words = [claim.words for claim in points(results, model_index(study.typed)) if claim.kind == "init by effect"]
-    assert [("12.3% goes with the initial A" in text) for text in words] == [True] * said
+    assert [("12.3% goes with the draw of initial A" in text) for text in words] == [True] * said
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.001, True), (0.002, False)])
+def test_a_p_that_nothing_could_make_smaller_is_said_to_be(
+    planted: tuple[list[Trained], MeasuredGeometry, Attribution], p: float, said: bool
+) -> None:
+    from report.findings.attribution import points
+    from report.model_index import model_index
+
+    study = drawn(0)
+    (direction,) = [v for v in planted[2].variance if v.of == "direction"]
+    terms = [
+        direction.terms[0].model_copy(update={"factors": [factor], "p_holm": 0.01, "p": one, "p_floor": 0.001})
+        for factor, one in (("method", p), ("order_seed", 0.003))
+    ]
+    both = [direction.model_copy(update={"terms": terms})]
+    results = study.typed.model_copy(update={"attribution": planted[2].model_copy(update={"variance": both})})
+    (words,) = [claim.words for claim in points(results, model_index(study.typed)) if claim.kind == "turns"]
+    assert words.endswith("; this p (that of loss) is the smallest that shuffled labels can give.") == said
+    assert ("smallest" in words) == said

@@ -219,7 +219,14 @@ def check_floor_order(n: Numbers, claim: Claim) -> None:
         ((_, family),) = found.items()
         assert f"{min(n.within(family)):.3f}".replace("-", "−").removeprefix("−0.000") in claim.words
         return
-    for method in {n.all[name].method for name in found}:
+    methods = {n.all[name].method for name in found}
+    if len(methods) > 4:  # all in one range
+        every = n.differing("order")
+        match = re.search(r"([−\d.]+) to ([−\d.]+) \((\d+) pairs of runs of (\d+) methods\)", claim.words)
+        assert match and (int(match[3]), int(match[4])) == (len(every), len(methods))
+        assert [float(text.replace("−", "-")) for text in (match[1], match[2])] == [min(every), max(every)]
+        return
+    for method in methods:
         values = [v for name, family in found.items() if n.all[name].method == method for v in n.within(family)]
         assert holds(values, *printed_as(claim.words, label(method)))
         pairs = f"({len(values)} pair{'s' if len(values) > 1 else ''} of runs)"
@@ -369,6 +376,13 @@ def check_norms(n: Numbers, claim: Claim) -> None:
     for name, (low, high) in claim.numbers.items():
         ratios = [n.norms[a] / n.norms[b] for a, b in product(n.family(name), n.sft()) if n.norms[b]]
         assert (min(ratios), max(ratios)) == (low, high)
+    if len(claim.numbers) > 4:  # the two ends alone are named
+        size = {name: sum(n.norms[a] / n.norms[b] for a, b in product(n.family(name), n.sft())) / n.all[name].rate
+                / len(n.family(name)) for name in claim.numbers}  # fmt: skip
+        least, most = min(size, key=size.__getitem__), max(size, key=size.__getitem__)
+        assert re.search(
+            rf"trainings {re.escape(label(least))} [^,]* the least of it, {re.escape(label(most))} ", claim.words
+        )
 
 
 def check_zero(n: Numbers, claim: Claim) -> None:

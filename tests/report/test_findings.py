@@ -230,10 +230,7 @@ def test_another_initial_a_decides_nothing_and_a_zero_update_has_no_direction() 
     )
     for row in given["trainings"]:
         row |= {"start": "a" if row["name"] == "dft" else "b", "init_seed": 42}
-    assert (
-        _found(given).lead
-        == "DFT began from a random A, SFT from a random B: a cosine between them tells nothing of direction."
-    )
+    assert _found(given).lead == "Between a random B (SFT) and a random A (DFT) a cosine tells nothing of direction."
     given = _study({("sft", "dft"): None, ("dft", "dft-order43"): 0.5})
     assert _found(given).lead == "SFT’s update is zero, so nothing can be compared with it."
     given = _study({("sft", "sft-order43"): 0.5})
@@ -432,7 +429,7 @@ def test_a_method_without_a_matched_run_is_called_unmatched() -> None:
         (0.05, "brings it no nearer to what a new order gives"),
         (
             0.1,
-            "no more than a new order of rows alone moves such a cosine (by up to 0.095): nothing is said",
+            "no more than a new order of rows alone makes (up to 0.095): nothing is said",
         ),
     ],
 )

@@ -683,7 +683,8 @@ def test_the_page_names_the_factor_that_was_drawn(tmp_path: Path, no_figures: No
     mixed = results()
     next(row for row in mixed["trainings"] if row["name"] == "dpo")["start"] = "b"
     words = _render(tmp_path / "both", mixed).words
-    assert "another initial A or B" in words and "Chance, same initial A" in words
+    assert "another initial A" in words and "Chance, same initial A" in words, "the reference’s"
+    assert "another initial A or B" not in words and "A or B moved" in words
 
 
 def test_a_failed_models_row_still_spans_the_table_without_its_empty_columns(page: Page, tmp_path: Path) -> None:

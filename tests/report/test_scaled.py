@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 from report import csv_export, matched
-from report.matched import scaled
-from report.matched.tables import behaviour_table, matched_table
 from report.model_index import model_index
+from report.sections.sweep import scaled
+from report.sections.sweep.matched_tables import behaviour_table, matched_table
 from results import Results, dump
 from results.matched import Both, Span
 from tests.report.example_study import typed

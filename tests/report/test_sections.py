@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pkgutil
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from report import csv_export, figures, sections
+from report.model_index import model_index
 from report.plotting import COLUMN, Canvas, Made
 from report.render import render
 from report.section import Section, Source, csv_of
 from report.sections import SECTIONS
+from report.sections.opening import directions_table
 from report.tables import Table, pairs
 from results import VERSION, Results, dump
 from results.part import MayBeAbsent, Part
@@ -122,3 +125,19 @@ def test_a_course_is_a_record_a_step() -> None:
     of_first = [row for row in rows if row["name"] == first.name]
     assert [(row["step"], row["loss"]) for row in of_first] == list(zip(first.step, first.loss, strict=True))
     assert {row["name"] for row in rows} == {curve.name for curve in typed().curves or ()}
+
+
+def test_directions_stand_beside_what_a_new_order_gives() -> None:
+    """All pairs of runs of a method at one rate and of SFT; the verdict is that of the sentences."""
+    given = typed()
+    table = directions_table(given, model_index(given))
+    assert table is not None and given.geometry is not None
+    lines = {line.cells[0].text: [cell.text for cell in line.cells] for line in table.lines}
+    repeats = [row.name for row in given.trainings if row.of == "sft" and row.role == "order"]
+    own = sorted(given.geometry.cosine(a, b) or 0 for a, b in combinations(["sft", *repeats], 2))
+    for method, label in (("rft", "RFT"), ("dpo-lr1e-3", "DPO lr1e-3")):
+        crossed = sorted(given.geometry.cosine(method, name) or 0 for name in ("sft", *repeats))
+        assert lines[label][2].split(" to ") == list(dict.fromkeys(f"{crossed[i]:.3f}" for i in (0, -1)))
+        assert lines[label][-2].split(" to ") == list(dict.fromkeys(f"{own[i]:.3f}" for i in (0, -1)))
+        assert lines[label][-1] == ("not told apart" if crossed[-1] >= min(own) else "differs")
+    assert {line[-1] for line in lines.values()} >= {"differs", "not told apart"}

@@ -225,7 +225,7 @@ def parting(results: Results, index: ModelIndex, canvas: Canvas) -> Made:
         "When do two methods part?",
         (
             f"Left: cosine of each update to {index.label(reference)}’s at the same optimiser step; grey: the floors, "
-            f"{index.label(reference)} itself with another order of rows or another {index.drawn.initial}. A method "
+            f"{index.label(reference)} itself with another order of rows or {index.by_chance.initial}. A method "
             "that leaves the floor of another order has parted. Right: how soon each update points where it ends."
         ),
     )

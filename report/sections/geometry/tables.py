@@ -119,8 +119,8 @@ def pairs_table(results: Results, index: ModelIndex) -> Table | None:
         f"{_dimension_words(results, results.geometry)}overlaps are means over modules. Overlap: mean of cos² of all k "
         "angles, 1 for the same subspace. Gap: (σₖ − σₖ₊₁) / σₖ; without a gap the subspace, and its angles, are "
         "arbitrary. A largest angle near 90° says nothing: chance gives it too. The orthogonal fraction "
-        f"is √(1 − cosine²) here, the cosine in other words and no second finding. Another {index.drawn.initial} takes "
-        f"the cosine towards 0 whatever was learned.{_left_out(results, index)}",
+        f"is √(1 − cosine²) here, the cosine in other words and no second finding. Another {index.by_chance.initial} "
+        f"takes the cosine towards 0 whatever was learned.{_left_out(results, index)}",
         kind=lambda row: row.kind,
         folded=True,
     )

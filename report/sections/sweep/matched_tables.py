@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from report import formats, matched
-from report.matched import scaled
 from report.model_index import ModelIndex
 from report.section import Records
+from report.sections.sweep import scaled
 from report.tables import Cell, Column, Table, number, records, text
 from results import Results, dump
 from results.evaluation import Task
@@ -144,7 +144,7 @@ def _how_sure(found: AccuracyDifference) -> str:
 def _caption(index: ModelIndex) -> str:
     reference = index.label(index.reference) if index.reference else "the reference"
     return (
-        f"All trainings of a method at one rate beside all of the reference’s, from the same {index.drawn.initial}. "
+        f"All trainings of a method at one rate beside all of the reference’s, from one {index.by_chance.initial}. "
         "Equal: in which of the four amounts the two agree, optimiser steps, rows, completion tokens and different "
         "problems; where a "
         "method’s own trainings do not, and some with another batch size, steps or choice of rows do, those have a row "

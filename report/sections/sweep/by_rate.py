@@ -1,4 +1,4 @@
-"""Is the learning rate the cause: methods at one rate from all trainings of both, and each along its rate."""
+"""Methods along their learning rates: the sweep of one, and every method at each rate that it was trained at."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import numpy as np
 
 from analysis.weights.replicas import noise, runs
 from report import formats
-from report.matched import figure, scaled, tables
 from report.model_index import BASE, ModelIndex, distinct
 from report.plotting import FLOOR, PAGE, Canvas, Made, called, floor_lines, gathered, log_axis, look, rate_axis, short
-from report.section import Section, csv_of, from_results
 from report.tables import Cell, Column, Table, number, records, text
 from results import Results
 from results.evaluation import Task
@@ -201,15 +199,3 @@ def _logarithmic(axes: Axes) -> None:
     values = [y for line in axes.lines for y in np.asarray(line.get_ydata(), dtype=float) if y > 0]
     if values:
         log_axis(axes, "y", min(values) / 1.4, max(values) * 1.4)
-
-
-SECTION = Section(
-    key="sweep",
-    title="Is the learning rate the cause?",
-    step="train",
-    tables=from_results(tables.matched_table, tables.behaviour_table, scaled.table, sweep_table),
-    figures={figure.KEY: figure.figure, "sweep": sweep},
-    csv={"matched": tables.as_csv}
-    | scaled.CSV
-    | csv_of(lambda results: results.sweep, {"sweep": lambda sweep: sweep.points}),
-)
