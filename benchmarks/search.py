@@ -2,11 +2,12 @@
 
     python benchmarks/search.py [FOLDER]
 
-No rate of DPO raises this base's accuracy, so that several rates are equally good; RFT's accuracy rises with the rate and
-falls again, so that there is a best one to find. Prints, of both and for each: optimiser steps trained, the chosen rate, its accuracy on 250 held-out problems; and whether ASHA's
-rate, trained to its end, is within one standard error of the grid's best. Half of the rollouts' problems are held out,
-so that an accuracy has a standard error of three points. In FOLDER (default: a temporary one) the grid finds what ASHA
-trained to the end. About fifteen minutes on two cores. Run nothing else at the same time.
+No rate of DPO raises this base's accuracy, so that several are equally good; RFT's rises with the rate and falls again,
+so that there is a best one to find. Prints, of both and for each: optimiser steps trained, the chosen rate, its
+accuracy on 250 held-out problems; and whether ASHA's rate, trained to its end, is within one standard error of the
+grid's best. Half of the rollouts' problems are held out, so that an accuracy has a standard error of three points. In
+FOLDER (default: a temporary one) the grid finds what ASHA trained to the end. About fifteen minutes on two cores. Run
+nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -71,9 +72,8 @@ def beside_the_grid(root: Path, method: str) -> None:
     best = last(grid, grid["learning_rate"])
     behind = best["accuracy"] - last(grid, asha["learning_rate"])["accuracy"]
     within = "within" if behind <= best["standard_error"] else "not within"
-    print(
-        f"{method}: asha trained {asha['steps'] / grid['steps']:.0%} of the grid's steps; its rate is {within} a standard error"
-    )
+    share = asha["steps"] / grid["steps"]
+    print(f"{method}: asha trained {share:.0%} of the grid's steps; its rate is {within} a standard error")
 
 
 def main(root: Path) -> None:
