@@ -10,7 +10,7 @@ from results.attribution import Term
 INIT = "init_seed"
 WORDS = {
     "method": "loss", "learning_rate": "learning rate", "order_seed": "order of rows", INIT: "",
-    "start": "random factor (A or B)",
+    "start": "random factor (A or B)", "training.examples": "choice of rows",
 }  # fmt: skip
 
 
