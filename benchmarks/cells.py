@@ -38,25 +38,27 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from analysis.function.activations import summarise_activations
-from analysis.function.cka import similarities, similarity
-from analysis.weights.geometry import module_geometry
-from execution.execute import attempt
-from execution.runner import DagRunner, Outcome
-from execution.step import Step
-from execution.storage import Folder
-from execution.store import Store, write_json
-from models.adapter import Factors
-from orchestrator.config.study import Study
-from orchestrator.measurements.listed import listed
-from orchestrator.planning.plan import make_plan
-from orchestrator.results.gather import gather
-from orchestrator.results.write_report import provenance, shown
-from orchestrator.runtime.engines import Engines
-from orchestrator.steps.train import adapters
-from report.render import render
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from analysis.function.activations import summarise_activations  # noqa: E402
+from analysis.function.cka import similarities, similarity  # noqa: E402
+from analysis.weights.geometry import module_geometry  # noqa: E402
+from execution.execute import attempt  # noqa: E402
+from execution.runner import DagRunner, Outcome  # noqa: E402
+from execution.step import Step  # noqa: E402
+from execution.storage import Folder  # noqa: E402
+from execution.store import Store, write_json  # noqa: E402
+from models.adapter import Factors  # noqa: E402
+from orchestrator.config.study import Study  # noqa: E402
+from orchestrator.measurements.listed import listed  # noqa: E402
+from orchestrator.planning.plan import make_plan  # noqa: E402
+from orchestrator.results.gather import gather  # noqa: E402
+from orchestrator.results.write_report import provenance, shown  # noqa: E402
+from orchestrator.runtime.engines import Engines  # noqa: E402
+from orchestrator.steps.train import adapters  # noqa: E402
+from report.render import render  # noqa: E402
+
 RATES = [1e-4, 3e-4, 1e-3]
 REAL = ("geometry", "similarity", "spectra")
 ONE_MODEL = ("train", "evaluate", "features", "losses")

@@ -24,11 +24,13 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from analysis.statistics.power import power_at
-from analysis.statistics.trainings import method_difference
-from analysis.weights.factorial import factorial_variance
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from analysis.statistics.power import power_at  # noqa: E402
+from analysis.statistics.trainings import method_difference  # noqa: E402
+from analysis.weights.factorial import factorial_variance  # noqa: E402
+
 STUDY = ROOT / "configs" / "lr-matched.yaml"
 LEVELS = {"loss": 3, "rate": 3, "order": 2, "init": 2}
 DRAWS = 500

@@ -19,16 +19,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from execution.runner import DagRunner
-from execution.store import open_store
-from orchestrator.cluster.connection import join
-from orchestrator.cluster.executor import RayExecutor
-from orchestrator.config.study_file import load_study
-from orchestrator.planning.plan import make_plan
-from orchestrator.planning.resolve import gather
-from orchestrator.steps.trials.search import SEARCH
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-TINY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
+from execution.runner import DagRunner  # noqa: E402
+from execution.store import open_store  # noqa: E402
+from orchestrator.cluster.connection import join  # noqa: E402
+from orchestrator.cluster.executor import RayExecutor  # noqa: E402
+from orchestrator.config.study_file import load_study  # noqa: E402
+from orchestrator.planning.plan import make_plan  # noqa: E402
+from orchestrator.planning.resolve import gather  # noqa: E402
+from orchestrator.steps.trials.search import SEARCH  # noqa: E402
+
+TINY = ROOT / "configs" / "tiny.yaml"
 RATES = [float(f"{1e-5 * 10 ** (k / 5):.2e}") for k in range(16)]  # 1e-5 to 1e-2
 METHODS = ("dpo", "rft")
 NEEDED = ("base", "rollouts", "reference", "search")

@@ -54,7 +54,7 @@ def findings(results: Results, index: ModelIndex, rows: Sequence[Row]) -> Findin
         nothing = "No model to compare with: these results hold no update."
         return Findings((Claim("nothing", direction.LEAD, nothing),), warnings)
     ev = evidence(results, index)
-    lead, turned, rates = direction.lead(ev), attribution.points(results, index), rate.points(ev)
+    lead, turned, rates = direction.lead(ev), attribution.points(results, index), rate.points(ev, rows)
     if any(claim.kind == attribution.TURNS for claim in turned):  # the answer of a factorial: what moves the updates
         turned = [replace(claim, point=direction.LEAD) for claim in turned]
         moved = [replace(claim, point=direction.LEAD) for claim in rates]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from report import formats
 from report.factors import INIT, named, ordered
@@ -10,7 +10,7 @@ from report.findings.claim import Claim
 from report.findings.trials import LEVEL
 from report.model_index import ModelIndex
 from results import Results
-from results.attribution import Term, VarianceBy
+from results.attribution import OneFactor, Term, VarianceBy
 
 POINT, TURNS = "attribution", "turns"
 
@@ -28,7 +28,8 @@ def points(results: Results, index: ModelIndex) -> list[Claim]:
     untold = [t for t in mains if t not in shown and (t.p is None or t.p_floor is None or t.p_floor * tests >= LEVEL)]
     open_ = [term for term in mains if term not in shown and term not in untold]
     head = f"Of the variation between the directions of {variance.deltas} updates, "
-    claims = list(_claims(index, head, shown, open_, untold, tests))
+    alone = {row.factor: row for row in results.attribution.one_factor} if results.attribution else {}
+    claims = list(_claims(index, head, shown, open_, untold, tests, alone))
     return [
         *claims[: len(shown) > 0],
         *_rest(variance, shown),
@@ -38,25 +39,56 @@ def points(results: Results, index: ModelIndex) -> list[Claim]:
 
 
 def _claims(
-    index: ModelIndex, head: str, shown: Sequence[Term], open_: Sequence[Term], untold: Sequence[Term], tests: int
+    index: ModelIndex,
+    head: str,
+    shown: Sequence[Term],
+    open_: Sequence[Term],
+    untold: Sequence[Term],
+    tests: int,
+    pairs: Mapping[str, OneFactor],
 ) -> Iterator[Claim]:
     if shown:
-        words = formats.listing(
-            [f"{formats.percent(t.share)} goes with the {named(index, t.factors)}{_sure(t)}" for t in shown]
-        )
-        least = [t for t in shown if t.p is not None and t.p_floor is not None and t.p <= t.p_floor]
-        each = "each p" if len(least) > 1 else "this p"
-        whose = "" if len(least) == len(shown) else f" (that of {_names(index, least)})"
-        smallest = f"; {each}{whose} is the smallest that shuffled labels can give" if least else ""
-        yield _claim(TURNS, f"{head}{words}{smallest}.", shown)
+        yield _claim(TURNS, head + _shown(index, shown), shown)
     if open_:
         words = formats.listing([f"{named(index, t.factors)} ({formats.percent(t.share)}, {_p(t)})" for t in open_])
         yield _claim("not shown to turn", f"Not shown to turn the updates: {words}.", open_)
     if untold:
         words = formats.listing(
-            [f"{named(index, t.factors)} ({formats.percent(t.share)}{_at_best(t, tests)})" for t in untold]
+            [
+                f"{named(index, t.factors)} ({formats.percent(t.share)}{_at_best(t, tests)}{_alone(t, pairs)})"
+                for t in untold
+            ]
         )
         yield _claim("turning untested", f"Not testable with so few trainings: {words}.", untold)
+
+
+def _shown(index: ModelIndex, shown: Sequence[Term]) -> str:
+    """Each factor's share with its interval, then what the intervals and the p are."""
+    layered = any(term.low is not None for term in shown)
+    one = len({formats.p_value(term.p_holm) for term in shown}) == 1
+    parts = []
+    for number, term in enumerate(shown):
+        sure = [formats.interval(term.low, term.high)] * (term.low is not None) + [_p(term)] * (not one)
+        goes = "goes with" if number == 0 else "with"
+        inside = f" ({', '.join(sure)})" if sure else ""
+        parts.append(f"{formats.percent(term.share)} {goes} the {named(index, term.factors)}{inside}")
+    each = " each" if len(shown) > 1 else ""
+    notes = ["95% intervals over layers, not over trainings"] * layered + [f"{_p(shown[0])}{each}"] * one
+    least = [t for t in shown if t.p is not None and t.p_floor is not None and t.p <= t.p_floor]
+    if least:
+        whose = "" if len(least) == len(shown) else f"the p of {_names(index, least)} is "
+        notes.append(f"{whose}the smallest that shuffled labels can give")
+    return f"{formats.listing(parts)}{': ' if notes else ''}{'; '.join(notes)}."
+
+
+def _alone(term: Term, pairs: Mapping[str, OneFactor]) -> str:
+    """The cosine of trainings that differ in this factor alone, and that of their effects."""
+    row = pairs.get(term.factors[0])
+    if row is None or row.cosine is None:
+        return ""
+    effect = f", {formats.cosine(row.weighted)} by effect" if row.weighted is not None else ""
+    of = f"{formats.count(row.pairs)} pair{'s' if row.pairs > 1 else ''}"
+    return f"; alone: cosine {formats.cosine(row.cosine)}{effect}, {of}"
 
 
 def _names(index: ModelIndex, terms: Sequence[Term]) -> str:
@@ -71,7 +103,7 @@ def _rest(variance: VarianceBy, shown: Sequence[Term]) -> Iterator[Claim]:
         parts = [f"{formats.percent(pairs)} goes with two factors together"] if pairs else []
         parts += [f"{formats.percent(both)} could be several factors’"] if both else []
         numbers = {"two factors": (pairs, pairs), "several": (both, both)}
-        yield Claim("turning rest", POINT, f"Of the rest {' and '.join(parts)}.", (), numbers)
+        yield Claim("turning rest", POINT, f"A further {' and '.join(parts)}.", (), numbers)
 
 
 def _by_effect(results: Results, index: ModelIndex, shown: Sequence[Term]) -> Iterator[Claim]:
@@ -92,12 +124,6 @@ def _by_effect(results: Results, index: ModelIndex, shown: Sequence[Term]) -> It
 def _claim(kind: str, words: str, terms: Sequence[Term]) -> Claim:
     numbers = {t.factors[0]: (t.share, t.share) for t in terms if t.share is not None}
     return Claim(kind, POINT, words, tuple(numbers), numbers)
-
-
-def _sure(term: Term) -> str:
-    """The interval over layers, and p."""
-    layers = f"95% interval over layers {formats.interval(term.low, term.high)}%, " if term.low is not None else ""
-    return f" ({layers}{_p(term)})"
 
 
 def _p(term: Term) -> str:

@@ -144,8 +144,9 @@ def _undecided(ev: Evidence, placed: Sequence[Placed], reference: str) -> Claim:
 def _head(ev: Evidence, placed: Sequence[Placed], reference: str) -> Claim:
     apart = [one for one in placed if one.kind == "apart"]
     varied = {row.name for row in ev.results.trainings if row.varied}
-    kinds = "methods and variants" if any(varied & {*one.family.names} for one in placed) else "methods"
-    methods = f"{len(placed)} {kinds}"
+    variants = [one for one in placed if varied & {*one.family.names}]
+    own = len(placed) - len(variants)
+    methods = f"{own} methods and {len(variants)} variants" if variants else f"{own} methods"
     verb, one = ("differs" if len(apart) == 1 else "differ"), ev.label(placed[0].family)
     more = f"in direction from {reference} by more than a new order of rows explains"
     if not apart:
@@ -154,7 +155,9 @@ def _head(ev: Evidence, placed: Sequence[Placed], reference: str) -> Claim:
         return Claim("none apart", LEAD, words, **_subjects(placed))
     # Another rate was excluded only where it was tried: in placing, or by running the method at the reference's.
     equal = [one for one in apart if not _unequal(ev, one.family) or ev.rates()]
-    count = f"{f'{len(apart)} of {methods}' if len(placed) > 1 else one} {verb} {more}"
+    of = [f"{sum(one not in variants for one in apart)} of {own} methods"]
+    of += [f"{sum(one in variants for one in apart)} of {len(variants)} variants"] if variants else []
+    count = f"{' and '.join(of) if len(placed) > 1 else one} {verb} {more}"
     if equal:
         return Claim("apart", LEAD, f"Not one update with another step size: {count}.", **_subjects(apart))
     words = f"Unlike, but at unlike learning rates: {count}, and none of them was run at {reference}’s rate."

@@ -160,8 +160,15 @@ def changed(ev: Evidence, first: Family, second: Family, point: str) -> Iterator
         subjects, numbers = (*first.names, *second.names), {first.name: ends(here[0]), second.name: ends(here[1])}
         if len(shown) == len(tests) and len(signs) == 1:
             way = "rises" if signs == {True} else "falls"
-            words = f"Its accuracy on {task.title} {way} from {shares[0]} to {shares[1]} ({_p(tests)})."
+            there = [accuracy[name] for name in ev.reference.names if name in accuracy]
+            beside = f"; {ev.label(ev.reference)} has {_span(there)}" if there else ""
+            words = (
+                f"From the one to the other its accuracy on {task.title} {way} from {shares[0]} to {shares[1]} "
+                f"({_p(tests)}){beside}."
+            )
             yield Claim(f"accuracy {way}", point, words, subjects, numbers)
         elif not shown:
-            words = f"Its accuracy on {task.title}, {shares[0]} and {shares[1]}, is not shown to change."
+            words = (
+                f"Between the two its accuracy on {task.title}, {shares[0]} and {shares[1]}, is not shown to change."
+            )
             yield Claim("accuracy open", point, words, subjects, numbers)

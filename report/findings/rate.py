@@ -13,24 +13,26 @@ from report.findings.function import changed
 from report.headline import Row
 
 
-def points(ev: Evidence) -> list[Claim]:
+def points(ev: Evidence, rows: Sequence[Row]) -> list[Claim]:
     """For each method run at its own and at the reference's rate: how far the rate carries cosine and accuracy."""
     claims = []
+    expected = {row.name: row.rate_steps_ratio for row in rows}
     for method in ev.methods:
         own, matched = ev.own(method), ev.matched(method)
         if own and matched and own != matched and ev.cross(own, ev.reference) and ev.cross(matched, ev.reference):
             point = f"rate {method}"
-            claims += [_both(ev, own, matched, point), *_distance(ev, own, matched, point)]
+            claims += [_both(ev, own, matched, expected.get(own.name), point), *_distance(ev, own, matched, point)]
             claims += changed(ev, own, matched, point)
     return claims
 
 
-def _both(ev: Evidence, own: Family, matched: Family, point: str) -> Claim:
+def _both(ev: Evidence, own: Family, matched: Family, expected: float | None, point: str) -> Claim:
     reference = ev.label(ev.reference)
     here, there = ev.cross(own, ev.reference), ev.cross(matched, ev.reference)
     sizes = [between([formats.times(value) for value in ends(of)]) if (of := norm_ratios(ev, family)) else ""
              for family in (own, matched)]  # fmt: skip
     norms_ = [f" and {size} {reference}’s norm" if size else "" for size in sizes]
+    norms_[0] += f" ({formats.times(expected)} by learning rate × steps)" if sizes[0] and expected else ""
     words = (
         f"{ev.label(own)} at its own rate {formats.rate(own.learning_rate)} has cosine {cosines(here)} to {reference}"
         f"{norms_[0]}; at {reference}’s rate {formats.rate(matched.learning_rate)}, {cosines(there)}{norms_[1]}."
@@ -106,6 +108,6 @@ def norms(ev: Evidence, rows: Sequence[Row]) -> list[Claim]:
     listed = "; ".join(parts)
     if len(parts) > MANY:
         least, most = (end(parts, key=parts.__getitem__) for end in (min, max))
-        listed = f"of {len(parts)} trainings {least} has the least of it, {most} the most"
+        listed = f"of {len(parts)} trainings lowest {least}, highest {most}"
     words = f"Norm against {reference}’s, beside what learning rate × steps alone predicts: {listed}."
     return [Claim("norms", "norms", words, tuple(subjects), numbers)] if parts else []

@@ -209,5 +209,5 @@ def test_a_p_that_nothing_could_make_smaller_is_said_to_be(
     both = [direction.model_copy(update={"terms": terms})]
     results = study.typed.model_copy(update={"attribution": planted[2].model_copy(update={"variance": both})})
     (words,) = [claim.words for claim in points(results, model_index(study.typed)) if claim.kind == "turns"]
-    assert words.endswith("; this p (that of loss) is the smallest that shuffled labels can give.") == said
+    assert words.endswith("Holm p 0.010 each; the p of loss is the smallest that shuffled labels can give.") == said
     assert ("smallest" in words) == said

@@ -138,8 +138,9 @@ def check_apart(n: Numbers, claim: Claim) -> None:
         for cosine, floor in product(n.cross(family, sft), below):
             assert cosine < floor, f"{name}: {cosine} is not below {floor}"
     if "explains" in claim.words:  # the first sentence
-        count = re.search(r"(\d+) of (\d+) methods(?: and variants)? differ", claim.words)
-        assert (len(leaders(n, claim)), len(subjects(n))) == ((int(count[1]), int(count[2])) if count else (1, 1))
+        counts = re.findall(r"(\d+) of (\d+) (?:methods|variants)", claim.words)
+        told = [sum(int(count[i]) for count in counts) for i in (0, 1)]
+        assert (len(leaders(n, claim)), len(subjects(n))) == (tuple(told) if counts else (1, 1))
         equal = [name for name in leaders(n, claim) if not n.unequal(name)] or n.differing("rate")
         assert claim.words.startswith("Not one update with another step size") == bool(equal)
     else:
@@ -381,7 +382,7 @@ def check_norms(n: Numbers, claim: Claim) -> None:
                 / len(n.family(name)) for name in claim.numbers}  # fmt: skip
         least, most = min(size, key=size.__getitem__), max(size, key=size.__getitem__)
         assert re.search(
-            rf"trainings {re.escape(label(least))} [^,]* the least of it, {re.escape(label(most))} ", claim.words
+            rf"trainings lowest {re.escape(label(least))} [^,]*, highest {re.escape(label(most))} ", claim.words
         )
 
 

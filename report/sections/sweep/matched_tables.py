@@ -34,6 +34,7 @@ def matched_table(results: Results, index: ModelIndex) -> Table | None:
         (Column("Cosine", f"to {reference}, mean and range"), lambda row: _spanned(row.cosine, formats.cosine)),
         (Column("Floor", "another order"), lambda row: _spanned(row.floor, formats.cosine, "neither was repeated")),
         (Column("Weighted cosine", "by activations"), lambda row: _spanned(row.weighted, formats.cosine)),
+        (Column("Smallest angle", "median, output side"), lambda row: _spanned(row.angle_min, formats.degrees)),
         (Column("Norm ratio", f"to {reference}"), lambda row: _spanned(row.norm_ratio, formats.times)),
         (Column("Scaled by"), lambda row: _spanned(row.factor, formats.times, "as trained")),
         (Column("Norm", f"its, {reference}’s"), lambda row: _both(row.norm, formats.significant)),
