@@ -176,8 +176,8 @@ def test_no_distance_is_told_of_what_is_undecided() -> None:
     assert "Undecided for want of another order of their own: DPO lr1e-3 (0.700" in found.lead
     (point,) = [point for point in found.points if point.startswith("DPO at its own rate")]
     assert point == (
-        "DPO at its own rate 1e-4 has cosine 0.200 to SFT and 1.00× SFT’s norm; at SFT’s rate 1e-3, 0.700 and 1.00× "
-        "SFT’s norm."
+        "DPO at its own rate 1e-4 has cosine 0.200 to SFT and 1.00× SFT’s norm (0.100× by learning rate × "
+        "steps); at SFT’s rate 1e-3, 0.700 and 1.00× SFT’s norm."
     )
     del cosines["offline_grpo", "offline_grpo-order43"]
     assert "closes 71% of the distance" in _closes(cosines), "held to SFT alone it is decided"
@@ -445,8 +445,8 @@ def test_the_rate_sentence_gives_the_share_of_the_gap_that_matching_closes(match
 @pytest.mark.parametrize(
     ("accuracy", "p", "words"),
     [
-        ((0.5, 0.3), 1e-5, "Its accuracy on Sums falls from 50.0% to 30.0% (Holm p 1e-5)."),
-        ((0.5, 0.49), 0.4, "Its accuracy on Sums, 50.0% and 49.0%, is not shown to change."),
+        ((0.5, 0.3), 1e-5, "From the one to the other its accuracy on Sums falls from 50.0% to 30.0% (Holm p 1e-5)."),
+        ((0.5, 0.49), 0.4, "Between the two its accuracy on Sums, 50.0% and 49.0%, is not shown to change."),
         ((0.0, 0.0), 1.0, ""),
     ],
 )
