@@ -162,15 +162,15 @@ def _executor(study: Study, plan: list[Step], store: Store, options: argparse.Na
 def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Namespace) -> Executor:
     from orchestrator.cluster.connection import prove_nodes
     from orchestrator.cluster.executor import RayExecutor
-    from orchestrator.planning.cost import durations
-    from orchestrator.planning.schedule import ranks
+    from orchestrator.planning.schedule import placing_ranks
 
     if options.address:
         nodes = prove_nodes(store, study, progress)
         progress(
             f"{len(nodes)} {'node reads and writes' if len(nodes) == 1 else 'nodes read and write'} {store.storage}"
         )
-    cluster = RayExecutor(store, study.placement, progress, ranks(plan, durations(study, plan)))
+    cluster = RayExecutor(store, study.placement, progress)
+    cluster.ranks = placing_ranks(study, plan, int(cluster.total) if cluster.gpus else 0)
     if study.training.workers > cluster.slots:
         raise UserError(f"training.workers: {study.training.workers} do not fit the cluster's {cluster.slots} slots")
     return cluster

@@ -114,6 +114,18 @@ def ranks(steps: Sequence[Step], durations: Mapping[str, float] | None) -> dict[
     return remaining
 
 
+def placing_ranks(study: Study, steps: Sequence[Step], gpus: int) -> dict[str, float]:
+    """The ranks by which an executor places: with ``gpus`` those of the schedule there, of a step of parts one part's.
+
+    0 GPUs: of whole steps.
+    """
+    lengths = estimated(study, steps)
+    if gpus and lengths is not None:
+        wanted = needs(study, steps, gpus)
+        lengths = {title: seconds / wanted[title].parts for title, seconds in lengths.items()}
+    return ranks(steps, lengths)
+
+
 def units(step: Step) -> float:
     """A stand-in for a step's duration, to order by where no seconds are known."""
     if step.runs_as != "training":
