@@ -245,9 +245,9 @@ class Nodes:
     """A Ray cluster on this machine of one node or more, each with its own logical GPUs."""
 
     def __init__(self, folder: Path) -> None:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # read when ray is imported
         from ray.cluster_utils import Cluster
 
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.cluster, self.folder = Cluster(), folder
         self.gpus: dict[str, tuple[float, float]] = {}
         self.nodes: list[Any] = []
@@ -326,7 +326,7 @@ def spend(
     beside = threading.Thread(target=happen, daemon=True)
     begun = time.time()
     beside.start()
-    ranks = schedule.placing_ranks(study, steps, planned.gpus)
+    ranks = schedule.placing_ranks(study, steps, seconds, planned.gpus)
     executor = RayExecutor(store, study.placement, lines.append, ranks)
     outcome = DagRunner(asleep, store, lines.append).run(lambda: executor)
     over.set()

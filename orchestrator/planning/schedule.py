@@ -114,12 +114,13 @@ def ranks(steps: Sequence[Step], durations: Mapping[str, float] | None) -> dict[
     return remaining
 
 
-def placing_ranks(study: Study, steps: Sequence[Step], gpus: int) -> dict[str, float]:
-    """The ranks by which an executor places: with ``gpus`` those of the schedule there, of a step of parts one part's.
+def placing_ranks(
+    study: Study, steps: Sequence[Step], lengths: Mapping[str, float] | None, gpus: int
+) -> dict[str, float]:
+    """The ranks by which an executor places, from each step's seconds by title, or None where they are unknown.
 
-    0 GPUs: of whole steps.
+    With ``gpus`` those of the schedule there, where a step of parts counts as one of them; 0: of whole steps.
     """
-    lengths = estimated(study, steps)
     if gpus and lengths is not None:
         wanted = needs(study, steps, gpus)
         lengths = {title: seconds / wanted[title].parts for title, seconds in lengths.items()}

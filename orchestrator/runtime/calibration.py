@@ -1,7 +1,8 @@
 """What ``doctor --measure`` found on this machine: rates by which ``plan`` estimates, and whose they are.
 
-The file is ``calibration.json`` in ``ORCHESTRATOR_CACHE`` (default ``~/.cache/orchestrator``), or the file that
-``ORCHESTRATOR_CALIBRATION`` names. It holds one calibration for each kind of layers and precision that was measured.
+The file is ``calibration.json`` in ``ORCHESTRATOR_CACHE`` (default ``~/.cache/orchestrator``), or the one that
+``ORCHESTRATOR_CALIBRATION`` names; if that is set and empty, none is read. It holds one calibration for each kind of
+layers and precision that was measured.
 Imports none of the heavy libraries.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,9 +87,8 @@ def save(study: Study, rates: Rates) -> Path:
 
 def load(study: Study) -> tuple[Rates | None, str | None]:
     """The rates measured on this machine for such a study, if any, and a line about a calibration that is not used."""
-    file = place()
-    named = bool(os.environ.get("ORCHESTRATOR_CALIBRATION"))
-    if not file.exists():
+    file, named = place(), os.environ.get("ORCHESTRATOR_CALIBRATION")
+    if named == "" or not file.exists():
         return None, f"calibration {file} is not there: run doctor --measure" if named else None
     held = read_json(file)
     rates, whose = held.get("rates"), held.get("machine")
@@ -108,3 +108,16 @@ def load(study: Study) -> tuple[Rates | None, str | None]:
     if any(not 0 <= value < float("inf") for value in asdict(read).values()):
         return None, f"calibration {file} is damaged and not used: run doctor --measure again"
     return read, None
+
+
+def lines(rates: Rates) -> Iterator[str]:
+    """What was measured, a line each."""
+    where = {"pretraining": "the cores of the base"}
+    usual = "this GPU" if machine()["gpu"] else "one core"
+    yield f"matrix      {rates.matrix / 1e12:.3g} TFLOP/s of products in the training's precision"
+    yield f"memory      {rates.memory / 1e9:.3g} GB/s copied"
+    for name in ("training", "serving", "measuring", "pretraining"):
+        rate = getattr(rates, name)
+        if rate:
+            yield f"{name:<12}{rate / 1e12:.3g} TFLOP/s on {where.get(name, usual)}"
+    yield f"start-up    {rates.startup:.1f} s of imports"

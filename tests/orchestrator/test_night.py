@@ -154,8 +154,9 @@ def night(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Nigh
 
     def run(gpus: int, *words: str, plant: Callable[[Ray], None] = lambda ray: None) -> Night:
         study, steps, planned = plan_of(CONFIGS / "qwen3-4b.yaml", words, gpus)
-        seconds, ranks = durations(study, steps), placing_ranks(study, steps, gpus)
+        seconds = durations(study, steps)
         assert seconds is not None
+        ranks = placing_ranks(study, steps, seconds, gpus)
         ray = Ray(gpus, seconds, {title: need.parts for title, need in needs(study, steps, gpus).items()})
         plant(ray)
         shares = SimpleNamespace(
