@@ -180,9 +180,7 @@ def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Nam
     gpus = int(cluster.total) if cluster.gpus else 0
     found = rates.here(study, plan, store, gpus)
     keep(study, plan, store, found, gpus)
-    cluster.ranks = placing_ranks(
-        study, plan, None if found is None else {t: e.seconds for t, e in found.items()}, gpus
-    )
+    cluster.ranks = placing_ranks(study, plan, rates.seconds_of(found), gpus)
     if study.training.workers > cluster.slots:
         raise UserError(f"training.workers: {study.training.workers} do not fit the cluster's {cluster.slots} slots")
     return cluster

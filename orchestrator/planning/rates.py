@@ -14,7 +14,7 @@ from execution.step import Step
 from execution.store import Store
 from orchestrator.config.study import Study
 from orchestrator.planning.cost import CPU_FLOPS, FLOAT32_SHARE, SERVING_SHARE, SUSTAINED_FLOPS
-from orchestrator.planning.schedule import Need, Schedule, make_schedule, needs
+from orchestrator.planning.schedule import Need, Schedule, make_schedule
 from orchestrator.runtime.calibration import Rates, load
 from orchestrator.runtime.device import cards
 
@@ -148,16 +148,16 @@ def _factors(steps: Sequence[Step], assumed: Mapping[str, float], taken: Mapping
     return {kind: took / guess for kind, (took, guess) in sums.items()}
 
 
-def on_gpus(study: Study, steps: Sequence[Step], found: Mapping[str, Estimate], gpus: int) -> Schedule:
-    """The schedule of the estimates on ``gpus`` GPUs."""
-    return make_schedule(steps, {t: e.seconds for t, e in found.items()}, needs(study, steps, gpus), gpus)
+def seconds_of(found: Mapping[str, Estimate] | None) -> dict[str, float] | None:
+    """The seconds alone."""
+    return None if found is None else {title: estimate.seconds for title, estimate in found.items()}
 
 
-def on_cores(study: Study, steps: Sequence[Step], found: Mapping[str, Estimate], cores: int) -> Schedule:
+def on_cores(steps: Sequence[Step], found: Mapping[str, Estimate], cores: int) -> Schedule:
     """The schedule of the estimates on this machine's cores, each in the place of a GPU."""
     wanted = {step.title: replace(_cores_of(step), parts=1) for step in steps}
     wanted = {title: replace(need, together=min(need.together, cores)) for title, need in wanted.items()}
-    return make_schedule(steps, {t: e.seconds for t, e in found.items()}, wanted, cores)
+    return make_schedule(steps, seconds_of(found) or {}, wanted, cores)
 
 
 def _cores_of(step: Step) -> Need:

@@ -90,9 +90,12 @@ def gpu_count(text: str) -> int:
     return int(text)
 
 
-def of_study(study: Study, steps: Sequence[Step], gpus: int) -> Schedule:
-    """The whole study on ``gpus`` GPUs, whatever of it is done. ``UserError`` where its base has no ``shape``."""
-    durations = estimated(study, steps)
+def of_study(study: Study, steps: Sequence[Step], gpus: int, durations: Mapping[str, float] | None = None) -> Schedule:
+    """The whole study on ``gpus`` GPUs, whatever of it is done, by these seconds or else by the assumed ones.
+
+    ``UserError`` where there are none, since its base has no ``shape``.
+    """
+    durations = durations or estimated(study, steps)
     if durations is None:
         raise UserError("--gpus needs base.shape (layers, hidden, ...): without it no step's time can be estimated")
     return make_schedule(steps, durations, needs(study, steps, gpus), gpus)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
-from execution.errors import UserError
 from execution.step import Step
 from execution.store import Store
 from orchestrator.config.study import Study
@@ -13,7 +12,7 @@ from orchestrator.planning import rates
 from orchestrator.planning.cost import CPU_FLOPS, FLOAT32_SHARE, SERVING_SHARE, SUSTAINED_FLOPS
 from orchestrator.planning.plan_view import table
 from orchestrator.planning.rates import Estimate
-from orchestrator.planning.schedule import Entry, Schedule
+from orchestrator.planning.schedule import Entry, Schedule, of_study
 from orchestrator.runtime.device import cards
 
 WIDEST = 16  # characters of a list of GPUs
@@ -27,25 +26,24 @@ def lines(study: Study, steps: Sequence[Step], store: Store, gpus: int | None) -
         return
     calibrated, unused = rates.known(study, device)
     found = rates.estimates(study, steps, store, device, calibrated)
-    if found is None:
-        if gpus is not None:
-            raise UserError("--gpus needs base.shape (layers, hidden, ...): without it no step's time can be estimated")
-        return
     if gpus is not None:
+        schedule = of_study(study, steps, gpus, rates.seconds_of(found))
+        assert found is not None  # else there is no schedule
         yield ""
-        yield from schedule_lines(study, rates.on_gpus(study, steps, found, gpus), found)
+        yield from schedule_lines(study, schedule, found)
+        yield ""
         yield from _kinds(steps, found, "GPU-hours", 3600)
-    elif any(estimate.source != "assumed" for estimate in found.values()):
+    elif found is not None and any(estimate.source != "assumed" for estimate in found.values()):
         yield ""
         yield from _kinds(steps, found, "seconds", 1)
-        yield _on_cores(study, steps, found, calibrated.startup if calibrated else 0.0)
+        yield _on_cores(steps, found, calibrated.startup if calibrated else 0.0)
     if unused:
         yield unused
 
 
-def _on_cores(study: Study, steps: Sequence[Step], found: Mapping[str, Estimate], startup: float) -> str:
+def _on_cores(steps: Sequence[Step], found: Mapping[str, Estimate], startup: float) -> str:
     cores = os.cpu_count() or 1
-    seconds = rates.on_cores(study, steps, found, cores).makespan + startup
+    seconds = rates.on_cores(steps, found, cores).makespan + startup
     return (
         f"about {_span(seconds)} on this machine's {cores} core{'s' if cores > 1 else ''}, whatever of it is done; "
         "downloads and grading are not counted"

@@ -170,7 +170,7 @@ def test_a_plan_says_whose_rates_these_are(
 
 def test_cores_in_the_place_of_gpus_by_hand(planned: tuple[Study, list[Step], Store]) -> None:
     """The base on both of two cores, then a chain, six trainings of 10 on two, and one step that reads them."""
-    study, steps, _ = planned
+    _, steps, _ = planned
     base = next(step for step in steps if step.kind.name == "base")
     threaded = replace(base, config={**base.config, "threads": 2})
     kept = [threaded, *(step for step in steps if step.kind.name in ("rollouts", "reference", "train", "geometry"))]
@@ -179,7 +179,7 @@ def test_cores_in_the_place_of_gpus_by_hand(planned: tuple[Study, list[Step], St
     trained = sum(step.kind.name == "train" for step in kept)
     assert trained == 6
     # Three trainings behind the reference on one core, three on the other.
-    made = on_cores(study, kept, found, 2)
+    made = on_cores(kept, found, 2)
     assert made.makespan == pytest.approx(100 + 20 + (4 + 3 * 10) + 5)
     assert list(kinds(kept, found))[-1] == ("geometry", 1, 5.0, "assumed")
 
