@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import ray
+from ray.exceptions import RayActorError
 
 from execution.context import ParallelMap
+from execution.errors import ClusterLost
 from execution.step import Step
 from orchestrator.cluster.connection import on_node
 from orchestrator.cluster.jobs import shared_map, train_one, workers_of
@@ -62,9 +64,15 @@ def _gpus_of(step: Step, executor: RayExecutor) -> float:
 
 
 def _sharing(executor: RayExecutor) -> list[tuple[Job, int]]:
-    """The jobs that map items over GPUs, and how many more GPUs each can use. What it no longer needs is free again."""
+    """The jobs that map items over GPUs, and how many more GPUs each can use. What it no longer needs is free again.
+
+    ``ClusterLost`` if the actor has died, on which the items wait.
+    """
     jobs = [job for job in executor.jobs if job.sharing and job.mark and job.steps]
-    left = ray.get(executor.shares.left.remote()) if jobs else {}
+    try:
+        left = ray.get(executor.shares.left.remote()) if jobs else {}
+    except RayActorError:
+        raise ClusterLost("the process that shares GPUs out has died") from None
     for job in jobs:
         job.cost = min(job.cost, left.get(job.mark, 0))
     return [(job, left.get(job.mark, 0) - int(job.cost)) for job in jobs]
