@@ -28,7 +28,7 @@ from execution.storage import RECORD, Folder, Storage, storage_of
 
 NOTES = ("partial", "report", "failed", "times")  # a run's folders beside those of the kinds of steps
 TIMES = ("started", "ended", "seconds", "startup_seconds")
-FILES = ("study.json", "run.json", "pins.json", "lease.json")  # and its files
+FILES = ("study.json", "run.json", "pins.json", "lease.json", "estimates.json")  # and its files
 
 
 class Workspace(NamedTuple):

@@ -98,7 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument(
         "--out", type=Path, metavar="FILE", help="(stdout); rows that have extracted or correct already are refused"
     )
-    commands.add_parser("doctor", help="what this machine has and lacks, each lack with its mend")
+    doctor = commands.add_parser("doctor", help="what this machine has and lacks, each lack with its mend")
+    doctor.add_argument("study", nargs="?", type=Path, metavar="STUDY.yaml", help="whose model --measure takes")
+    doctor.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of that study")
+    doctor.add_argument("--measure", action="store_true", help="and how fast it is, in about a minute, for plan")
     return parser
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from orchestrator.runtime.threads import set_environment
 
+os.environ["ORCHESTRATOR_CALIBRATION"] = ""  # of this machine, if any: estimates are those that are assumed
 set_environment()  # as in every process of a study: on a busy machine, threads that wait for each other take minutes
 
 import numpy as np  # noqa: E402

@@ -122,6 +122,23 @@ def optimisers(model: Qwen3ForCausalLM, learning_rate: float) -> list[torch.opti
     ]
 
 
+def pretraining_step(
+    model: Qwen3ForCausalLM, opts: list[torch.optim.Optimizer], texts: Any, fast: PreTrainedTokenizerFast, rows: int
+) -> torch.Tensor:
+    """One step on the next ``rows`` texts; returns the loss of their answers."""
+    ids, labels = batch_of(texts, fast, rows)
+    # Padding is on the right, which causal attention never sees: no mask is needed.
+    hidden = model.model(ids).last_hidden_state[:, :-1]
+    answered = labels[:, 1:] != -100
+    logits = model.lm_head(hidden[answered])
+    loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][answered])
+    loss.backward()
+    for opt in opts:
+        opt.step()
+        opt.zero_grad(set_to_none=True)
+    return loss
+
+
 def pretrain(
     out: Path,
     *,
@@ -148,16 +165,7 @@ def pretrain(
         for opt in opts:
             for group in opt.param_groups:
                 group["lr"] = learning_rate * share
-        ids, labels = batch_of(texts, fast, batch)
-        # Padding is on the right, which causal attention never sees: no mask is needed.
-        hidden = model.model(ids).last_hidden_state[:, :-1]
-        answered = labels[:, 1:] != -100
-        logits = model.lm_head(hidden[answered])
-        loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][answered])
-        loss.backward()
-        for opt in opts:
-            opt.step()
-            opt.zero_grad(set_to_none=True)
+        loss = pretraining_step(model, opts, texts, fast, batch)
         if (step + 1) % 50 == 0 or step + 1 == steps:
             if not math.isfinite(loss.item()):
                 raise ValueError(f"the base's loss is {loss.item()} at step {step + 1}: lower base.learning_rate")

@@ -23,6 +23,7 @@ from execution.step import Step
 from execution.store import Store
 from orchestrator.cluster.asked import Requests, trained_by
 from orchestrator.cluster.connection import answering, leave, on_node
+from orchestrator.cluster.gpus import map_on_gpus, place_on_gpus
 from orchestrator.cluster.jobs import (
     EngineActor,
     QueueActor,
@@ -30,13 +31,12 @@ from orchestrator.cluster.jobs import (
     perform_step,
     ray_map,
     search_rates,
-    train_one,
     train_queued,
     tune_sweep,
     warm,
     workers_of,
 )
-from orchestrator.cluster.packing import Job, TrainingJob, free_cpus, pack, reads_files
+from orchestrator.cluster.packing import Job, free_cpus, reads_files
 from orchestrator.config.study import Placement
 
 WARM_WORKERS = 1  # in addition to the first step's worker, which later steps reuse
@@ -58,7 +58,7 @@ class RayExecutor:
     trainings: list[Step] = field(default_factory=list)  # ready, not yet placed
     engine_steps: list[Step] = field(default_factory=list)
     tasks: list[Step] = field(default_factory=list)
-    passes: list[Step] = field(default_factory=list)  # tasks that pass rows through a model and no training waits for
+    passes: list[Step] = field(default_factory=list)  # through a model; on CPUs those that no training waits for
     jobs: list[Job] = field(default_factory=list)
     idle: list[Any] = field(default_factory=list)  # engine actors without work
     coming: Sequence[Step] = ()
@@ -68,7 +68,7 @@ class RayExecutor:
     def __post_init__(self) -> None:
         self.gpus = int(ray.cluster_resources().get("GPU", 0)) > 0
         self.total, self._looked, self._nodes = 0.0, float("-inf"), list[int]()  # the CPUs of each node
-        self._marks, self._gone = count(1), set[int]()  # marks of training jobs: the next ones, those that have ended
+        self.marks, self._gone = count(1), set[int]()  # marks of training jobs: the next ones, those that have ended
         self.home, self.head = ray.get_runtime_context().get_node_id(), ray.get_runtime_context().gcs_address
         self._look()
         self.training_cost = self.placement.gpus_per_training if self.gpus else 1
@@ -81,6 +81,7 @@ class RayExecutor:
         self._closed = False
         self.requests = Requests(self.store, self.progress, self.home)  # of running searches
         self.together = 1  # searches that share the slots
+        self.shares: Any = None  # with GPUs: the actor that tells mapping tasks how many GPUs they have
         self.unsure = False  # whether a group has died while running several trainings
         self.barren, self.barren_line = 0, ""  # consecutive groups that died before training, and the last error
 
@@ -124,12 +125,21 @@ class RayExecutor:
         self.together = max(1, sum(step.runs_as == "search" for step in (*self.searching, *steps)))
         for step in steps:
             self._queue(step)
+        sweep = [step for step in steps if step.role == "sweep"] if self.gpus else []
+        if sweep:
+            self._tune(sweep)
         self._place()
+
+    def _tune(self, sweep: Sequence[Step]) -> None:
+        """Start Ray Tune over the sweep's learning rates; its trials hold nothing and wait for their trainings."""
+        mark = next(self.marks)
+        ref = tune_sweep.remote(list(sweep), self.store, mark, self.queue)
+        self.jobs.append(Job([] if self.gpus else list(sweep), ref, 0, sweep=True, mark=mark))
 
     def _search(self, step: Step) -> None:
         """Start Ray Tune for it, with its share of the slots; what its trials ask for is placed like any step."""
         at_once = max(1, math.ceil(self.slots // workers_of(step.runtime["train"]) / self.together))
-        mark = next(self._marks)
+        mark = next(self.marks)
         ref = search_rates.remote(step, self.store, self.requests.open(), at_once, mark)
         self.jobs.append(Job([step], ref, 0, mark=mark))
 
@@ -148,18 +158,18 @@ class RayExecutor:
                 self.queued[step.title], self.ready_at[step.title] = step, time.monotonic()
                 self.queue.ready.remote(step, step.role != "sweep" or bool(self.deaths[step.title]))
         elif step.runs_as == "engine":
-            self.engine_steps = sorted([*self.engine_steps, step], key=self._turn)
-        elif step.kind.gpu == "task" and not self._awaited(step):
-            self.passes = sorted([*self.passes, step], key=self._turn)
+            self.engine_steps = sorted([*self.engine_steps, step], key=self.turn)
+        elif step.kind.gpu == "task" and (self.gpus or not self._awaited(step)):
+            self.passes = sorted([*self.passes, step], key=self.turn)
         else:
-            self.tasks = sorted([*self.tasks, step], key=self._turn)
+            self.tasks = sorted([*self.tasks, step], key=self.turn)
 
     def _awaited(self, step: Step) -> bool:
         """Whether a training still to come reads the step, of the plan or of a search's trials."""
         trainings = (other for other in self.coming if other.runs_as in ("training", "search"))
         return any(step.title == read.title for training in trainings for read in training.inputs.values())
 
-    def _turn(self, step: Step) -> float:
+    def turn(self, step: Step) -> float:
         """A sort key: highest rank first; ties keep the plan's order."""
         return -self.ranks.get(step.title, math.inf)  # those that a search asks for have none: the search waits
 
@@ -184,11 +194,9 @@ class RayExecutor:
         for _ in range(WARM_WORKERS):
             warm.remote()
         self._new_queue()
-        sweep = sorted((step for step in trainings if step.role == "sweep"), key=self._turn)
+        sweep = sorted((step for step in trainings if step.role == "sweep"), key=self.turn)
         if sweep:
-            mark = next(self._marks)
-            ref = tune_sweep.remote(sweep, self.store, 0, len(sweep), mark, self.queue)
-            self.jobs.append(Job(list(sweep), ref, 0, sweep=True, mark=mark))
+            self._tune(sweep)
 
     def _new_queue(self) -> None:
         self.queue = QueueActor.options(scheduling_strategy=on_node(self.home)).remote(self.ranks)
@@ -204,8 +212,8 @@ class RayExecutor:
                 self._queue(step)
             if settled:
                 return settled  # what they let run is placed by start, before anything is closed for want of work
-            if ended or asked:
-                self._place()  # a job frees its slot some time after its last step has ended
+            if ended or asked or any(job.sharing and job.mark for job in self.jobs):
+                self._place()  # a job frees its slot some time after its last step has ended, an item its GPU meanwhile
             time.sleep(pause)
         self._look()
         self._place()  # nodes may have joined
@@ -342,19 +350,19 @@ class RayExecutor:
     def _release(self, job: Job) -> None:
         self.jobs.remove(job)
         self._gone |= {job.mark} - {0}
-        if job.actor is None:
-            return
-        if self.gpus and not self.engine_steps:
-            ray.kill(job.actor)  # an idle engine holds its GPU
-        else:
+        if job.actor is not None:
             self.idle.append(job.actor)
 
     def _place(self) -> None:
-        """Place ready steps on free resources: tasks, steps of open engines, trainings, passes, then new engines."""
+        """Place ready steps on free resources: tasks; on GPUs then all by rank, on CPUs steps of open engines,
+        trainings, passes, then new engines."""
         self._look()
         self._place_tasks()
+        if self.gpus:
+            return place_on_gpus(self)
         self._place_engines(new=False)
-        self._place_trainings()
+        if self.queue is not None:
+            self._place_trainers()
         self._place_passes()
         self._place_engines(new=True)
 
@@ -370,42 +378,25 @@ class RayExecutor:
                 waiting.append(step)
                 continue
             sharing += bool(step.collective)
-            gpus = 1 if self.gpus and step.kind.gpu == "task" else 0
-            options: dict[str, Any] = {"num_cpus": 1 if self.gpus else TASK_CPUS, "num_gpus": gpus}
+            options: dict[str, Any] = {"num_cpus": 1 if self.gpus else TASK_CPUS, "num_gpus": 0}
             if reads_files(step):
                 options |= {"scheduling_strategy": on_node(self.home), "num_cpus": 0}  # a head may have no CPUs
-            parallel_map = ray_map(step, self.store, 1 if self.gpus and step.kind.gpu == "items" else 0)
-            ref = perform_step.options(**options).remote(step, self.store, parallel_map, self.slots)
-            self.jobs.append(Job([step], ref, 0, sharing=bool(step.collective)))
+            mark = next(self.marks) if self.gpus and step.kind.gpu == "items" else 0
+            mapped = map_on_gpus(self, step, mark) if mark else ray_map(step, self.store)
+            ref = perform_step.options(**options).remote(step, self.store, mapped, self.slots)
+            self.jobs.append(Job([step], ref, 0, sharing=bool(step.collective), mark=mark))
         self.tasks = waiting
 
     def _place_passes(self) -> None:
-        """Give each a free GPU, or without GPUs a free core: there may be hundreds, of which each loads a base."""
+        """Give each a free core: there may be hundreds, of which each loads a base."""
         while self.passes and self.free >= 1:
-            options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if self.gpus else 0}
-            step = self.passes.pop(0)
-            ref = perform_step.options(**options).remote(step, self.store, ray_map(step, self.store, 0), self.slots)
-            self.jobs.append(Job([step], ref, 1))
+            self.perform_pass(self.passes.pop(0))
 
-    def _place_trainings(self) -> None:
-        """On GPUs a job per ready training; on CPUs as many groups of trainer processes as there is work for."""
-        if self.gpus:
-            at_once = max(1, self.slots // workers_of(self.trainings[0])) if self.trainings else 0
-            for packed in pack(self.trainings, at_once, self.ranks):
-                cost = packed.at_once * self.training_cost * workers_of(packed.steps[0])
-                if cost <= self.free:
-                    self._train(packed, cost)
-        elif self.queue is not None:
-            self._place_trainers()
-
-    def _train(self, packed: TrainingJob, cost: float) -> None:
-        mark = next(self._marks)
-        if packed.sweep:
-            ref = tune_sweep.remote(packed.steps, self.store, self.training_cost, packed.at_once, mark)
-        else:
-            ref = train_one.remote(packed.steps[0], self.store, self.training_cost, mark)
-        self.jobs.append(Job(list(packed.steps), ref, cost, sweep=packed.sweep, mark=mark))
-        self.trainings = [step for step in self.trainings if step not in packed.steps]
+    def perform_pass(self, step: Step) -> None:
+        """On a GPU, or on a core."""
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if self.gpus else 0}
+        ref = perform_step.options(**options).remote(step, self.store, ray_map(step, self.store), self.slots)
+        self.jobs.append(Job([step], ref, 1))
 
     def _place_trainers(self) -> None:
         wanted = [*self.queued.values(), *trained_by([*self.coming, *self.searching])]
@@ -426,23 +417,29 @@ class RayExecutor:
             if workers == 1 and not self.unsure:
                 rooms = free_cpus(self._nodes, [int(job.cost) for job in self.jobs if job.group])
                 size = max(1, min(missing, max(rooms, default=1), int(self.free)))
-            mark = next(self._marks)
+            mark = next(self.marks)
             ref = train_queued.remote(self.queue, mark, size, workers == 1, self.store, mark)
             self.jobs.append(Job([], ref, size, mark=mark, group=mark))
             missing -= size
 
     def _place_engines(self, new: bool) -> None:
-        """Give engine steps to idle actors; with ``new``, start one if a device is free (one actor in all on CPUs)."""
+        """Give engine steps to idle actors; with ``new``, start one if none is at work: one in all on CPUs."""
         while self.engine_steps:
             if self.idle:
                 actor = self.idle.pop()
-            elif new and (self.free >= 1 if self.gpus else all(job.actor is None for job in self.jobs)):
-                actor = EngineActor.options(num_cpus=0, num_gpus=self.engine_cost).remote()  # type: ignore[attr-defined]
+            elif new and all(job.actor is None for job in self.jobs):
+                actor = self.new_engine()
             else:
                 break
-            step = self.engine_steps.pop(0)
-            self.jobs.append(Job([step], actor.perform.remote(step, self.store), self.engine_cost, actor))
+            self.answer(self.engine_steps.pop(0), actor)
         if not self.searching and not any(s.runs_as == "engine" for s in (*self.coming, *self.engine_steps)):
             for actor in self.idle:
                 ray.kill(actor)
             self.idle.clear()
+
+    def new_engine(self) -> Any:
+        return EngineActor.options(num_cpus=0, num_gpus=self.engine_cost).remote()  # type: ignore[attr-defined]
+
+    def answer(self, step: Step, actor: Any) -> None:
+        """Give an engine's step to an actor."""
+        self.jobs.append(Job([step], actor.perform.remote(step, self.store), self.engine_cost, actor))

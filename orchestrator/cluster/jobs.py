@@ -21,6 +21,7 @@ from execution.execute import attempt, inputs_of
 from execution.step import Step
 from execution.store import Store
 from orchestrator.cluster.packing import TrainingQueue
+from orchestrator.cluster.sharing import map_within
 from orchestrator.runtime.engines import Engines
 
 # A job's placement groups request its mark as bytes of this resource, so that they can be identified later.
@@ -74,12 +75,29 @@ def call(function: Callable[[Any, Inputs], Any], item: Any, step: Step, store: S
     return result
 
 
-def ray_map(step: Step, store: Store, gpus: float) -> ParallelMap:
-    """The ``parallel_map`` of a cluster: one task per item, results in order."""
+def ray_map(step: Step, store: Store) -> ParallelMap:
+    """The ``parallel_map`` of a cluster: one task per item, on a core each, results in order."""
 
     def parallel_map(function: Callable[[Any, Inputs], Any], items: Iterable[Any]) -> list[Any]:
-        task = call.options(num_cpus=1, num_gpus=gpus)
+        task = call.options(num_cpus=1)
         return ray.get([task.remote(function, item, step, store) for item in items])
+
+    return parallel_map
+
+
+def shared_map(step: Step, store: Store, shares: Any, mark: int) -> ParallelMap:
+    """A ``parallel_map`` over the GPUs that the driver gives the job ``mark`` meanwhile: see ``sharing.py``."""
+
+    def parallel_map(function: Callable[[Any, Inputs], Any], items: Iterable[Any]) -> list[Any]:
+        task = call.options(num_cpus=1, num_gpus=1)
+
+        def begin(item: Any) -> Any:
+            return task.remote(function, item, step, store)
+
+        def room(left: int) -> int:
+            return ray.get(shares.room.remote(mark, left))
+
+        return map_within(list(items), begin, room)
 
     return parallel_map
 
@@ -104,11 +122,11 @@ def train_queued(queue: Any, group: int, workers: int, alone: bool, store: Store
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def tune_sweep(steps: list[Step], store: Store, gpus: float, slots: int, mark: int, queue: Any = None) -> None:
-    """The sweep: Ray Tune over learning rates, ``slots`` trials at once; on CPUs they are trained from the queue."""
+def tune_sweep(steps: list[Step], store: Store, mark: int, queue: Any = None) -> None:
+    """The sweep: Ray Tune over learning rates, whose trainings the driver places, or on CPUs take from the queue."""
     from orchestrator.cluster.tuning import tune
 
-    tune(steps, store, gpus, slots, mark, queue)
+    tune(steps, store, mark, queue)
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -1,16 +1,17 @@
-"""Jobs, and the packing of ready trainings, without a cluster: jobs on GPUs, a queue for trainer processes on CPUs;
-longest first."""
+"""What a job is, and who is next, without a cluster: steps on free GPUs, a queue for trainer processes on CPUs."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from execution.step import Step
+
+ROUNDING = 1e-9  # of sums of fractions of a GPU
 
 
 @dataclass
@@ -30,26 +31,14 @@ class Job:
     group: int = 0  # number of a group of trainer processes on CPUs, which take their steps from the queue
 
 
-@dataclass(frozen=True)
-class TrainingJob:
-    """Trainings in order, and how many of them run at once (more than one only for a sweep)."""
-
-    steps: list[Step]
-    sweep: bool = False
-    at_once: int = 1
-
-
-def pack(trainings: Sequence[Step], slots: int, ranks: Mapping[str, float]) -> list[TrainingJob]:
-    """Jobs for the trainings on GPUs, the highest of ``ranks`` (by title) first.
-
-    The sweep's other learning rates are one Tune job, which takes at most half of the slots if there is other work;
-    each other training is a job.
-    """
-    ordered = sorted(trainings, key=lambda step: -ranks.get(step.title, math.inf))  # stable: the plan's order in ties
-    sweep = [step for step in ordered if step.role == "sweep"]
-    rest = [step for step in ordered if step.role != "sweep"]
-    at_once = min(len(sweep), max(1, slots // 2 if rest else slots))
-    return ([TrainingJob(sweep, True, at_once)] if sweep else []) + [TrainingJob([step]) for step in rest]
+def fitting(ready: Iterable[Step], gpus: Callable[[Step], float], free: float) -> list[Step]:
+    """Of the steps in this order those that fit on ``free`` GPUs together; what does not fit is passed over."""
+    found = []
+    for step in ready:
+        if gpus(step) <= free + ROUNDING:
+            free -= gpus(step)
+            found.append(step)
+    return found
 
 
 class TrainingQueue:

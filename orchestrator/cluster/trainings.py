@@ -27,10 +27,10 @@ TRAINING_CPUS = 0.8  # per worker: the rest is for tasks that run while a traine
 POLL = 0.2  # seconds between polls of the queue
 
 
-def train(step: Step, store: Store, gpus: float, mark: int, callbacks: list[Any] | None = None) -> None:
+def train(step: Step, store: Store, gpus: float, mark: int) -> None:
     """Run one Ray Train job that trains ``step`` on the number of workers in its config."""
     config = {"step": step, "store": store}
-    _fit(_train_one, config, workers_of(step), gpus, mark, step.name, callbacks=callbacks)
+    _fit(_train_one, config, workers_of(step), gpus, mark, step.name)
 
 
 def train_queued(queue: Any, group: int, workers: int, alone: bool, store: Store, mark: int) -> None:
@@ -47,7 +47,6 @@ def _fit(
     mark: int,
     name: str,
     alone: bool = False,
-    callbacks: list[Any] | None = None,
 ) -> None:
     """Run a Ray Train job to its end: a ``TorchTrainer``, or for ``alone`` workers one without a process group.
 
@@ -63,7 +62,7 @@ def _fit(
                 placement_strategy="PACK" if gpus else "STRICT_PACK",
                 resources_per_worker=({"GPU": gpus} if gpus else {"CPU": TRAINING_CPUS}) | {MARK: mark},
             ),
-            "run_config": ray.train.RunConfig(name=name, storage_path=folder, callbacks=callbacks or []),
+            "run_config": ray.train.RunConfig(name=name, storage_path=folder),
         }
         if alone:
             DataParallelTrainer(loop, **how).fit()

@@ -1,4 +1,7 @@
-"""What this machine has and lacks for a study, each lack with its mend. Imports none of the heavy libraries."""
+"""What this machine has and lacks for a study, each lack with its mend, and with ``--measure`` how fast it is.
+
+Imports none of the heavy libraries: what is measured runs in processes of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from execution.errors import BAD_INPUT, DONE
+from execution.errors import BAD_INPUT, DONE, FAILED, UserError
+from orchestrator.commands.process import DEFAULT_STUDY, progress, reading
+from orchestrator.config.study_file import load_study
 from orchestrator.runtime.device import bfloat16_products, cards
 from report.escape import tell
 
@@ -32,13 +37,45 @@ class Finding:
 
 def main(options: argparse.Namespace) -> int:
     """What this machine has and lacks."""
+    if options.study is not None and not options.measure:
+        raise UserError(
+            f"{options.study}: doctor looks at the machine alone; with --measure at how fast a study is on it"
+        )
     lacks = 0
     for finding in examine():
         tell(f"{'ok' if finding.ok else 'LACK' if finding.needed else 'note':<6}{finding.what:<14}{finding.detail}")
         if not finding.ok:
             tell(f"      {finding.mend}")
             lacks += finding.needed
-    return BAD_INPUT if lacks else DONE
+    if lacks:
+        return BAD_INPUT
+    return _measure(options.study or DEFAULT_STUDY, options.set) if options.measure else DONE
+
+
+def _measure(file: Path, settings: list[str]) -> int:
+    """Measure this machine with the study's model, and keep the rates for ``plan``."""
+    from orchestrator.runtime import calibration
+    from orchestrator.runtime.measure import measure
+
+    with reading():
+        study = load_study(file, settings).shaped()
+    if calibration.measured_as(study) is None:
+        raise UserError(f"{file}: base.shape (layers, hidden, ...) is needed to measure with such a model: give it")
+    try:
+        rates = measure(study, progress)
+    except RuntimeError as error:
+        tell(f"error: this machine could not be measured: {error}", sys.stderr)
+        return FAILED
+    for line in calibration.lines(rates):
+        tell(line)
+    try:
+        kept = calibration.save(study, rates)
+    except OSError as error:
+        raise UserError(
+            f"{calibration.place()} cannot be written ({error.strerror}): name a file in ORCHESTRATOR_CALIBRATION"
+        ) from None
+    tell(f"kept in {kept}: plan estimates by these rates on this machine")
+    return DONE
 
 
 def examine() -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from execution.store import Store
 from orchestrator.commands.process import reading
 from orchestrator.commands.run_folder import folder_of
 from orchestrator.config.study_file import load_study
-from orchestrator.planning import plan_view, schedule
+from orchestrator.planning import plan_view, schedule, times_view
 from orchestrator.planning import resolve as outside
 from orchestrator.planning.preflight import advice, check, check_fit
 from orchestrator.planning.search import search_lines, stage
@@ -32,10 +32,9 @@ def main(options: argparse.Namespace) -> int:
         shown = list(plan_view.lines(study, steps, store, study.rollouts.rows_at_hand()))
         if told := search_lines(study, now.more):
             shown += ["", *told]
+    shown += times_view.lines(study, steps, store, gpus)
     if gpus is None:
         shown += advice(study)
-    else:
-        shown += ["", *plan_view.schedule_lines(study, schedule.of_study(study, steps, gpus))]
     for line in shown:
         tell(line)
     return DONE

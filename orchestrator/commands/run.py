@@ -142,8 +142,13 @@ def _executor(study: Study, plan: list[Step], store: Store, options: argparse.Na
     """What runs the steps: this process, or the Ray cluster that is started or joined here."""
     if options.serial:
         from execution.runner import SerialExecutor
+        from orchestrator.planning import rates
+        from orchestrator.results.estimated import keep
+        from orchestrator.runtime.device import cards
         from orchestrator.runtime.engines import Engines
 
+        gpus = min(1, cards())
+        keep(study, plan, store, rates.here(study, plan, store, gpus), gpus)
         return SerialExecutor(store, Engines())
     from orchestrator.cluster.connection import join, leave
 
@@ -162,15 +167,20 @@ def _executor(study: Study, plan: list[Step], store: Store, options: argparse.Na
 def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Namespace) -> Executor:
     from orchestrator.cluster.connection import prove_nodes
     from orchestrator.cluster.executor import RayExecutor
-    from orchestrator.planning.cost import durations
-    from orchestrator.planning.schedule import ranks
+    from orchestrator.planning import rates
+    from orchestrator.planning.schedule import placing_ranks
+    from orchestrator.results.estimated import keep
 
     if options.address:
         nodes = prove_nodes(store, study, progress)
         progress(
             f"{len(nodes)} {'node reads and writes' if len(nodes) == 1 else 'nodes read and write'} {store.storage}"
         )
-    cluster = RayExecutor(store, study.placement, progress, ranks(plan, durations(study, plan)))
+    cluster = RayExecutor(store, study.placement, progress)
+    gpus = int(cluster.total) if cluster.gpus else 0
+    found = rates.here(study, plan, store, gpus)
+    keep(study, plan, store, found, gpus)
+    cluster.ranks = placing_ranks(study, plan, rates.seconds_of(found), gpus)
     if study.training.workers > cluster.slots:
         raise UserError(f"training.workers: {study.training.workers} do not fit the cluster's {cluster.slots} slots")
     return cluster

@@ -11,10 +11,6 @@ from execution.store import Store
 from methods import METHODS
 from orchestrator.config.study import Study
 from orchestrator.planning.cost import (
-    CPU_FLOPS,
-    FLOAT32_SHARE,
-    SERVING_SHARE,
-    SUSTAINED_FLOPS,
     Cost,
     estimate,
     module_shapes,
@@ -22,11 +18,9 @@ from orchestrator.planning.cost import (
 )
 from orchestrator.planning.power_view import power_lines
 from orchestrator.planning.scaled_copies import scaled_copies
-from orchestrator.planning.schedule import Entry, Schedule
 from orchestrator.planning.training_runs import TrainingRun, rate_name, training_runs
 from orchestrator.rollouts.row import Row
 
-WIDEST = 16  # characters of a list of GPUs
 CHANGES = 4  # shown for a step that runs again
 LONGEST = 40  # characters of a value in them
 
@@ -37,18 +31,18 @@ def lines(study: Study, steps: Sequence[Step], store: Store, rows: Sequence[Row]
     yield ""
     yield from _protocol(study)
     yield ""
-    yield from _table(("training", "method", "rate", "init", "order", "settings", "epochs"), _trainings(study, rows))
+    yield from table(("training", "method", "rate", "init", "order", "settings", "epochs"), _trainings(study, rows))
     if rows:
         yield "(epochs count rows longer than the limits too: which these are is known once they are tokens)"
     yield ""
-    yield from _table(("step", "key", "state", "runs as", "reads"), _steps(steps, store))
+    yield from table(("step", "key", "state", "runs as", "reads"), _steps(steps, store))
     yield ""
     power = list(power_lines(study))
     yield from [*power, ""] if power else ()
     states = [_state(step, store) for step in steps]
     again = list(_again(steps, store))
     if again:
-        yield from _table(("made again", "because"), iter(again))
+        yield from table(("made again", "because"), iter(again))
         yield ""
     yield ", ".join([f"{len(steps)} steps"] + [f"{states.count(s)} {s}" for s in dict.fromkeys(states)])
     cost = estimate(study)
@@ -189,59 +183,6 @@ def _hours(hours: float) -> str:
     return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
-def schedule_lines(study: Study, schedule: Schedule) -> Iterator[str]:
-    """A schedule as a table by start, its makespan beside the two bounds, and what the estimate assumes."""
-    hours = schedule.makespan >= 3600
-    yield f"schedule on {_gpus(schedule.gpus)}, times in {'h:mm' if hours else 'seconds'}"
-    rows = ((_clock(e.start, hours), _clock(e.end, hours), _held(e), e.step.title) for e in schedule.entries)
-    yield from _table(("start", "end", "GPUs", "step"), rows)
-    yield ""
-    yield (
-        f"makespan {_span(schedule.makespan)} on {_gpus(schedule.gpus)}, {schedule.busy:.0%} busy; no schedule is "
-        f"shorter than {_span(schedule.chain)} (longest chain) or {_span(schedule.work)} (work)"
-    )
-    flops = SUSTAINED_FLOPS / 1e12
-    yield (
-        f"(an estimate of the whole study: {flops:g} TFLOP/s sustained in training, {flops * SERVING_SHARE:g} in an "
-        f"engine, {flops * FLOAT32_SHARE:g} in measurements, {CPU_FLOPS / 1e12:g} on a core; rows half as long as "
-        "their limits; start-up, loading, downloads and grading are not counted)"
-    )
-    sampled = study.rollouts.sampled_from(study.base)
-    if sampled is not None and sampled.shape is None:
-        yield "(the teacher's sampling is not counted: give rollouts.model.shape)"
-
-
-def _gpus(number: int) -> str:
-    return f"{number} GPU{'s' if number > 1 else ''}"
-
-
-def _clock(seconds: float, hours: bool) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}:{minutes % 60:02}" if hours else f"{seconds:.3f}"
-
-
-def _span(seconds: float) -> str:
-    """A length of time to three digits in the unit that suits it."""
-    size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if seconds >= s), (1, "s"))
-    value = seconds / size
-    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
-
-
-def _held(entry: Entry) -> str:
-    """GPUs by number, neighbours as ranges: 0-3,7; a count where that grows long, and the share where it is below 1."""
-    ranges: list[list[int]] = []
-    for gpu in entry.gpus:
-        if ranges and gpu == ranges[-1][1] + 1:
-            ranges[-1][1] = gpu
-        else:
-            ranges.append([gpu, gpu])
-    numbers = ",".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges) or "-"
-    if len(numbers) > WIDEST:
-        numbers = f"{len(entry.gpus)} GPUs"
-    share = entry.holds[0].share if entry.holds else 1.0
-    return numbers if share == 1 else f"{numbers} x{share:.3g}"
-
-
 def _count(number: int) -> str:
     for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
         if number >= size:
@@ -249,7 +190,7 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
+def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
     """Columns as wide as their longest entry."""
     cells_ = [head, *rows]
     widths = [max(len(row[i]) for row in cells_) for i in range(len(head))]

@@ -90,9 +90,12 @@ def gpu_count(text: str) -> int:
     return int(text)
 
 
-def of_study(study: Study, steps: Sequence[Step], gpus: int) -> Schedule:
-    """The whole study on ``gpus`` GPUs, whatever of it is done. ``UserError`` where its base has no ``shape``."""
-    durations = estimated(study, steps)
+def of_study(study: Study, steps: Sequence[Step], gpus: int, durations: Mapping[str, float] | None = None) -> Schedule:
+    """The whole study on ``gpus`` GPUs, whatever of it is done, by these seconds or else by the assumed ones.
+
+    ``UserError`` where there are none, since its base has no ``shape``.
+    """
+    durations = durations or estimated(study, steps)
     if durations is None:
         raise UserError("--gpus needs base.shape (layers, hidden, ...): without it no step's time can be estimated")
     return make_schedule(steps, durations, needs(study, steps, gpus), gpus)
@@ -112,6 +115,19 @@ def ranks(steps: Sequence[Step], durations: Mapping[str, float] | None) -> dict[
     for title in TopologicalSorter(behind).static_order():  # what is behind a step comes before it
         remaining[title] = lengths[title] + max((remaining[t] for t in behind[title]), default=0.0)
     return remaining
+
+
+def placing_ranks(
+    study: Study, steps: Sequence[Step], lengths: Mapping[str, float] | None, gpus: int
+) -> dict[str, float]:
+    """The ranks by which an executor places, from each step's seconds by title, or None where they are unknown.
+
+    With ``gpus`` those of the schedule there, where a step of parts counts as one of them; 0: of whole steps.
+    """
+    if gpus and lengths is not None:
+        wanted = needs(study, steps, gpus)
+        lengths = {title: seconds / wanted[title].parts for title, seconds in lengths.items()}
+    return ranks(steps, lengths)
 
 
 def units(step: Step) -> float:

@@ -20,6 +20,7 @@ from execution.store import Store, read_json, write_json
 from execution.workspace import own
 from orchestrator.config.study import Study
 from orchestrator.evaluation.verdicts import answers
+from orchestrator.results.estimated import read as read_estimates
 from orchestrator.results.gather import gather
 from orchestrator.results.report_fingerprint import fingerprint, write_fingerprint
 from orchestrator.rollouts.dataset import FILE as TABLE
@@ -114,10 +115,12 @@ def provenance(outcome: Outcome, store: Store, of: str) -> dict[str, Any]:
     cluster = run.get("cluster_startup")
     start = {"step": "cluster", "cached": False, "seconds": cluster, "startup_seconds": cluster}
     steps: list[dict[str, Any]] = [start] if cluster else []
+    estimated = read_estimates(store)
     for step in outcome.steps:
         times = store.times(step)
         entry = {"step": step.title, "key": step.key, "cached": step.title in cached if run else None}
-        steps.append(entry | {k: times.get(k) for k in ("started", "ended", "seconds", "startup_seconds")})
+        entry |= {k: times.get(k) for k in ("started", "ended", "seconds", "startup_seconds")}
+        steps.append(entry | estimated.get(step.folder, {}))
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run["started"])) if run else None,
         "wall_seconds": run.get("wall_seconds"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -19,6 +20,25 @@ def device() -> str:
 def cards() -> int:
     """Number of NVIDIA GPUs of this machine, from its driver's list."""
     return len(list(CARDS.glob("*")))
+
+
+def gpu_names() -> list[str]:
+    """The models of this machine's NVIDIA GPUs, from its driver's list."""
+    names = []
+    for file in sorted(CARDS.glob("*/information")):
+        with contextlib.suppress(OSError):
+            if found := re.search(r"^Model:\s*(.*?)\s*$", file.read_text(), re.MULTILINE):
+                names.append(found[1])
+    return names
+
+
+def processor() -> str | None:
+    """The model of this machine's processor; None if unknown."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.*?)\s*$", CPU.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return None if found is None else found[1]
 
 
 def bfloat16_products() -> bool | None:

@@ -37,4 +37,48 @@ def time_table(provenance: dict) -> Table | None:
     )
 
 
-SECTION = Section(key="time", title="Where the time went", tables=lambda source: [time_table(source.provenance)])
+def estimate_table(provenance: dict) -> Table | None:
+    """Per kind of step what was estimated when its run began beside what it took; of steps that have both."""
+    kinds: dict[str, list[dict]] = {}
+    for row in provenance.get("steps") or []:
+        if row.get("estimated_seconds") is not None and row.get("seconds") is not None:
+            kinds.setdefault(str(row["step"]).partition("/")[0], []).append(row)
+    rows = [
+        {
+            "kind": kind,
+            "steps": len(mine),
+            "estimated": sum(row["estimated_seconds"] for row in mine),
+            "took": sum(row["seconds"] for row in mine),
+            "rate": " and ".join(dict.fromkeys(str(row.get("rate")) for row in mine)),
+        }
+        for kind, mine in kinds.items()
+    ]
+    if not rows:
+        return None
+    return records(
+        "estimates",
+        "Estimate and truth",
+        rows,
+        [
+            (Column("Kind of step", kind="text"), lambda row: text(row["kind"])),
+            (Column("Steps"), lambda row: number(str(row["steps"]))),
+            (Column("Estimated"), lambda row: number(formats.seconds(row["estimated"]))),
+            (Column("Took"), lambda row: number(formats.seconds(row["took"]))),
+            (Column("Took / estimated"), lambda row: number(_ratio(row["took"], row["estimated"]))),
+            (Column("Rate", kind="text"), lambda row: text(row["rate"])),
+        ],
+        "What plan estimated when the steps’ run began, and by whose rate: assumed, calibrated on the machine (doctor "
+        "--measure), or measured on finished steps of the same study. Steps took their start-up too, which an estimate "
+        "for GPUs does not count.",
+    )
+
+
+def _ratio(took: float, estimated: float) -> str:
+    return f"{took / estimated:.2f}" if estimated > 0 else formats.MISSING
+
+
+SECTION = Section(
+    key="time",
+    title="Where the time went",
+    tables=lambda source: [time_table(source.provenance), estimate_table(source.provenance)],
+)

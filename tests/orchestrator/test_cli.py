@@ -64,7 +64,7 @@ def test_the_command_line_grows_on_purpose() -> None:
             "[NAME=]ADAPTER+", "--base", "--rollouts", "--rows", "--start", "--top", "--intruder-below", "--out",
         ],
         "grade": ["ROWS.jsonl", "--out"],
-        "doctor": [],
+        "doctor": ["STUDY.yaml?", "--set", "--measure"],
     }  # fmt: skip
 
 

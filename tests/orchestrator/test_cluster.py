@@ -19,6 +19,7 @@ from execution.runner import DagRunner
 from execution.step import Step
 from execution.store import Store, open_store
 from orchestrator.cluster import executor as cluster
+from orchestrator.cluster import gpus as on_gpus
 from orchestrator.cluster.packing import TrainingQueue
 from orchestrator.config.study import Placement, Study
 from orchestrator.planning.schedule import ranks
@@ -127,14 +128,17 @@ class Machine:
         names = ("ready", "ask", "take", "taken", "group_of", "close")
         return SimpleNamespace(**{name: SimpleNamespace(remote=getattr(queue, name)) for name in names})
 
-    def sweep(self, steps: list[Step], store: Store, gpus: float, slots: int, mark: int, queue: Any = None) -> Any:
-        """Where there is a queue Tune only asks there; its job ends with its last training."""
-        if queue is None:
-            return self.add(steps, store, gpus * slots)
-        for step in steps:
+    def sweep(self, steps: list[Step], store: Store, mark: int, queue: Any = None) -> Any:
+        """Tune holds nothing, and where there is a queue asks there; its job ends with its last training."""
+        for step in steps if queue is not None else ():
             queue.ask.remote(step.title)
         job = SimpleNamespace(steps=steps, store=store, error=None)
         return _Watching(job)
+
+    def shares(self) -> SimpleNamespace:
+        """A step that maps items asks for no GPU here: it commits as any other."""
+        return SimpleNamespace(give=SimpleNamespace(remote=lambda mark, room: None),
+                               left=SimpleNamespace(remote=dict))  # fmt: skip
 
     def kill(self, actor: SimpleNamespace) -> None:
         actor.alive = False
@@ -176,6 +180,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
             "perform_step": SimpleNamespace(options=task),
             "EngineActor": SimpleNamespace(options=engine),
             "QueueActor": SimpleNamespace(options=lambda **how: SimpleNamespace(remote=machine.queue)),
+            "SharesActor": SimpleNamespace(options=lambda **how: SimpleNamespace(remote=machine.shares)),
             "on_node": lambda node: None,
             "train_one": SimpleNamespace(remote=lambda step, store, gpus, mark: machine.add([step], store, gpus)),
             "train_queued": SimpleNamespace(remote=machine.trainers),
@@ -186,7 +191,9 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
             "time": SimpleNamespace(sleep=machine.tick, monotonic=lambda: float(machine.ticks)),
         }
         for name, value in replaced.items():
-            monkeypatch.setattr(cluster, name, value)
+            for module in (cluster, on_gpus):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, value)
         return machine
 
     return put

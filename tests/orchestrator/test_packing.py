@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from execution.step import Step
-from orchestrator.cluster.packing import TrainingQueue, free_cpus, pack
+from orchestrator.cluster.packing import TrainingQueue, fitting, free_cpus
 from orchestrator.config.study import Study
 from orchestrator.planning.schedule import units as length
 from orchestrator.steps import STEP_KINDS
@@ -22,12 +22,22 @@ def trainings(make_study: Callable[..., Study], plan_of: Callable[[Study], list[
     ]
 
 
-def test_on_gpus_each_training_is_a_job_and_the_sweep_one_the_longest_first(trainings: list[Step]) -> None:
-    jobs = pack(trainings, 8, {step.title: length(step) for step in trainings})
-    assert [[step.name for step in job.steps] for job in jobs] == [
-        ["dpo-lr1e-4", "dpo-lr3e-4"], ["dpo"], ["sft"], ["rft"], ["sft-order43"], ["sft-init43"],
-    ]  # fmt: skip
-    assert [(job.sweep, job.at_once) for job in jobs] == [(True, 2)] + [(False, 1)] * 5
+def test_on_gpus_each_training_is_placed_on_its_own_the_longest_first(trainings: list[Step]) -> None:
+    """The sweep's among them: together they would wait for two free GPUs at once, behind all shorter ones."""
+    lengths = {step.title: length(step) for step in trainings}
+    ready = sorted(trainings, key=lambda step: -lengths[step.title])
+    names = [step.name for step in fitting(ready, lambda step: 1, 8)]
+    assert names[:3] == ["dpo", "dpo-lr1e-4", "dpo-lr3e-4"]
+    assert names[3:] == ["sft", "rft", "sft-order43", "sft-init43"]
+    assert [step.name for step in fitting(ready, lambda step: 1, 2)] == ["dpo", "dpo-lr1e-4"]
+
+
+def test_what_does_not_fit_lets_shorter_ones_pass_and_tenths_add_up(trainings: list[Step]) -> None:
+    wide = {"sft": 3.0, "rft": 0.5}
+    fits = [step.name for step in fitting(trainings, lambda step: wide.get(step.name, 1), 2.5)]
+    assert fits == [trainings[1].name, *[s.name for s in trainings if s.name not in wide][:2]]
+    left = 0.3 - 0.2  # a little less than a tenth
+    assert left < 0.1 and len(fitting(trainings, lambda step: 0.1, left)) == 1
 
 
 def test_the_queue_gives_the_longest_first_and_the_sweeps_when_tune_asks(trainings: list[Step]) -> None:
@@ -57,8 +67,8 @@ def test_asked_for_before_it_is_ready_a_training_waits_for_its_inputs(trainings:
 
 
 def test_a_sweep_alone_takes_all_slots(trainings: list[Step]) -> None:
-    (job,) = pack([step for step in trainings if step.role == "sweep"], 8, {})
-    assert job.at_once == 2
+    sweep = [step for step in trainings if step.role == "sweep"]
+    assert fitting(sweep, lambda step: 1, 8) == sweep and len(sweep) == 2
 
 
 def test_taking_keeps_grahams_bound_to_the_best_of_all_deals() -> None:
