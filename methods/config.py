@@ -61,6 +61,7 @@ class TrainingSettings(Settings):
     head_chunk: Count = 1024  # positions whose logits exist at once, where the whole batch's would be too many
     threads: Count = 1
     workers: Count = 1  # data-parallel; each holds the whole base
+    shard_base: Unkeyed[bool] = False  # each of several workers holds a part of the base's layers instead (FSDP2)
     micro_tokens: Count | None = None  # padded tokens a forward pass, in place of micro_batch units
     probe_every: Every = 0  # steps between two looks at held-out rollouts; 0: none
     probe_rows: Count = 64  # how many of them
@@ -76,6 +77,11 @@ class TrainingSettings(Settings):
             )
         if self.workers > self.batch_size:
             raise ValueError(f"workers: {self.workers} cannot share a batch of {self.batch_size}")
+        if self.shard_base and (self.workers == 1 or self.micro_tokens or self.batch_size % self.workers):
+            raise ValueError(  # layers are gathered by all workers at once, so all need as many forward passes
+                "shard_base: needs several workers, a batch_size that they share evenly, and micro_batch in place of "
+                f"micro_tokens; it has {self.workers} for {self.batch_size}"
+            )
         if self.attention == "flash" and self.precision != "bfloat16":
             raise ValueError("attention: flash needs training.precision=bfloat16")
         if not self.reported_step <= self.last_step <= self.steps:

@@ -34,7 +34,7 @@ from methods.training.logprobs import beside, check_logits, check_rows
 from methods.training.lora import Adapter, attach
 from methods.training.motion import Motion, clipped
 from methods.training.noise import floor, token_gradient
-from methods.training.parallel import STOP, Group, Stopped, group
+from methods.training.parallel import STOP, Group, Stopped, group, load_sharded
 from methods.training.probe import evaluate_heldout, heldout_rows
 from methods.training.record import Record, drift_values, step_values, units_at
 from models.base import load
@@ -135,18 +135,22 @@ def assist(
     rollouts: Sequence[Rollout],
     *,
     reference: Reference | None = None,
+    heldout: Sequence[Rollout] = (),
     device: str = "cpu",
 ) -> None:
     """The part of ranks above 0 in :func:`train`: compute their units of every step, write nothing.
 
-    Returns when the training has ended, also when it failed: rank 0 reports the outcome.
+    ``heldout`` is for ``config.shard_base`` alone: passes over it need every worker's part of the base. Returns when
+    the training has ended, also when it failed: rank 0 reports the outcome.
     """
     workers = group(config.workers, device)
     with deterministic(config.threads, device), contextlib.suppress(Stopped, TrainingDiverged):
         trainer, _, stream = prepared(config, model_dir, rollouts, reference, workers, device)
+        heldout = heldout_rows(config, trainer.adapter.model, heldout) if config.shard_base else ()
         for step in range(trainer.join(0) + 1, config.last_step + 1):
             workers.tell(step)
             trainer.step(step, units_at(config, stream, step))
+            evaluate_heldout(config, trainer.adapter, step, heldout)
 
 
 def prepared(
@@ -161,11 +165,12 @@ def prepared(
     units, stream = plan(config, rollouts)
     check_reference(config, reference, rollouts, units)
     try:
-        model = load(model_dir, config.precision, config.attention, device)
+        how = config.precision, config.attention
+        model = load_sharded(model_dir, *how, workers) if config.shard_base else load(model_dir, *how, device)
     except torch.OutOfMemoryError:
         raise RuntimeError(
-            f"the base does not fit one {device} device in {config.precision}, and it is not sharded over several (no "
-            "FSDP): set training.precision=bfloat16, or take a smaller base or a device with more memory"
+            f"the base does not fit one {device} device in {config.precision}: set training.precision=bfloat16, share "
+            "it out with more training.workers and training.shard_base=true, or take a smaller base"
         ) from None
     check_rows(model, rollouts, sorted({row for unit in units for row in unit}))
     check_logits(model, rollouts[units[0][0]])
@@ -315,6 +320,11 @@ class Trainer:
             computed = None
             with contextlib.suppress(torch.OutOfMemoryError):
                 computed = in_order(compute)
+            if computed is None and self.config.shard_base:  # the others wait for this one within a pass
+                raise RuntimeError(
+                    f"{self.config.method}: step {step} does not fit into memory, and no smaller one is tried with "
+                    "training.shard_base: lower training.micro_batch, or set training.gradient_checkpointing=true"
+                )
             if not self.workers.any(computed is None):
                 assert computed is not None
                 return self.over_workers(units, *computed)

@@ -12,6 +12,7 @@ from orchestrator.commands.run_folder import folder_of
 from orchestrator.config.study_file import load_study
 from orchestrator.planning import plan_view, schedule, times_view
 from orchestrator.planning import resolve as outside
+from orchestrator.planning.memory_fit import check_memory, gpu_memory, memory_lines
 from orchestrator.planning.preflight import advice, check, check_fit
 from orchestrator.planning.search import search_lines, stage
 from report.escape import tell
@@ -25,6 +26,8 @@ def main(options: argparse.Namespace) -> int:
         out = folder_of(options, study)
         check(study)
         check_fit(study)
+        memory = gpu_memory(study)
+        check_memory(study, memory)
         facts = outside.gather(study, out, online=False)
         store = Store(out, storage_of(options.store) if options.store is not None else Folder(out.resolve()))
         now = stage(study, facts, store)
@@ -35,6 +38,7 @@ def main(options: argparse.Namespace) -> int:
     shown += times_view.lines(study, steps, store, gpus)
     if gpus is None:
         shown += advice(study)
+    shown += memory_lines(study, memory, gpus is not None)
     for line in shown:
         tell(line)
     return DONE

@@ -18,6 +18,7 @@ from orchestrator.commands.run_folder import STUDY, folder_of, refuse_another
 from orchestrator.config.study import Study
 from orchestrator.config.study_file import load_study
 from orchestrator.planning import resolve as outside
+from orchestrator.planning.memory_fit import check_memory, gpu_memory
 from orchestrator.planning.preflight import advice, check, check_fit, check_key
 from orchestrator.planning.search import Stage, searches, stage
 from orchestrator.runtime.threads import set_environment
@@ -41,6 +42,7 @@ def main(options: argparse.Namespace) -> int:
         refuse_another(out, study, options.study)
         check(study)
         check_fit(study)
+        check_memory(study, gpu_memory(study, here=not options.address))
         facts = outside.gather(study, out, online=True)  # what is missing is said before anything is made
     if options.serial and options.address:
         raise UserError("--serial runs in this process and --address on a cluster: choose one")

@@ -119,6 +119,7 @@ class Placement(EnginePlace):
     """Where and how fast a study runs; never part of a step's key."""
 
     gpus_per_training: Annotated[float, Range(ge=1e-4, le=1)] = 1.0  # Ray's resolution of resources
+    gpu_memory_gib: Positive | None = None  # of one GPU; None: as the driver of this machine says
 
 
 class Study(Frozen):

@@ -34,6 +34,7 @@ KNOWN_PROBLEMS = {
 }
 OTHER_PROBLEMS = 200  # of a task of unknown size without a draw
 BYTES = {"float32": 4, "bfloat16": 2}
+ADAPTER_BYTES = 16  # each parameter of an adapter, its gradient and two moments of AdamW, in float32
 # Activations kept a token and layer, in multiples of the hidden size: with checkpointing one input a layer.
 KEPT, KEPT_CHECKPOINTED = 34, 2
 
@@ -59,6 +60,17 @@ def parameters(shape: Shape) -> int:
     return shape.layers * layer + (shape.vocabulary or 0) * shape.hidden
 
 
+def weights_held(study: Study, shape: Shape) -> float:
+    """Of these, what one worker of a training holds at once: all, or with ``shard_base`` its part of the layers, the
+    embeddings, and two layers that are gathered (one in use and the next).
+    """
+    if not study.training.shard_base:
+        return parameters(shape)
+    outside = (shape.vocabulary or 0) * shape.hidden
+    layers = parameters(shape) - outside
+    return outside + layers / study.training.workers + min(2, shape.layers) * layers / shape.layers
+
+
 def module_shapes(shape: Shape) -> dict[str, tuple[int, int]]:
     """out x in of the projections of attention and MLP."""
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -82,7 +94,7 @@ def estimate(study: Study) -> Cost | None:
     kept = KEPT_CHECKPOINTED if training.gradient_checkpointing else KEPT
     rows = training.micro_batch * max(rows_a_unit(study.objective(name)) for name in study.methods)
     activations = rows * longest * shape.hidden * (shape.layers * kept + KEPT) * BYTES[training.precision]
-    memory = weights * BYTES[training.precision] + adapter * 16 + activations
+    memory = weights_held(study, shape) * BYTES[training.precision] + adapter * ADAPTER_BYTES + activations
     trainings = training_runs(study)
     models = 1 + len(trainings) + len(scaled_copies(study, trainings))
     return Cost(

@@ -49,12 +49,13 @@ def assist(config: Mapping[str, Any], runtime: Mapping[str, Any], inputs: Inputs
     """The part of ranks above 0 in a data-parallel training; writes nothing."""
     from methods.training.trainer import assist as assist_training
 
-    reference = inputs.get("reference")
+    reference, own = inputs.get("reference"), train_config(config, runtime, inputs["base"])
     assist_training(
-        train_config(config, runtime, inputs["base"]),
+        own,
         model_folder(inputs["base"]),
         training_rollouts(inputs["rollouts"]),
         reference=None if reference is None else read_reference(reference),
+        heldout=heldout_rollouts(inputs["rollouts"]) if own.probe_every else (),
         device=device(),
     )
 

@@ -120,12 +120,14 @@ def test_one_row_that_does_not_fit_says_how_to_mend_it(
         trained(make_config(), tiny_model, rollouts, tmp_path / "none")
 
 
-def test_a_base_that_does_not_fit_says_that_it_is_not_sharded(
+def test_a_base_that_does_not_fit_says_that_it_can_be_sharded(
     tiny_model: Path, rollouts: list[Rollout], make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 60.00 GiB")
 
     monkeypatch.setattr(trainer, "load", load)
-    with pytest.raises(RuntimeError, match=r"does not fit one cpu device .* \(no FSDP\): set training\.precision"):
+    with pytest.raises(
+        RuntimeError, match=r"does not fit one cpu device .*: set training\.precision.*training\.shard_base=true"
+    ):
         trained(make_config(), tiny_model, rollouts, tmp_path)

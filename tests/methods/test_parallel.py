@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -36,7 +36,10 @@ def work(given: dict[str, Any], rank: int, stop: int) -> None:
     )  # fmt: skip
     config = TrainConfig(**given["config"])
     rollouts = [Rollout(*row) for row in given["rollouts"]]
-    common = {"reference": [np.array(row, dtype=np.float32) for row in given["reference"] or []] or None}
+    common: dict[str, Any] = {
+        "reference": [np.array(row, dtype=np.float32) for row in given["reference"] or []] or None,
+        "heldout": [Rollout(*row) for row in given["heldout"]],
+    }
     left = meet.with_name("meet-left")
     if rank:
         assist(config, Path(given["model"]), rollouts, **common)
@@ -56,24 +59,41 @@ def work(given: dict[str, Any], rank: int, stop: int) -> None:
             time.sleep(0.01)
 
 
-def handed(config: TrainConfig, model: Path, rollouts: list[Rollout], reference: Any, folder: Path) -> dict[str, Any]:
+def handed(
+    config: TrainConfig,
+    model: Path,
+    rollouts: list[Rollout],
+    reference: Any,
+    folder: Path,
+    heldout: Sequence[Rollout] = (),
+) -> dict[str, Any]:
     """What a worker is given, in values that a process can be handed."""
+
+    def values(rows: Sequence[Rollout]) -> list[list[Any]]:
+        return [[list(r.prompt_ids), list(r.completion_ids), r.reward, r.group] for r in rows]
+
     return {
         "config": asdict(config), "model": str(model), "meet": str(folder / "meet"),
         "reference": None if reference is None else [row.tolist() for row in reference],
-        "rollouts": [[list(r.prompt_ids), list(r.completion_ids), r.reward, r.group] for r in rollouts],
+        "rollouts": values(rollouts), "heldout": values(heldout),
         "out": str(folder / "out"), "work": str(folder / "work"),
     }  # fmt: skip
 
 
 def run_workers(
-    config: TrainConfig, model: Path, rollouts: list[Rollout], reference: Any, folder: Path, stop: int = 0
+    config: TrainConfig,
+    model: Path,
+    rollouts: list[Rollout],
+    reference: Any,
+    folder: Path,
+    stop: int = 0,
+    heldout: Sequence[Rollout] = (),
 ) -> list[subprocess.CompletedProcess[str]]:
     folder.mkdir(exist_ok=True)
     (folder / "work").mkdir(exist_ok=True)
     for name in ("meet", "meet-left"):
         (folder / name).unlink(missing_ok=True)
-    given = handed(config, model, rollouts, reference, folder)
+    given = handed(config, model, rollouts, reference, folder, heldout)
     return forked.run(work, [(given, rank, stop) for rank in range(config.workers)], folder / "streams")
 
 
