@@ -53,10 +53,9 @@ def training_memory(study: Study, shape: Shape, weights: int, adapter: int) -> M
     training, prompt = study.training, study.prompt
     size = BYTES[training.precision]
     pairs = max(2 if METHODS[study.objective(name)].view == "pairs" else 1 for name in study.methods)
-    answers = min(training.micro_batch, training.batch_size) * pairs * prompt.max_answer_tokens
-    tokens = (
-        min(training.micro_batch, training.batch_size) * pairs * (prompt.max_prompt_tokens + prompt.max_answer_tokens)
-    )
+    rows = min(training.micro_batch, training.batch_size) * pairs
+    answers = rows * prompt.max_answer_tokens
+    tokens = rows * (prompt.max_prompt_tokens + prompt.max_answer_tokens)
     layer = tokens * shape.hidden * LAYER * size
     logits = min(training.head_chunk, answers) * (shape.vocabulary or 0) * LOGIT_BYTES[training.precision]
     checkpointed = training.gradient_checkpointing

@@ -14,12 +14,16 @@ import torch
 from evals.answers import Grader
 from execution.errors import UserError
 from execution.memory import PeakMemory
+from methods.data.batch import Rollout
+from methods.data.view import order, view
 from models.base import load
 from orchestrator.bases import BASES
 from orchestrator.bases.random_weights import RandomBase
 from orchestrator.config.study import Study
 from orchestrator.config.study_file import load_study
+from orchestrator.planning.training_runs import training_runs
 from orchestrator.prompts.prompter import Prompter
+from orchestrator.rollouts.dataset import freeze
 from orchestrator.rollouts.sources.written import written
 from orchestrator.steps.base import sizes
 
@@ -100,3 +104,23 @@ def test_the_peak_is_that_of_its_own_time() -> None:
     block.close()
     after = PeakMemory().seen()["peak_gib"]
     assert during - after == pytest.approx(size / 2**30, abs=0.03)
+
+
+def test_each_training_of_the_rehearsal_sees_rows_at_the_limits_and_the_measurements_short_ones() -> None:
+    study = load_study(CONFIGS / "qwen3-4b-rehearsal.yaml")
+    rows = [
+        {"problem_id": r.problem_id, "problem": r.problem, "answer": r.answer, "completion": r.completion,
+         "teacher": r.teacher, "reward": r.reward, "prompt_ids": [0], "completion_ids": list(r.completion.encode())}
+        for r in study.rollouts.rows_at_hand()
+    ]  # fmt: skip
+    frozen = freeze(rows, study.rollouts.table.model_dump())
+    assert max(len(row["completion_ids"]) for row in frozen if row["split"] == "heldout") < 400
+    table = [row for row in frozen if row["split"] == "train"]
+    rollouts = [Rollout([0], row["completion_ids"], row["reward"], row["group"], row["teacher"]) for row in table]
+    for run in training_runs(study):
+        seen = run.training.last_step * run.training.batch_size
+        pairing = (study.rollouts.table.pair_rule, study.rollouts.table.pairs)
+        units = view(run.objective, rollouts, *pairing, run.settings, run.training.examples)
+        stream = order(len(rollouts), units, seen, run.order_seed)[:seen]
+        long = [row for unit in stream for row in unit if len(rollouts[row].completion_ids) == 3071]  # and the end
+        assert long, run.name
