@@ -13,6 +13,7 @@ from typing import Any
 from execution.clock import Began
 from execution.context import Ask, Context, Inputs, ParallelMap, Resources, StepFailed
 from execution.errors import ReproducibilityWarning, UserError, last_line
+from execution.memory import PeakMemory
 from execution.step import Step
 from execution.store import Store
 
@@ -58,7 +59,7 @@ def execute(
     tuner: Any = None,
 ) -> None:
     """Run one step and commit it to the store. If it raises, nothing is committed."""
-    begun, opening = Began.now(), resources.seconds
+    begun, opening, memory = Began.now(), resources.seconds, PeakMemory()
     resources.prepare(step)
     inputs = inputs_of(step, store)
     with reproducibility_warnings() as lost, store.writing(step) as space:
@@ -70,7 +71,7 @@ def execute(
         startup, ended = resources.seconds - opening, begun.date + begun.seconds()  # "seconds" includes start-up
         times = {"started": begun.date, "ended": ended, "seconds": ended - begun.date, "startup_seconds": startup}
         # Before the commit: a step that is visible always has its times.
-        store.record_times(step, machine() | times | {"lost": lost})
+        store.record_times(step, machine() | times | memory.seen() | {"lost": lost})
 
 
 def attempt(

@@ -138,6 +138,11 @@ def times(value: float | None) -> str:
     return MISSING if value is None else f"{significant(value)}×"
 
 
+def gib(value: float | None) -> str:
+    """Memory to a hundredth of a GiB."""
+    return MISSING if value is None else f"{value:.2f}"
+
+
 def seconds(value: float | None) -> str:
     """A duration: seconds below two minutes, then minutes and seconds, then hours and minutes."""
     if value is None:

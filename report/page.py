@@ -19,10 +19,12 @@ from results import Results
 from results.study import ComparedAdapter, Unfinished
 
 MOST_LINES = 160  # of a table on the page
-_PLANTED = (
-    "The base was pretrained by this study itself, with a failure planted in it. This report is a test of "
-    "the tool, not evidence about language models."
-)
+_BANNERS = {  # by the base's kind
+    "from_scratch": "The base was pretrained by this study itself, with a failure planted in it. This report is a test "
+    "of the tool, not evidence about language models.",
+    "random": "The base has random weights: a rehearsal of a study's memory, time and parts. None of the numbers below "
+    "says anything about a language model.",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def values(source: Source, sections: Sequence[Filled], files: Sequence[str], bes
         "facts": _facts(results, source.provenance),
         "partial": partial(results.unfinished),
         "note": (study and study.note) or "",
-        "banner": _PLANTED if results.base and results.base.kind == "from_scratch" else "",
+        "banner": _BANNERS.get(results.base.kind, "") if results.base else "",
         "found": found,
         "first": first,
         "notes": comparison.notes if comparison else [],

@@ -94,6 +94,14 @@ class GoldAsText(Part):
     answer: str
 
 
+class GoldLeftOut(Part):
+    """A gold answer that is empty or breaks off, so that nothing can be held against it: its problem is left out."""
+
+    task: str
+    id: str = Field(description="The problem.")
+    answer: str
+
+
 class FrozenTable(Part):
     """The one frozen table of rollouts. A row is a completion; it is right where its reward is above 0."""
 
@@ -119,6 +127,10 @@ class FrozenTable(Part):
     joined: MayBeAbsent[int] = Field(
         default=None,
         description="Rows joined to a problem under another id or spelling. Absent where none was.",
+    )
+    golds_left_out: MayBeAbsent[list[GoldLeftOut]] = Field(
+        default=None,
+        description="Problems that were not asked or evaluated, for their gold answers. Absent where there is none.",
     )
     dropped: dict[str, int] = Field(description="Rows that were left out or cut, by reason.")
     source: str = Field(description="Where the rows come from: file, hub, vllm, openai, or a source of one's own.")

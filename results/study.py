@@ -26,7 +26,7 @@ class Base(Part):
     """The base model. Name and kind alone where it is not made yet."""
 
     name: str
-    kind: Literal["from_scratch", "hub", "local", "gguf"]
+    kind: Literal["from_scratch", "hub", "local", "gguf", "random"]
     revision: MayBeAbsent[str] = Field(
         default=None, description="The hub's commit, the files' hash, or 'made by this study'."
     )

@@ -37,6 +37,13 @@ def test_its_command_is_one_of_ours(job: dict[str, Any]) -> None:
     assert load_study(ROOT / options.study.relative_to(IMAGE_ROOT), []).name == "qwen3-4b"
 
 
+def test_its_study_finds_the_teachers_key(job: dict[str, Any], pods: list[dict[str, Any]]) -> None:
+    options = _parser().parse_args(shlex.split(job["spec"]["entrypoint"])[3:])
+    key = load_study(ROOT / options.study.relative_to(IMAGE_ROOT), []).rollouts.key
+    for pod in pods:
+        assert key in {variable["name"] for variable in pod["containers"][0]["env"]}
+
+
 def test_what_a_run_leaves_outlives_the_pods(job: dict[str, Any], pods: list[dict[str, Any]]) -> None:
     out = _parser().parse_args(shlex.split(job["spec"]["entrypoint"])[3:]).out
     for pod in pods:

@@ -1,7 +1,7 @@
 """AIME: competition problems whose answers are whole numbers from 0 to 999.
 
 Rows are ``{"id", "problem", "answer"}``, optionally with "solution". In a folder the year's file is
-``aime<year>.jsonl``; on the hub it is the dataset of that year.
+``aime<year>.jsonl``; on the hub it is the dataset of that year, or another one with the same columns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def load(
 ) -> list[Problem]:
     """The problems of one ``year`` from a JSONL file, a folder with ``aime<year>.jsonl``, or the hub.
 
-    A year has one split, "test" (called "train" on the hub). Rows without an id are numbered.
+    A year has one split, "test" (on the hub mostly called "train"). Rows without an id are numbered.
     ValueError for another split, or naming file and line of a bad row.
     """
     if split != "test":
@@ -34,7 +34,7 @@ def load(
     source = HUB.format(year=year) if source is None else str(source)
     place = str(Path(source) / f"aime{year}.jsonl") if Path(source).is_dir() else source
     problems = []
-    for index, (where, row) in enumerate(read(place, split=split, hub_split="train")):
+    for index, (where, row) in enumerate(read(place, split=split, hub_splits=("train", "test"))):
         answer = text_field(row, "answer", where).strip()
         if not (answer.isascii() and answer.isdigit() and int(answer) <= LARGEST):
             raise ValueError(f"{where}: the answer must be a whole number from 0 to {LARGEST}, found {answer[:40]!r}")
@@ -50,4 +50,5 @@ TASK = Task(
     load=load,
     instruction="{problem}\n\nReason step by step, and put your final answer within \\boxed{}.",
     hub=HUB.format(year=LATEST),
+    splits=("test",),
 )

@@ -38,4 +38,5 @@ TASK = Task(
     load=load,
     instruction="{problem}\n\nReason step by step, and put your final answer within \\boxed{}.",
     hub=HUB,
+    splits=("train", "test"),
 )

@@ -11,12 +11,14 @@ from orchestrator.bases.from_scratch import ScratchBase
 from orchestrator.bases.gguf import GgufBase
 from orchestrator.bases.hub import HubBase
 from orchestrator.bases.local import LocalBase
+from orchestrator.bases.random_weights import RandomBase
 
 BASES: dict[str, type[BaseSpec]] = {
     "from_scratch": ScratchBase,
     "hub": HubBase,
     "local": LocalBase,
     "gguf": GgufBase,
+    "random": RandomBase,
 }
 
 if TYPE_CHECKING:

@@ -45,11 +45,7 @@ class ScratchBase(BaseSpec):
         return SCRATCH_POSITIONS
 
     def module_sizes(self) -> dict[str, tuple[int, int]]:
-        return {
-            f"model.layers.{i}.{'self_attn' if name[0] in 'qkvo' else 'mlp'}.{name}": sides
-            for i in range(self.shape.layers)
-            for name, sides in cost.module_shapes(self.shape).items()
-        }
+        return cost.layer_modules(self.shape)
 
     @classmethod
     def make(

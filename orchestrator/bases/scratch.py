@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,8 @@ def pretraining_texts(seed: int, hard_share: float, teacher_share: float, larges
         yield prompt, working(problem, slipped=slipped, explained=explained)
 
 
-def architecture(vocabulary: int, shape: dict[str, int]) -> Qwen3Config:
-    """Qwen3 at the given ``shape`` (layers, hidden, heads, kv_heads, head_dim, intermediate)."""
+def architecture(vocabulary: int, shape: Mapping[str, int], positions: int = SCRATCH_POSITIONS) -> Qwen3Config:
+    """Qwen3 at the given ``shape`` (layers, hidden, heads, kv_heads, head_dim, intermediate), for so many tokens."""
     return Qwen3Config(
         vocab_size=vocabulary,
         hidden_size=shape["hidden"],
@@ -89,7 +89,7 @@ def architecture(vocabulary: int, shape: dict[str, int]) -> Qwen3Config:
         num_attention_heads=shape["heads"],
         num_key_value_heads=shape["kv_heads"],
         head_dim=shape["head_dim"],
-        max_position_embeddings=SCRATCH_POSITIONS,
+        max_position_embeddings=positions,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=1,

@@ -18,6 +18,8 @@ from orchestrator.commands.run_folder import STUDY, folder_of, refuse_another
 from orchestrator.config.study import Study
 from orchestrator.config.study_file import load_study
 from orchestrator.planning import resolve as outside
+from orchestrator.planning.cost import estimate
+from orchestrator.planning.memory import seen_line
 from orchestrator.planning.memory_fit import check_memory, gpu_memory
 from orchestrator.planning.preflight import advice, check, check_fit, check_key
 from orchestrator.planning.search import Stage, searches, stage
@@ -129,7 +131,11 @@ def _walk_and_report(
 
         if old:
             progress(f"{old} since the report was made: it is made again")
-        for line in time_lines(write_report(now.study, outcome, store, (begun, startup))):
+        times = write_report(now.study, outcome, store, (begun, startup))
+        for line in time_lines(times):
+            tell(line)
+        estimated = estimate(now.study.shaped())
+        if estimated is not None and (line := seen_line(estimated.memory, times)) is not None:
             tell(line)
     else:
         progress("nothing to do: every step is done")

@@ -106,7 +106,17 @@ def _rooted(value: Any, folder: Path, where: str = "") -> Any:
 
 
 # Tagged unions: the key that says the kind. A mapping of another kind does not inherit the settings that it replaces.
-TAGS = ("from_scratch", "hub", "local", "gguf", "vllm", "file", "openai")  # their kinds, in an error's location
+TAGS = (
+    "from_scratch",
+    "hub",
+    "local",
+    "gguf",
+    "random",
+    "vllm",
+    "file",
+    "openai",
+    "written",
+)  # their kinds, in an error's location
 UNIONS = {"base": "kind", "model": "kind", "rollouts": "source", "problems": "task"}
 
 

@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evals.tasks import TASKS, Problem
 from execution.context import Context
@@ -30,9 +30,13 @@ def draw(context: Context) -> None:
     """
     prompter = Prompter(model_folder(context.inputs["base"]), context.config["prompt"])
     asked = {normal(row["problem"]) for row in read_table(context.inputs["rollouts"])}
-    tasks, as_text, checked, excluded = [], [], 0, 0
+    tasks, as_text, left_out, checked, excluded = [], [], list[dict[str, str]](), 0, 0
     for i, spec in enumerate(context.config["tasks"]):
-        problems = load_problems(spec, context.runtime["sources"][i])
+        found = loaded(spec, context.runtime["sources"][i])
+        if found.left_out:
+            context.progress(f"{spec['name']}: {found.told()}")
+            left_out += found.left_out
+        problems = found.problems
         clean = [p for p in problems if normal(p.problem) not in asked]
         met = len(problems) - len(clean)
         if met and context.config["contamination"] == "refuse":
@@ -57,7 +61,8 @@ def draw(context: Context) -> None:
     if as_text:
         named = ", ".join(f"{gold['id']} ({gold['answer'][:40]})" for gold in as_text[:3])
         context.progress(f"{len(as_text)} gold answers cannot be read as formulas and are compared as text: {named}")
-    write_json(context.out / FILE, {"tasks": tasks, "contamination": contamination, "as_text": as_text})
+    left = {"left_out": left_out} if left_out else {}
+    write_json(context.out / FILE, {"tasks": tasks, "contamination": contamination, "as_text": as_text} | left)
 
 
 def _task(
@@ -89,11 +94,30 @@ def _shots(spec: dict[str, Any], source: str | None, evaluated: Collection[str])
     return random.Random(f"shots {shots['seed']}").sample(solved, shots["count"])
 
 
-def load_problems(spec: dict[str, Any], source: str | None) -> list[Problem]:
+class Loaded(NamedTuple):
+    """Problems with a gold answer that can be checked, and those that are left out for theirs (task, id, answer)."""
+
+    problems: list[Problem]
+    left_out: list[dict[str, str]]
+
+    def told(self) -> str:
+        """The problems that are left out as a line: how many, and the first by name; empty if there are none."""
+        named = ", ".join(f"{gold['id']} ({gold['answer'][:40]!r})" for gold in self.left_out[:3])
+        return f"{len(self.left_out)} problems left out, nothing can check their gold answers: {named}" if named else ""
+
+
+def loaded(spec: dict[str, Any], source: str | None) -> Loaded:
     """The problems of a study's setting, by their task's loader."""
-    return TASKS[spec["task"]].load(
+    problems = TASKS[spec["task"]].load(
         source, split=spec["split"], draw=spec["draw"], seed=spec["seed"], **spec["settings"]
     )
+    left = [{"task": spec["task"], "id": p.id, "answer": p.answer} for p in problems if p.unreadable]
+    return Loaded([p for p in problems if not p.unreadable], left)
+
+
+def load_problems(spec: dict[str, Any], source: str | None) -> list[Problem]:
+    """The problems of a study's setting that have a gold answer to check."""
+    return loaded(spec, source).problems
 
 
 def read_problems(folder: Path) -> list[dict[str, Any]]:

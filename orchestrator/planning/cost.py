@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from methods import METHODS
+from orchestrator.planning.memory import Memory, training_memory
 from orchestrator.planning.scaled_copies import scaled_copies
 from orchestrator.planning.training_runs import training_runs
 
@@ -33,24 +34,25 @@ KNOWN_PROBLEMS = {
     ("deepscaler", "train"): 40315,
 }
 OTHER_PROBLEMS = 200  # of a task of unknown size without a draw
-BYTES = {"float32": 4, "bfloat16": 2}
-ADAPTER_BYTES = 16  # each parameter of an adapter, its gradient and two moments of AdamW, in float32
-# Activations kept a token and layer, in multiples of the hidden size: with checkpointing one input a layer.
-KEPT, KEPT_CHECKPOINTED = 34, 2
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Sizes in counts, memory in GiB, time in GPU-hours."""
+    """Sizes in counts, a training's memory in GiB, time in GPU-hours."""
 
     parameters: int
     modules: int
     adapter_parameters: int
-    training_gib: float
+    memory: Memory
     trainings: int
     training_tokens: float
     training_gpu_hours: float
     evaluation_gpu_hours: float
+
+    @property
+    def training_gib(self) -> float:
+        """Memory of a training on its GPU."""
+        return self.memory.device
 
 
 def parameters(shape: Shape) -> int:
@@ -80,6 +82,15 @@ def module_shapes(shape: Shape) -> dict[str, tuple[int, int]]:
             "down_proj": (hidden, shape.intermediate)}  # fmt: skip
 
 
+def layer_modules(shape: Shape) -> dict[str, tuple[int, int]]:
+    """out x in of all projections inside the layers of a Qwen3 or Llama of this shape, by their names in the model."""
+    return {
+        f"model.layers.{i}.{'self_attn' if name[0] in 'qkvo' else 'mlp'}.{name}": sides
+        for i in range(shape.layers)
+        for name, sides in module_shapes(shape).items()
+    }
+
+
 def estimate(study: Study) -> Cost | None:
     """The study's cost; None where its base has no ``shape`` to reckon with."""
     shape = study.base.shape
@@ -89,19 +100,13 @@ def estimate(study: Study) -> Cost | None:
     known = module_shapes(shape)
     adapted = [known[t] for t in study.adapter.targets if t in known]
     adapter = shape.layers * sum(study.adapter.rank * (out + in_) for out, in_ in adapted)
-    training = study.training
-    longest = study.prompt.max_prompt_tokens + study.prompt.max_answer_tokens
-    kept = KEPT_CHECKPOINTED if training.gradient_checkpointing else KEPT
-    rows = training.micro_batch * max(rows_a_unit(study.objective(name)) for name in study.methods)
-    activations = rows * longest * shape.hidden * (shape.layers * kept + KEPT) * BYTES[training.precision]
-    memory = weights_held(study, shape) * BYTES[training.precision] + adapter * ADAPTER_BYTES + activations
     trainings = training_runs(study)
     models = 1 + len(trainings) + len(scaled_copies(study, trainings))
     return Cost(
         parameters=weights,
         modules=shape.layers * len(adapted),
         adapter_parameters=adapter,
-        training_gib=memory / 2**30,
+        memory=training_memory(study, shape, weights_held(study, shape), adapter),
         trainings=len(trainings),
         training_tokens=sum(training_tokens(study, run.objective, asdict(run.training)) for run in trainings),
         training_gpu_hours=sum(training_seconds(study, shape, run.objective, asdict(run.training)) for run in trainings)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from execution.errors import UserError
 from orchestrator.config.study import Study
-from orchestrator.planning.cost import ADAPTER_BYTES, BYTES, Cost, estimate, weights_held
+from orchestrator.planning.cost import Cost, estimate, weights_held
+from orchestrator.planning.memory import ADAPTER_BYTES, BYTES
 from orchestrator.runtime.device import cards
 
 CONTEXT_GIB = 1.0  # of a GPU, for CUDA's own context and kernels

@@ -171,12 +171,18 @@ def _cost(study: Study, cost: Cost) -> Iterator[str]:
         f"adapted: {shapes_}"
     )
     yield f"{cost.modules} modules; {_count(cost.adapter_parameters)} parameters an adapter, kept in float32"
+    memory = cost.memory
     yield (
-        f"estimated: {cost.training_gib:.1f} GiB a training; {_count(round(cost.training_tokens))} tokens and "
+        f"memory of a training: {memory.device:.1f} GiB on a GPU ({memory.weights:.1f} weights, {memory.adapter:.1f} "
+        f"adapter, {memory.kept:.1f} activations that are kept, {memory.passing:.1f} of a layer or of the logits), "
+        f"{memory.cpu:.1f} GiB in a process on CPUs"
+    )
+    yield (
+        f"estimated: {_count(round(cost.training_tokens))} tokens and "
         f"{_hours(cost.training_gpu_hours)} GPU-hours for {cost.trainings} trainings, "
         f"{_hours(cost.evaluation_gpu_hours)} for evaluation"
     )
-    yield "(at 160 TFLOP/s sustained, rows half as long as their limits; a teacher's sampling is not counted)"
+    yield "(at 160 TFLOP/s sustained, rows half as long as their limits; a teacher's sampling is not among them)"
 
 
 def _hours(hours: float) -> str:

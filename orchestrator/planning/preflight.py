@@ -33,6 +33,7 @@ DRAWN = 5000  # draws up to this size are generated completely if the texts matt
 def check(study: Study) -> None:
     """``UserError`` for unreadable rollouts, methods without training rows, and targets that match no module."""
     asked: set[str] = set()
+    study.rollouts.check_cost()
     rows, problems = study.rollouts.rows_at_hand(), study.rollouts.asked_problems
     if rows:
         if not any(row.completion.strip() for row in rows):
@@ -257,6 +258,12 @@ def _check_problems(study: Study, asked: set[str]) -> None:
 def _texts(spec: Problems, whole: bool) -> list[str]:
     """The normalised texts of a source's problems: none of a hub's, and a few of generated ones unless ``whole``."""
     if spec.source is not None and here(spec.source) is None:
+        task = TASKS[spec.task]
+        if spec.source == task.hub and task.splits is not None and spec.split not in task.splits:
+            raise UserError(
+                f"task {spec.task}: {spec.source} has no split {spec.split!r}, but {', '.join(task.splits)}: name one "
+                "of them as split"
+            )
         return []
     draw = spec.draw
     if spec.source is None and not (whole and (draw is None or draw <= DRAWN)):

@@ -37,7 +37,7 @@ from results.evaluation import Task
 from results.function import Losses
 from results.headline import HeadlineRow, reference_among
 from results.part import MayBeAbsent, present
-from results.rollouts import Contamination, FrozenTable, GoldAsText, Rollouts, View
+from results.rollouts import Contamination, FrozenTable, GoldAsText, GoldLeftOut, Rollouts, View
 from results.study import Base, Failure, KeptPairs, StudyFacts, Unfinished
 from results.trainings import AnyTraining, Course, Curve, Sweep, SweepPoint, Trained, Training, Untrained
 from results.weights import Geometry
@@ -145,6 +145,7 @@ class _Drawn(BaseModel):
 
     contamination: Contamination
     as_text: list[GoldAsText] = []
+    left_out: list[GoldLeftOut] = []
 
 
 def _rollouts(study: Study, folders: Mapping[str, Path]) -> Rollouts | None:
@@ -170,6 +171,7 @@ def _rollouts(study: Study, folders: Mapping[str, Path]) -> Rollouts | None:
     if "problems/evaluation" in folders:
         drawn = read_part(_Drawn, folders["problems/evaluation"] / PROBLEMS)
         more |= {"contamination": drawn.contamination, "golds_as_text": drawn.as_text or None}
+        more["golds_left_out"] = [*(table.golds_left_out or []), *drawn.left_out] or None
     return Rollouts(**present(**dict(table) | more))
 
 

@@ -120,7 +120,8 @@ def provenance(outcome: Outcome, store: Store, of: str) -> dict[str, Any]:
         times = store.times(step)
         entry = {"step": step.title, "key": step.key, "cached": step.title in cached if run else None}
         entry |= {k: times.get(k) for k in ("started", "ended", "seconds", "startup_seconds")}
-        steps.append(entry | estimated.get(step.folder, {}))
+        seen = {k: times[k] for k in ("peak_gib", "gpu_peak_gib") if k in times}
+        steps.append(entry | seen | estimated.get(step.folder, {}))
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run["started"])) if run else None,
         "wall_seconds": run.get("wall_seconds"),

@@ -7,7 +7,7 @@ from collections import Counter
 from execution.context import Context
 from execution.store import write_json
 from orchestrator.prompts.prompter import Prompter
-from orchestrator.rollouts.dataset import distinct, fit, freeze, group_means, joined, statistics_of, write_table
+from orchestrator.rollouts.dataset import chosen, distinct, fit, freeze, group_means, joined, statistics_of, write_table
 from orchestrator.rollouts.row_tokens import positions, tokenized, with_answers
 from orchestrator.rollouts.sources import SOURCES
 from orchestrator.steps.base import model_folder
@@ -40,6 +40,8 @@ def build(context: Context) -> None:
     if not kept:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
         raise ValueError(f"no rollout is left ({reasons}): raise the limits of prompt, or give other rollouts")
+    if not chosen(kept, config["table"]):
+        raise ValueError("rollouts.table.groups: no problem has right and wrong rows: set it to all")
     table = freeze(kept, config["table"], means)
     write_table(table, context.out)
     stats = statistics_of(table) | statistics | {"dropped": dict(dropped), "source": config["source"]}

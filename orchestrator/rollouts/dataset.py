@@ -97,14 +97,38 @@ def distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(first.values())
 
 
+def chosen(rows: list[dict[str, Any]], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of problems that the table is of (``groups``: all, or those with right and wrong rows), at most ``each``
+    of a problem: its first right one, its first wrong one, its second right one and so on."""
+    kept = rows
+    if spec.get("groups") == "mixed":
+        kinds: dict[str, set[bool]] = defaultdict(set)
+        for row in rows:
+            kinds[row["problem_id"]].add(row["reward"] > 0)
+        kept = [row for row in kept if len(kinds[row["problem_id"]]) > 1]
+    if spec.get("each") is not None:
+        ranks, seen = [], Counter[tuple[str, bool]]()
+        for row in kept:
+            right = row["reward"] > 0
+            ranks.append((seen[row["problem_id"], right], not right))
+            seen[row["problem_id"], right] += 1
+        places: dict[str, list[int]] = defaultdict(list)
+        for place in sorted(range(len(kept)), key=ranks.__getitem__):
+            places[kept[place]["problem_id"]].append(place)
+        picked = {place for those in places.values() for place in those[: spec["each"]]}
+        kept = [row for place, row in enumerate(kept) if place in picked]
+    return kept
+
+
 def freeze(
     rows: list[dict[str, Any]], spec: Mapping[str, Any], means: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """Number the rows, split off the held-out problems, and limit the training rows by whole groups.
+    """Number the :func:`chosen` rows, split off the held-out problems, and limit the training rows by whole groups.
 
     ``means`` are the problems' mean rewards over all their rollouts; None: over ``rows``.
     """
     means = group_means(rows) if means is None else means
+    rows = chosen(rows, spec)
     texts = {row["problem_id"]: normal(row["problem"]) for row in rows}
     problems = list(texts)
     shuffled = random.Random(f"held out {spec['seed']}").sample(problems, len(problems))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from report import formats
 from report.model_index import ModelIndex
 from report.section import Section, Source, csv_of
 from report.tables import Column, Table, number, pairs, records, text
 from report.text_pages import ROLLOUTS
-from results.rollouts import Api, Contamination, GoldAsText, GraderAgreement, Quantiles, Rollouts, Tokens
+from results.rollouts import Api, Contamination, GoldAsText, GoldLeftOut, GraderAgreement, Quantiles, Rollouts, Tokens
 
 
 def rollouts_table(rollouts: Rollouts) -> Table | None:
@@ -40,7 +42,8 @@ def rollouts_table(rollouts: Rollouts) -> Table | None:
         "Length of wrong rows": _lengths(length.wrong),
         "Asked of the teacher": _asked(rollouts.api),
         "Problems shared with the evaluation": _contamination(rollouts.contamination),
-        "Gold answers compared as text": _as_text(rollouts.golds_as_text or []),
+        "Gold answers compared as text": _golds(rollouts.golds_as_text or []),
+        "Problems left out, as nothing can check their gold answers": _golds(rollouts.golds_left_out or []),
     }
     return pairs(
         "rollouts",
@@ -84,8 +87,8 @@ def _agreement(agreement: GraderAgreement | None) -> str:
     return f"{formats.count(agreement.agreed)} of {formats.count(agreement.rows)}" if agreement else ""
 
 
-def _as_text(golds: list[GoldAsText]) -> str:
-    """Of the evaluation's gold answers those that no algebra can read, the first few by name."""
+def _golds(golds: Sequence[GoldAsText | GoldLeftOut]) -> str:
+    """How many gold answers, and the first few by name."""
     if not golds:
         return ""
     named = ", ".join(f"{gold.id}: {gold.answer[:40]}" for gold in golds[:3])

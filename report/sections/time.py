@@ -26,12 +26,15 @@ def time_table(provenance: dict) -> Table | None:
             (Column("Step", kind="text"), lambda row: text(row.get("step"))),
             (Column("Start-up"), lambda row: number(formats.seconds(row.get("startup_seconds")))),
             (Column("Work"), lambda row: number(formats.seconds(work(row)))),
+            (Column("Memory", "GiB"), lambda row: number(formats.gib(row.get("peak_gib")))),
+            (Column("Memory of the GPU", "GiB"), lambda row: number(formats.gib(row.get("gpu_peak_gib")))),
             (
                 Column("Taken from the store", kind="text"),
                 lambda row: text(None if row.get("cached") is None else "yes" if row["cached"] else "no"),
             ),
         ],
-        "Start-up is imports, workers and engines before the first useful operation. Steps run side by "
+        "Start-up is imports, workers and engines before the first useful operation. Memory is the most that "
+        "the step’s own process used. Steps run side by "
         f"side, so the column’s sum is not the run’s length.{together}",
         folded=len(steps) > 12,
     )

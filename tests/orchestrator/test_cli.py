@@ -368,8 +368,65 @@ def test_a_schedule_stands_behind_the_plan(
     assert max(map(len, table.splitlines())) <= 80
     assert f"on {gpus} GPU{'s' if gpus > 1 else ''}, " in end.splitlines()[0]
     assert "(longest chain)" in end and "(work)" in end and "an estimate" in end
-    assert ("the teacher's sampling is not counted" in end) == (study == "qwen3-4b")
+    assert "the teacher's sampling is not counted" not in end  # of an API its hours are
     assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_of_unknown_size_is_said_not_to_be_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sampled = "rollouts={source: vllm, model: {kind: hub, name: a/b}, problems: {task: deepscaler, split: train}}"
+    words = ["plan", str(ROOT / "configs" / "qwen3-4b.yaml"), "--out", str(tmp_path / "out"), "--gpus", "8"]
+    assert cli.main([*words, "--set", sampled]) == 0
+    assert "(the teacher's sampling is not counted: give rollouts.model.shape)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        (
+            "rollouts.max_cost=null",
+            "rollouts.max_cost: a teacher with prices needs a cap: set rollouts.max_cost to the dollars that its "
+            "answers may cost ($73.29 are expected)",
+        ),
+        (
+            "rollouts.max_cost=0.9",  # 500 x 4 answers: 400 k tokens at 0.14 and 3.072 M at 0.28 a million
+            "rollouts.max_cost: $0.9 are less than the $0.92 that one shard of 500 problems is expected to cost: raise "
+            "it, or lower rollouts.shard",
+        ),
+        (
+            "rollouts.problems.split=test",
+            "task deepscaler: agentica-org/DeepScaleR-Preview-Dataset has no split 'test', but train: name one of them "
+            "as split",
+        ),
+    ],
+)
+def test_a_teacher_that_cannot_be_paid_or_asked_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str, line: str
+) -> None:
+    words = ["plan", str(ROOT / "configs" / "qwen3-4b.yaml"), "--out", str(tmp_path / "out"), "--set", setting]
+    assert refused(capsys, *words) == f"error: {line}"
+
+
+def test_what_a_teacher_is_expected_to_cost(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["plan", str(ROOT / "configs" / "qwen3-4b.yaml"), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    # 160 000 prompts of 200 tokens, completions of 1 536, or of 3 072 at most
+    told = (
+        "expected   40000 x 4 requests, 32 M prompt and 246 M completion tokens, $73.29 at $0.14 and $0.28 a million "
+        "(the longest completions: $137.63), 2.7 h (assumed: prompts of 200 tokens, completions of 0.5 of max_tokens, "
+        "50 tokens a second of each request)"
+    )
+    shown = capsys.readouterr().out.splitlines()
+    assert told in shown
+    assert "teacher    at https://openrouter.ai/api/v1, 512 requests at once; at most $150" in shown
+    expected = 32 * 0.14 + 245.76 * 0.28
+    assert f"${expected:.2f}" == "$73.29"
+    assert cli.main([*words, "--set", "rollouts.max_cost=36.6464"]) == 0
+    assert "of which the cap pays 50%" in capsys.readouterr().out
+    assert cli.main([*words, "--set", "rollouts.prices=[0, 0]", "--set", "rollouts.max_cost=null"]) == 0
+    shown = capsys.readouterr().out
+    assert "no cap" in shown and "tokens, 2.7 h (assumed" in shown  # a teacher of one's own needs none
 
 
 @pytest.mark.parametrize("gpus", ["0", "-1", "4097", "1.5", "many", "", "99999999999999999999"])

@@ -100,8 +100,9 @@ def test_the_reference_study_has_the_protocol_base_and_adapter(reference: Study)
 
 def test_the_reference_study_has_the_protocol_rollouts(reference: Study) -> None:
     rollouts = reference.rollouts
-    assert rollouts.source == "vllm" and rollouts.samples == 4
-    assert rollouts.model.name == "deepseek-ai/DeepSeek-V4-Flash"
+    assert rollouts.source == "openai" and rollouts.samples == 4
+    assert rollouts.model == "deepseek/deepseek-v4-flash"
+    assert any(rollouts.prices) and rollouts.max_cost  # it is paid for, up to a limit
     assert (rollouts.problems.task, rollouts.problems.draw) == ("deepscaler", 40_000)
     assert (rollouts.table.rows, rollouts.table.pairs) == (75_000, 1_800)
 

@@ -11,6 +11,7 @@ import pytest
 
 from methods.data.batch import Rollout
 from orchestrator.rollouts.dataset import (
+    chosen,
     distinct,
     fit,
     freeze,
@@ -212,3 +213,36 @@ def test_a_real_reward_is_right_above_0() -> None:
     stats = statistics_of([row(p, reward=r, completion=str(r)) | {"split": "train"} for p, r in rewards])
     assert stats["share_right"] == 0.5 and stats["duplicates"] == 0 and stats["right_counts"] == [1, 2]
     assert stats["groups"] == {"mixed": 1, "all_right": 1, "all_wrong": 1}
+
+
+def graded(problem: str, *rewards: float) -> list[dict[str, Any]]:
+    return [row(problem, f"{problem} {i}", reward) for i, reward in enumerate(rewards)]
+
+
+def test_which_rows_a_table_is_of_by_hand() -> None:
+    rows = [*graded("mixed", 0, 0, 1, 1), *graded("right", 1, 1, 1), *graded("wrong", 0), *graded("late", 0, 0, 0, 1)]
+
+    def names(**spec: Any) -> list[str]:
+        return [r["completion"] for r in chosen(rows, SPEC | spec)]
+
+    assert names() == names(groups="all", each=None) == [r["completion"] for r in rows]
+    assert names(groups="mixed") == [r["completion"] for r in rows if r["problem_id"] in ("mixed", "late")]
+    # a right one first, then a wrong one, in their own order
+    assert names(each=1) == ["mixed 2", "right 0", "wrong 0", "late 3"]
+    assert names(each=2) == ["mixed 0", "mixed 2", "right 0", "right 1", "wrong 0", "late 0", "late 3"]
+    assert names(each=3) == ["mixed 0", "mixed 2", "mixed 3", "right 0", "right 1", "right 2", "wrong 0", "late 0",
+                             "late 1", "late 3"]  # fmt: skip
+    assert names(groups="mixed", each=2) == ["mixed 0", "mixed 2", "late 0", "late 3"]
+    assert chosen(graded("right", 1, 1), SPEC | {"groups": "mixed"}) == []
+
+
+def test_a_groups_mean_is_over_all_of_its_rollouts_whichever_rows_are_kept() -> None:
+    rows = graded("late", 0, 0, 0, 1)
+    frozen = freeze(rows, SPEC | {"heldout": 0, "each": 2}, group_means(rows))
+    assert [(r["completion"], r["group_mean"]) for r in frozen] == [("late 0", 0.25), ("late 3", 0.25)]
+
+
+def test_a_choice_of_rows_that_is_not_made_enters_no_key(make_study: Any) -> None:
+    assert not {"groups", "each"} & make_study().rollouts.table.model_dump().keys()
+    other = make_study("rollouts.table.groups=mixed", "rollouts.table.each=2").rollouts.table.model_dump()
+    assert (other["groups"], other["each"]) == ("mixed", 2)

@@ -11,12 +11,14 @@ from orchestrator.rollouts.sources.hub import HubRollouts
 from orchestrator.rollouts.sources.openai import ApiRollouts
 from orchestrator.rollouts.sources.sampled import SampledRollouts
 from orchestrator.rollouts.sources.source import RolloutSource
+from orchestrator.rollouts.sources.written import WrittenRollouts
 
 SOURCES: dict[str, type[RolloutSource]] = {
     "vllm": SampledRollouts,
     "openai": ApiRollouts,
     "file": FileRollouts,
     "hub": HubRollouts,
+    "written": WrittenRollouts,
 }
 
 if TYPE_CHECKING:

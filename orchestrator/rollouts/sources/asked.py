@@ -90,6 +90,11 @@ def _students(spec: dict[str, Any]) -> str:
     return spec["instruction"] or TASKS[spec["task"]].instruction
 
 
+def told_golds(left_out: list[dict[str, str]]) -> dict[str, Any]:
+    """The statistics' entry on problems that were not asked, as nothing can check their gold answers; empty if none."""
+    return {"golds_left_out": left_out} if left_out else {}
+
+
 def verified(
     context: Context, answers: Sequence[tuple[Problem, str, bool]], teacher: str, opening: str = ""
 ) -> list[dict[str, Any]]:

@@ -9,16 +9,19 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from execution.errors import UserError
 from execution.fingerprint import canonical
 from execution.settings import Count, Every, Positive
 from execution.step import Step, StepKind
 from orchestrator.config.values import Two, certain
+from orchestrator.planning import cost
 from orchestrator.rollouts.openai_client import key_of
-from orchestrator.rollouts.sources.asked import AskedRollouts, instruction_of, verified
+from orchestrator.rollouts.sources.asked import AskedRollouts, instruction_of, told_golds, verified
 from orchestrator.rollouts.sources.source import Found
 
 if TYPE_CHECKING:
     from execution.context import Context
+    from orchestrator.config.study import Study
     from orchestrator.planning.plan import Planned
     from orchestrator.prompts.prompter import Prompter
 
@@ -28,6 +31,9 @@ OWN_FIELDS = {
 }  # fmt: skip
 
 Price = Annotated[float, Field(ge=0)]
+# Assumed where a plan states tokens, price and hours before a request was sent.
+PROMPT_TOKENS = 200  # of a competition problem with its instruction, mean
+TOKENS_A_SECOND = 50  # of one request
 HOW = {"key", "prices", "max_cost", "at_once", "retries", "timeout", "shard"}  # settings that do not affect answers
 
 
@@ -81,17 +87,58 @@ class ApiRollouts(AskedRollouts):
     def check_access(self) -> None:
         key_of(self.key)
 
+    def check_cost(self) -> None:
+        """``UserError`` for a paid teacher without a cap, and for a cap that not even the first shard fits under."""
+        if not any(self.prices):
+            return
+        if self.max_cost is None:
+            raise UserError(
+                "rollouts.max_cost: a teacher with prices needs a cap: set rollouts.max_cost to the dollars that its "
+                f"answers may cost (${self._dollars(self.problem_count()):.2f} are expected)"
+            )
+        problems = min(self.shard, self.problem_count())
+        if self.max_cost < (shard := self._dollars(problems)):
+            raise UserError(
+                f"rollouts.max_cost: ${self.max_cost:g} are less than the ${shard:.2g} that one shard of {problems} "
+                "problems is expected to cost: raise it, or lower rollouts.shard"
+            )
+
     def describe(self) -> Iterator[str]:
         yield from super().describe()
         cap = "no cap" if self.max_cost is None else f"at most ${self.max_cost:g}"
-        yield f"teacher    at {self.base_url}, {self.at_once} requests at once{self._completions_cost()}; {cap}"
+        yield f"teacher    at {self.base_url}, {self.at_once} requests at once; {cap}"
+        problems = self.problem_count()
+        tokens = self._expected(problems)
+        price = ""
+        if any(self.prices):
+            longest = problems * self.samples * self.max_tokens * self.prices[1] / 1e6
+            price = (
+                f", ${self._dollars(problems):.2f} at ${self.prices[0]:g} and ${self.prices[1]:g} a million (the "
+                f"longest completions: ${longest:.2f})"
+            )
+            if self.max_cost is not None and self.max_cost < self._dollars(problems):
+                price += f", of which the cap pays {self.max_cost / self._dollars(problems):.0%}"
+        yield (
+            f"expected   {problems} x {self.samples} requests, {tokens[0] / 1e6:.3g} M prompt and "
+            f"{tokens[1] / 1e6:.3g} M completion tokens{price}, {self._seconds() / 3600:.2g} h (assumed: prompts of "
+            f"{PROMPT_TOKENS} tokens, completions of {cost.TOKENS_A_ROW:g} of max_tokens, {TOKENS_A_SECOND} tokens a "
+            "second of each request)"
+        )
 
-    def _completions_cost(self) -> str:
-        """The cost of completions of the longest length, if their number is known."""
-        if not any(self.prices) or self.problems.draw is None:
-            return ""
-        dollars = self.problems.draw * self.samples * self.max_tokens * self.prices[1] / 1e6
-        return f", completions for up to ${dollars:.2f}"
+    def _expected(self, problems: int) -> tuple[float, float]:
+        """Tokens of prompts and of completions for so many problems."""
+        requests = problems * self.samples
+        return requests * PROMPT_TOKENS, requests * self.max_tokens * cost.TOKENS_A_ROW
+
+    def _dollars(self, problems: int) -> float:
+        return sum(n * price for n, price in zip(self._expected(problems), self.prices, strict=True)) / 1e6
+
+    def _seconds(self) -> float:
+        at_once = min(self.at_once, self.problem_count() * self.samples)
+        return self._expected(self.problem_count())[1] / (at_once * TOKENS_A_SECOND)
+
+    def seconds(self, study: Study) -> float:
+        return self._seconds()
 
     def step(self, kind: StepKind, planned: Planned) -> Step:
         runtime = self.asked_runtime(planned) | self.model_dump(include=HOW)
@@ -108,12 +155,13 @@ class ApiRollouts(AskedRollouts):
     def collect(cls, context: Context, prompter: Prompter) -> Found:
         """K completions per problem. Those with another finish reason than "stop" or "length" (filtered, a tool call)
         are dropped and counted by reason."""
-        from orchestrator.evaluation.problems import load_problems
+        from orchestrator.evaluation.problems import loaded
         from orchestrator.rollouts.api_sampling import JOURNAL, Asking
         from orchestrator.rollouts.openai_client import Question, Teacher
 
         config = context.config
-        problems = load_problems(config["problems"], context.runtime["sources"][0])
+        problems, left_out = found = loaded(config["problems"], context.runtime["sources"][0])
+        context.progress(found.told() or f"{len(problems)} problems")
         questions = [
             Question(p.id, k, instruction_of(config).replace("{problem}", p.problem))
             for p in problems
@@ -137,4 +185,4 @@ class ApiRollouts(AskedRollouts):
                 text = f"<think>\n{answer.reasoning.strip()}\n</think>\n\n{answer.text}" if kept else answer.text
                 texts.append((problem, text, answer.finish == "stop"))
         statistics = {"asked": instruction_of(config), "api": api | {"with_reasoning": apart}}
-        return Found(verified(context, texts, config["model"]), statistics, dropped)
+        return Found(verified(context, texts, config["model"]), statistics | told_golds(left_out), dropped)

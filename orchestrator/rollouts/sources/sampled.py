@@ -16,7 +16,7 @@ from execution.fingerprint import key
 from execution.step import RunsAs, Step, StepKind
 from orchestrator.bases import Base
 from orchestrator.planning import cost
-from orchestrator.rollouts.sources.asked import AskedRollouts, instruction_of, verified
+from orchestrator.rollouts.sources.asked import AskedRollouts, instruction_of, told_golds, verified
 from orchestrator.rollouts.sources.source import Found
 
 if TYPE_CHECKING:
@@ -71,13 +71,14 @@ class SampledRollouts(AskedRollouts):
     @classmethod
     def collect(cls, context: Context, prompter: Prompter) -> Found:
         """K completions per problem from the model that the study's engine serves."""
-        from orchestrator.evaluation.problems import load_problems
+        from orchestrator.evaluation.problems import loaded
         from orchestrator.prompts.prompter import Prompter
         from orchestrator.runtime.serving import engine_placement
         from orchestrator.steps.base import NOTE, model_folder
 
         config = context.config
-        problems = load_problems(config["problems"], context.runtime["sources"][0])
+        problems, left_out = found = loaded(config["problems"], context.runtime["sources"][0])
+        context.progress(found.told() or f"{len(problems)} problems")
         model = model_folder(context.inputs["model"])
         engine_settings = config["engine"] | engine_placement(context)
         alone = context.inputs["model"] == context.inputs["base"]
@@ -91,7 +92,7 @@ class SampledRollouts(AskedRollouts):
         rows = verified(context, texts, teacher, teacher_prompter.opening if same_format else "")
         if same_format:  # keep the sampled tokens, which tokenising the text may not reproduce
             rows = [row | {"completion_ids": list(c.token_ids)} for row, (_, c) in zip(rows, of, strict=True)]
-        return Found(rows, {"asked": instruction_of(config)}, Counter())
+        return Found(rows, {"asked": instruction_of(config)} | told_golds(left_out), Counter())
 
 
 def begun(teacher: Prompter, text: str) -> str:

@@ -36,6 +36,8 @@ class Table(Frozen):
     heldout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # fraction of the problems
     rows: Count | None = None  # largest number of training rows, whole groups in a seeded order
     duplicates: Literal["keep", "drop"] = "keep"  # a problem's equal completions, beyond the first
+    groups: Annotated[Literal["all", "mixed"], Field(exclude_if=lambda kind: kind == "all")] = "all"
+    each: Annotated[Count | None, Field(exclude_if=lambda most: most is None)] = None  # rows a problem, its first ones
     cut: Literal["drop", "keep"] = "drop"  # right rows that prompt.overlong=truncate cuts before their answer
     pairs: Count | None = TrainConfig.pairs  # largest number of (chosen, rejected) pairs
     pair_rule: PairRule = TrainConfig.pair_rule  # see methods/data/view.py
@@ -111,6 +113,9 @@ class RolloutSource(Frozen):
     def check_access(self) -> None:
         """``UserError`` if this environment lacks what collecting needs, such as an API key."""
 
+    def check_cost(self) -> None:
+        """``UserError`` if collecting costs money and the study does not limit it, or to too little to begin."""
+
     @abstractmethod
     def describe(self) -> Iterator[str]:
         """Yield the source's lines of a plan."""
@@ -120,7 +125,7 @@ class RolloutSource(Frozen):
         """The step that collects the rollouts."""
 
     def seconds(self, study: Study) -> float:
-        """Estimated seconds of sampling on one GPU; 0 for rollouts that are read or sampled elsewhere."""
+        """Estimated seconds of sampling: on one GPU, or from an API, which holds none; 0 for rollouts that exist."""
         return 0.0
 
     def api_cost(self, statistics: Mapping[str, Any]) -> float | None:

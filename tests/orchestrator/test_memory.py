@@ -1,0 +1,86 @@
+"""The memory that a plan states for a training: by hand for the reference study, and beside a training's real peak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from execution.memory import PeakMemory
+from methods.config import TrainConfig
+from methods.data.batch import Rollout
+from methods.training.trainer import train
+from orchestrator.bases.random_weights import RandomBase
+from orchestrator.config.study import Study
+from orchestrator.config.study_file import load_study
+from orchestrator.planning.cost import estimate
+from orchestrator.planning.memory import GIB, Memory, seen_line
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+WEIGHTS = 36 * (2 * 2560 * 4096 + 2 * 2560 * 1024 + 3 * 2560 * 9728) + 151936 * 2560
+ADAPTER = 36 * 32 * (2 * (4096 + 2560) + 2 * (1024 + 2560))
+
+
+def memory_of(name: str, *overrides: str) -> Memory:
+    cost = estimate(load_study(CONFIGS / f"{name}.yaml", overrides))
+    assert cost is not None and cost.training_gib == cost.memory.device
+    return cost.memory
+
+
+def test_the_reference_studys_memory_by_hand() -> None:
+    memory = memory_of("qwen3-4b")
+    assert memory.weights * GIB == 2 * WEIGHTS and memory.adapter * GIB == 16 * ADAPTER
+    tokens = 4 * 2 * (1024 + 3072)  # four pairs of DPO, at the limits
+    assert memory.kept * GIB == 36 * tokens * 2560 * 2  # each layer's input, bfloat16
+    assert memory.passing * GIB == 34 * tokens * 2560 * 2  # a layer's activations, more than 1 024 positions' logits
+    assert memory.device == memory.weights + memory.adapter + memory.kept + memory.passing
+    assert memory.cpu == memory.device + 0.75
+    one = memory_of("qwen3-4b", "training.micro_batch=1")
+    assert one.kept == memory.kept / 4
+    assert one.passing * GIB == 1024 * 151936 * 14  # of one pair the logits are the larger part
+    assert memory_of("qwen3-4b", "training.micro_batch=1", "training.head_chunk=64").passing < one.passing
+    plain = memory_of("qwen3-4b", "training.gradient_checkpointing=false")
+    assert plain.kept == 36 * memory.passing  # all layers' activations are kept
+
+
+@pytest.mark.parametrize(("checkpointed", "chunk"), [(True, 1024), (False, 32)])
+def test_a_trainings_peak_is_what_is_estimated(
+    tmp_path: Path, make_study: Callable[..., Study], checkpointed: bool, chunk: int
+) -> None:
+    """With many logits a chunk, then with many activations."""
+    shape = {"layers": 2, "hidden": 256, "heads": 4, "kv_heads": 2, "head_dim": 64, "intermediate": 1024,
+             "vocabulary": 40_000}  # fmt: skip
+    study = make_study(
+        f"base={{kind: random, precision: float32, shape: {shape}}}", f"training.head_chunk={chunk}",
+        f"training.gradient_checkpointing={str(checkpointed).lower()}", "training.micro_batch=8",
+        "training.batch_size=8", "prompt.max_prompt_tokens=8", "prompt.max_answer_tokens=504",
+        "training.precision=float32", "engine.max_model_len=1024", "methods={sft: }", "replicas=[]", "sweep=null",
+    )  # fmt: skip
+    cost = estimate(study)
+    assert cost is not None
+    config = study.base.step_config({})
+    folder, _ = RandomBase.make(config, {}, tmp_path / "base", lambda line: None)
+    rows = [Rollout([5 + i] * 8, [7] * 504, 1.0, i) for i in range(8)]
+    settings = TrainConfig(
+        method="sft", rank=8, init_seed=0, order_seed=0, base_name="random", steps=1, batch_size=8, micro_batch=8,
+        precision="float32", gradient_checkpointing=checkpointed, head_chunk=chunk, warmup=0.0,
+    )  # fmt: skip
+    peak = PeakMemory()
+    before = peak.seen()["peak_gib"]
+    train(settings, folder, rows, tmp_path / "out", work=tmp_path)
+    assert peak.seen()["peak_gib"] - before == pytest.approx(cost.memory.device, rel=0.25)
+
+
+def test_the_line_of_a_run_names_the_training_that_took_most() -> None:
+    memory = Memory(weights=1.0, adapter=0.1, kept=0.4, passing=2.0, process=0.7)
+    steps = [
+        {"step": "base/b", "peak_gib": 9.0}, {"step": "train/sft", "peak_gib": 3.94}, {"step": "train/old"},
+        {"step": "train/dpo", "peak_gib": 4.31},
+    ]  # fmt: skip
+    line = "memory of a training's process: 4.3 GiB at most (train/dpo), 4.2 estimated"
+    assert seen_line(memory, {"steps": steps}) == line
+    steps[1]["gpu_peak_gib"] = 3.6
+    line = "memory of a training's GPU: 3.6 GiB at most (train/sft), 3.5 estimated"
+    assert seen_line(memory, {"steps": steps}) == line
+    assert seen_line(memory, {"steps": steps[:1]}) is None
