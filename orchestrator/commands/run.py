@@ -164,6 +164,7 @@ def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Nam
     from orchestrator.cluster.executor import RayExecutor
     from orchestrator.planning.cost import durations
     from orchestrator.planning.schedule import ranks
+    from orchestrator.runtime.served_models import check_gpus
 
     if options.address:
         nodes = prove_nodes(store, study, progress)
@@ -173,4 +174,6 @@ def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Nam
     cluster = RayExecutor(store, study.placement, progress, ranks(plan, durations(study, plan)))
     if study.training.workers > cluster.slots:
         raise UserError(f"training.workers: {study.training.workers} do not fit the cluster's {cluster.slots} slots")
+    if cluster.gpus:
+        check_gpus(study, cluster.largest, "the cluster's largest node has")
     return cluster

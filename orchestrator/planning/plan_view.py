@@ -25,6 +25,7 @@ from orchestrator.planning.scaled_copies import scaled_copies
 from orchestrator.planning.schedule import Entry, Schedule
 from orchestrator.planning.training_runs import TrainingRun, rate_name, training_runs
 from orchestrator.rollouts.row import Row
+from orchestrator.runtime.served_models import engine_lines
 
 WIDEST = 16  # characters of a list of GPUs
 CHANGES = 4  # shown for a step that runs again
@@ -63,6 +64,7 @@ def _protocol(study: Study) -> Iterator[str]:
         f"{adapter.dropout:g}, the same initial {adapter.start.upper()} for all at init {study.seeds.init}"
     )
     yield from study.rollouts.describe()
+    yield from engine_lines(study)
     rows = "all" if table.rows is None else f"at most {table.rows}"
     pairs = "all" if table.pairs is None else f"at most {table.pairs}"
     yield (
@@ -130,7 +132,10 @@ def _steps(steps: Sequence[Step], store: Store) -> Iterator[tuple[str, ...]]:
 def _runs_as(step: Step) -> str:
     if step.runs_as == "training":
         return f"training slot (Ray {'Tune' if step.role == 'sweep' else 'Train'})"
-    return "engine" if step.runs_as == "engine" else step.kind.words
+    if step.runs_as == "engine":
+        gpus = step.config["engine"].get("tensor_parallel", 1)
+        return "engine" if gpus == 1 else f"engine on {gpus} GPUs"
+    return step.kind.words
 
 
 def _again(steps: Sequence[Step], store: Store) -> Iterator[tuple[str, ...]]:
@@ -206,9 +211,9 @@ def schedule_lines(study: Study, schedule: Schedule) -> Iterator[str]:
         f"engine, {flops * FLOAT32_SHARE:g} in measurements, {CPU_FLOPS / 1e12:g} on a core; rows half as long as "
         "their limits; start-up, loading, downloads and grading are not counted)"
     )
-    sampled = study.rollouts.sampled_from(study.base)
-    if sampled is not None and sampled.shape is None:
-        yield "(the teacher's sampling is not counted: give rollouts.model.shape)"
+    for model in study.rollouts.served(study):
+        if model.base.shape is None:
+            yield f"(the teacher's sampling is not counted: give {model.model_at}.shape)"
 
 
 def _gpus(number: int) -> str:
