@@ -163,7 +163,7 @@ class VllmEngine:
             try:
                 answers: list[Any] = self.llm.generate(requests, parameters, lora_request=lora, use_tqdm=False)
             except BaseException as error:
-                if self._rank_died():
+                if isinstance(error, Exception) and self._rank_died():
                     raise WorkerLost("a process of the engine, which holds a shard of the model, has died") from error
                 # vLLM keeps the requests of a failed call and would mix them into the next one.
                 pending = list(self.llm.llm_engine.output_processor.request_states)

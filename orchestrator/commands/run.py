@@ -20,6 +20,8 @@ from orchestrator.config.study_file import load_study
 from orchestrator.planning import resolve as outside
 from orchestrator.planning.preflight import advice, check, check_fit, check_key
 from orchestrator.planning.search import Stage, searches, stage
+from orchestrator.runtime.device import cards
+from orchestrator.runtime.served_models import check_gpus
 from orchestrator.runtime.threads import set_environment
 from orchestrator.steps import STEP_KINDS
 from report.escape import tell
@@ -51,6 +53,8 @@ def main(options: argparse.Namespace) -> int:
             f"search.algorithm: {study.search.algorithm} decides while trials run side by side, and needs Ray: leave "
             "--serial, or set search.algorithm=grid"
         )
+    if options.serial and cards():
+        check_gpus(study, cards(), "this machine has")
     if options.address is not None:
         from orchestrator.cluster.connection import knock
 
@@ -164,7 +168,6 @@ def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Nam
     from orchestrator.cluster.executor import RayExecutor
     from orchestrator.planning.cost import durations
     from orchestrator.planning.schedule import ranks
-    from orchestrator.runtime.served_models import check_gpus
 
     if options.address:
         nodes = prove_nodes(store, study, progress)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evals.engines.settings import EngineSettings
 from execution.errors import UserError
+from methods import METHODS
 from orchestrator.planning.cost import BYTES, parameters
 from orchestrator.planning.resolve import engine_kind
 
@@ -87,7 +88,7 @@ def check_gpus(study: Study, gpus: int, whose: str) -> None:
 
 
 def engine_lines(study: Study) -> Iterator[str]:
-    """A plan's lines about engines that span several GPUs, and teachers with another tokenizer than the base's."""
+    """A plan's lines about engines that span several GPUs, and what differs between several teachers and the base."""
     for model in served_models(study):
         gpus, shape = model.engine.tensor_parallel, model.base.known_shape()
         if gpus > 1:
@@ -102,3 +103,9 @@ def engine_lines(study: Study) -> Iterator[str]:
                 f"teacher    {teacher.name} has another vocabulary than the base: its completions are passed on as "
                 "text, not as tokens"
             )
+    rule, paired = study.rollouts.table.pair_rule, {"pairs"} & {METHODS[study.objective(m)].view for m in study.methods}
+    if paired and rule != "same_teacher" and len(study.rollouts.served(study)) > 1:
+        yield (
+            f"pairs      by rule {rule} can be of two teachers, so their difference is partly one of style: "
+            "rollouts.table.pair_rule=same_teacher forms them within each"
+        )

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from evals.engines import HOTTEST
 from execution.settings import Count
 from execution.step import Step, StepKind
+from methods import METHODS
 from orchestrator.bases import Base
 from orchestrator.config.values import Free, Several
 from orchestrator.planning import cost
@@ -48,7 +49,7 @@ class SampledRollouts(AskedRollouts):
 
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:
-        if self.models and self.model_fields_set & {"model", "engine"}:
+        if self.models and (self.model != "base" or self.engine):
             raise ValueError("models: takes the place of rollouts.model and rollouts.engine: leave these out")
         names = [teacher.called for teacher in self.models]
         for name in names:
@@ -110,6 +111,10 @@ class SampledRollouts(AskedRollouts):
                 raise ValueError(f"{where}: {error}") from None
             if engine.max_model_len <= study.prompt.max_prompt_tokens:
                 raise ValueError(f"{where}.max_model_len must exceed prompt.max_prompt_tokens, or no answer fits")
+        paired = [name for name in study.methods if METHODS[study.objective(name)].view == "pairs"]
+        within = self.table.pair_rule == "same_teacher" and max(t.samples or self.samples for t in self.several) < 2
+        if paired and within:
+            raise ValueError(f"methods.{paired[0]} needs pairs of one teacher: rollouts.samples must be 2 or more")
         shards = -(-self.problems.draw // self.shard) if self.problems.draw else None
         if shards is not None and self.parts > shards:
             raise ValueError(
