@@ -38,6 +38,10 @@ class Interrupted(RuntimeError):
     """The run cannot continue: its cluster is gone, or another run took over its store. Finished steps are kept."""
 
 
+class WorkerLost(RuntimeError):
+    """A process that computes a part of a step has died: no error of the step, which can be tried again."""
+
+
 class ReproducibilityWarning(UserWarning):
     """A rerun of the step may give other bytes: a saved state was lost, or an operation is nondeterministic."""
 

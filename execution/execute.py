@@ -12,7 +12,7 @@ from typing import Any
 
 from execution.clock import Began
 from execution.context import Ask, Context, Inputs, ParallelMap, Resources, StepFailed
-from execution.errors import ReproducibilityWarning, UserError, last_line
+from execution.errors import ReproducibilityWarning, UserError, WorkerLost, last_line
 from execution.memory import PeakMemory
 from execution.step import Step
 from execution.store import Store
@@ -83,9 +83,15 @@ def attempt(
     ask: Ask | None = None,
     tuner: Any = None,
 ) -> str | None:
-    """Execute the step. None, or the one-line error, which is also recorded in the store."""
+    """Execute the step. None, or the one-line error, which is also recorded in the store.
+
+    ``WorkerLost`` is raised: whoever placed the step counts its deaths.
+    """
     try:
         execute(step, store, resources, parallel_map, slots, ask, tuner)
+    except WorkerLost:
+        resources.failed(step)
+        raise
     except Exception as error:  # a step's error is its result and must not stop other steps
         line = one_line(error).replace(str(store.storage), "the run's folder")
         resources.failed(step)

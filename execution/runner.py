@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from execution.context import NoResources, Resources
+from execution.errors import WorkerLost
 from execution.execute import attempt
 from execution.step import Step
 from execution.store import Store
@@ -45,7 +46,11 @@ class SerialExecutor:
 
     def wait(self) -> list[tuple[Step, str | None]]:
         step = self.queue.pop(0)
-        return [(step, attempt(step, self.store, self.resources))]
+        try:
+            return [(step, attempt(step, self.store, self.resources))]
+        except WorkerLost as error:  # not placed again here: the next run goes on from what the step has kept
+            self.store.record_failure(step, str(error))
+            return [(step, str(error))]
 
     def close(self) -> None:
         self.resources.close()

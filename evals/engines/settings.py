@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from execution.settings import Count, Every, Positive, Range, Seed, Settings
+from execution.settings import Count, Every, Neutral, Positive, Range, Seed, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class EngineSettings(Settings):
     batch_size: Count = 256  # sequences at once: a batch's make-up decides its rounding
     threads: Count = 1  # of a CPU, within one operation
     seed: Seed = 0  # of the engine's own generators; what is sampled is decided by ``Sampling.seed``
+    tensor_parallel: Neutral[Count] = 1  # GPUs of one node that hold a shard of each weight matrix (vLLM); sums differ
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,12 +37,19 @@ class EngineSettings(Settings):
             )
         if self.adapters == "swapped" and self.kind == "transformers":
             raise ValueError("adapters: swapped needs engine.kind=vllm: Transformers serves with PEFT")
+        if self.tensor_parallel > 1 and self.kind == "transformers":
+            raise ValueError(
+                f"tensor_parallel: {self.tensor_parallel} needs engine.kind=vllm: Transformers serves on one GPU"
+            )
+        if self.tensor_parallel > 1 and self.adapters == "swapped":
+            raise ValueError("tensor_parallel: the shards of a model take no adapters: swapped: leave adapters=auto")
 
     def adapters_in(self, kind: str) -> str:
         """``lora`` or ``swapped``: what an engine of this kind does under these settings."""
         if self.adapters != "auto":
             return self.adapters
-        return "swapped" if kind == "vllm" and self.precision == "float32" else "lora"
+        whole = kind == "vllm" and self.precision == "float32" and self.tensor_parallel == 1
+        return "swapped" if whole else "lora"
 
 
 @dataclass(frozen=True, kw_only=True)

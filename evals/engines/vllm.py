@@ -6,6 +6,11 @@ fraction of the base's speed.
 vLLM changes process state: environment variables, ``torch.set_num_threads`` (which it disables on a CPU), a process
 group, and it imports Ray if installed. All of that is undone or prevented here, so that a serial run can train in the
 same process. On a CPU ``punica.py`` replaces its LoRA kernels. Only one engine may be open at a time.
+
+Under tensor parallelism vLLM starts a child process for each GPU (its "mp" backend), and this process schedules. The
+alternative, Ray actors in a placement group ("ray"), would need Ray in an engine that also runs without it, and would
+leave groups to be removed after a death; a process that holds N GPUs is on one node by itself, and its children end
+with it (``ranks.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from evals.engines import CPU_HEAD_SIZES, LORA_RANKS, Completion, Sampling
 from evals.engines.requests import Decoder, check_adapter, check_prompts, prompt_seeds
 from evals.engines.settings import EngineConfig
 from evals.engines.swap import Swap
+from execution.errors import WorkerLost
 from models.adapter_config import WEIGHTS
 
 if TYPE_CHECKING:
@@ -36,6 +42,12 @@ ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine core in this process: 3 s to start, not 30
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # of ranks: a fork of a process with threads can hang
+}
+
+RANKS_ON_CPU = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else each rank needs a NUMA node of its own
+    "TORCHDYNAMO_DISABLE": "1",  # as ``_eager``, which does not reach them
 }
 
 
@@ -77,7 +89,15 @@ class VllmEngine:
                 settings["worker_cls"] = "evals.engines.punica.MatmulWorker"
         else:
             settings["gpu_memory_utilization"] = config.memory_share
+        if config.tensor_parallel > 1:
+            settings |= {
+                "tensor_parallel_size": config.tensor_parallel,
+                "distributed_executor_backend": "mp",
+                "worker_extension_cls": "evals.engines.ranks.Rank",
+            }
         with _process_kept(), _threads(config.threads):
+            if config.tensor_parallel > 1 and config.device == "cpu":
+                os.environ.update(RANKS_ON_CPU, OMP_NUM_THREADS=str(config.threads))
             from vllm import LLM
 
             self.llm: Any = LLM(str(model), **settings)
@@ -142,13 +162,19 @@ class VllmEngine:
         with _threads(self.threads), _eager(self.device):
             try:
                 answers: list[Any] = self.llm.generate(requests, parameters, lora_request=lora, use_tqdm=False)
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, Exception) and self._rank_died():
+                    raise WorkerLost("a process of the engine, which holds a shard of the model, has died") from error
                 # vLLM keeps the requests of a failed call and would mix them into the next one.
                 pending = list(self.llm.llm_engine.output_processor.request_states)
                 self.llm.llm_engine.abort_request(pending, internal=True)
                 raise
         assert len(answers) == len(prompts)
         return answers
+
+    def _rank_died(self) -> bool:
+        """Whether a process of a tensor-parallel engine has ended by itself; vLLM then ends the others."""
+        return bool(getattr(self.llm.llm_engine.engine_core.engine_core.model_executor, "is_failed", False))
 
     def _swap_in(self, swap: Swap, adapter: Path | None) -> None:
         """Make the weights those with ``adapter`` (None: the base). After an error they are undefined: close."""

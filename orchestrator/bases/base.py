@@ -97,6 +97,10 @@ class BaseSpec(Frozen):
         """The base's chat template on this machine (None if there is none), and its special tokens."""
         return None, {}
 
+    def vocabulary(self) -> Any:
+        """The tokenizer's tokens and their ids, to be compared; None if they are not on this machine."""
+        return None
+
     def module_sizes(self) -> dict[str, tuple[int, int]] | None:
         """Modules with a weight matrix inside the layers -> its two dimensions; None if unknown before loading."""
         return None

@@ -1,7 +1,9 @@
-"""Reads sizes from a model's config.json before the model is loaded."""
+"""Reads sizes from a model's config.json, and tokens from its tokenizer.json, before the model is loaded."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 
@@ -31,3 +33,12 @@ def config_positions(config: dict[str, Any]) -> int | None:
     """The largest number of tokens; None if it is missing or scaled."""
     limit = config.get("max_position_embeddings")
     return limit if isinstance(limit, int) and not config.get("rope_scaling") else None
+
+
+def vocabulary_in(file: Path) -> Any:
+    """Tokens and ids of a tokenizer.json, to be compared with another's; None if there is none that can be read."""
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        return saved["model"]["vocab"], {token["content"]: token["id"] for token in saved.get("added_tokens", ())}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from execution.store import read_json
 from orchestrator.bases.base import BaseSpec, Shape
-from orchestrator.bases.config_json import config_positions, config_sizes, text_config
+from orchestrator.bases.config_json import config_positions, config_sizes, text_config, vocabulary_in
 from orchestrator.config.values import Revision
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ class HubBase(BaseSpec):
 
     def positions(self) -> int | None:
         return config_positions(self._config())
+
+    def vocabulary(self) -> Any:
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(self.name, "tokenizer.json", revision=self.revision)
+        return vocabulary_in(Path(cached)) if isinstance(cached, str) else None
 
     def _config(self) -> dict[str, Any]:
         """The cached config.json; empty if it was not fetched yet."""

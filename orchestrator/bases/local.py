@@ -12,7 +12,7 @@ from execution.errors import UserError
 from execution.fingerprint import folder_hash
 from models.lfs_pointer import refuse_pointer
 from orchestrator.bases.base import BaseSpec, Shape
-from orchestrator.bases.config_json import config_positions, config_sizes, text_config
+from orchestrator.bases.config_json import config_positions, config_sizes, text_config, vocabulary_in
 from orchestrator.config.values import Name
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ class LocalBase(BaseSpec):
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"base.path: the tokenizer's files in {folder} cannot be read: save it again") from None
         return template, {k: v for k, v in tokens.items() if isinstance(v, str)}
+
+    def vocabulary(self) -> Any:
+        return vocabulary_in(local_folder(self.path) / "tokenizer.json")
 
     def module_sizes(self) -> dict[str, tuple[int, int]]:
         sizes: dict[str, tuple[int, int]] = {}

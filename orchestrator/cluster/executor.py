@@ -23,6 +23,7 @@ from execution.step import Step
 from execution.store import Store
 from orchestrator.cluster.asked import Requests, trained_by
 from orchestrator.cluster.connection import answering, leave, on_node
+from orchestrator.cluster.engine_pool import EnginePool, Idle
 from orchestrator.cluster.gpus import map_on_gpus, place_on_gpus
 from orchestrator.cluster.jobs import (
     EngineActor,
@@ -56,23 +57,22 @@ class RayExecutor:
     progress: Callable[[str], None] = lambda line: None
     ranks: Mapping[str, float] = field(default_factory=dict)  # by title, in any unit: the highest is placed first
     trainings: list[Step] = field(default_factory=list)  # ready, not yet placed
-    engine_steps: list[Step] = field(default_factory=list)
     tasks: list[Step] = field(default_factory=list)
     passes: list[Step] = field(default_factory=list)  # through a model; on CPUs those that no training waits for
     jobs: list[Job] = field(default_factory=list)
-    idle: list[Any] = field(default_factory=list)  # engine actors without work
     coming: Sequence[Step] = ()
     deaths: Counter[str] = field(default_factory=Counter)
     kept: dict[str, int] = field(default_factory=dict)  # bytes saved by an engine's step when its worker last died
 
     def __post_init__(self) -> None:
         self.gpus = int(ray.cluster_resources().get("GPU", 0)) > 0
-        self.total, self._looked, self._nodes = 0.0, float("-inf"), list[int]()  # the CPUs of each node
+        self.total, self._looked = 0.0, float("-inf")
+        self._nodes, self.largest = list[int](), 0  # the CPUs of each node, the GPUs of the largest
         self.marks, self._gone = count(1), set[int]()  # marks of training jobs: the next ones, those that have ended
         self.home, self.head = ray.get_runtime_context().get_node_id(), ray.get_runtime_context().gcs_address
         self._look()
         self.training_cost = self.placement.gpus_per_training if self.gpus else 1
-        self.engine_cost = 1 if self.gpus else 0  # engines on CPUs are not counted
+        self.engines = EnginePool(self._new_engine, ray.kill, counted=self.gpus)
         self._warmed = False
         # Without GPUs: the queue of trainings, the steps in it by title, and when each became ready.
         self.queue: Any = None
@@ -92,7 +92,7 @@ class RayExecutor:
 
     @property
     def free(self) -> float:
-        """Free GPUs, or free CPUs if there are no GPUs."""
+        """Free GPUs, or CPUs if there are no GPUs."""
         return self.total - sum(job.cost for job in self.jobs)
 
     def _look(self) -> None:
@@ -112,6 +112,7 @@ class RayExecutor:
             raise ClusterLost("the driver's node of the Ray cluster has died")
         self.total = resources.get("GPU", 0) if self.gpus else resources.get("CPU", 0)
         self._nodes = [int(node["Resources"].get("CPU", 0)) for node in nodes]
+        self.largest = max((int(node["Resources"].get("GPU", 0)) for node in nodes), default=0)
 
     def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
         self.coming = coming
@@ -158,7 +159,7 @@ class RayExecutor:
                 self.queued[step.title], self.ready_at[step.title] = step, time.monotonic()
                 self.queue.ready.remote(step, step.role != "sweep" or bool(self.deaths[step.title]))
         elif step.runs_as == "engine":
-            self.engine_steps = sorted([*self.engine_steps, step], key=self.turn)
+            self.engines.waiting = sorted([*self.engines.waiting, step], key=self.turn)
         elif step.kind.gpu == "task" and (self.gpus or not self._awaited(step)):
             self.passes = sorted([*self.passes, step], key=self.turn)
         else:
@@ -177,10 +178,15 @@ class RayExecutor:
         """Once, without GPUs: import the engine's libraries in an actor while the base is prepared."""
         kinds = {step.config["engine"]["kind"] for step in steps if step.runs_as == "engine"}
         if not self._warmed and kinds:
-            actor = EngineActor.options(num_cpus=0).remote()  # type: ignore[attr-defined]  # Ray's decorator hides it
+            actor = self._new_engine(0)
             actor.warm.remote(kinds.pop())
-            self.idle.append(actor)
+            self.engines.idle.append(Idle(actor, 0))
         self._warmed = True
+
+    @staticmethod
+    def _new_engine(gpus: float) -> Any:
+        """An actor whose engine spans this many GPUs of one node."""
+        return EngineActor.options(num_cpus=0, num_gpus=gpus).remote()  # type: ignore[attr-defined]  # Ray hides it
 
     def _open_queue(self, steps: Sequence[Step]) -> None:
         """Once, without GPUs: start the queue, and Ray Tune, which requests the sweep's trainings there.
@@ -224,8 +230,7 @@ class RayExecutor:
 
     def _settled(self) -> tuple[list[tuple[Step, str | None]], bool]:
         """The steps that have ended since the last call, with their errors, and whether any job has ended."""
-        results: list[tuple[Step, str | None]] = []
-        over = False
+        results, over = list[tuple[Step, str | None]](), False
         for job in list(self.jobs):
             ended = bool(ray.wait([job.ref], timeout=0)[0])  # before the store is read, so that its last result is seen
             steps = self._held(job) if ended or not job.group else []
@@ -263,6 +268,9 @@ class RayExecutor:
                 del self.queued[step.title]
                 self._note_startup(self._trained_by(step), step)
                 results.append((step, error))
+        for step, line in [] if self.jobs else self.engines.too_large(self.largest):
+            self.store.record_failure(step, line)
+            results.append((step, line))
         return results, over
 
     def _look_up(self, step: Step) -> tuple[bool, str | None]:
@@ -344,14 +352,16 @@ class RayExecutor:
         except LocalRayletDiedError:
             raise ClusterLost("the driver's node of the Ray cluster has died") from None
         except RayError as error:
-            job.actor = None
+            if job.actor is not None:  # of an engine on several GPUs another process may have died
+                ray.kill(job.actor)
+                job.actor = None
             return f"its worker died ({last_line(error)})", True
 
     def _release(self, job: Job) -> None:
         self.jobs.remove(job)
         self._gone |= {job.mark} - {0}
         if job.actor is not None:
-            self.idle.append(job.actor)
+            self.engines.idle.append(Idle(job.actor, job.cost, job.opened))
 
     def _place(self) -> None:
         """Place ready steps on free resources: tasks; on GPUs then all by rank, on CPUs steps of open engines,
@@ -424,22 +434,13 @@ class RayExecutor:
 
     def _place_engines(self, new: bool) -> None:
         """Give engine steps to idle actors; with ``new``, start one if none is at work: one in all on CPUs."""
-        while self.engine_steps:
-            if self.idle:
-                actor = self.idle.pop()
-            elif new and all(job.actor is None for job in self.jobs):
-                actor = self.new_engine()
-            else:
-                break
-            self.answer(self.engine_steps.pop(0), actor)
-        if not self.searching and not any(s.runs_as == "engine" for s in (*self.coming, *self.engine_steps)):
-            for actor in self.idle:
-                ray.kill(actor)
-            self.idle.clear()
+        may = new and all(job.actor is None for job in self.jobs)
+        while (placed := self.engines.next(0 if may else -1)) is not None:
+            may = False
+            self.answer(*placed)
+        if not self.searching and not any(s.runs_as == "engine" for s in (*self.coming, *self.engines.waiting)):
+            self.engines.end_idle()
 
-    def new_engine(self) -> Any:
-        return EngineActor.options(num_cpus=0, num_gpus=self.engine_cost).remote()  # type: ignore[attr-defined]
-
-    def answer(self, step: Step, actor: Any) -> None:
-        """Give an engine's step to an actor."""
-        self.jobs.append(Job([step], actor.perform.remote(step, self.store), self.engine_cost, actor))
+    def answer(self, step: Step, actor: Any, gpus: float) -> None:
+        """Give an engine's step to an actor that holds so many GPUs."""
+        self.jobs.append(Job([step], actor.perform.remote(step, self.store), gpus, actor, opened=step))

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 def place_on_gpus(executor: RayExecutor) -> None:
     """Give free GPUs to what is ready, the highest rank first; a step that does not fit lets lower ones pass.
 
-    An open engine goes on with the next engine's step if that is next in turn, else it is closed: it holds its GPU.
+    An open engine goes on with an engine's step of as many GPUs if one is next in turn, else it is closed.
     """
     sharing = _sharing(executor)
     pieces = [job.steps[0] for job, more in sharing for _ in range(more)]
-    ready = [*executor.trainings, *executor.engine_steps, *executor.passes, *pieces]
+    ready = [*executor.trainings, *executor.engines.waiting, *executor.passes, *pieces]
     placed = fitting(sorted(ready, key=executor.turn), lambda step: _gpus_of(step, executor), executor.free)
     for step in placed:
         if step.runs_as == "training":
@@ -35,8 +35,7 @@ def place_on_gpus(executor: RayExecutor) -> None:
             ref = train_one.remote(step, executor.store, executor.training_cost, mark)
             executor.jobs.append(Job([step], ref, _gpus_of(step, executor), mark=mark))
         elif step.runs_as == "engine":
-            executor.engine_steps.remove(step)
-            executor.answer(step, executor.idle.pop() if executor.idle else executor.new_engine())
+            executor.answer(step, *executor.engines.take(step))
         elif step.kind.gpu == "task":
             executor.passes.remove(step)
             executor.perform_pass(step)
@@ -44,9 +43,7 @@ def place_on_gpus(executor: RayExecutor) -> None:
             next(job for job, _ in sharing if job.steps[0] is step).cost += 1
     for job, _ in sharing:
         executor.shares.give.remote(job.mark, int(job.cost))
-    for actor in executor.idle:
-        ray.kill(actor)
-    executor.idle.clear()
+    executor.engines.end_idle()  # without work it holds its GPUs
 
 
 def map_on_gpus(executor: RayExecutor, step: Step, mark: int) -> ParallelMap:
@@ -60,7 +57,7 @@ def _gpus_of(step: Step, executor: RayExecutor) -> float:
     """GPUs that it holds; of a step that maps items one of them, for one item after another."""
     if step.runs_as == "training":
         return executor.training_cost * workers_of(step)
-    return executor.engine_cost if step.runs_as == "engine" else 1
+    return executor.engines.gpus_of(step) if step.runs_as == "engine" else 1
 
 
 def _sharing(executor: RayExecutor) -> list[tuple[Job, int]]:

@@ -28,6 +28,7 @@ class Job:
     entered: bool = False  # whether its first step has begun: the time before is start-up
     failed: bool = False  # whether one of its steps failed with an error
     sharing: bool = False  # whether it maps its items over further tasks
+    opened: Step | None = None  # the step that the actor has opened its engine for
     group: int = 0  # number of a group of trainer processes on CPUs, which take their steps from the queue
 
 

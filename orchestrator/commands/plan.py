@@ -15,6 +15,7 @@ from orchestrator.planning import resolve as outside
 from orchestrator.planning.memory_fit import check_memory, gpu_memory, memory_lines
 from orchestrator.planning.preflight import advice, check, check_fit
 from orchestrator.planning.search import search_lines, stage
+from orchestrator.runtime.served_models import check_gpus
 from report.escape import tell
 
 
@@ -23,6 +24,8 @@ def main(options: argparse.Namespace) -> int:
     gpus = None if options.gpus is None else schedule.gpu_count(options.gpus)
     with reading():
         study = load_study(options.study, options.set)
+        if gpus is not None:
+            check_gpus(study, gpus, f"--gpus {gpus} gives")
         out = folder_of(options, study)
         check(study)
         check_fit(study)

@@ -23,6 +23,8 @@ from orchestrator.planning.memory import seen_line
 from orchestrator.planning.memory_fit import check_memory, gpu_memory
 from orchestrator.planning.preflight import advice, check, check_fit, check_key
 from orchestrator.planning.search import Stage, searches, stage
+from orchestrator.runtime.device import cards
+from orchestrator.runtime.served_models import check_gpus
 from orchestrator.runtime.threads import set_environment
 from orchestrator.steps import STEP_KINDS
 from report.escape import tell
@@ -55,6 +57,8 @@ def main(options: argparse.Namespace) -> int:
             f"search.algorithm: {study.search.algorithm} decides while trials run side by side, and needs Ray: leave "
             "--serial, or set search.algorithm=grid"
         )
+    if options.serial and cards():
+        check_gpus(study, cards(), "this machine has")
     if options.address is not None:
         from orchestrator.cluster.connection import knock
 
@@ -135,8 +139,8 @@ def _walk_and_report(
         for line in time_lines(times):
             tell(line)
         estimated = estimate(now.study.shaped())
-        if estimated is not None and (line := seen_line(estimated.memory, times)) is not None:
-            tell(line)
+        if estimated is not None and (seen := seen_line(estimated.memory, times)) is not None:
+            tell(seen)
     else:
         progress("nothing to do: every step is done")
     tell(f"report: {page}")
@@ -191,4 +195,6 @@ def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Nam
     cluster.ranks = placing_ranks(study, plan, rates.seconds_of(found), gpus)
     if study.training.workers > cluster.slots:
         raise UserError(f"training.workers: {study.training.workers} do not fit the cluster's {cluster.slots} slots")
+    if cluster.gpus:
+        check_gpus(study, cluster.largest, "the cluster's largest node has")
     return cluster

@@ -187,6 +187,7 @@ class Study(Frozen):
         self._check_search()
         if self.engine.max_model_len <= self.prompt.max_prompt_tokens:
             raise ValueError("engine.max_model_len must exceed prompt.max_prompt_tokens, or no answer fits")
+        self.rollouts.check(self)
         pairs = [name for name in self.methods if METHODS[self.objective(name)].view == "pairs"]
         samples = self.rollouts.samples_a_problem
         if pairs and samples is not None and samples < 2:

@@ -18,7 +18,7 @@ from orchestrator.config.values import Frozen, hub_like
 from orchestrator.config.yaml_values import DEEPEST, NotYaml, Source, read_text
 
 # Settings that are paths, and settings that are a path if it exists, else a hub name.
-FILES = {"data", "base.path", "rollouts.path", "rollouts.model.path"}
+FILES = {"data", "base.path", "rollouts.path", "rollouts.model.path", "rollouts.models.*.model.path"}
 FILES_OR_HUB = {
     "rollouts.name", "rollouts.problems.source", "evaluation.tasks.*.source", "evaluation.tasks.*.shots.source",
 }  # fmt: skip

@@ -20,6 +20,7 @@ from orchestrator.planning.power_view import power_lines
 from orchestrator.planning.scaled_copies import scaled_copies
 from orchestrator.planning.training_runs import TrainingRun, rate_name, training_runs
 from orchestrator.rollouts.row import Row
+from orchestrator.runtime.served_models import engine_lines
 
 CHANGES = 4  # shown for a step that runs again
 LONGEST = 40  # characters of a value in them
@@ -57,6 +58,7 @@ def _protocol(study: Study) -> Iterator[str]:
         f"{adapter.dropout:g}, the same initial {adapter.start.upper()} for all at init {study.seeds.init}"
     )
     yield from study.rollouts.describe()
+    yield from engine_lines(study)
     rows = "all" if table.rows is None else f"at most {table.rows}"
     pairs = "all" if table.pairs is None else f"at most {table.pairs}"
     yield (
@@ -124,7 +126,10 @@ def _steps(steps: Sequence[Step], store: Store) -> Iterator[tuple[str, ...]]:
 def _runs_as(step: Step) -> str:
     if step.runs_as == "training":
         return f"training slot (Ray {'Tune' if step.role == 'sweep' else 'Train'})"
-    return "engine" if step.runs_as == "engine" else step.kind.words
+    if step.runs_as == "engine":
+        gpus = step.config["engine"].get("tensor_parallel", 1)
+        return "engine" if gpus == 1 else f"engine on {gpus} GPUs"
+    return step.kind.words
 
 
 def _again(steps: Sequence[Step], store: Store) -> Iterator[tuple[str, ...]]:

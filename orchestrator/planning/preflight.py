@@ -23,6 +23,7 @@ from orchestrator.prompts.templates import PROBLEMS, why_not
 from orchestrator.rollouts.dataset import normal
 from orchestrator.rollouts.row import Row
 from orchestrator.runtime.device import bfloat16_products, cards
+from orchestrator.runtime.served_models import check_served, served_models
 
 HEADS = ("lm_head", "embed_out")  # what models call their output head
 SAMPLE = 20  # problems generated to check that a task can generate them
@@ -93,33 +94,22 @@ def check_key(study: Study, plan: Iterable[Step], store: Store) -> None:
 
 def _check_engine(study: Study) -> None:
     """``UserError`` for limits that vLLM would report only when it is opened, possibly hours later."""
-    if engine_kind(study) != "vllm":
-        return
-    if adapters_how(study) == "lora" and (rank := largest_rank(study)) > LORA_RANKS[-1]:
+    lora = engine_kind(study) == "vllm" and adapters_how(study) == "lora"
+    if lora and (rank := largest_rank(study)) > LORA_RANKS[-1]:
         raise UserError(
             f"adapter.rank: vLLM serves adapters up to rank {LORA_RANKS[-1]}, not {rank}: set engine.kind=transformers"
         )
-    longest = study.base.positions()
-    if longest is not None and study.engine.max_model_len > longest:
-        raise UserError(
-            f"engine.max_model_len: {study.base.name} has {longest} positions, fewer than "
-            f"{study.engine.max_model_len}: set engine.max_model_len={longest}, or less"
-        )
+    check_served(study)
 
 
 def _check_heads(study: Study) -> None:
     """``UserError`` for head sizes that vLLM's attention on a CPU does not support."""
-    models = {"base": study.base}
-    if study.rollouts.teacher is not None:
-        models["rollouts.model"] = study.rollouts.teacher
-    if engine_kind(study) != "vllm" or not vllm_on_cpu():
-        return
-    for where, base in models.items():
-        shape = base.known_shape()
-        if shape is not None and shape.head_dim not in CPU_HEAD_SIZES:
+    for model in served_models(study) if vllm_on_cpu() else ():
+        shape = model.base.known_shape()
+        if model.kind(study) == "vllm" and shape is not None and shape.head_dim not in CPU_HEAD_SIZES:
             raise UserError(
-                f"{where}: {base.name} has heads of {shape.head_dim}, and vLLM on a CPU serves "
-                f"{', '.join(map(str, CPU_HEAD_SIZES))}: set engine.kind=transformers"
+                f"{model.model_at}: {model.base.name} has heads of {shape.head_dim}, and vLLM on a CPU serves "
+                f"{', '.join(map(str, CPU_HEAD_SIZES))}: set {model.engine_at}.kind=transformers"
             )
 
 
@@ -139,17 +129,17 @@ def _check_rank(study: Study) -> None:
 
 def _check_lengths(study: Study) -> None:
     """``UserError`` for answer lengths that do not fit after a prompt; they would be cut off silently."""
-    room = study.engine.max_model_len - study.prompt.max_prompt_tokens
-    limits = {}
-    if study.rollouts.engine_tokens is not None:
-        limits["rollouts.max_tokens"] = study.rollouts.engine_tokens
+    served = study.rollouts.served(study)
+    limits = [("rollouts.max_tokens", study.rollouts.engine_tokens or 0, model) for model in served]
     for i, task in enumerate(study.evaluation.tasks):
         where = "evaluation.max_tokens" if task.max_tokens is None else f"evaluation.tasks.{i}.max_tokens"
-        limits[where] = study.evaluation.sampling(task)["max_tokens"]
-    for where, tokens in limits.items():
+        limits.append((where, study.evaluation.sampling(task)["max_tokens"], served_models(study)[0]))
+    for where, tokens, model in limits:
+        longest = model.engine.max_model_len
+        room = longest - study.prompt.max_prompt_tokens
         if tokens > room:
             raise UserError(
-                f"{where}: {tokens} do not fit into engine.max_model_len {study.engine.max_model_len} after a prompt "
+                f"{where}: {tokens} do not fit into {model.engine_at}.max_model_len {longest} after a prompt "
                 f"of prompt.max_prompt_tokens {study.prompt.max_prompt_tokens}: set {where}={room}, or less"
             )
 
@@ -160,9 +150,7 @@ def _check_templates(study: Study) -> None:
     templates = [("prompt.template", prompt.template, study.base.own_template()[1])]
     if prompt.template is None:
         templates = [(f"the chat template of {study.base.name}", *study.base.own_template())]
-    teacher = study.rollouts.teacher
-    if teacher is not None:
-        templates.append((f"the chat template of {teacher.name}", *teacher.own_template()))
+    templates += [(f"the chat template of {base.name}", *base.own_template()) for base in study.rollouts.teachers]
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
     chats = [[*system, {"role": "user", "content": text}] for text in PROBLEMS]
     if any(task.shots for task in study.evaluation.tasks):

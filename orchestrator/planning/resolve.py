@@ -36,11 +36,11 @@ def gather(study: Study, root: Path, *, online: bool) -> dict[str, str]:
     resolver = Resolver(root, online)
     sources = [(task.task, task.source) for task in study.evaluation.tasks]
     sources += [(t.task, t.shots.source) for t in study.evaluation.tasks if t.shots and t.shots.source is not None]
-    asked, teacher = study.rollouts.asked_problems, study.rollouts.teacher
+    asked = study.rollouts.asked_problems
     if asked is not None:
         sources.append((asked.task, asked.source))
     facts |= study.rollouts.facts(resolver)
-    for base in [study.base, *([teacher] if teacher else [])]:
+    for base in [study.base, *study.rollouts.teachers]:
         if (identity := base.identity(resolver)) is not None:
             facts[base.locator] = identity
     for task, source in sources:

@@ -148,7 +148,9 @@ def _need(study: Study, step: Step, gpus: int) -> Need:
     if step.runs_as == "search":  # it holds nothing, its trials train
         parts = step.kind.parts(step) if step.kind.parts else 1
         return Need(study.placement.gpus_per_training, together=study.training.workers, parts=parts)
-    if step.runs_as == "engine" or step.kind.gpu == "task":
+    if step.runs_as == "engine":
+        return Need(1.0, together=step.config["engine"].get("tensor_parallel", 1))
+    if step.kind.gpu == "task":
         return Need(1.0)
     if step.kind.gpu == "items":
         return Need(1.0, parts=min(gpus, step.kind.parts(step) if step.kind.parts else 1))

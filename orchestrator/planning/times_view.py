@@ -76,9 +76,9 @@ def schedule_lines(study: Study, schedule: Schedule, found: Mapping[str, Estimat
         f"engine, {flops * FLOAT32_SHARE:g} in measurements, {CPU_FLOPS / 1e12:g} on a core; rows half as long as "
         "their limits; start-up, loading, downloads and grading are not counted)"
     )
-    sampled = study.rollouts.sampled_from(study.base)
-    if sampled is not None and sampled.shape is None:
-        yield "(the teacher's sampling is not counted: give rollouts.model.shape)"
+    for model in study.rollouts.served(study):
+        if model.base.shape is None:
+            yield f"(the teacher's sampling is not counted: give {model.model_at}.shape)"
 
 
 def _gpus(number: int) -> str:

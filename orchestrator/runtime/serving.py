@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from evals.engines.settings import EnginePlace
+from evals.engines.settings import EnginePlace, EngineSettings
 from execution.context import Context
 from execution.settings import keyed
 from orchestrator.planning.training_runs import largest_rank
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from orchestrator.config.study import Study
 
 
-def engine_config(study: Study, resolved: Mapping[str, str]) -> dict[str, Any]:
-    """The engine's settings with ``auto`` resolved for this machine."""
-    config = keyed(study.engine) | {"kind": resolved["engine"], "adapters": resolved["adapters"]}
-    if resolved["engine"] == "transformers":  # vLLM chooses its own
-        config["attention"] = attention_in(study, study.engine.precision)
+def engine_config(study: Study, resolved: Mapping[str, str], own: EngineSettings | None = None) -> dict[str, Any]:
+    """The engine's settings with ``auto`` resolved for this machine; ``own``: a teacher's instead of the study's."""
+    settings = own or study.engine
+    kind = resolved["engine"] if settings.kind == "auto" else settings.kind
+    config = keyed(settings) | {"kind": kind, "adapters": settings.adapters_in(kind)}
+    if kind == "transformers":  # vLLM chooses its own
+        config["attention"] = attention_in(study, settings.precision)
     return config
 
 

@@ -17,6 +17,7 @@ from orchestrator.steps import (
     problems,
     reference,
     rollouts,
+    sample,
     scale,
     similarity,
     spectra,
@@ -27,6 +28,7 @@ from orchestrator.steps.trials import search, validate
 # In planning order: each kind reads steps of the kinds above it.
 STEP_KINDS: dict[str, StepKind] = {
     "base": base.KIND,
+    "sample": sample.KIND,
     "rollouts": rollouts.KIND,
     "problems": problems.KIND,
     "reference": reference.KIND,

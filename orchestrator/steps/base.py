@@ -22,16 +22,21 @@ NOTE = "base.json"
 
 
 def plan(planned: Planned) -> list[Step]:
-    """The study's base, and the model that rollouts are sampled from if it is another one."""
+    """The study's base, and the other models that rollouts are sampled from."""
     base = _step(planned.study.base, planned.resolved)
-    if planned.study.rollouts.teacher is None:
-        return [base]
-    teacher = _step(planned.study.rollouts.teacher, planned.resolved)
-    if teacher.key == base.key:
-        return [base]
-    if teacher.title == base.title:  # another revision of the same model
-        teacher = replace(teacher, name=f"{teacher.name}-teacher")
-    return [base, teacher]
+    steps = [base]
+    for teacher in (_step(spec, planned.resolved) for spec in planned.study.rollouts.teachers):
+        if teacher.title == base.title and teacher.key != base.key:  # another revision of the same model
+            teacher = replace(teacher, name=f"{teacher.name}-teacher")
+        if teacher.key != base.key:
+            steps.append(teacher)
+    return steps
+
+
+def prepared(base: BaseSpec, planned: Planned) -> Step:
+    """The planned step that prepares this model."""
+    key = _step(base, planned.resolved).key
+    return next(step for step in planned.of(KIND.name) if step.key == key)
 
 
 def _step(base: BaseSpec, resolved: Mapping[str, str]) -> Step:

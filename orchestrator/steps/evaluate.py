@@ -55,7 +55,7 @@ def runs_as(step: Step) -> RunsAs:
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
-    return cost.evaluation_seconds(study, shape) / step.config["parts"]
+    return cost.evaluation_seconds(study, shape) / step.config["parts"] / study.engine.tensor_parallel
 
 
 KIND = StepKind("evaluate", version=3, plan=plan, run=run, runs_as=runs_as, seconds=seconds)

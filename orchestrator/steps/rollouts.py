@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from execution.context import Context
 from execution.step import RunsAs, Step, StepKind
 from orchestrator.bases.base import Shape
-from orchestrator.rollouts.sources import SOURCES
 
 if TYPE_CHECKING:
     from orchestrator.config.study import Study
@@ -28,7 +27,7 @@ def run(context: Context) -> None:
 
 
 def runs_as(step: Step) -> RunsAs:
-    return SOURCES[step.config["source"]].runs_as
+    return "engine" if "engine" in step.config else "task"
 
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:

@@ -23,7 +23,8 @@ from orchestrator.steps import STEP_KINDS
 Planner = Callable[[Study], list[Step]]
 Maker = Callable[..., Study]
 ROLLOUTS_FILE = "rollouts={source: file, path: '{data}/gsm8k/rollouts.jsonl'}"
-WITHOUT_SEARCH = set(STEP_KINDS) - {"search", "validate"}  # the kinds of a study that searches no learning rate
+# The kinds of a study that searches no learning rate, and whose rollouts are sampled from one model in one part.
+WITHOUT_SEARCH = set(STEP_KINDS) - {"search", "validate", "sample"}
 GSM8K = "evaluation.tasks=[{task: gsm8k, source: '{data}/gsm8k/train.jsonl', split: train, draw: 5}]"
 
 

@@ -15,7 +15,7 @@ from execution.context import Context
 from execution.durable import Lost
 from orchestrator.evaluation import answer as evaluate
 from orchestrator.prompts.prompter import Prompter
-from orchestrator.rollouts.sources import sampled as rollouts
+from orchestrator.rollouts import sampling as rollouts
 
 PROMPT = {"system": None, "template": None, "thinking": None}
 PROBLEMS = [{"id": f"p{i}", "answer": str(i), "stratum": None, "prompt_ids": [9 + i, 3]} for i in range(5)]
@@ -73,11 +73,13 @@ def test_a_damaged_shard_of_an_evaluation_is_answered_again(tmp_path: Path, serv
 
 
 def test_a_damaged_shard_of_rollouts_is_sampled_again(tmp_path: Path, served: Counted, tiny_model: Path) -> None:
-    told = context(tmp_path / "work", served, shard=2, **DRAWN)
+    told = context(tmp_path / "work", served, shard=2, instruction="{problem}", **DRAWN)
     problems = [Problem(str(p["id"]), f"{i} + 1", "1", None) for i, p in enumerate(PROBLEMS)]  # type: ignore[arg-type]
 
     def sample(told: Context) -> Any:
-        return rollouts._shards(told, Prompter(tiny_model, PROMPT), {}, tiny_model, problems, "{problem}")
+        found = rollouts.sampled(told, Prompter(tiny_model, PROMPT), {}, tiny_model, problems)
+        assert list(found) == list(range(5))
+        return list(found.values())
 
     whole = sample(told)
     assert [len(row) for row in whole] == [2] * 5

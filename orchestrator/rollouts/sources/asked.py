@@ -51,14 +51,19 @@ class AskedRollouts(RolloutSource):
     def answered_by(self) -> str:
         """The model's name in a plan."""
 
+    @property
+    def asked_for(self) -> str:
+        """Completions of each problem, in a plan."""
+        return f"{self.samples} completions each from {self.answered_by}"
+
     def problem_count(self) -> int:
         return cost.problem_count(self.problems)
 
     def describe(self) -> Iterator[str]:
         draw = "all" if self.problems.draw is None else self.problems.draw
         yield (
-            f"rollouts   {draw} problems of {self.problems.task}, {self.samples} completions each from "
-            f"{self.answered_by}, temperature {self.temperature:g}, at most {self.max_tokens} tokens"
+            f"rollouts   {draw} problems of {self.problems.task}, {self.asked_for}, temperature "
+            f"{self.temperature:g}, at most {self.max_tokens} tokens"
         )
 
     def asked_config(self, planned: Planned, without: set[str]) -> dict[str, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from execution.settings import Count, Seed
-from execution.step import RunsAs
 from methods.config import TrainConfig
 from methods.data.view import PairRule
 from orchestrator.config.values import Frozen
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.planning.resolve import Resolver
     from orchestrator.prompts.prompter import Prompter
     from orchestrator.rollouts.row import Row
+    from orchestrator.runtime.served_models import Served
 
 PAIRING: dict[str, Any] = {"table": {"pair_rule", "pairs"}}  # settings of trainings, not part of the table's identity
 
@@ -59,8 +59,6 @@ class RolloutSource(Frozen):
     available.
     """
 
-    runs_as: ClassVar[RunsAs] = "task"
-
     if TYPE_CHECKING:  # each source declares these itself, in the order in which its settings are written
         source: str
         table: Table
@@ -86,16 +84,19 @@ class RolloutSource(Frozen):
         return None
 
     @property
-    def teacher(self) -> Base | None:
-        """The model that must be prepared in addition to the study's base, or None."""
-        return None
+    def teachers(self) -> list[Base]:
+        """The models that must be prepared in addition to the study's base."""
+        return []
 
-    def sampled_from(self, base: Base) -> Base | None:
-        """The model that the study's engine samples from, possibly ``base``; None if it does not."""
-        return None
+    def served(self, study: Study) -> list[Served]:
+        """The models that the study's engines sample from, the study's base possibly among them."""
+        return []
+
+    def check(self, study: Study) -> None:
+        """``ValueError`` for settings that do not fit the rest of the study."""
 
     def shaped(self) -> Any:
-        """This spec with its teacher's shape filled in, if known."""
+        """This spec with its teachers' shapes filled in, if known."""
         return self
 
     @abstractmethod
@@ -122,10 +123,18 @@ class RolloutSource(Frozen):
 
     @abstractmethod
     def step(self, kind: StepKind, planned: Planned) -> Step:
-        """The step that collects the rollouts."""
+        """The step that collects the rollouts. It runs in an engine's process if its config has ``engine``."""
+
+    def sample_steps(self, kind: StepKind, planned: Planned) -> list[Step]:
+        """Steps that sample parts of the rollouts, each on an engine of its own, for the step that collects them."""
+        return []
 
     def seconds(self, study: Study) -> float:
-        """Estimated seconds of sampling: on one GPU, or from an API, which holds none; 0 for rollouts that exist."""
+        """Estimated seconds of sampling: on one engine, or from an API; 0 for rollouts that exist."""
+        return 0.0
+
+    def sample_seconds(self, study: Study, step: Step) -> float:
+        """Estimated seconds of one of ``sample_steps``."""
         return 0.0
 
     def api_cost(self, statistics: Mapping[str, Any]) -> float | None:

@@ -55,7 +55,8 @@ def runs_as(step: Step) -> RunsAs:
 
 def seconds(study: Study, shape: Shape, step: Step) -> float:
     problems = (study.rollouts.problem_count() or cost.OTHER_PROBLEMS) * study.rollouts.table.heldout
-    return cost.served_seconds(shape, problems * study.evaluation.max_tokens * cost.TOKENS_A_ROW)
+    tokens = problems * study.evaluation.max_tokens * cost.TOKENS_A_ROW
+    return cost.served_seconds(shape, tokens) / study.engine.tensor_parallel
 
 
 KIND = StepKind("validate", version=1, plan=plan, run=run, runs_as=runs_as, seconds=seconds)
