@@ -16,7 +16,6 @@ from orchestrator.config.study import Study
 from orchestrator.planning.cost import CPU_FLOPS, FLOAT32_SHARE, SERVING_SHARE, SUSTAINED_FLOPS
 from orchestrator.planning.schedule import Need, Schedule, make_schedule
 from orchestrator.runtime.calibration import Rates, load
-from orchestrator.runtime.device import cards
 
 Source = Literal["assumed", "calibrated", "measured here"]
 Device = Literal["gpu", "cpu"]
@@ -76,19 +75,10 @@ def estimates(
     return found
 
 
-def known(study: Study, device: Device) -> tuple[Rates | None, str | None]:
-    """The calibrated rates of such a device, if this machine has one and it was measured; a line if some are not
-    used."""
-    here: Device = "gpu" if cards() else "cpu"
-    if here != device:
-        return None, None
-    return load(study)
-
-
 def here(study: Study, steps: Sequence[Step], store: Store, gpus: int) -> dict[str, Estimate] | None:
     """``estimates`` for a run that has so many GPUs; 0: cores."""
-    device: Device = "gpu" if gpus else "cpu"
-    return estimates(study.shaped(), steps, store, device, known(study.shaped(), device)[0])
+    shaped = study.shaped()
+    return estimates(shaped, steps, store, "gpu" if gpus else "cpu", load(shaped, gpu=bool(gpus))[0])
 
 
 def _scaled(step: Step, seconds: float, device: Device) -> float:

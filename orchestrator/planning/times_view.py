@@ -13,6 +13,7 @@ from orchestrator.planning.cost import CPU_FLOPS, FLOAT32_SHARE, SERVING_SHARE, 
 from orchestrator.planning.plan_view import table
 from orchestrator.planning.rates import Estimate
 from orchestrator.planning.schedule import Entry, Schedule, of_study
+from orchestrator.runtime.calibration import load
 from orchestrator.runtime.device import cards
 
 WIDEST = 16  # characters of a list of GPUs
@@ -24,7 +25,7 @@ def lines(study: Study, steps: Sequence[Step], store: Store, gpus: int | None) -
     device: rates.Device = "cpu" if gpus is None else "gpu"
     if gpus is None and cards():
         return
-    calibrated, unused = rates.known(study, device)
+    calibrated, unused = load(study, gpu=device == "gpu")
     found = rates.estimates(study, steps, store, device, calibrated)
     if gpus is not None:
         schedule = of_study(study, steps, gpus, rates.seconds_of(found))

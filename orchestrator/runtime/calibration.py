@@ -85,8 +85,11 @@ def save(study: Study, rates: Rates) -> Path:
     return file
 
 
-def load(study: Study) -> tuple[Rates | None, str | None]:
-    """The rates measured on this machine for such a study, if any, and a line about a calibration that is not used."""
+def load(study: Study, gpu: bool = False) -> tuple[Rates | None, str | None]:
+    """The rates measured on this machine for such a study, if any, and a line about a calibration that is not used.
+
+    ``gpu``: those of its GPU are asked for, else those of its cores; it is measured on its GPU where it has one.
+    """
     file, named = place(), os.environ.get("ORCHESTRATOR_CALIBRATION")
     if named == "" or not file.exists():
         return None, f"calibration {file} is not there: run doctor --measure" if named else None
@@ -98,6 +101,8 @@ def load(study: Study) -> tuple[Rates | None, str | None]:
     other = [f"{name} {whose.get(name)}, here {here[name]}" for name in here if whose.get(name) != here[name]]
     if other:
         return None, f"calibration {file} is another machine's and not used ({'; '.join(other)}): run doctor --measure"
+    if (here["gpu"] is not None) != gpu:
+        return None, None
     found = rates.get(str(measured_as(study)))
     if found is None:
         return None, f"calibration {file} has no model of this study's layers and precision: run doctor --measure STUDY"

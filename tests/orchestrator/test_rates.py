@@ -115,6 +115,12 @@ def test_a_calibration_is_found_again_and_is_its_machines(
     assert found is None and line is not None and "no model of this study's layers" in line
     calibration.save(other, Rates(training=2e9))
     assert calibration.load(study) == (given, None) and calibration.load(other)[0] == Rates(training=2e9)
+    assert calibration.load(study, gpu=True) == (None, None), "these are the rates of cores"
+    monkeypatch.setattr(calibration, "gpu_names", lambda: ["NVIDIA H100"])
+    found, line = calibration.load(study, gpu=True)
+    assert found is None and line is not None and "(gpu None, here NVIDIA H100)" in line
+    calibration.save(study, given)
+    assert calibration.load(study, gpu=True) == (given, None) and calibration.load(study) == (None, None)
     monkeypatch.setattr(calibration, "processor", lambda: "Another Processor")
     found, line = calibration.load(study)
     assert found is None and line is not None and "another machine's and not used (processor " in line
