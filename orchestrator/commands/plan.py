@@ -10,11 +10,13 @@ from execution.store import Store
 from orchestrator.commands.process import reading
 from orchestrator.commands.run_folder import folder_of
 from orchestrator.config.study_file import load_study
-from orchestrator.planning import plan_view, schedule, times_view
 from orchestrator.planning import resolve as outside
+from orchestrator.planning import schedule
 from orchestrator.planning.memory_fit import check_memory, gpu_memory, memory_lines
 from orchestrator.planning.preflight import advice, check, check_fit
 from orchestrator.planning.search import search_lines, stage
+from orchestrator.planning.views.plan import lines as plan_lines
+from orchestrator.planning.views.times import lines as time_lines
 from orchestrator.runtime.served_models import check_gpus
 from report.escape import tell
 
@@ -35,10 +37,10 @@ def main(options: argparse.Namespace) -> int:
         store = Store(out, storage_of(options.store) if options.store is not None else Folder(out.resolve()))
         now = stage(study, facts, store)
         steps, study = now.steps, now.study.shaped()
-        shown = list(plan_view.lines(study, steps, store, study.rollouts.rows_at_hand()))
+        shown = list(plan_lines(study, steps, store, study.rollouts.rows_at_hand()))
         if told := search_lines(study, now.more):
             shown += ["", *told]
-    shown += times_view.lines(study, steps, store, gpus)
+    shown += time_lines(study, steps, store, gpus)
     if gpus is None:
         shown += advice(study)
     shown += memory_lines(study, memory, gpus is not None)

@@ -21,9 +21,9 @@ from execution.store import open_store
 from orchestrator.config.study import Study
 from orchestrator.measurements.features import write_grams
 from orchestrator.planning.cost import durations, estimate
-from orchestrator.planning.plan_view import lines
 from orchestrator.planning.scaled_copies import scaled_copies
 from orchestrator.planning.training_runs import training_runs
+from orchestrator.planning.views.plan import lines
 from orchestrator.results.matched import matched
 from orchestrator.steps import STEP_KINDS
 from results.function import Losses

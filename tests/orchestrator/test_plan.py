@@ -15,9 +15,9 @@ from execution.step import Step
 from execution.store import open_store
 from orchestrator.config.study import Study
 from orchestrator.planning.plan import make_plan
-from orchestrator.planning.plan_view import lines
 from orchestrator.planning.resolve import gather
 from orchestrator.planning.training_runs import rate_name, sweep_points, training_runs
+from orchestrator.planning.views.plan import lines
 from orchestrator.steps import STEP_KINDS
 
 Planner = Callable[[Study], list[Step]]

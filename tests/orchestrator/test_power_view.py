@@ -9,7 +9,7 @@ import pytest
 
 from analysis.statistics.trainings import method_difference
 from orchestrator.config.study import Study
-from orchestrator.planning.power_view import AGAIN, APART, power_lines
+from orchestrator.planning.views.power import AGAIN, APART, power_lines
 from results.headline import reference_among
 
 BASE = {

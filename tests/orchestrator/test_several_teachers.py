@@ -15,9 +15,9 @@ from execution.step import Step
 from execution.store import Store, open_store
 from orchestrator.config.study import Study
 from orchestrator.planning.cost import durations
-from orchestrator.planning.plan_view import lines
 from orchestrator.planning.preflight import check, check_fit
 from orchestrator.planning.schedule import make_schedule, needs
+from orchestrator.planning.views.plan import lines
 from orchestrator.rollouts.dataset import FILE, read_table
 from orchestrator.runtime.engines import Engines
 from orchestrator.runtime.served_models import check_gpus, undivided

@@ -16,9 +16,9 @@ from orchestrator.planning.cost import (
     module_shapes,
     units,
 )
-from orchestrator.planning.power_view import power_lines
 from orchestrator.planning.scaled_copies import scaled_copies
 from orchestrator.planning.training_runs import TrainingRun, rate_name, training_runs
+from orchestrator.planning.views.power import power_lines
 from orchestrator.rollouts.row import Row
 from orchestrator.runtime.served_models import engine_lines
 

@@ -10,9 +10,9 @@ from execution.store import Store
 from orchestrator.config.study import Study
 from orchestrator.planning import rates
 from orchestrator.planning.cost import CPU_FLOPS, FLOAT32_SHARE, SERVING_SHARE, SUSTAINED_FLOPS
-from orchestrator.planning.plan_view import table
 from orchestrator.planning.rates import Estimate
 from orchestrator.planning.schedule import Entry, Schedule, of_study
+from orchestrator.planning.views.plan import table
 from orchestrator.runtime.calibration import load
 from orchestrator.runtime.device import cards
 

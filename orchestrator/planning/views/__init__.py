@@ -1,0 +1,1 @@
+"""What ``plan`` prints: the steps and their cost, the power of the comparison, who runs when."""
