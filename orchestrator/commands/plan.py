@@ -10,10 +10,11 @@ from execution.store import Store
 from orchestrator.commands.process import reading
 from orchestrator.commands.run_folder import folder_of
 from orchestrator.config.study_file import load_study
-from orchestrator.planning import plan_view, schedule, times_view
+from orchestrator.planning import plan_view, schedule
 from orchestrator.planning import resolve as outside
 from orchestrator.planning.preflight import advice, check, check_fit
 from orchestrator.planning.search import search_lines, stage
+from orchestrator.timing import times_view
 from report.escape import tell
 
 
