@@ -54,8 +54,8 @@ def main(options: argparse.Namespace) -> int:
 
 def _measure(file: Path, settings: list[str]) -> int:
     """Measure this machine with the study's model, and keep the rates for ``plan``."""
-    from orchestrator.runtime import calibration
-    from orchestrator.runtime.measure import measure
+    from orchestrator.timing import calibration
+    from orchestrator.timing.measure import measure
 
     with reading():
         study = load_study(file, settings).shaped()

@@ -16,8 +16,8 @@ from orchestrator.planning.memory_fit import check_memory, gpu_memory, memory_li
 from orchestrator.planning.preflight import advice, check, check_fit
 from orchestrator.planning.search import search_lines, stage
 from orchestrator.planning.views.plan import lines as plan_lines
-from orchestrator.planning.views.times import lines as time_lines
 from orchestrator.runtime.served_models import check_gpus
+from orchestrator.timing.view import lines as time_lines
 from report.escape import tell
 
 

@@ -154,10 +154,10 @@ def _executor(study: Study, plan: list[Step], store: Store, options: argparse.Na
     """What runs the steps: this process, or the Ray cluster that is started or joined here."""
     if options.serial:
         from execution.runner import SerialExecutor
-        from orchestrator.planning import rates
-        from orchestrator.results.estimated import keep
         from orchestrator.runtime.device import cards
         from orchestrator.runtime.engines import Engines
+        from orchestrator.timing import rates
+        from orchestrator.timing.estimated import keep
 
         gpus = min(1, cards())
         keep(study, plan, store, rates.here(study, plan, store, gpus), gpus)
@@ -179,9 +179,9 @@ def _executor(study: Study, plan: list[Step], store: Store, options: argparse.Na
 def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Namespace) -> Executor:
     from orchestrator.cluster.connection import prove_nodes
     from orchestrator.cluster.executor import RayExecutor
-    from orchestrator.planning import rates
     from orchestrator.planning.schedule import placing_ranks
-    from orchestrator.results.estimated import keep
+    from orchestrator.timing import rates
+    from orchestrator.timing.estimated import keep
 
     if options.address:
         nodes = prove_nodes(store, study, progress)

@@ -20,10 +20,10 @@ from execution.store import Store, read_json, write_json
 from execution.workspace import own
 from orchestrator.config.study import Study
 from orchestrator.evaluation.verdicts import answers
-from orchestrator.results.estimated import read as read_estimates
 from orchestrator.results.gather import gather
 from orchestrator.results.report_fingerprint import fingerprint, write_fingerprint
 from orchestrator.rollouts.dataset import FILE as TABLE
+from orchestrator.timing.estimated import read as read_estimates
 from report.render import render
 from report.text_pages import ROLLOUT_PROBLEMS
 

@@ -14,8 +14,8 @@ from orchestrator import cli
 from orchestrator.bases.base import Shape
 from orchestrator.config.study import Study
 from orchestrator.planning.cost import parameters
-from orchestrator.runtime import calibration, measure
-from orchestrator.runtime.calibration import Rates
+from orchestrator.timing import calibration, measure
+from orchestrator.timing.calibration import Rates
 
 
 @pytest.fixture

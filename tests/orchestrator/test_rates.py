@@ -14,12 +14,10 @@ from execution.step import Step
 from execution.store import Store, open_store
 from orchestrator import cli
 from orchestrator.config.study import Study
-from orchestrator.planning import rates
 from orchestrator.planning.cost import durations
-from orchestrator.planning.rates import ASSUMED, Estimate, estimates, kinds, on_cores
-from orchestrator.results import estimated
-from orchestrator.runtime import calibration
-from orchestrator.runtime.calibration import Rates
+from orchestrator.timing import calibration, estimated, rates
+from orchestrator.timing.calibration import Rates
+from orchestrator.timing.rates import ASSUMED, Estimate, estimates, kinds, on_cores
 
 WEIGHTS = 4 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 384)
 ROW = (64 + 48) / 2  # tokens

@@ -1,1 +1,1 @@
-"""What ``plan`` prints: the steps and their cost, the power of the comparison, who runs when."""
+"""What ``plan`` prints of the steps, their cost, and the power of the comparison."""

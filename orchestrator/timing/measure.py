@@ -23,10 +23,10 @@ from orchestrator.bases.base import Shape
 from orchestrator.config.study import Study
 from orchestrator.planning import cost
 from orchestrator.planning.resolve import engine_kind
-from orchestrator.runtime.calibration import Rates
 from orchestrator.runtime.device import cards
 from orchestrator.runtime.serving import engine_runtime
 from orchestrator.runtime.threads import ENVIRONMENT
+from orchestrator.timing.calibration import Rates
 
 LAYERS = 4  # of the measured model at most
 SECONDS = 10.0  # for which each part is timed
@@ -79,7 +79,7 @@ def _together(part: str, count: int, folder: Path) -> dict[str, float]:
     """The means of what so many processes side by side found."""
     environment = os.environ | ENVIRONMENT
     running = [
-        subprocess.Popen([sys.executable, "-m", "orchestrator.runtime.measure", part, str(folder / "asked.json")],
+        subprocess.Popen([sys.executable, "-m", "orchestrator.timing.measure", part, str(folder / "asked.json")],
                          cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(count)
     ]  # fmt: skip

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from execution.step import Step
 from execution.store import Store
 from orchestrator.config.study import Study
-from orchestrator.planning import rates
 from orchestrator.planning.cost import CPU_FLOPS, FLOAT32_SHARE, SERVING_SHARE, SUSTAINED_FLOPS
-from orchestrator.planning.rates import Estimate
 from orchestrator.planning.schedule import Entry, Schedule, of_study
 from orchestrator.planning.views.plan import table
-from orchestrator.runtime.calibration import load
 from orchestrator.runtime.device import cards
+from orchestrator.timing import rates
+from orchestrator.timing.calibration import load
+from orchestrator.timing.rates import Estimate
 
 WIDEST = 16  # characters of a list of GPUs
 

@@ -9,8 +9,8 @@ from typing import Any
 from execution.step import Step
 from execution.store import Store, read_json, write_json
 from orchestrator.config.study import Study
-from orchestrator.planning.rates import Estimate
 from orchestrator.planning.schedule import needs
+from orchestrator.timing.rates import Estimate
 
 FILE = "estimates.json"
 

@@ -15,7 +15,7 @@ from execution.store import Store
 from orchestrator.config.study import Study
 from orchestrator.planning.cost import CPU_FLOPS, FLOAT32_SHARE, SERVING_SHARE, SUSTAINED_FLOPS
 from orchestrator.planning.schedule import Need, Schedule, make_schedule
-from orchestrator.runtime.calibration import Rates, load
+from orchestrator.timing.calibration import Rates, load
 
 Source = Literal["assumed", "calibrated", "measured here"]
 Device = Literal["gpu", "cpu"]

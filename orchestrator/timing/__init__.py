@@ -1,0 +1,1 @@
+"""How long steps take: rates assumed, calibrated on a machine and measured in a folder; and what plans say of them."""
