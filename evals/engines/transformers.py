@@ -7,6 +7,7 @@ own generator, so draws do not depend on the rest of the batch.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,7 @@ class TransformersEngine:
     def close(self) -> None:
         """See ``Engine.close``."""
         self.model = None
+        gc.collect()  # a model that had an adapter is in cycles, which would keep its weights beside the next one's
         if self.device != "cpu":
             torch.cuda.empty_cache()
 
