@@ -369,7 +369,8 @@ class RayExecutor:
         self._look()
         self._place_tasks()
         if self.gpus:
-            return place_on_gpus(self)
+            place_on_gpus(self)
+            return
         self._place_engines(new=False)
         if self.queue is not None:
             self._place_trainers()

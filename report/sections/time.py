@@ -46,7 +46,7 @@ def estimate_table(provenance: dict) -> Table | None:
     for row in provenance.get("steps") or []:
         if row.get("estimated_seconds") is not None and row.get("seconds") is not None:
             kinds.setdefault(str(row["step"]).partition("/")[0], []).append(row)
-    rows = [
+    rows: list[dict] = [
         {
             "kind": kind,
             "steps": len(mine),
