@@ -15,7 +15,7 @@ FROZEN = json.loads((Path(__file__).parents[1] / "golden" / "mini.json").read_te
 # cosines by difference, the rest by ratio. Where nothing is sampled, nearly exact.
 SHARES = ("rollouts", "evaluate", "geometry", "activations", "similarity")
 EXACT = ("problems", "reference")
-# The small study has neither a search nor rollouts in parts: on_ray/test_search.py, test_several_teachers.py hold these.
+# The small study has no search and no rollouts in parts: test_search.py and test_several_teachers.py hold these.
 ABSENT = {"validate", "search", "sample"}
 
 
