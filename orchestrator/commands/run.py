@@ -133,8 +133,8 @@ def _walk_and_report(
         for line in time_lines(times):
             tell(line)
         estimated = estimate(now.study.shaped())
-        if estimated is not None and (line := seen_line(estimated.memory, times)) is not None:
-            tell(line)
+        if estimated is not None and (seen := seen_line(estimated.memory, times)) is not None:
+            tell(seen)
     else:
         progress("nothing to do: every step is done")
     tell(f"report: {page}")
