@@ -133,7 +133,7 @@ class FrozenTable(Part):
         description="Problems that were not asked or evaluated, for their gold answers. Absent where there is none.",
     )
     dropped: dict[str, int] = Field(description="Rows that were left out or cut, by reason.")
-    source: str = Field(description="Where the rows come from: file, hub, vllm, openai, or a source of one's own.")
+    source: str = Field(description="Where the rows come from: file, hub, vllm, openai, written, or one of one's own.")
 
 
 class Rollouts(FrozenTable):
