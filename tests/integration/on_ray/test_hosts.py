@@ -16,12 +16,12 @@ from tests.hosts import lack, start_ray, two_hosts
 from tests.integration.conftest import ROOT, handed_over, results
 
 CUT = 5.0  # seconds
-LEFT = ("train/dft", "train/rift", "evaluate/dft", "losses/dft", "features/dft")
+LEFT = ("evaluate/dft", "losses/dft", "features/dft", "features/rft")  # no training: those take Ray Train a minute
 
 
 @pytest.mark.skipif(lack() is not None, reason=f"two hosts on one machine: {lack()}")
 def test_a_host_that_is_cut_off_meanwhile(mini: Path, serial: Path, tmp_path: Path) -> None:
-    """The second host, which has none of the code, is cut off when the first step has begun."""
+    """The second host, which has none of the code, is cut off when steps begin."""
     out = tmp_path / "out"
     handed_over(serial, out, *LEFT)
     words = [sys.executable, "-m", "orchestrator", "run", str(mini), "--out", str(out)]
