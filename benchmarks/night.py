@@ -4,21 +4,22 @@
 
 A Ray cluster with so many logical GPUs runs every step of the study (configs/qwen3-4b.yaml) through the executor that
 ``run`` uses. A step sleeps for the time that ``plan --gpus`` plans for it, an hour in ``--hour`` seconds, on the GPUs
-that it was given (``CUDA_VISIBLE_DEVICES`` of its worker), and notes when it did. ``disturbed`` runs it on two nodes of
+that it was given (``CUDA_VISIBLE_DEVICES`` of its worker), and notes when it did. Its time begins when it is placed: a
+worker's start costs seconds of this machine, which would be hours of the plan. ``disturbed`` runs it on two nodes of
 half the GPUs each: the worker of a training is killed, later the second node is lost, later again one joins.
 
 Printed are
 
 makespan   from the first step's placement to the last step's end, beside that of ``plan --gpus``
-busy       sleeping time on GPUs over the time of all GPUs there were, to the very end: no start-up of workers counts as
-           busy, and neither does the time in which only cores work
+busy       from a step's placement to its end, over the time of all GPUs there were, to the very end: also that in
+           which only cores work; and how much of it workers took to start
+late       steps whose worker took longer to start than their time: with any, ``--hour`` is too short for this machine
 twice      GPUs that two steps held at once (none may be)
 waits      from a training's end to the start of its evaluation; and the longest time for which a GPU was idle while a
            step that needs one was ready
 turns      times that a GPU went to a step while one of a higher rank had been ready for some time
 
-and FOLDER/night.png shows who slept on which GPU. Starting a training costs seconds of this machine, which an hour
-of ``--hour`` seconds has to dwarf. Run nothing else at the same time.
+and FOLDER/night.png shows who slept on which GPU, start-up pale. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -71,6 +72,12 @@ class Nap:
     start: float
     end: float
     whole: bool  # False: killed
+    placed: float | None = None  # when its time began; None: with its start
+
+    @property
+    def since(self) -> float:
+        """When it got its GPU."""
+        return self.start if self.placed is None else self.placed
 
 
 def sleeping(step: Step, seconds: float, pieces: int, log: Path) -> Step:
@@ -102,18 +109,25 @@ def nap(title: str, seconds: float, log: Path, saved: Path | None) -> None:
     before = float(saved.read_text()) if saved is not None and saved.exists() else 0.0
     held = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     gpus = [f"{ray.get_runtime_context().get_node_id()}/{gpu}" for gpu in held.split(",") if gpu]
-    note, start = log / f"{uuid4().hex}.json", time.time()
+    note, start, placed = log / f"{uuid4().hex}.json", time.time(), place_note(log, title)
+    since = float(placed.read_text()) if placed.exists() and gpus else start
     while True:
         now = time.time()
-        left = seconds - before - (now - start)
+        left = seconds - before - (now - since)
         told = {"title": title, "gpus": gpus, "pid": os.getpid(), "start": start, "end": now, "whole": left <= 0}
+        told["placed"] = since
         note.with_suffix(".part").write_text(json.dumps(told))
         note.with_suffix(".part").replace(note)
         if saved is not None:
-            saved.write_text(repr(before + now - start))
+            saved.write_text(repr(before + now - since))
         if left <= 0:
             return
         time.sleep(min(max(0.05, seconds / SAVES), left))
+
+
+def place_note(log: Path, title: str) -> Path:
+    """Where the driver notes when it placed a step last."""
+    return log / f"{title.replace('/', '--')}.placed"
 
 
 @dataclass
@@ -136,7 +150,18 @@ class Night:
     @property
     def busy(self) -> float:
         there = sum(end - start for start, end in self.gpus.values())
-        return sum(nap.end - nap.start for nap in self.naps if nap.gpu) / there
+        return sum(nap.end - nap.since for nap in self.naps if nap.gpu) / there
+
+    @property
+    def starting(self) -> float:
+        """Seconds between placement and a worker's first act, of all steps together."""
+        return sum(nap.start - nap.since for nap in self.naps if nap.gpu)
+
+    def late(self) -> int:
+        """Steps whose worker started only when their time was over."""
+        return sum(
+            nap.whole and nap.gpu != "" and nap.end - nap.start < 1e-3 < nap.start - nap.since for nap in self.naps
+        )
 
     def twice(self) -> int:
         """Pairs of naps that held one GPU at once."""
@@ -147,7 +172,7 @@ class Night:
         return found
 
     def first(self, title: str) -> float:
-        return min(nap.start for nap in self.naps if nap.title == title)
+        return min(nap.since for nap in self.naps if nap.title == title)
 
     def last(self, title: str) -> float:
         return max(nap.end for nap in self.naps if nap.title == title)
@@ -170,7 +195,7 @@ class Night:
         ready, longest = self.ready(), 0.0
         waiting = [(ready[t], self.first(t)) for t in {nap.title for nap in self.naps if nap.gpu}]
         for gpu, (there, gone) in self.gpus.items():
-            mine = sorted((n.start, n.end) for n in self.naps if n.gpu == gpu)
+            mine = sorted((n.since, n.end) for n in self.naps if n.gpu == gpu)
             ends, starts = [there, *(end for _, end in mine)], [*(start for start, _ in mine), gone]
             for end, start in zip(ends, starts, strict=True):
                 for since, until in waiting:
@@ -195,7 +220,9 @@ class Night:
         plan, over = self.planned, self.makespan / self.expected - 1
         yield f"planned    {plan.makespan / 3600:.2f} h on {plan.gpus} GPUs, {plan.busy:.0%} busy"
         yield f"makespan   {self.makespan:.1f} s, the plan's {self.expected:.1f} s ({over:+.1%})"
-        yield f"busy       {self.busy:.1%} of {len(self.gpus)} GPUs' time to the last step's end"
+        start = self.starting / sum(end - start for start, end in self.gpus.values())
+        yield f"busy       {self.busy:.1%} of {len(self.gpus)} GPUs' time to the last step's end, {start:.1%} to start"
+        yield f"late       {self.late()} steps"
         yield f"twice      {self.twice()}"
         if waits:
             hours = [w / self.hour for w in (waits[0], waits[len(waits) // 2], waits[-1])]
@@ -223,6 +250,8 @@ class Night:
             axes.barh(row, gone - there, left=there, height=0.9, color="#eeeeee")
             for nap in (n for n in self.naps if n.gpu == gpu):
                 kind = nap.title.partition("/")[0]
+                axes.barh(row, (nap.start - nap.since) / self.hour, left=nap.since / self.hour, height=0.7,
+                          color=COLOURS.get(kind, "#888888"), alpha=0.35, linewidth=0)  # fmt: skip
                 axes.barh(row, (nap.end - nap.start) / self.hour, left=nap.start / self.hour, height=0.7,
                           color=COLOURS.get(kind, "#888888"), edgecolor="white", linewidth=0.4,
                           hatch=None if nap.whole else "///")  # fmt: skip
@@ -327,14 +356,25 @@ def spend(
     begun = time.time()
     beside.start()
     ranks = schedule.placing_ranks(study, steps, seconds, planned.gpus)
-    executor = RayExecutor(store, study.placement, lines.append, ranks)
+
+    class Noting(RayExecutor):
+        """Notes when it places a step; a step that maps items has no time of its own."""
+
+        def _place(self) -> None:
+            known = {id(job) for job in self.jobs}
+            super()._place()
+            for job in self.jobs:
+                if id(job) not in known and len(job.steps) == 1 and not job.mark * job.sharing:
+                    place_note(log, job.steps[0].title).write_text(repr(time.time()))
+
+    executor = Noting(store, study.placement, lines.append, ranks)
     outcome = DagRunner(asleep, store, lines.append).run(lambda: executor)
     over.set()
     beside.join()
     if outcome.failed or outcome.blocked:
         raise SystemExit(f"{outcome.failed} {outcome.blocked}")
     naps = [
-        Nap(told["title"], gpu, told["start"] - begun, told["end"] - begun, told["whole"])
+        Nap(told["title"], gpu, told["start"] - begun, told["end"] - begun, told["whole"], told["placed"] - begun)
         for told in read(log)
         for gpu in told["gpus"] or [""]
     ]
