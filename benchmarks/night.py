@@ -2,7 +2,8 @@
 
     python benchmarks/night.py [STUDY] [--gpus 8] [--hour 60] [--out FOLDER] [disturbed]
 
-A Ray cluster with so many logical GPUs runs every step of the study (configs/qwen3-4b.yaml) through the executor that
+A Ray cluster with so many logical GPUs runs every step of the study (configs/qwen3-4b-own-teacher.yaml, whose sampling
+takes no planned time, since the study does not have the teacher's shape) through the executor that
 ``run`` uses. A step sleeps for the time that ``plan --gpus`` plans for it, an hour in ``--hour`` seconds, on the GPUs
 that it was given (``CUDA_VISIBLE_DEVICES`` of its worker), and notes when it did. Its time begins when it is placed: a
 worker's start costs seconds of this machine, which would be hours of the plan. ``disturbed`` runs it on two nodes of
@@ -54,6 +55,8 @@ from orchestrator.planning.cost import durations  # noqa: E402
 from orchestrator.planning.resolve import gather  # noqa: E402
 from orchestrator.planning.search import stage  # noqa: E402
 
+STUDY = ROOT / "configs" / "qwen3-4b-own-teacher.yaml"
+ON_ONE = ("rollouts.engine={}",)  # for nodes that have fewer GPUs than the teacher's engine spans
 SAVES = 20  # times that a sleep saves how long it has slept: so much is lost by a kill
 STEADY = 2.0  # seconds for which a step has to be ready before it counts as passed over
 CPUS = 24  # logical ones, of the whole cluster
@@ -436,7 +439,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     disturbed = "disturbed" in options.what
-    file = next((Path(word) for word in options.what if word != "disturbed"), ROOT / "configs" / "qwen3-4b.yaml")
+    file = next((Path(word) for word in options.what if word != "disturbed"), STUDY)
+    options.set = [*(ON_ONE if file == STUDY and disturbed else ()), *options.set]
     study, steps, planned = plan_of(file, options.set, options.gpus)
     half = options.gpus // 2
     cpus = CPUS // 2

@@ -120,7 +120,12 @@ def train(
             record.keep(error.step - 1)
             shutil.copytree(result, out, dirs_exist_ok=True)
             raise
-        except (OSError, KeyboardInterrupt, torch.OutOfMemoryError):  # on rank 0 alone: the others wait for it
+        except (OSError, KeyboardInterrupt, torch.OutOfMemoryError) as error:  # on rank 0 alone: the others wait for it
+            if config.shard_base and isinstance(error, torch.OutOfMemoryError):  # within a pass, where nothing is told
+                raise RuntimeError(
+                    "held-out rows do not fit into memory beside the base's parts: take more training.workers, or set "
+                    "training.probe_every=0"
+                ) from None
             workers.tell(STOP)
             raise
         finally:

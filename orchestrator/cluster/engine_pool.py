@@ -31,15 +31,11 @@ class EnginePool:
     waiting: list[Step] = field(default_factory=list)  # in the order in which they are placed
     idle: list[Idle] = field(default_factory=list)
 
-    def next(self, room: float) -> tuple[Step, Any, float] | None:
-        """The first step that an idle actor or a new one on ``room`` free GPUs takes, that actor, and its GPUs.
-
-        ``room`` below 0: no new actor. A step that needs more GPUs than are free lets others pass.
-        """
-        for step in self.waiting:
-            if any(idle.gpus == self.gpus_of(step) for idle in self.idle) or self.gpus_of(step) <= room:
-                return step, *self.take(step)
-        return None
+    def next(self, new: bool) -> tuple[Step, Any, float] | None:
+        """Where engines hold no GPU: the first step and an actor for it, idle or with ``new`` a new one; its GPUs."""
+        if not self.waiting or not (new or self.idle):
+            return None
+        return (step := self.waiting[0]), *self.take(step)
 
     def take(self, step: Step) -> tuple[Any, float]:
         """An actor for one of the waiting steps, idle or new, and its GPUs."""

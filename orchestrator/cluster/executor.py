@@ -114,6 +114,12 @@ class RayExecutor:
         self._nodes = [int(node["Resources"].get("CPU", 0)) for node in nodes]
         self.largest = max((int(node["Resources"].get("GPU", 0)) for node in nodes), default=0)
 
+    def rank(self, ranks: Mapping[str, float]) -> None:
+        """Place steps by these ``ranks`` from now on."""
+        self.ranks = ranks
+        if self.queue is not None:
+            self.queue.rank.remote(ranks)
+
     def start(self, steps: Sequence[Step], coming: Sequence[Step]) -> None:
         self.coming = coming
         self.requests.live |= {step.title for step in steps}
@@ -268,7 +274,8 @@ class RayExecutor:
                 del self.queued[step.title]
                 self._note_startup(self._trained_by(step), step)
                 results.append((step, error))
-        for step, line in [] if self.jobs else self.engines.too_large(self.largest):
+        waits = all(job.sweep or any(step.runs_as == "search" for step in job.steps) for job in self.jobs)
+        for step, line in self.engines.too_large(self.largest) if waits else []:  # nothing else is at work
             self.store.record_failure(step, line)
             results.append((step, line))
         return results, over
@@ -436,7 +443,7 @@ class RayExecutor:
     def _place_engines(self, new: bool) -> None:
         """Give engine steps to idle actors; with ``new``, start one if none is at work: one in all on CPUs."""
         may = new and all(job.actor is None for job in self.jobs)
-        while (placed := self.engines.next(0 if may else -1)) is not None:
+        while (placed := self.engines.next(may)) is not None:
             may = False
             self.answer(*placed)
         if not self.searching and not any(s.runs_as == "engine" for s in (*self.coming, *self.engines.waiting)):

@@ -26,7 +26,8 @@ def place_on_gpus(executor: RayExecutor) -> None:
     """
     sharing = _sharing(executor)
     pieces = [job.steps[0] for job, more in sharing for _ in range(more)]
-    ready = [*executor.trainings, *executor.engines.waiting, *executor.passes, *pieces]
+    served = [step for step in executor.engines.waiting if executor.engines.gpus_of(step) <= max(1, executor.largest)]
+    ready = [*executor.trainings, *served, *executor.passes, *pieces]
     placed = fitting(sorted(ready, key=executor.turn), lambda step: _gpus_of(step, executor), executor.free)
     for step in placed:
         if step.runs_as == "training":

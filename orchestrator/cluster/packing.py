@@ -63,6 +63,9 @@ class TrainingQueue:
         if asked:
             self._asked.add(step.title)
 
+    def rank(self, ranks: Mapping[str, float]) -> None:
+        self._ranks = dict(ranks)
+
     def ask(self, title: str) -> None:
         self._asked.add(title)
 

@@ -13,7 +13,7 @@ from orchestrator.config.study_file import load_study
 from orchestrator.planning import resolve as outside
 from orchestrator.planning import schedule
 from orchestrator.planning.memory_fit import check_memory, gpu_memory, memory_lines
-from orchestrator.planning.preflight import advice, check, check_fit
+from orchestrator.planning.preflight import advice, check, check_fit, check_price
 from orchestrator.planning.search import search_lines, stage
 from orchestrator.planning.views.plan import lines as plan_lines
 from orchestrator.runtime.served_models import check_gpus
@@ -26,8 +26,6 @@ def main(options: argparse.Namespace) -> int:
     gpus = None if options.gpus is None else schedule.gpu_count(options.gpus)
     with reading():
         study = load_study(options.study, options.set)
-        if gpus is not None:
-            check_gpus(study, gpus, f"--gpus {gpus} gives")
         out = folder_of(options, study)
         check(study)
         check_fit(study)
@@ -36,6 +34,9 @@ def main(options: argparse.Namespace) -> int:
         facts = outside.gather(study, out, online=False)
         store = Store(out, storage_of(options.store) if options.store is not None else Folder(out.resolve()))
         now = stage(study, facts, store)
+        check_price(study, now.steps, store)
+        if gpus is not None:
+            check_gpus(now.steps, store, gpus, f"--gpus {gpus} gives")
         steps, study = now.steps, now.study.shaped()
         shown = list(plan_lines(study, steps, store, study.rollouts.rows_at_hand()))
         if told := search_lines(study, now.more):

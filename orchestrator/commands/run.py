@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from execution.clock import Began
@@ -21,7 +21,7 @@ from orchestrator.planning import resolve as outside
 from orchestrator.planning.cost import estimate
 from orchestrator.planning.memory import seen_line
 from orchestrator.planning.memory_fit import check_memory, gpu_memory
-from orchestrator.planning.preflight import advice, check, check_fit, check_key
+from orchestrator.planning.preflight import advice, check, check_fit, check_key, check_price
 from orchestrator.planning.search import Stage, searches, stage
 from orchestrator.runtime.device import cards
 from orchestrator.runtime.served_models import check_gpus
@@ -57,8 +57,6 @@ def main(options: argparse.Namespace) -> int:
             f"search.algorithm: {study.search.algorithm} decides while trials run side by side, and needs Ray: leave "
             "--serial, or set search.algorithm=grid"
         )
-    if options.serial and cards():
-        check_gpus(study, cards(), "this machine has")
     if options.address is not None:
         from orchestrator.cluster.connection import knock
 
@@ -68,7 +66,10 @@ def main(options: argparse.Namespace) -> int:
             progress(line)
     store = open_store(out, options.store, STEP_KINDS)
     first = stage(study, facts, store)
+    check_price(study, first.steps, store)
     check_key(study, first.steps, store)
+    if options.serial and cards():
+        check_gpus(first.steps, store, cards(), "this machine has")
     with stoppable(), hold(store.storage, progress) as lease:
         sweep(store.root / "partial", progress)
         outside.keep_pins(facts, out)
@@ -95,6 +96,7 @@ def _walk_and_report(
     from orchestrator.results.report_fingerprint import outdated
 
     startup, now = 0.0, first
+    estimate_all: Callable[[Study, list[Step]], None] | None = None  # once there is an executor
     searched = {step.title for step in searches(first.steps)}
 
     def more(settled: set[str]) -> list[Step] | None:
@@ -103,13 +105,15 @@ def _walk_and_report(
         if not first.more or not searched <= settled:
             return None
         now = stage(study, facts, store, settled)
+        if estimate_all is not None:
+            estimate_all(now.study, now.steps)
         progress(f"{study.name}: rates are chosen, {len(now.steps)} steps in all")
         return now.steps
 
     def executor() -> Executor:
-        nonlocal startup
+        nonlocal startup, estimate_all
         started = time.monotonic()
-        opened = _executor(study, first.steps, store, options)
+        opened, estimate_all = _executor(study, first.steps, store, options)
         startup += time.monotonic() - started
         return opened
 
@@ -150,18 +154,21 @@ def _walk_and_report(
     return DONE
 
 
-def _executor(study: Study, plan: list[Step], store: Store, options: argparse.Namespace) -> Executor:
-    """What runs the steps: this process, or the Ray cluster that is started or joined here."""
+def _executor(
+    study: Study, plan: list[Step], store: Store, options: argparse.Namespace
+) -> tuple[Executor, Callable[[Study, list[Step]], None]]:
+    """What runs the steps, this process or the Ray cluster that is started or joined here, and what estimates a plan's
+    steps: for the report, and on a cluster for the order in which they are placed."""
     if options.serial:
         from execution.runner import SerialExecutor
         from orchestrator.runtime.device import cards
         from orchestrator.runtime.engines import Engines
-        from orchestrator.timing import rates
-        from orchestrator.timing.estimated import keep
 
-        gpus = min(1, cards())
-        keep(study, plan, store, rates.here(study, plan, store, gpus), gpus)
-        return SerialExecutor(store, Engines())
+        def note(study: Study, plan: list[Step]) -> None:
+            _estimated(study, plan, store, min(1, cards()))
+
+        note(study, plan)
+        return SerialExecutor(store, Engines()), note
     from orchestrator.cluster.connection import join, leave
 
     first = time.monotonic()
@@ -176,12 +183,12 @@ def _executor(study: Study, plan: list[Step], store: Store, options: argparse.Na
         raise
 
 
-def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Namespace) -> Executor:
+def _cluster(
+    study: Study, plan: list[Step], store: Store, options: argparse.Namespace
+) -> tuple[Executor, Callable[[Study, list[Step]], None]]:
     from orchestrator.cluster.connection import prove_nodes
     from orchestrator.cluster.executor import RayExecutor
     from orchestrator.planning.schedule import placing_ranks
-    from orchestrator.timing import rates
-    from orchestrator.timing.estimated import keep
 
     if options.address:
         nodes = prove_nodes(store, study, progress)
@@ -189,12 +196,24 @@ def _cluster(study: Study, plan: list[Step], store: Store, options: argparse.Nam
             f"{len(nodes)} {'node reads and writes' if len(nodes) == 1 else 'nodes read and write'} {store.storage}"
         )
     cluster = RayExecutor(store, study.placement, progress)
-    gpus = int(cluster.total) if cluster.gpus else 0
-    found = rates.here(study, plan, store, gpus)
-    keep(study, plan, store, found, gpus)
-    cluster.ranks = placing_ranks(study, plan, rates.seconds_of(found), gpus)
+
+    def rank(study: Study, plan: list[Step]) -> None:
+        gpus = int(cluster.total) if cluster.gpus else 0
+        cluster.rank(placing_ranks(study, plan, _estimated(study, plan, store, gpus), gpus))
+
+    rank(study, plan)
     if study.training.workers > cluster.slots:
         raise UserError(f"training.workers: {study.training.workers} do not fit the cluster's {cluster.slots} slots")
     if cluster.gpus:
-        check_gpus(study, cluster.largest, "the cluster's largest node has")
-    return cluster
+        check_gpus(plan, store, cluster.largest, "the cluster's largest node has")
+    return cluster, rank
+
+
+def _estimated(study: Study, plan: list[Step], store: Store, gpus: int) -> dict[str, float] | None:
+    """Seconds of each step, which are kept for the report too; None where the base has no shape."""
+    from orchestrator.timing import rates
+    from orchestrator.timing.estimated import keep
+
+    found = rates.here(study, plan, store, gpus)
+    keep(study, plan, store, found, gpus)
+    return rates.seconds_of(found)

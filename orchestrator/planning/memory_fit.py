@@ -75,9 +75,12 @@ def memory_lines(study: Study, memory: float | None, gpus: bool) -> Iterator[str
         return
     share = study.placement.gpus_per_training
     if cost.training_gib > (memory - CONTEXT_GIB) * share:
+        lower = "it will be halved until it fits"
+        if study.training.shard_base:
+            lower = "lower it, since with training.shard_base it is not halved"
         yield (
             f"training.micro_batch: {study.training.micro_batch} takes about {cost.training_gib:.0f} GiB, a training "
-            f"has {memory * share:.0f}: it will be halved until it fits"
+            f"has {memory * share:.0f}: {lower}"
             + ("" if study.training.gradient_checkpointing else "; training.gradient_checkpointing=true takes less")
         )
 

@@ -34,7 +34,6 @@ DRAWN = 5000  # draws up to this size are generated completely if the texts matt
 def check(study: Study) -> None:
     """``UserError`` for unreadable rollouts, methods without training rows, and targets that match no module."""
     asked: set[str] = set()
-    study.rollouts.check_cost()
     rows, problems = study.rollouts.rows_at_hand(), study.rollouts.asked_problems
     if rows:
         if not any(row.completion.strip() for row in rows):
@@ -88,8 +87,18 @@ def advice(study: Study) -> list[str]:
 
 def check_key(study: Study, plan: Iterable[Step], store: Store) -> None:
     """``UserError`` if a teacher is still to be queried for rollouts and its API key is not in this environment."""
-    if not all(store.done(step) for step in plan if step.kind.name == "rollouts"):
+    if _to_sample(plan, store):
         study.rollouts.check_access()
+
+
+def check_price(study: Study, plan: Iterable[Step], store: Store) -> None:
+    """``UserError`` if a teacher that is paid for is still to be queried and the study does not limit its cost."""
+    if _to_sample(plan, store):
+        study.rollouts.check_cost()
+
+
+def _to_sample(plan: Iterable[Step], store: Store) -> bool:
+    return not all(store.done(step) for step in plan if step.kind.name == "rollouts")
 
 
 def _check_engine(study: Study) -> None:

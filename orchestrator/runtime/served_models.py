@@ -7,11 +7,13 @@ and values are split too, or where there are fewer of them than GPUs, each is re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from evals.engines.settings import EngineSettings
 from execution.errors import UserError
+from execution.step import Step
+from execution.store import Store
 from methods import METHODS
 from orchestrator.planning.cost import parameters
 from orchestrator.planning.memory import BYTES
@@ -78,25 +80,29 @@ def undivided(shape: Shape, gpus: int) -> str | None:
     return f"an MLP of width {shape.intermediate}" if shape.intermediate % gpus else None
 
 
-def check_gpus(study: Study, gpus: int, whose: str) -> None:
-    """``UserError`` for an engine that spans more GPUs than the ``gpus`` of the largest node; ``whose`` they are."""
-    for model in served_models(study):
-        if model.engine.tensor_parallel > max(1, gpus):
+def check_gpus(plan: Iterable[Step], store: Store, gpus: int, whose: str) -> None:
+    """``UserError`` for a step to do whose engine spans more GPUs than the ``gpus`` of a node; ``whose`` they are."""
+    for step in plan:
+        needed = step.config["engine"].get("tensor_parallel", 1) if step.runs_as == "engine" else 1
+        if needed > max(1, gpus) and not store.done(step):
+            where = "engine" if step.kind.name in ("evaluate", "validate") else "rollouts.engine"
             raise UserError(
-                f"{model.engine_at}.tensor_parallel: {model.engine.tensor_parallel} GPUs of one node are needed, and "
-                f"{whose} {gpus}: set {model.engine_at}.tensor_parallel={max(1, gpus)} or less, or give more GPUs"
+                f"{where}.tensor_parallel: {step.title} needs {needed} GPUs of one node, and {whose} {gpus}: set "
+                f"{where}.tensor_parallel={max(1, gpus)} or less, or give more GPUs"
             )
 
 
 def engine_lines(study: Study) -> Iterator[str]:
     """A plan's lines about engines that span several GPUs, and what differs between several teachers and the base."""
+    told: list[tuple[BaseSpec, EngineSettings]] = []
     for model in served_models(study):
         gpus, shape = model.engine.tensor_parallel, model.base.known_shape()
-        if gpus > 1:
+        if gpus > 1 and (model.base, model.engine) not in told:
+            told.append((model.base, model.engine))
             weights = 0 if shape is None else parameters(shape) * BYTES[model.engine.precision] / 2**30
             size = f": {weights:.1f} GiB of weights, {weights / gpus:.1f} GiB on each" if weights else ""
             yield f"engine     {model.base.name} on {gpus} GPUs of one node (tensor parallelism){size}"
-    own = study.base.vocabulary()
+    own = study.base.vocabulary() if study.rollouts.teachers else None
     for teacher in study.rollouts.teachers:
         its = teacher.vocabulary()
         if own is not None and its is not None and own != its:

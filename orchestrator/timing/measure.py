@@ -63,7 +63,7 @@ def asked(study: Study, folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "shape": small.model_dump(),
         "training": keyed(study.training) | {"rank": study.adapter.rank, "targets": list(study.adapter.targets)},
-        "engine": keyed(study.engine) | engine | engine_runtime(study, adapters=False),
+        "engine": keyed(study.engine) | engine | engine_runtime(study, adapters=False) | {"tensor_parallel": 1},
         "row": [study.prompt.max_prompt_tokens // 2, study.prompt.max_answer_tokens // 2],
         "answer": answer_tokens(study),
         "base": study.base.model_dump() if study.base.kind == "from_scratch" else None,

@@ -101,30 +101,32 @@ def starts_process(step: Step) -> bool:
     Trainers start beside the base; an engine stays open; passes of models follow one another in one process.
     """
     if step.runs_as == "engine":
-        return step.kind.name == "rollouts"
+        return step.kind.name in ("rollouts", "sample")
     return step.runs_as == "task" and step.kind.gpu != "task"
 
 
 def measured(steps: Sequence[Step], store: Store, device: Device) -> dict[str, float]:
     """Seconds that finished steps took on such a device, by title; with its start-up on cores, without on GPUs.
 
-    Steps that mapped their items over several GPUs are left out: how many these were is not recorded.
+    Steps that map their items are left out where GPUs were at work: how many they had is not recorded.
     """
     known: dict[str, set[str]] = {}
-    taken = {}
+    told = {}
     for step in steps:
         kind = step.kind.name
         if kind not in known:
             known[kind] = set(store.storage.names(f"times/{kind}"))
-        if f"{step.name}-{step.key}.json" not in known[kind] or (device == "gpu" and step.kind.gpu == "items"):
-            continue
-        times = store.times(step)
+        if f"{step.name}-{step.key}.json" in known[kind] and store.done(step):
+            told[step.title] = step, store.times(step)
+    on_gpus = {title for title, (_, times) in told.items() if times.get("gpus") or "gpu_peak_gib" in times}
+    taken = {}
+    for title, (step, times) in told.items():
         seconds, startup = times.get("seconds"), times.get("startup_seconds") or 0.0
-        on_gpu = bool(times.get("gpus"))
+        mapped = step.kind.gpu == "items" and (device == "gpu" or bool(on_gpus))
         uses_gpu = step.runs_as in ("training", "engine") or step.kind.gpu != "none"
-        if seconds is None or not store.done(step) or (uses_gpu and on_gpu != (device == "gpu")):
+        if seconds is None or mapped or (uses_gpu and (title in on_gpus) != (device == "gpu")):
             continue
-        taken[step.title] = max(0.0, seconds - (startup if device == "gpu" else 0.0))
+        taken[title] = max(0.0, seconds - (startup if device == "gpu" else 0.0))
     return taken
 
 

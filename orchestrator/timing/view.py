@@ -33,7 +33,7 @@ def lines(study: Study, steps: Sequence[Step], store: Store, gpus: int | None) -
         yield ""
         yield from schedule_lines(study, schedule, found)
         yield ""
-        yield from _kinds(steps, found, "GPU-hours", 3600)
+        yield from _kinds(steps, found, "hours", 3600)
     elif found is not None and any(estimate.source != "assumed" for estimate in found.values()):
         yield ""
         yield from _kinds(steps, found, "seconds", 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 from execution.step import Step
 from orchestrator.cluster.engine_pool import EnginePool, Idle
+from orchestrator.cluster.packing import fitting
 from orchestrator.steps import STEP_KINDS
 
 
@@ -31,11 +32,11 @@ def test_the_first_that_fits_is_placed() -> None:
     """On three GPUs: the engine of four waits, those behind it do not."""
     four, two, other, one = step("four", 4), step("two", 2), step("other", 2), step("one")
     engines, started, _ = pool(four, two, other, one)
-    assert engines.next(-1) is None and not started
-    assert engines.next(3) == (two, "new on 2", 2)
-    assert engines.next(1) == (one, "new on 1", 1)
-    assert engines.next(0) is None and engines.waiting == [four, other]
-    assert engines.next(4) == (four, "new on 4", 4)
+    placed = fitting(engines.waiting, engines.gpus_of, 3)
+    assert placed == [two, one] and not started
+    assert [engines.take(step) for step in placed] == [("new on 2", 2), ("new on 1", 1)]
+    assert engines.waiting == [four, other] and fitting(engines.waiting, engines.gpus_of, 0) == []
+    assert fitting(engines.waiting, engines.gpus_of, 4) == [four] and engines.take(four) == ("new on 4", 4)
 
 
 def test_an_open_engine_is_preferred_and_others_are_ended() -> None:
@@ -49,17 +50,21 @@ def test_an_open_engine_is_preferred_and_others_are_ended() -> None:
         Idle("another setting", 2, step("x", 2, "b", batch_size=8)),
         Idle("the same", 2, done),
     ]
-    assert engines.next(-1) == (wanted, "the same", 2)
-    engines.waiting.append(step("last", 2, "c"))
-    assert engines.next(-1) == (step("last", 2, "c"), "unused", 2)
+    assert engines.take(wanted) == ("the same", 2)
+    engines.waiting.append(last := step("last", 2, "c"))
+    assert engines.take(last) == ("unused", 2)
     engines.end_idle()
     assert ended == ["on one", "another model", "another setting"] and not engines.idle and not started
 
 
 def test_on_cpus_an_engine_holds_nothing() -> None:
-    engines, _, _ = pool(step("two", 2), counted=False)
+    engines, _, _ = pool(step("two", 2), step("one"), counted=False)
     assert engines.too_large(0) == []
-    assert engines.next(0) == (step("two", 2), "new on 0", 0)
+    assert engines.next(new=False) is None, "none is open"
+    assert engines.next(new=True) == (step("two", 2), "new on 0", 0)
+    engines.idle.append(Idle("open", 0))
+    assert engines.next(new=False) == (step("one"), "open", 0)
+    assert engines.next(new=True) is None, "nothing waits"
 
 
 def test_only_what_no_node_holds_is_too_large() -> None:

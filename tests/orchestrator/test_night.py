@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ray.exceptions import WorkerCrashedError
 
-from benchmarks.night import Nap, Night, plan_of
+from benchmarks.night import ON_ONE, STUDY, Nap, Night, plan_of
 from execution.runner import DagRunner
 from execution.step import Step
 from execution.store import Store, open_store
@@ -23,7 +23,6 @@ from orchestrator.cluster import gpus as on_gpus
 from orchestrator.planning.cost import durations
 from orchestrator.planning.schedule import needs, placing_ranks
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TICK = 30.0  # seconds between two looks of the executor
 STARTUP, CLOSING = 90.0, 30.0  # of a job
 MOST = 6000  # looks before a run counts as hanging
@@ -153,7 +152,7 @@ def night(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Nigh
     """A function that runs a study's plan to its end; ``plant(ray)`` prepares what happens meanwhile."""
 
     def run(gpus: int, *words: str, plant: Callable[[Ray], None] = lambda ray: None) -> Night:
-        study, steps, planned = plan_of(CONFIGS / "qwen3-4b.yaml", words, gpus)
+        study, steps, planned = plan_of(STUDY, [*ON_ONE, *words], gpus)
         seconds = durations(study, steps)
         assert seconds is not None
         ranks = placing_ranks(study, steps, seconds, gpus)
@@ -176,7 +175,7 @@ def night(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Nigh
 
         stand_in = SimpleNamespace(
             cluster_resources=ray.resources,
-            nodes=lambda: [{"NodeID": "home", "Alive": True, "Resources": {"CPU": 64.0}}],
+            nodes=lambda: [{"NodeID": "home", "Alive": True, "Resources": {"CPU": 64.0, "GPU": float(ray.node)}}],
             get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "home", gcs_address="head:1"),
             wait=lambda refs, timeout: ([r for r in refs if r.ended], [r for r in refs if not r.ended]),
             get=ray.get, kill=ray.kill, shutdown=lambda: None,

@@ -28,7 +28,7 @@ Maker = Callable[..., Study]
 Planner = Callable[[Study], list[Step]]
 MADE_HERE = ("base", "sample", "rollouts")
 SHARDS = "rollouts.shard=3"  # of ten problems: four
-SHORT = "rollouts.max_tokens=12"  # no row is too long for the table
+SHORT = "prompt.overlong=truncate"  # answers of random weights seldom end
 
 
 @pytest.fixture(scope="module")
@@ -189,15 +189,20 @@ def test_teachers_are_told_apart_by_their_names(make_study: Maker, models: dict[
     assert "own is the base's name; write model: base" in refused(f"{{model: {models['own']}}}")
 
 
-def test_a_node_with_too_few_gpus_is_told_at_once(make_study: Maker) -> None:
-    study = make_study(f"rollouts.model={BIG}", VLLM % 4)
-    check_gpus(study, 4, "--gpus 4 gives")
+def test_a_node_with_too_few_gpus_is_told_at_once(make_study: Maker, plan_of: Planner, tmp_path: Path) -> None:
+    """Of steps to do: what was sampled on four GPUs needs no four to go on."""
+    plan, store = plan_of(make_study(f"rollouts.model={BIG}", VLLM % 4)), open_store(tmp_path / "run")
+    check_gpus(plan, store, 4, "--gpus 4 gives")
     with pytest.raises(UserError) as caught:
-        check_gpus(study, 2, "--gpus 2 gives")
+        check_gpus(plan, store, 2, "--gpus 2 gives")
     assert str(caught.value) == (
-        "rollouts.engine.tensor_parallel: 4 GPUs of one node are needed, and --gpus 2 gives 2: set "
+        "rollouts.engine.tensor_parallel: rollouts/sampled needs 4 GPUs of one node, and --gpus 2 gives 2: set "
         "rollouts.engine.tensor_parallel=2 or less, or give more GPUs"
     )
+    (step,) = [step for step in plan if step.kind.name == "rollouts"]
+    with store.writing(step):
+        pass
+    check_gpus(plan, store, 2, "--gpus 2 gives")
 
 
 def test_a_plan_tells_engines_teachers_and_their_tokenizers(

@@ -195,6 +195,8 @@ class SampledRollouts(AskedRollouts):
         config = context.config
         problems, left_out = found = loaded(config["problems"], context.runtime["sources"][0])
         context.progress(found.told() or f"{len(problems)} problems")
+        if not problems:
+            raise ValueError("rollouts.problems: no problem is left, since nothing can check any gold answer")
         rows: list[list[dict[str, Any]]] = [[] for _ in problems]
         for name, own, completions in answers_of(context, problems):
             of = [(p, c) for p, samples in zip(problems, completions, strict=True) for c in samples]
