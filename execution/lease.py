@@ -60,9 +60,11 @@ class Lease:
             raise Interrupted(f"another run has taken over {self._storage}")
 
     def end(self) -> None:
-        """Stop renewing, and give the lease back if it is still ours."""
+        """Stop renewing, and give the lease back if it is still ours and the store answers."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(self._beat)
+        if self._thread.is_alive():  # a store that cannot be reached is asked again for minutes
+            return
         with suppress(OSError):  # a lease that is not removed now is taken over later
             if not self._lost and self._ours(self._storage.read(FILE)):
                 self._storage.remove(FILE)

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from itertools import product
 from pathlib import Path
 
@@ -97,6 +99,8 @@ def test_a_holder_whose_processes_are_not_surely_ours_counts_by_renewal_alone(
 # Says that it holds, until its standard input ends.
 HOLDER = """
 import sys
+import threading
+import time
 from itertools import product
 from pathlib import Path
 from execution.lease import hold
@@ -174,3 +178,22 @@ def test_a_lease_that_somebody_deleted_or_damaged_is_written_again(place: Folder
             place.write(FILE, b"{" * 9)
             while place.read(FILE) == b"{" * 9:
                 lease.check()
+
+
+def test_a_store_that_does_not_answer_holds_nobody_up(place: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease stays, to be taken over as a dead holder's."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def read(self: Folder, name: str) -> bytes | None:
+        asked.set()
+        answered.wait(60)
+        return None
+
+    with hold(place, print, beat=0.05):
+        monkeypatch.setattr(Folder, "read", read)
+        assert asked.wait(10)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+    answered.set()
+    monkeypatch.undo()
+    assert place.read(FILE) is not None
