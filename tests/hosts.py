@@ -35,7 +35,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
 
 def lack() -> str | None:
     """Why no hosts can be made here; None where they can."""
-    missing = [tool for tool in ("ip", "unshare", "nsenter", "mount") if shutil.which(tool) is None]
+    missing = [tool for tool in ("ip", "unshare", "nsenter", "setpriv", "mount") if shutil.which(tool) is None]
     if missing:
         return f"needs {', '.join(missing)} (iproute2, util-linux)"
     tried = subprocess.run(["unshare", *APART, "--fork", "true"], capture_output=True, text=True)
@@ -84,13 +84,15 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="hosts-", ignore_cleanup_errors=True)))
         head, second = (_host(stack, folder, name) for name in ADDRESSES)
-        _ip("link", "add", "cable", "netns", str(head.pid), "type", "veth", "peer", "cable", "netns", str(second.pid))
-        for host in (head, second):
+        ends = ("netns", str(head.pid), "type", "veth", "peer", "cable", "netns", str(second.pid))
+        subprocess.run(["ip", "link", "add", "cable", *ends], check=True)
+        for host in (head, second):  # the address is of a bridge, since the cable vanishes on both sides with a host
             for words in (
-                ("addr", "add", f"{host.address}/24", "dev", "cable"), ("link", "set", "lo", "up"),
-                ("link", "set", "cable", "up"),
+                ("set", "lo", "up"), ("add", "card", "type", "bridge"), ("set", "cable", "up", "master", "card"),
+                ("set", "card", "up"),
             ):  # fmt: skip
-                subprocess.run(host.words("ip", *words), check=True)
+                subprocess.run(host.words("ip", "link", *words), check=True)
+            subprocess.run(host.words("ip", "addr", "add", f"{host.address}/24", "dev", "card"), check=True)
         yield head, second
 
 
@@ -102,9 +104,10 @@ def _host(stack: ExitStack, folder: Path, name: str) -> Host:
     if name != "head":
         script += [f"mount -t tmpfs none {ROOT / package}" for package in PACKAGES]
     script += [f"touch {inside}/up", INIT]
-    words = ["unshare", *APART, "--fork", "--kill-child", "--mount-proc", "bash", "-ec", "; ".join(script)]
-    process = stack.enter_context(subprocess.Popen(words))
-    stack.callback(process.kill)  # --kill-child takes the host along
+    alive = ["setpriv", "--pdeathsig", "KILL", "unshare", *APART, "--fork", "--kill-child", "--mount-proc"]
+    words = [*alive, "bash", "-ec", "; ".join(script)]  # the host ends with this process, however it ends
+    process = stack.enter_context(subprocess.Popen(words, stderr=subprocess.DEVNULL))
+    stack.callback(process.kill)
     until = time.monotonic() + 10
     while not (own / "up").exists():
         assert process.poll() is None and time.monotonic() < until, f"host {name} did not start"
@@ -112,10 +115,6 @@ def _host(stack: ExitStack, folder: Path, name: str) -> Host:
     (first,) = psutil.Process(process.pid).children()
     homes = {"HOME": str(inside / "home"), "TMPDIR": str(inside / "tmp")}
     return Host(name, first.pid, ADDRESSES[name], own, inside, homes)
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True)
 
 
 def start_ray(hosts: Sequence[Host], environment: Mapping[str, str], cpus: int = 1) -> str:
