@@ -34,6 +34,8 @@ class TransformersEngine:
         self.decoder = Decoder(model)
         # Loaded frozen: kernels depend on requires_grad even in inference mode, and PEFT switches it off.
         self.model: PreTrainedModel | None = load(model, config.precision, config.attention, config.device)
+        if config.precision != "float32" and config.device == "cpu":
+            self.model.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, adapter: Path | None = None
@@ -138,6 +140,12 @@ class TransformersEngine:
                 cache.batch_select_indices(at)
                 ids, mask, live = ids[at], mask[at], [live[i] for i in keep]
         return rows
+
+
+def _in_one_piece(head: torch.nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The head's input, contiguous. With a slice, such as the last positions, torch copies the head's bfloat16 weights
+    for each row of a batch on a CPU: 9 GB for 12 rows at 152 000 tokens and 2 560 units, and seconds for each token."""
+    return tuple(part.contiguous() for part in hidden)
 
 
 def _forward(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
 ADAPTER_BYTES = 16  # a parameter: weight, gradient and two moments, float32
-LAYER = 34  # activations a token of one layer, in multiples of the hidden size
-LOGIT_BYTES = {"float32": 12, "bfloat16": 14}  # of the chunk's logits, their softmax and gradients
+# Activations a token of one layer, in multiples of the hidden size: kept for the backward pass; and, with their
+# gradients, while a layer that was checkpointed is made again.
+KEPT, AGAIN = 44, 64
+LOGIT_BYTES = 16  # of the chunk's logits, in float32 too if they are not, their softmax and both gradients
 PROCESS_GIB = 0.75  # Python, torch and Ray on a CPU
 
 
@@ -56,10 +58,11 @@ def training_memory(study: Study, shape: Shape, weights: float, adapter: int) ->
     rows = min(training.micro_batch, training.batch_size) * pairs
     answers = rows * prompt.max_answer_tokens
     tokens = rows * (prompt.max_prompt_tokens + prompt.max_answer_tokens)
-    layer = tokens * shape.hidden * LAYER * size
-    logits = min(training.head_chunk, answers) * (shape.vocabulary or 0) * LOGIT_BYTES[training.precision]
+    once = tokens * shape.hidden * size
+    layer = once * AGAIN
+    logits = min(training.head_chunk, answers) * (shape.vocabulary or 0) * LOGIT_BYTES
     checkpointed = training.gradient_checkpointing
-    kept = shape.layers * (tokens * shape.hidden * size if checkpointed else layer)
+    kept = shape.layers * once * (1 if checkpointed else KEPT)
     return Memory(
         weights=weights * size / GIB,
         adapter=adapter * ADAPTER_BYTES / GIB,

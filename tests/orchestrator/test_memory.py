@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,18 +34,18 @@ def test_the_reference_studys_memory_by_hand() -> None:
     assert memory.weights * GIB == 2 * WEIGHTS and memory.adapter * GIB == 16 * ADAPTER
     tokens = 4 * 2 * (1024 + 3072)  # four pairs of DPO, at the limits
     assert memory.kept * GIB == 36 * tokens * 2560 * 2  # each layer's input, bfloat16
-    assert memory.passing * GIB == 34 * tokens * 2560 * 2  # a layer's activations, more than 1 024 positions' logits
+    assert memory.passing * GIB == 64 * tokens * 2560 * 2  # a layer's activations, more than 1 024 positions' logits
     assert memory.device == memory.weights + memory.adapter + memory.kept + memory.passing
     assert memory.cpu == memory.device + 0.75
-    one = memory_of("qwen3-4b", "training.micro_batch=1")
+    one = memory_of("qwen3-4b", "training.micro_batch=1", "training.head_chunk=2048")
     assert one.kept == memory.kept / 4
-    assert one.passing * GIB == 1024 * 151936 * 14  # of one pair the logits are the larger part
-    assert memory_of("qwen3-4b", "training.micro_batch=1", "training.head_chunk=64").passing < one.passing
+    assert one.passing * GIB == 2048 * 151936 * 16  # of one pair so many logits are the larger part
+    assert memory_of("qwen3-4b", "training.micro_batch=1", "training.head_chunk=64").passing == memory.passing / 4
     plain = memory_of("qwen3-4b", "training.gradient_checkpointing=false")
-    assert plain.kept == 36 * memory.passing  # all layers' activations are kept
+    assert plain.kept * GIB == 36 * 44 * tokens * 2560 * 2  # all layers' activations
 
 
-@pytest.mark.parametrize(("checkpointed", "chunk"), [(True, 1024), (False, 32)])
+@pytest.mark.parametrize(("checkpointed", "chunk"), [(True, 1024), (False, 16)])
 def test_a_trainings_peak_is_what_is_estimated(
     tmp_path: Path, make_study: Callable[..., Study], checkpointed: bool, chunk: int
 ) -> None:
@@ -53,23 +54,28 @@ def test_a_trainings_peak_is_what_is_estimated(
              "vocabulary": 40_000}  # fmt: skip
     study = make_study(
         f"base={{kind: random, precision: float32, shape: {shape}}}", f"training.head_chunk={chunk}",
-        f"training.gradient_checkpointing={str(checkpointed).lower()}", "training.micro_batch=8",
-        "training.batch_size=8", "prompt.max_prompt_tokens=8", "prompt.max_answer_tokens=504",
+        f"training.gradient_checkpointing={str(checkpointed).lower()}", "training.micro_batch=64",
+        "training.batch_size=64", "prompt.max_prompt_tokens=8", "prompt.max_answer_tokens=56",
         "training.precision=float32", "engine.max_model_len=1024", "methods={sft: }", "replicas=[]", "sweep=null",
     )  # fmt: skip
     cost = estimate(study)
     assert cost is not None
     config = study.base.step_config({})
     folder, _ = RandomBase.make(config, {}, tmp_path / "base", lambda line: None)
-    rows = [Rollout([5 + i] * 8, [7] * 504, 1.0, i) for i in range(8)]
+    rows = [Rollout([5 + i % 50] * 8, [7] * 56, 1.0, i) for i in range(64)]
     settings = TrainConfig(
-        method="sft", rank=8, init_seed=0, order_seed=0, base_name="random", steps=1, batch_size=8, micro_batch=8,
+        method="sft", rank=8, init_seed=0, order_seed=0, base_name="random", steps=1, batch_size=64, micro_batch=64,
         precision="float32", gradient_checkpointing=checkpointed, head_chunk=chunk, warmup=0.0,
     )  # fmt: skip
+    for work in ("first", "second"):
+        (tmp_path / work).mkdir()
+    short = [Rollout([5] * 4, [7] * 4, 1.0, i) for i in range(64)]
+    train(settings, folder, short, tmp_path / "warm", work=tmp_path / "first")  # libraries that are loaded on first use
+    gc.collect()
     peak = PeakMemory()
     before = peak.seen()["peak_gib"]
-    train(settings, folder, rows, tmp_path / "out", work=tmp_path)
-    assert peak.seen()["peak_gib"] - before == pytest.approx(cost.memory.device, rel=0.25)
+    train(settings, folder, rows, tmp_path / "out", work=tmp_path / "second")
+    assert peak.seen()["peak_gib"] - before == pytest.approx(cost.memory.device, rel=0.2)
 
 
 def test_the_line_of_a_run_names_the_training_that_took_most() -> None:

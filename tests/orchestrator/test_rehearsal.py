@@ -12,6 +12,9 @@ import pytest
 import torch
 
 from evals.answers import Grader
+from evals.engines import Sampling
+from evals.engines.settings import EngineConfig
+from evals.engines.transformers import TransformersEngine
 from execution.errors import UserError
 from execution.memory import PeakMemory
 from methods.data.batch import Rollout
@@ -124,3 +127,22 @@ def test_each_method_of_the_rehearsal_sees_rows_at_the_limits_and_the_measuremen
         stream = order(len(rollouts), units, seen, run.order_seed)[:seen]
         long = [row for unit in stream for row in unit if len(rollouts[row].completion_ids) == 3071]  # and the end
         assert long, run.name
+
+
+def test_an_engine_in_bfloat16_copies_no_weights_for_each_row(tmp_path: Path) -> None:
+    folder = made(tmp_path / "base", shape=SHAPE | {"hidden": 256, "vocabulary": 40_000})
+    config = EngineConfig(kind="transformers", precision="bfloat16", max_model_len=64, batch_size=32)
+    engine = TransformersEngine(folder, config)
+    prompts = [[5 + i] * 4 for i in range(32)]
+    greedy = Sampling(n=1, temperature=0.0, top_p=1.0, max_tokens=2, seed=0, stop=())
+    engine.generate(prompts[:1], greedy)
+    peak = PeakMemory()
+    before = peak.seen()["peak_gib"]
+    written = engine.generate(prompts, greedy)
+    copies = 32 * 40_000 * 256 * 2 / 2**30
+    assert peak.seen()["peak_gib"] - before < copies / 4
+    model = load(folder, "bfloat16")
+    with torch.inference_mode():
+        logits = model(torch.tensor(prompts)).logits[:, -1]
+    assert [row[0].token_ids[0] for row in written] == logits.argmax(dim=-1).tolist()
+    engine.close()

@@ -142,3 +142,13 @@ def test_the_reference_study_has_the_protocol_sensitivity(reference: Study) -> N
     assert {("sft", rate, 42, 42) for rate in (5e-7, 5e-6, 5e-5)} <= found
     assert {("sft", 5e-6, 123, 42), ("sft", 5e-6, 42, 123)} <= found
     assert {("dpo", 5e-7, 123, 42), ("dpo", 5e-7, 42, 123)} <= found
+
+
+def test_the_own_teachers_study_differs_in_where_its_teacher_is_alone(reference: Study) -> None:
+    own = load_study(CONFIGS / "qwen3-4b-own-teacher.yaml")
+    assert own.rollouts.source == "vllm" and own.rollouts.engine.tensor_parallel == 8
+    assert own.rollouts.model.name == "deepseek-ai/DeepSeek-V4-Flash"
+    same = ("problems", "samples", "temperature", "top_p", "max_tokens", "seed", "instruction", "table")
+    assert all(getattr(own.rollouts, name) == getattr(reference.rollouts, name) for name in same)
+    rest = {"name", "title", "rollouts"}
+    assert own.model_dump(exclude=rest) == reference.model_dump(exclude=rest)
