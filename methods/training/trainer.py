@@ -79,9 +79,8 @@ def train(
     until then they and the resume state are in ``work``. Called again with the same arguments after a kill, training
     resumes from there and ends with the same bytes; so it does from the ``state/`` that a shorter training with
     ``config.keep_state`` left, put in place of ``work``. ``on_step`` receives each log line, ``on_save`` is called
-    after each saved state. With ``config.workers`` above 1, rank 0 calls this and the others call :func:`assist`.
-    Raises ``ValueError`` on bad input, and :class:`TrainingDiverged`, after which ``out`` holds the log and the adapter
-    before the step that failed.
+    after each saved state. With more ``config.workers`` rank 0 calls this and the others call :func:`assist`. Raises
+    ``ValueError`` on bad input, :class:`TrainingDiverged` after which ``out`` holds log and adapter before that step.
     """
     workers = group(config.workers, device)
     result = work / state.RESULT
@@ -95,8 +94,10 @@ def train(
             trainer.motion.power = memory.pop("power")
             trainer.fit = Fit(**memory)
         trainer.join(done)
-        record = Record(result, config, adapter, on_step, kept)
-        due = state.Due(config.resume_every, config.resume_seconds)
+        record, due = (
+            Record(result, config, adapter, on_step, kept),
+            state.Due(config.resume_every, config.resume_seconds),
+        )
 
         def save(step: int) -> None:
             memory = asdict(trainer.fit) | {"power": trainer.motion.power}
@@ -121,11 +122,8 @@ def train(
             shutil.copytree(result, out, dirs_exist_ok=True)
             raise
         except (OSError, KeyboardInterrupt, torch.OutOfMemoryError) as error:  # on rank 0 alone: the others wait for it
-            if config.shard_base and isinstance(error, torch.OutOfMemoryError):  # within a pass, where nothing is told
-                raise RuntimeError(
-                    "held-out rows do not fit into memory beside the base's parts: take more training.workers, or set "
-                    "training.probe_every=0"
-                ) from None
+            if config.shard_base and isinstance(error, torch.OutOfMemoryError):  # they wait in a pass: nothing is told
+                raise RuntimeError("held-out rows do not fit: set training.probe_every=0") from None
             workers.tell(STOP)
             raise
         finally:

@@ -73,12 +73,11 @@ class RayExecutor:
         self._look()
         self.training_cost = self.placement.gpus_per_training if self.gpus else 1
         self.engines = EnginePool(self._new_engine, ray.kill, counted=self.gpus)
-        self._warmed = False
         # Without GPUs: the queue of trainings, the steps in it by title, and when each became ready.
         self.queue: Any = None
         self.queued: dict[str, Step] = {}
         self.ready_at: dict[str, float] = {}
-        self._closed = False
+        self._warmed = self._closed = False
         self.requests = Requests(self.store, self.progress, self.home)  # of running searches
         self.together = 1  # searches that share the slots
         self.shares: Any = None  # with GPUs: the actor that tells mapping tasks how many GPUs they have
@@ -132,13 +131,13 @@ class RayExecutor:
         self.together = max(1, sum(step.runs_as == "search" for step in (*self.searching, *steps)))
         for step in steps:
             self._queue(step)
-        sweep = [step for step in steps if step.role == "sweep"] if self.gpus else []
-        if sweep:
-            self._tune(sweep)
+        self._tune([step for step in steps if step.role == "sweep"] if self.gpus else [])
         self._place()
 
     def _tune(self, sweep: Sequence[Step]) -> None:
         """Start Ray Tune over the sweep's learning rates; its trials hold nothing and wait for their trainings."""
+        if not sweep:
+            return
         mark = next(self.marks)
         ref = tune_sweep.remote(list(sweep), self.store, mark, self.queue)
         self.jobs.append(Job([] if self.gpus else list(sweep), ref, 0, sweep=True, mark=mark))
@@ -206,9 +205,7 @@ class RayExecutor:
         for _ in range(WARM_WORKERS):
             warm.remote()
         self._new_queue()
-        sweep = sorted((step for step in trainings if step.role == "sweep"), key=self.turn)
-        if sweep:
-            self._tune(sweep)
+        self._tune(sorted((step for step in trainings if step.role == "sweep"), key=self.turn))
 
     def _new_queue(self) -> None:
         self.queue = QueueActor.options(scheduling_strategy=on_node(self.home)).remote(self.ranks)
@@ -412,9 +409,8 @@ class RayExecutor:
 
     def perform_pass(self, step: Step) -> None:
         """On a GPU, or on a core."""
-        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if self.gpus else 0}
-        ref = perform_step.options(**options).remote(step, self.store, ray_map(step, self.store), self.slots)
-        self.jobs.append(Job([step], ref, 1))
+        task = perform_step.options(num_cpus=1, num_gpus=int(self.gpus))  # type: ignore[attr-defined]  # Ray hides it
+        self.jobs.append(Job([step], task.remote(step, self.store, ray_map(step, self.store), self.slots), 1))
 
     def _place_trainers(self) -> None:
         wanted = [*self.queued.values(), *trained_by([*self.coming, *self.searching])]

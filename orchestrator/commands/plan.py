@@ -36,7 +36,7 @@ def main(options: argparse.Namespace) -> int:
         now = stage(study, facts, store)
         check_price(study, now.steps, store)
         if gpus is not None:
-            check_gpus(now.steps, store, gpus, f"--gpus {gpus} gives")
+            check_gpus(now.study, now.steps, store, gpus, f"--gpus {gpus} gives")
         steps, study = now.steps, now.study.shaped()
         shown = list(plan_lines(study, steps, store, study.rollouts.rows_at_hand()))
         if told := search_lines(study, now.more):

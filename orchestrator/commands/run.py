@@ -69,7 +69,7 @@ def main(options: argparse.Namespace) -> int:
     check_price(study, first.steps, store)
     check_key(study, first.steps, store)
     if options.serial and cards():
-        check_gpus(first.steps, store, cards(), "this machine has")
+        check_gpus(study, first.steps, store, cards(), "this machine has")
     with stoppable(), hold(store.storage, progress) as lease:
         sweep(store.root / "partial", progress)
         outside.keep_pins(facts, out)
@@ -205,7 +205,7 @@ def _cluster(
     if study.training.workers > cluster.slots:
         raise UserError(f"training.workers: {study.training.workers} do not fit the cluster's {cluster.slots} slots")
     if cluster.gpus:
-        check_gpus(plan, store, cluster.largest, "the cluster's largest node has")
+        check_gpus(study, plan, store, cluster.largest, "the cluster's largest node has")
     return cluster, rank
 
 

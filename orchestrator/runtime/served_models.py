@@ -80,15 +80,18 @@ def undivided(shape: Shape, gpus: int) -> str | None:
     return f"an MLP of width {shape.intermediate}" if shape.intermediate % gpus else None
 
 
-def check_gpus(plan: Iterable[Step], store: Store, gpus: int, whose: str) -> None:
+def check_gpus(study: Study, plan: Iterable[Step], store: Store, gpus: int, whose: str) -> None:
     """``UserError`` for a step to do whose engine spans more GPUs than the ``gpus`` of a node; ``whose`` they are."""
+    teachers = study.rollouts.served(study)
     for step in plan:
         needed = step.config["engine"].get("tensor_parallel", 1) if step.runs_as == "engine" else 1
         if needed > max(1, gpus) and not store.done(step):
-            where = "engine" if step.kind.name in ("evaluate", "validate") else "rollouts.engine"
+            name = (step.inputs.get("model") or step.inputs["base"]).config["name"]
+            own = teachers if step.kind.name in ("rollouts", "sample") else []
+            where = next((model.engine_at for model in own if model.base.name == name), "engine")
             raise UserError(
-                f"{where}.tensor_parallel: {step.title} needs {needed} GPUs of one node, and {whose} {gpus}: set "
-                f"{where}.tensor_parallel={max(1, gpus)} or less, or give more GPUs"
+                f"{where}.tensor_parallel: {step.title} needs {needed} GPUs of one node, and {whose} {gpus}: lower "
+                f"{where}.tensor_parallel, or give more GPUs"
             )
 
 

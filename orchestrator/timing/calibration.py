@@ -108,7 +108,7 @@ def load(study: Study, gpu: bool = False) -> tuple[Rates | None, str | None]:
         return None, f"calibration {file} has no model of this study's layers and precision: run doctor --measure STUDY"
     try:
         read = Rates(**{name: float(value) for name, value in found.items()})
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, OverflowError):
         return None, f"calibration {file} is damaged and not used: run doctor --measure again"
     if any(not 0 <= value < float("inf") for value in asdict(read).values()):
         return None, f"calibration {file} is damaged and not used: run doctor --measure again"

@@ -51,7 +51,7 @@ def test_two_ranks_answer_as_one_model_and_their_deaths_are_told(served_model: P
     environment = dict(os.environ)
     engine = open_engine("vllm", served_model, precision="float32", max_model_len=64, cache_gib=0.1, tensor_parallel=2)
     assert isinstance(engine, VllmEngine) and dict(os.environ) == environment
-    ranks = [p for p in psutil.Process().children(recursive=True) if "multiprocessing.spawn" in " ".join(p.cmdline())]
+    ranks = [p for p in psutil.Process().children(recursive=True) if "Worker_TP" in " ".join(p.cmdline())]
     assert len(ranks) == 2
     reference = TransformersEngine(
         served_model, EngineConfig(kind="transformers", precision="float32", max_model_len=64)

@@ -234,7 +234,7 @@ def test_a_training_of_the_other_start_is_another_method(three: Path, tmp_path: 
     assert found["geometry"]["floors"].keys() == {"order", "itself"}
     one, other, _ = found["geometry"]["adapters"]
     assert "start" not in one and other["start"] == "b" and other["a_moved_rel"] != one["a_moved_rel"]
-    assert "began from a random B, SFT from a random A" in (tmp_path / "out" / "report.html").read_text()
+    assert "Between a random A (SFT) and a random B (" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

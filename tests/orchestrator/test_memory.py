@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,16 +47,13 @@ def test_the_reference_studys_memory_by_hand() -> None:
     assert plain.kept * GIB == 36 * 44 * tokens * 2560 * 2  # all layers' activations
 
 
-@pytest.mark.parametrize(("checkpointed", "chunk"), [(True, 1024), (False, 16)])
-def test_a_trainings_peak_is_what_is_estimated(
-    tmp_path: Path, make_study: Callable[..., Study], checkpointed: bool, chunk: int
-) -> None:
-    """With many logits a chunk, then with many activations."""
+def test_a_trainings_peak_is_what_is_estimated(tmp_path: Path, make_study: Callable[..., Study]) -> None:
+    """With checkpointing and many logits a chunk, as in the reference study."""
     shape = {"layers": 2, "hidden": 256, "heads": 4, "kv_heads": 2, "head_dim": 64, "intermediate": 1024,
              "vocabulary": 40_000}  # fmt: skip
     study = make_study(
-        f"base={{kind: random, precision: float32, shape: {shape}}}", f"training.head_chunk={chunk}",
-        f"training.gradient_checkpointing={str(checkpointed).lower()}", "training.micro_batch=64",
+        f"base={{kind: random, precision: float32, shape: {shape}}}", "training.head_chunk=1024",
+        "training.gradient_checkpointing=true", "training.micro_batch=64",
         "training.batch_size=64", "prompt.max_prompt_tokens=8", "prompt.max_answer_tokens=56",
         "training.precision=float32", "engine.max_model_len=1024", "methods={sft: }", "replicas=[]", "sweep=null",
     )  # fmt: skip
@@ -62,20 +61,31 @@ def test_a_trainings_peak_is_what_is_estimated(
     assert cost is not None
     config = study.base.step_config({})
     folder, _ = RandomBase.make(config, {}, tmp_path / "base", lambda line: None)
+    program = f"from tests.orchestrator.test_memory import grown; grown({str(folder)!r})"
+    done = subprocess.run(  # this process may reuse memory that other tests have left
+        [sys.executable, "-c", program], cwd=CONFIGS.parent, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(cost.memory.device, rel=0.2)
+
+
+def grown(folder: str) -> None:
+    """Print by how many GiB a training of 64 rows raises the peak memory of a process that has trained short rows."""
+    base = Path(folder)
     rows = [Rollout([5 + i % 50] * 8, [7] * 56, 1.0, i) for i in range(64)]
     settings = TrainConfig(
         method="sft", rank=8, init_seed=0, order_seed=0, base_name="random", steps=1, batch_size=64, micro_batch=64,
-        precision="float32", gradient_checkpointing=checkpointed, head_chunk=chunk, warmup=0.0,
+        precision="float32", gradient_checkpointing=True, head_chunk=1024, warmup=0.0,
     )  # fmt: skip
     for work in ("first", "second"):
-        (tmp_path / work).mkdir()
+        (base.parent / work).mkdir()
     short = [Rollout([5] * 4, [7] * 4, 1.0, i) for i in range(64)]
-    train(settings, folder, short, tmp_path / "warm", work=tmp_path / "first")  # libraries that are loaded on first use
+    train(settings, base, short, base.parent / "warm", work=base.parent / "first")  # loads libraries
     gc.collect()
     peak = PeakMemory()
     before = peak.seen()["peak_gib"]
-    train(settings, folder, rows, tmp_path / "out", work=tmp_path / "second")
-    assert peak.seen()["peak_gib"] - before == pytest.approx(cost.memory.device, rel=0.2)
+    train(settings, base, rows, base.parent / "out", work=base.parent / "second")
+    print(peak.seen()["peak_gib"] - before)
 
 
 def test_the_line_of_a_run_names_the_training_that_took_most() -> None:

@@ -1,7 +1,7 @@
 """The reference study's night on eight GPUs, by the real executor in simulated time: against the plan's schedule.
 
 Here Ray is a stand-in with GPUs that have numbers, where a job waits as it does in Ray until its GPU is free, starts
-up, works for the planned time and ends some time after its commit. ``integration/on_ray/test_night.py`` has Ray itself.
+up, works for the planned time and ends some time after its commit. ``benchmarks/night.py`` has Ray itself.
 """
 
 from __future__ import annotations

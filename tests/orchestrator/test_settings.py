@@ -35,6 +35,7 @@ ELSEWHERE = {
         "method": "the objective's key", "settings": "the objective's own", "learning_rate": "where not the common one",
     },
     "Problems": {"seed": "of the draw of problems", "settings": "the task's own"},
+    "RandomBase": {"precision": "its files'", "seed": "of its weights"},
     "Replica": {
         "method": "which is trained again", "init_seed": "the one change", "order_seed": "the one change",
         "learning_rate": "the one change",
@@ -47,6 +48,7 @@ ELSEWHERE = {
     "Settings": {"pairs": "of models, that connectivity measures"},
     "Shots": {"seed": "of the draw of shots"},
     "Sweep": {"method": "which is swept"},
+    "WrittenRollouts": {"seed": "of the rows that are written"},
     "Table": {
         "pairs": "TrainConfig's, with its default", "pair_rule": "TrainConfig's, with its default",
         "seed": "of the draw of rows",

@@ -191,18 +191,19 @@ def test_teachers_are_told_apart_by_their_names(make_study: Maker, models: dict[
 
 def test_a_node_with_too_few_gpus_is_told_at_once(make_study: Maker, plan_of: Planner, tmp_path: Path) -> None:
     """Of steps to do: what was sampled on four GPUs needs no four to go on."""
-    plan, store = plan_of(make_study(f"rollouts.model={BIG}", VLLM % 4)), open_store(tmp_path / "run")
-    check_gpus(plan, store, 4, "--gpus 4 gives")
+    study, store = make_study(f"rollouts.model={BIG}", VLLM % 4), open_store(tmp_path / "run")
+    plan = plan_of(study)
+    check_gpus(study, plan, store, 4, "--gpus 4 gives")
     with pytest.raises(UserError) as caught:
-        check_gpus(plan, store, 2, "--gpus 2 gives")
+        check_gpus(study, plan, store, 2, "--gpus 2 gives")
     assert str(caught.value) == (
-        "rollouts.engine.tensor_parallel: rollouts/sampled needs 4 GPUs of one node, and --gpus 2 gives 2: set "
-        "rollouts.engine.tensor_parallel=2 or less, or give more GPUs"
+        "rollouts.engine.tensor_parallel: rollouts/sampled needs 4 GPUs of one node, and --gpus 2 gives 2: lower "
+        "rollouts.engine.tensor_parallel, or give more GPUs"
     )
     (step,) = [step for step in plan if step.kind.name == "rollouts"]
     with store.writing(step):
         pass
-    check_gpus(plan, store, 2, "--gpus 2 gives")
+    check_gpus(study, plan, store, 2, "--gpus 2 gives")
 
 
 def test_a_plan_tells_engines_teachers_and_their_tokenizers(

@@ -146,7 +146,7 @@ def test_the_reference_study_has_the_protocol_sensitivity(reference: Study) -> N
 
 def test_the_own_teachers_study_differs_in_where_its_teacher_is_alone(reference: Study) -> None:
     own = load_study(CONFIGS / "qwen3-4b-own-teacher.yaml")
-    assert own.rollouts.source == "vllm" and own.rollouts.engine.tensor_parallel == 8
+    assert own.rollouts.source == "vllm" and own.rollouts.engine["tensor_parallel"] == 8
     assert own.rollouts.model.name == "deepseek-ai/DeepSeek-V4-Flash"
     same = ("problems", "samples", "temperature", "top_p", "max_tokens", "seed", "instruction", "table")
     assert all(getattr(own.rollouts, name) == getattr(reference.rollouts, name) for name in same)
