@@ -1,6 +1,5 @@
-"""The training loop: same rows, order, initial adapter, optimiser and precision for every objective.
-
-Methods differ only in the objective and its view of the rollouts.
+"""The training loop: same rows, order, initial adapter, optimiser and precision for every objective, so that methods
+differ only in the objective and its view of the rollouts.
 """
 
 from __future__ import annotations
@@ -74,13 +73,13 @@ def train(
 
     ``reference`` holds the base's log-probabilities of each rollout's tokens
     (:func:`methods.training.logprobs.reference_logprobs`), for the rows of methods that need them. ``heldout``
-    rollouts are evaluated every ``config.probe_every`` steps (:func:`methods.training.probe.probe`) and not trained
-    on. ``out`` receives ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends;
-    until then they and the resume state are in ``work``. Called again with the same arguments after a kill, training
-    resumes from there and ends with the same bytes; so it does from the ``state/`` that a shorter training with
+    rollouts are evaluated every ``config.probe_every`` steps (:func:`methods.training.probe.probe`), not trained on.
+    ``out`` receives ``adapter/``, ``checkpoints/``, ``log.jsonl`` and ``training.json`` when the training ends; until
+    then they and the resume state are in ``work``. Called again with the same arguments after a kill, training resumes
+    from there and ends with the same bytes; so it does from the ``state/`` that a shorter training with
     ``config.keep_state`` left, put in place of ``work``. ``on_step`` receives each log line, ``on_save`` is called
-    after each saved state. With more ``config.workers`` rank 0 calls this and the others call :func:`assist`. Raises
-    ``ValueError`` on bad input, :class:`TrainingDiverged` after which ``out`` holds log and adapter before that step.
+    after each saved state. With more ``config.workers`` rank 0 calls this, the others :func:`assist`. ``ValueError`` on
+    bad input; :class:`TrainingDiverged`, after which ``out`` holds the log and the adapter before that step.
     """
     workers = group(config.workers, device)
     result = work / state.RESULT
@@ -94,10 +93,8 @@ def train(
             trainer.motion.power = memory.pop("power")
             trainer.fit = Fit(**memory)
         trainer.join(done)
-        record, due = (
-            Record(result, config, adapter, on_step, kept),
-            state.Due(config.resume_every, config.resume_seconds),
-        )
+        record = Record(result, config, adapter, on_step, kept)
+        due = state.Due(config.resume_every, config.resume_seconds)
 
         def save(step: int) -> None:
             memory = asdict(trainer.fit) | {"power": trainer.motion.power}
