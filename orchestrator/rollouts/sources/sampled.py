@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from evals.engines import HOTTEST
-from execution.settings import Count
 from execution.step import Step, StepKind
 from methods import METHODS
 from orchestrator.bases import Base
@@ -44,7 +43,7 @@ class SampledRollouts(AskedRollouts):
     model: Literal["base"] | Base = "base"
     engine: dict[str, Free] = Field(default_factory=dict, exclude_if=lambda own: not own)  # where the model's differs
     models: Annotated[Several[Teacher], Field(exclude_if=lambda models: not models)] = ()  # in place of model
-    parts: Annotated[Count, Field(exclude_if=lambda parts: parts == 1)] = 1  # of each model's shards, one engine each
+    parts: Annotated[int, Field(ge=1, le=64, exclude_if=lambda parts: parts == 1)] = 1  # of a model’s shards
     temperature: Annotated[float, Field(gt=0, le=HOTTEST)] = 1.0
 
     @model_validator(mode="after")
