@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/cells.py FOLDER [CELLS ...]
 
-FOLDER is a finished run of a study with an evaluation, such as configs/tiny.yaml's. Of its files studies of 50, 200 and
-1000 cells (methods x learning rates x orders of rows) are planted: each cell's adapter is its method's and noise, its
-course and its answers are its method's. What compares all cells (geometry, similarity, spectra) then runs for real, on
-one core; the activation-weighted Gram is drawn. Printed are, for each number of cells:
+FOLDER is a finished run of a study with an evaluation and no scaled copies (configs/tiny.yaml). Of its files studies of
+50, 200 and 1000 cells (methods x learning rates x orders of rows) are planted: each cell's adapter is its method's and
+noise, its course and its answers are its method's. What compares all cells (geometry, similarity, spectra) then runs
+for real, on one core; the activation-weighted Gram is drawn. Printed are, for each number of cells:
 
 plan      seconds of ``orchestrator plan``, its start included
 driver    the runner's own seconds, and as a share of the cells' work (the time of FOLDER's steps of one model) on this
