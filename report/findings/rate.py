@@ -108,6 +108,6 @@ def norms(ev: Evidence, rows: Sequence[Row]) -> list[Claim]:
     listed = "; ".join(parts)
     if len(parts) > MANY:
         least, most = (end(parts, key=parts.__getitem__) for end in (min, max))
-        listed = f"of {len(parts)} trainings lowest {least}, highest {most}"
+        listed = f"of {len(parts)} trainings, as a share of that, lowest {least}, highest {most}"
     words = f"Norm against {reference}’s, beside what learning rate × steps alone predicts: {listed}."
     return [Claim("norms", "norms", words, tuple(subjects), numbers)] if parts else []

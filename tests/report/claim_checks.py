@@ -381,9 +381,8 @@ def check_norms(n: Numbers, claim: Claim) -> None:
         size = {name: sum(n.norms[a] / n.norms[b] for a, b in product(n.family(name), n.sft())) / n.all[name].rate
                 / len(n.family(name)) for name in claim.numbers}  # fmt: skip
         least, most = min(size, key=size.__getitem__), max(size, key=size.__getitem__)
-        assert re.search(
-            rf"trainings lowest {re.escape(label(least))} [^,]*, highest {re.escape(label(most))} ", claim.words
-        )
+        low, high = re.escape(label(least)), re.escape(label(most))
+        assert re.search(rf"as a share of that, lowest {low} [^,]*, highest {high} ", claim.words)
 
 
 def check_zero(n: Numbers, claim: Claim) -> None:
